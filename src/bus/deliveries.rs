@@ -100,6 +100,11 @@ impl Delivered {
         }
     }
 
+    /// Records that positions were put off because their receipts were locked.
+    pub fn note_held(&self, positions: usize) {
+        self.inner.metrics.deliveries_held.inc_by(positions as u64);
+    }
+
     /// Waits until there is a position to take.
     pub async fn recorded(&self) {
         loop {

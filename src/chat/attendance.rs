@@ -7,10 +7,11 @@
 //! the next process that prolongs a lease writes that state. Sockets are not affected while the
 //! database is unreachable. When it returns, the process writes the state of that moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
 use crate::auth::Claims;
@@ -26,7 +27,8 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// Users per statement.
 const PEOPLE_PER_STATEMENT: usize = 1_000;
 
-/// The pause after a failed statement.
+/// The pause after a failed statement, and before a report about a user whose rows were locked is
+/// repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const KEEP: &str = "select chat.keep_presence($1::uuid, $2::int)";
@@ -249,11 +251,17 @@ impl Attendance {
         let reports = self.ledger.take(&self.people, now);
         for reports in reports.chunks(PEOPLE_PER_STATEMENT) {
             match self.write(reports).await {
-                Ok(true) => {
-                    self.metrics.reports.inc_by(reports.len() as u64);
-                    self.ledger.settle(reports);
+                Ok(Some(held)) => {
+                    let (held, written): (Vec<_>, Vec<_>) = reports
+                        .iter()
+                        .copied()
+                        .partition(|report| held.contains(&report.person));
+                    self.metrics.reports.inc_by(written.len() as u64);
+                    self.metrics.reports_held.inc_by(held.len() as u64);
+                    self.ledger.settle(&written);
+                    self.ledger.put_back(&held, Instant::now() + PAUSE);
                 }
-                Ok(false) => {
+                Ok(None) => {
                     self.ledger.put_back(reports, now);
                     return false;
                 }
@@ -278,7 +286,9 @@ impl Attendance {
         self.is_refused = is_refused;
     }
 
-    async fn write(&self, reports: &[Report]) -> Result<bool, DbError> {
+    /// Returns the users whose rows another transaction holds, for whom nothing was written, or
+    /// `None` if the process has no lease.
+    async fn write(&self, reports: &[Report]) -> Result<Option<HashSet<Uuid>>, DbError> {
         let people: Vec<Uuid> = reports.iter().map(|report| report.person).collect();
         let devices: Vec<i32> = reports
             .iter()
@@ -293,12 +303,13 @@ impl Attendance {
                 &[&self.process, &people, &devices, &came],
             )
             .await;
-        only(answer)
+        let held: Option<Vec<Uuid>> = only(answer)?;
+        Ok(held.map(HashSet::from_iter))
     }
 }
 
 /// The only value of the only row.
-fn only(answer: Result<Vec<tokio_postgres::Row>, DbError>) -> Result<bool, DbError> {
+fn only<T: FromSqlOwned>(answer: Result<Vec<tokio_postgres::Row>, DbError>) -> Result<T, DbError> {
     let rows = answer?;
     let row = rows
         .first()

@@ -4,8 +4,11 @@
 //! One statement writes all positions that moved within an interval, however many messages moved
 //! them.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::auth::Claims;
@@ -20,10 +23,49 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Maximum number of positions per statement.
 const POSITIONS_PER_STATEMENT: usize = 1_000;
 
-/// The pause after a failed statement.
+/// The pause after a failed statement, and before positions whose receipts were locked are written
+/// again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-const NOTE: &str = "select chat.note_delivered($1::uuid[], $2::uuid[], $3::bigint[])";
+const NOTE: &str = "select * from chat.note_delivered($1::uuid[], $2::uuid[], $3::bigint[])";
+
+/// Conversation and user.
+type Receipt = (Uuid, Uuid);
+
+/// The positions whose receipts other transactions hold. They wait here, so the others are written
+/// without a pause. When they return to the shared positions, that map limits their number; until
+/// then at most the positions of [`RETRY_PAUSE`] are here.
+#[derive(Debug, Default)]
+struct Held {
+    positions: HashMap<Receipt, i64>,
+    /// When they are written again. `None` if there are none.
+    at: Option<Instant>,
+}
+
+impl Held {
+    fn put(&mut self, receipt: Receipt, seq: i64, now: Instant) {
+        let position = self.positions.entry(receipt).or_insert(seq);
+        *position = seq.max(*position);
+        self.at.get_or_insert(now + RETRY_PAUSE);
+    }
+
+    /// Waits until the positions are to be written again. Never returns if there are none.
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes all positions if they are due.
+    fn take(&mut self, now: Instant) -> HashMap<Receipt, i64> {
+        if self.at.is_none_or(|at| at > now) {
+            return HashMap::new();
+        }
+        self.at = None;
+        std::mem::take(&mut self.positions)
+    }
+}
 
 /// Reads a row change as a new message, if it is one.
 pub(super) fn message_of(change: &ChangeEvent) -> Option<Message> {
@@ -45,14 +87,28 @@ pub(super) fn message_of(change: &ChangeEvent) -> Option<Message> {
 /// Writes delivered positions until the server stops.
 pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
     let writing = async {
+        let mut held = Held::default();
         loop {
-            delivered.recorded().await;
-            tokio::time::sleep(INTERVAL).await;
+            tokio::select! {
+                () = delivered.recorded() => tokio::time::sleep(INTERVAL).await,
+                () = held.due() => {}
+            }
+            for ((conversation, person), seq) in held.take(Instant::now()) {
+                delivered.note(conversation, person, seq);
+            }
             let positions: Vec<_> = delivered.take().into_iter().collect();
             let mut is_failing = false;
             for positions in positions.chunks(POSITIONS_PER_STATEMENT) {
                 match write(&db, positions).await {
-                    Ok(()) => {}
+                    Ok(locked) => {
+                        delivered.note_held(locked.len());
+                        let now = Instant::now();
+                        for (receipt, seq) in positions {
+                            if locked.contains(receipt) {
+                                held.put(*receipt, *seq, now);
+                            }
+                        }
+                    }
                     // The database would refuse the same positions again.
                     Err(error @ (DbError::Refused(_) | DbError::Unexpected(_))) => {
                         tracing::warn!(%error, "cannot record deliveries of messages; dropping them");
@@ -78,17 +134,23 @@ pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
     }
 }
 
-async fn write(db: &Db, positions: &[((Uuid, Uuid), i64)]) -> Result<(), DbError> {
+/// Returns the receipts that another transaction holds, whose positions were not written.
+async fn write(db: &Db, positions: &[(Receipt, i64)]) -> Result<HashSet<Receipt>, DbError> {
     let conversations: Vec<Uuid> = positions.iter().map(|((id, _), _)| *id).collect();
     let people: Vec<Uuid> = positions.iter().map(|((_, id), _)| *id).collect();
     let seqs: Vec<i64> = positions.iter().map(|(_, seq)| *seq).collect();
-    db.query_as(
-        &Claims::of_service(),
-        NOTE,
-        &[&conversations, &people, &seqs],
-    )
-    .await?;
-    Ok(())
+    let rows = db
+        .query_as(
+            &Claims::of_service(),
+            NOTE,
+            &[&conversations, &people, &seqs],
+        )
+        .await?;
+    let receipt = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter()
+        .map(receipt)
+        .collect::<Result<_, tokio_postgres::Error>>()
+        .map_err(|error| DbError::Unexpected(error.into()))
 }
 
 #[cfg(test)]
@@ -102,6 +164,7 @@ mod tests {
 
     const PLACE: Uuid = Uuid::from_u128(1);
     const ANA: Uuid = Uuid::from_u128(2);
+    const RECEIPT: Receipt = (PLACE, ANA);
 
     /// A change of a row with these columns.
     fn change(
@@ -158,5 +221,15 @@ mod tests {
         assert_eq!(of("public", table, Some(ANA), update), None);
         assert_eq!(of("public", "message_reactions", Some(ANA), insert), None);
         assert_eq!(of("other", table, Some(ANA), insert), None);
+    }
+
+    #[test]
+    fn a_position_whose_receipt_is_locked_is_written_again_after_a_pause() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.put(RECEIPT, 2, now);
+        held.put(RECEIPT, 1, now + RETRY_PAUSE / 2);
+        assert!(held.take(now + RETRY_PAUSE / 2).is_empty());
+        assert_eq!(held.take(now + RETRY_PAUSE), HashMap::from([(RECEIPT, 2)]));
+        assert!(held.take(now + RETRY_PAUSE * 2).is_empty());
     }
 }

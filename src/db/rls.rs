@@ -20,6 +20,10 @@ use super::error::DbError;
 use super::pool::{Db, Lease};
 use crate::auth::Claims;
 
+/// Starts a transaction. The level is explicit, because the chat refuses writes above it: in an
+/// older snapshot, a right that was revoked since would be invisible.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// Attempts at a flight that was rolled back completely for a transient reason: a deadlock, or a
 /// statement prepared before a schema change. All input is at hand, so a retry is safe. More than
 /// one retry would only add to the contention.
@@ -121,7 +125,7 @@ impl Connection {
             return Ok(());
         }
         self.client
-            .batch_execute("BEGIN")
+            .batch_execute(BEGIN)
             .await
             .map_err(DbError::outside_statement)?;
         self.become_caller(caller).await?;
@@ -157,7 +161,7 @@ impl Connection {
             .zip(prepared)
             .map(|(query, statement)| self.client.query(statement, query.parameters));
         let (begin, become_caller, results, commit) = join4(
-            self.client.batch_execute("BEGIN"),
+            self.client.batch_execute(BEGIN),
             self.become_caller(caller),
             join_all(statements),
             self.client.batch_execute("COMMIT"),

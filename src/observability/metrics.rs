@@ -302,6 +302,8 @@ pub struct PresenceMetrics {
     pub people: Gauge,
     /// Reports about users written to the database.
     pub reports: Counter,
+    /// Reports put off because a transaction held the user's rows.
+    pub reports_held: Counter,
     /// Leases taken by the process: one at start, and one after each lost lease.
     pub leases: Counter,
 }
@@ -318,6 +320,11 @@ impl PresenceMetrics {
             "Reports about users written to the database",
             self.reports.clone(),
         );
+        registry.register(
+            "reports_held",
+            "Reports put off because another transaction held rows of the user",
+            self.reports_held.clone(),
+        );
         registry.register("leases", "Leases taken by the process", self.leases.clone());
     }
 }
@@ -333,6 +340,8 @@ pub struct BusMetrics {
     pub broadcasts_dropped: Counter,
     /// Deliveries not recorded because too many were waiting to be written.
     pub deliveries_missed: Counter,
+    /// Deliveries put off because a transaction held the receipt.
+    pub deliveries_held: Counter,
 }
 
 impl BusMetrics {
@@ -356,6 +365,11 @@ impl BusMetrics {
             "deliveries_missed",
             "Deliveries of messages that were not recorded",
             self.deliveries_missed.clone(),
+        );
+        registry.register(
+            "deliveries_held",
+            "Deliveries put off because another transaction held the receipt",
+            self.deliveries_held.clone(),
         );
     }
 }

@@ -7,8 +7,9 @@ use rapport::dev::demonstration::{self, PASSWORD};
 use rapport::dev::keys::Keys;
 use rapport::dev::sign_in;
 use rapport::shutdown::Tasks;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 use crate::support::chat_server::Person::Ana;
 use crate::support::config::config;
@@ -21,24 +22,28 @@ struct DevServer {
     keys: Keys,
     client: reqwest::Client,
     tasks: Tasks,
+    owner: Client,
     _app: App,
     _database: TestDatabase,
 }
 
 impl DevServer {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(settings: &[(&str, &str)]) -> Self {
         let database = TestDatabase::new().await;
         let owner = database.connect().await;
         demonstration::allow_sign_in(&owner).await.unwrap();
         let keys = Keys::load(tempfile::tempdir().unwrap().path()).unwrap();
-        let config = config(
-            database.url(),
-            &[
-                ("SUPABASE_JWT_SECRET", &keys.jwt_secret),
-                ("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true"),
-                ("RAPPORT_DEV_TOKEN_LIFETIME_S", "600"),
-            ],
-        );
+        let mut environment = vec![
+            ("SUPABASE_JWT_SECRET", keys.jwt_secret.as_str()),
+            ("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true"),
+            ("RAPPORT_DEV_TOKEN_LIFETIME_S", "600"),
+        ];
+        environment.extend_from_slice(settings);
+        let config = config(database.url(), &environment);
         let tasks = Tasks::new();
         let routes = sign_in::routes(&config, &keys, &tasks).unwrap();
         let app = App::start_with(&config, routes, &tasks).await.unwrap();
@@ -47,6 +52,7 @@ impl DevServer {
             keys,
             client: reqwest::Client::new(),
             tasks,
+            owner,
             _app: app,
             _database: database,
         }
@@ -156,6 +162,37 @@ async fn wrong_credentials_and_requests_get_the_error_codes_of_supabase_auth() {
             "validation_failed",
         ),
         (password, json!([1]), "bad_json"),
+        // PostgreSQL has no text with this character.
+        (
+            password,
+            json!({ "email": "ana@example.com\0", "password": PASSWORD }),
+            "invalid_credentials",
+        ),
+        (
+            password,
+            json!({ "email": "ana@example.com", "password": format!("{PASSWORD}\0") }),
+            "invalid_credentials",
+        ),
+        (
+            "/auth/v1/token?grant_type=password%00",
+            json!({ "email": "ana@example.com", "password": PASSWORD }),
+            "invalid_credentials",
+        ),
+        (
+            "/auth/v1/token?grant_type=password&expires_in=%00",
+            json!({ "email": "ana@example.com", "password": PASSWORD }),
+            "validation_failed",
+        ),
+        (
+            "/auth/v1/token?grant_type=refresh_token",
+            json!({ "refresh_token": "\0.\0" }),
+            "refresh_token_not_found",
+        ),
+        (
+            "/auth/v1/token?grant_type=refresh_token",
+            json!({ "refresh_token": format!("{}.\0", uuid::Uuid::nil()) }),
+            "refresh_token_not_found",
+        ),
         (
             "/auth/v1/token?grant_type=pkce",
             json!({}),
@@ -280,6 +317,89 @@ async fn a_page_can_list_the_users_who_can_sign_in() {
 }
 
 #[tokio::test]
+async fn old_sessions_are_removed() {
+    let server = DevServer::start().await;
+    let first = server.sign_in().await;
+    let forgotten = server.sign_in().await;
+    let id = forgotten["refresh_token"].as_str().unwrap();
+    let id = id.split_once('.').unwrap().0;
+    let age = format!(
+        "update rapport_dev.sessions set rotated_at = now() - interval '31 days' where id = '{id}'"
+    );
+    server.owner.batch_execute(&age).await.unwrap();
+    // Others have as many sessions as they like.
+    let fill =
+        "insert into rapport_dev.sessions (id, user_id, secret, token_lifetime_s, rotated_at)
+        select gen_random_uuid(), u.id, 'x', 60, now() - interval '1 hour'
+        from auth.users u, generate_series(1, 99)";
+    server.owner.batch_execute(fill).await.unwrap();
+    let used = server.sign_in().await;
+    let count = "select count(*) from rapport_dev.sessions where user_id = $1";
+    let row = server.owner.query_one(count, &[&Ana.id()]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 100);
+    for (session, is_kept) in [(&first, true), (&forgotten, false), (&used, true)] {
+        let (status, _) = server.refresh(&session["refresh_token"]).await;
+        assert_eq!(status == 200, is_kept);
+    }
+}
+
+/// A page of the web can make its own name resolve to this machine, and is then of the same origin.
+#[tokio::test]
+async fn a_page_under_a_foreign_name_cannot_sign_in() {
+    let server =
+        DevServer::start_with(&[("RAPPORT_SERVER_PUBLIC_URL", "https://chat.example")]).await;
+    let session = server.sign_in().await;
+    let token = session["access_token"].as_str().unwrap();
+    let port = server.origin.rsplit_once(':').unwrap().1;
+    let body = json!({ "email": "ana@example.com", "password": PASSWORD });
+    let requests = |host: &str| {
+        let request = |method, path: &str| {
+            let request = server.client.request(method, server.address(path));
+            request.bearer_auth(token).header("host", host)
+        };
+        [
+            request(Method::GET, "/dev/people"),
+            request(Method::GET, "/auth/v1/user"),
+            request(Method::POST, "/auth/v1/token?grant_type=password").json(&body),
+            request(Method::POST, "/auth/v1/token?grant_type=refresh_token")
+                .json(&json!({ "refresh_token": "x" })),
+            request(Method::POST, "/auth/v1/logout?scope=others"),
+        ]
+    };
+    for host in [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "x@127.0.0.1.evil.example",
+    ] {
+        for request in requests(&format!("{host}:{port}")) {
+            assert_refused(&answer(request).await, 403, "host_not_allowed");
+        }
+    }
+    for host in [
+        "localhost",
+        "ana.localhost",
+        "127.0.0.1",
+        "[::1]",
+        "chat.example",
+    ] {
+        for request in requests(&format!("{host}:{port}")) {
+            let (status, found) = answer(request).await;
+            let code = &found["error_code"];
+            assert!(
+                status.is_success() || code == "refresh_token_not_found",
+                "{host}: {found}"
+            );
+        }
+    }
+    // The chat itself requires a token that such a page does not have.
+    let me = server
+        .client
+        .get(server.address(&format!("{}/me", chat::BASE_PATH)));
+    let me = me.bearer_auth(token).header("host", "proxy.internal");
+    assert_eq!(answer(me).await.0, 200);
+}
+
+#[tokio::test]
 async fn pages_on_this_machine_may_sign_in() {
     let server = DevServer::start().await;
     let address = server.address("/auth/v1/token?grant_type=password");
@@ -289,7 +409,7 @@ async fn pages_on_this_machine_may_sign_in() {
     ] {
         let preflight = server
             .client
-            .request(reqwest::Method::OPTIONS, &address)
+            .request(Method::OPTIONS, &address)
             .header("origin", origin)
             .header("access-control-request-method", "POST")
             .send()

@@ -84,6 +84,7 @@ files!(
     many_at_once,
     opening_conversations,
     planner,
+    preferences,
     presence_and_typing,
     reactions,
     reading,

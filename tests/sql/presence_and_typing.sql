@@ -205,11 +205,11 @@ select tests.equals((status, manual_status, manual_until)::text, '(online,,)', '
 -- Sockets at two server processes
 \set one 11111111-0000-4000-8000-000000000000
 \set two 22222222-0000-4000-8000-000000000000
-select tests.equals(chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]), false, 'no lease, no report');
+select tests.equals(chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]), null, 'no lease, no report');
 select tests.equals(chat.keep_presence(:'one', 60000), false, 'a new lease');
 select tests.equals(chat.keep_presence(:'one', 60000), true, 'prolonged');
 select chat.keep_presence(:'two', 60000);
-select tests.equals(chat.report_devices(:'one', array[tests.id('ana'), gen_random_uuid()], array[1, 1], array[true, true]), true, 'reported, except for an unknown user');
+select tests.equals(chat.report_devices(:'one', array[tests.id('ana'), gen_random_uuid()], array[1, 1], array[true, true]), '{}', 'reported, except for an unknown user');
 select chat.report_devices(:'two', array[tests.id('ana')], array[2], array[true]);
 select tests.act_as('ben');
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(online,3)', 'folded') from chat.presence_rows(array[tests.id('ana')]);
@@ -250,6 +250,7 @@ select tests.equals((status, device_count, status_text is null and status_emoji 
 select tests.expect_error('select from chat.presence_sessions', '42501');
 select tests.expect_error('select from chat.presence_reports', '42501');
 select tests.expect_error('select from chat.presence_report_sessions', '42501');
+select tests.expect_error('select from chat.presence_unshown', '42501');
 select updated_at as before from public.user_presence where user_id = tests.id('ana') \gset
 select tests.act_as('ana');
 select chat.set_presence('online', status_text => 'hidden');
@@ -287,7 +288,7 @@ update chat.presence_reports set expires_at = null where user_id = tests.id('ana
 select tests.act_as('service_role');
 select tests.equals(chat.keep_presence(:'one', 60000), true, 'another process looks');
 select tests.equals((status, device_count)::text, '(offline,0)', 'expired') from public.user_presence where user_id = tests.id('ana');
-select tests.equals(chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), false, 'the dead process has no lease');
+select tests.equals(chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), null, 'the dead process has no lease');
 
 -- A crash of the database empties the unlogged tables.
 select chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]);

@@ -111,4 +111,54 @@ select tests.act_as('ada');
 select chat.set_presence('online'), chat.preferences();
 select tests.compare('ana'), tests.compare('ada');
 
+-- A session whose token has an id of another form gets the same answer for a message that exists and
+-- for one that does not. (Reading a table is another matter: the policies look only at rows that the
+-- statement finds.)
+create table tests.about_messages (statement text);
+insert into tests.about_messages values
+  ('select chat.react($message, ''x'')'),
+  ('select chat.react($message, ''x'', false)'),
+  ('insert into public.message_reactions (message_id, user_id, reaction) values ($message, tests.id(''ana''), ''x'') returning reaction'),
+  ('select chat.pin_message($message)'),
+  ('select chat.pin_message($message, false)'),
+  ('select chat.edit_message($message, ''x'')'),
+  ('select chat.delete_message($message)'),
+  ('select chat.hide_message($message)'),
+  ('select chat.report_message($message, ''spam'')'),
+  ('select * from chat.mark_read_messages(array[$message])'),
+  ('select chat.my_message($message)'),
+  ('select * from chat.message_rows(array[$message])'),
+  ('select chat.mark_read(current_setting(''tests.c'')::uuid, $message)'),
+  ('select chat.mark_unread(current_setting(''tests.c'')::uuid, $message)'),
+  ('select chat.mark_message_delivered(current_setting(''tests.c'')::uuid, $message)');
+grant select on tests.about_messages to public;
+create table tests.about_conversations (statement text);
+insert into tests.about_conversations values
+  ('select chat.is_my_conversation($conversation)'),
+  ('select chat.can_send($conversation)'),
+  ('select chat.send_message($conversation, ''x'')'),
+  ('select chat.mark_read($conversation)'),
+  ('select chat.mark_unread($conversation)'),
+  ('select chat.mark_delivered($conversation, 1)'),
+  ('select chat.clear_conversation($conversation)'),
+  ('select chat.set_conversation_settings($conversation, ''{"is_pinned": true}'')'),
+  ('select chat.set_typing($conversation, true)'),
+  ('select * from chat.conversation_rows(array[$conversation])'),
+  ('select * from chat.message_page($conversation)'),
+  ('select * from chat.pin_page($conversation)');
+grant select on tests.about_conversations to public;
+select set_config('request.jwt.claims', '{"sub": "auth0|7", "role": "authenticated"}', true), set_config('role', 'authenticated', true);
+select tests.equals(
+  tests.answer(replace(q.statement, '$message', quote_literal(:'m') || '::uuid')),
+  tests.answer(replace(q.statement, '$message', 'gen_random_uuid()')),
+  q.statement
+)
+from tests.about_messages q;
+select tests.equals(
+  tests.answer(replace(q.statement, '$conversation', quote_literal(current_setting('tests.c')) || '::uuid')),
+  tests.answer(replace(q.statement, '$conversation', 'gen_random_uuid()')),
+  q.statement
+)
+from tests.about_conversations q;
+
 rollback;

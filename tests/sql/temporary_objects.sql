@@ -132,6 +132,8 @@ select tests.run(s.statement)
 from unnest(array[
   format('update public.user_messages set content = %L where id = %L', 'edited', :'message'),
   format('insert into public.message_reactions (message_id, user_id, reaction) values (%L, %L, %L)', :'message', tests.id('ana'), '👍'),
+  format('delete from public.message_reactions where message_id = %L', :'message'),
+  format('insert into public.message_reactions (message_id, user_id, reaction) values (%L, %L, %L)', :'message', tests.id('ana'), '👍'),
   format('update public.user_conversation_members set is_pinned = true where conversation_id = %L', :'conversation'),
   format('insert into public.user_presence (user_id, status) values (%L, %L)', tests.id('ana'), 'online'),
   format('insert into public.user_presence (user_id, status) values (%L, %L) on conflict (user_id) do update set status = excluded.status', tests.id('ana'), 'away'),
@@ -197,11 +199,12 @@ select tests.holds(count(distinct name) > 50, 'functions to call') from calls;
 select tests.run(c.statement) from calls c order by c.statement;
 
 -- A pooled session may later serve the server or an installation.
+select gen_random_uuid() as process \gset
 select tests.act_as('service_role');
 select tests.run(s.statement)
 from unnest(array[
-  format('select chat.keep_presence(%L, 60000)', gen_random_uuid()),
-  format('select chat.report_devices(%L, array[%L]::pg_catalog.uuid[], array[1], array[true])', gen_random_uuid(), tests.id('ana')),
+  format('select chat.keep_presence(%L, 60000)', :'process'),
+  format('select chat.report_devices(%L, array[%L, %L]::pg_catalog.uuid[], array[1, 1], array[true, true])', :'process', tests.id('ana'), tests.id('ada')),
   'select chat.expire_presence()',
   'select chat.maintain_message_partitions()',
   format('select chat.note_delivered(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[], array[1])', tests.id('ben'), :'conversation'),

@@ -135,16 +135,23 @@ select tests.act_as('ben');
 select tests.equals(p.status, 'online', 'visible again') from public.user_presence p where p.user_id = tests.id('bob');
 select tests.holds(count(*) = 1, 'a row') from public.user_presence p where p.user_id = tests.id('bob');
 
--- What other users see is granted per column.
+-- What users see is granted per column.
 select tests.act_as('owner');
 create table tests.shared (name text);
 insert into tests.shared values
-  ('user_conversations'), ('conversation_receipts'), ('user_messages'), ('message_edits'), ('message_reactions'), ('message_pins'), ('user_presence');
+  ('user_conversations'), ('user_conversation_members'), ('conversation_receipts'), ('user_messages'), ('message_edits'),
+  ('message_hides'), ('message_drafts'), ('message_reactions'), ('message_pins'), ('user_presence'), ('user_blocks'),
+  ('user_notification_preferences');
 grant select on tests.shared to public;
 select tests.act_as('ben');
 select tests.expect_error(format('select %s from public.%I', c.name, s.name), '42501')
 from tests.shared s, unnest(array['xmin', 'xmax', 'cmin', 'cmax', 'ctid', 'tableoid']) c (name);
 select tests.expect_error(format('select from public.%I where ctid = %L', s.name, '(0,1)'), '42501') from tests.shared s;
+-- This function follows the versions of a row regardless of row-level security.
+select tests.expect_error(format('select currtid2(%L, %L)', 'public.' || s.name, '(0,1)'), '42501') from tests.shared s;
+select tests.act_as('owner');
+select tests.holds(currtid2('public.user_messages', '(0,1)') is not null, 'the control');
+select tests.act_as('ben');
 -- As clients, the data API and its embedding query
 do $$
 declare

@@ -22,3 +22,41 @@ comment on function chat.my_id() is
 
 revoke all on function chat.my_id() from public;
 grant execute on function chat.my_id() to authenticated;
+
+-- A transaction above "read committed" keeps the snapshot of its first statement, or one that it
+-- imported. In it, a block, a removal or a suspension since then is invisible.
+create or replace function chat.may_be_outdated()
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return current_setting('transaction_isolation') in ('repeatable read', 'serializable');
+end
+$$;
+
+comment on function chat.may_be_outdated() is
+  'Can the snapshot of this transaction be older than the latest change of the caller''s rights?';
+
+revoke all on function chat.may_be_outdated() from public;
+grant execute on function chat.may_be_outdated() to authenticated;
+
+create or replace function chat.refuse_if_outdated()
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if chat.may_be_outdated() then
+    perform chat.refuse('validation_failed', 'Only possible with the isolation level "read committed"');
+  end if;
+end
+$$;
+
+comment on function chat.refuse_if_outdated() is
+  'Refuses what other members would see, if a right that was revoked meanwhile would be invisible.';
+
+revoke all on function chat.refuse_if_outdated() from public;
+grant execute on function chat.refuse_if_outdated() to authenticated;

@@ -149,12 +149,14 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  caller constant uuid := auth.uid();
 begin
   return exists (
     select
     from public.user_conversation_members m
     where m.conversation_id = is_my_conversation.conversation_id
-      and m.user_id = auth.uid()
+      and m.user_id = caller
       and m.left_at is null
   );
 end
@@ -218,6 +220,7 @@ begin
   where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
 
   if conversation_id is null then
+    perform chat.refuse_if_outdated();
     -- A stranger and a user who does not exist yield the same refusal, found in the same way.
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');

@@ -25,6 +25,11 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
+  -- The policy checks the same with the snapshot of the statement, which may be older than a block.
+  perform chat.refuse_if_outdated();
+  if not chat.can_send(new.conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
+  end if;
   return new;
 end
 $$;
@@ -229,6 +234,7 @@ begin
   if not chat.is_my_conversation(conversation_id) then
     perform chat.refuse('not_found');
   end if;
+  perform chat.refuse_if_outdated();
 
   -- From here on no other sender can write to this conversation, so the query below misses nothing.
   perform from public.user_conversations c where c.id = send_message.conversation_id for no key update;

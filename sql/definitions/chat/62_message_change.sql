@@ -8,8 +8,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if row_security_active('public.user_messages') then
-    -- A user who may no longer write may no longer edit. Deleting one's own message is always
-    -- allowed.
+    perform chat.refuse_if_outdated();
+    -- The policy checks the same with the snapshot of the statement, which may be older.
+    if not chat.is_my_conversation(old.conversation_id) then
+      perform chat.refuse('not_found');
+    end if;
+    -- A user who may no longer write may no longer edit. Members may always delete their own
+    -- messages.
     if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -350,6 +355,7 @@ begin
   if message.sender_id is distinct from auth.uid() then
     perform chat.refuse('forbidden', 'Only the sender can change a message');
   end if;
+  perform chat.refuse_if_outdated();
 
   select m.* into message from public.user_messages m where m.id = lock_own_message.message_id for no key update;
   if not found then

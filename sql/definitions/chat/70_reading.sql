@@ -218,8 +218,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- Read before the messages are looked up: if the claims contain no valid id, this fails for
+  -- existing messages and for unknown ones alike.
+  caller constant uuid := auth.uid();
   newest record;
 begin
+  if caller is null then
+    return;
+  end if;
   -- Conversations are locked in one order, so two devices that read the same ones cannot deadlock.
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
@@ -320,6 +326,7 @@ as $$
 declare
   caller constant uuid := auth.uid();
 begin
+  perform chat.refuse_if_outdated();
   if not chat.is_my_conversation(conversation_id) or not chat.shows_receipts(conversation_id, caller) then
     return false;
   end if;
@@ -406,16 +413,15 @@ revoke all on function chat.unread_counts() from public;
 grant execute on function chat.unread_counts() to authenticated;
 
 -- Stores many delivered positions at once: messages that the server wrote to users' sockets or
--- returned to their requests.
+-- returned to their requests. Users can keep their own receipts locked, so this skips those.
 create or replace function chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[])
-returns int
+returns table (conversation_id uuid, user_id uuid)
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  moved int;
 begin
+  return query
   with reached as materialized (
     select r.conversation_id, r.user_id, d.seq
     from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
@@ -431,23 +437,29 @@ begin
           and m.seq <= d.seq
           and m.sender_id is distinct from r.user_id
       )
+  ), free as materialized (
+    select r.conversation_id, r.user_id, d.seq
+    from reached d
+    join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
     order by r.conversation_id, r.user_id
-    for no key update of r
+    for no key update of r skip locked
+  ), moved as (
+    update public.conversation_receipts r
+    set last_delivered_seq = m.seq,
+      last_delivered_message_id = m.id,
+      last_delivered_at = clock_timestamp()
+    from free d
+    join public.user_messages m on m.conversation_id = d.conversation_id and m.seq = d.seq
+    where r.conversation_id = d.conversation_id and r.user_id = d.user_id and r.last_delivered_seq < m.seq
   )
-  update public.conversation_receipts r
-  set last_delivered_seq = m.seq,
-    last_delivered_message_id = m.id,
-    last_delivered_at = clock_timestamp()
+  select d.conversation_id, d.user_id
   from reached d
-  join public.user_messages m on m.conversation_id = d.conversation_id and m.seq = d.seq
-  where r.conversation_id = d.conversation_id and r.user_id = d.user_id and r.last_delivered_seq < m.seq;
-  get diagnostics moved = row_count;
-  return moved;
+  where not exists (select from free f where f.conversation_id = d.conversation_id and f.user_id = d.user_id);
 end
 $$;
 
 comment on function chat.note_delivered(uuid[], uuid[], bigint[]) is
-  'Records delivered positions for many users. Returns how many positions moved.';
+  'Records delivered positions for many users. Returns the receipts that another transaction holds, whose positions were not recorded.';
 
 revoke all on function chat.note_delivered(uuid[], uuid[], bigint[]) from public;
 grant execute on function chat.note_delivered(uuid[], uuid[], bigint[]) to service_role;

@@ -8,6 +8,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_server constant boolean := tg_argv[0] = 'server';
+  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
+  -- existing message and for an unknown one alike.
+  caller constant uuid := auth.uid();
   message record;
 begin
   -- Either name is accepted.
@@ -16,7 +19,7 @@ begin
   if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
     perform chat.refuse('validation_failed', 'A reaction must have 1 to 64 characters');
   end if;
-  new.user_id := coalesce(new.user_id, auth.uid());
+  new.user_id := coalesce(new.user_id, caller);
 
   -- Locked, so that no reaction is added while another transaction deletes the message.
   select m.conversation_id, m.is_deleted into message
@@ -28,6 +31,9 @@ begin
   for no key update;
   if not found then
     perform chat.refuse('not_found');
+  end if;
+  if not by_server then
+    perform chat.refuse_if_outdated();
   end if;
   if message.is_deleted then
     perform chat.refuse('message_deleted');
@@ -68,6 +74,26 @@ create or replace trigger message_reactions_10_judge_by_server
   before insert on public.message_reactions
   for each row when (not row_security_active('public.message_reactions'::regclass))
   execute function chat.judge_reaction('server');
+
+-- The policy checks the same with the snapshot of the statement, which may be older than the
+-- caller's removal from the conversation. Like the policy, this skips the row.
+create or replace function chat.judge_reaction_removal()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chat.refuse_if_outdated();
+  return case when chat.is_my_conversation(old.conversation_id) then old end;
+end
+$$;
+
+revoke all on function chat.judge_reaction_removal() from public;
+
+create or replace trigger message_reactions_10_judge_removal
+  before delete on public.message_reactions
+  for each row when (row_security_active('public.message_reactions'::regclass))
+  execute function chat.judge_reaction_removal();
 
 create or replace function chat.touch_reacted_messages()
 returns trigger

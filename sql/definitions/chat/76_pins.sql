@@ -7,6 +7,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
+  -- existing message and for an unknown one alike.
+  caller constant uuid := auth.uid();
   message record;
 begin
   -- Locks the message, so that pinning and deleting it are serialized.
@@ -17,6 +20,7 @@ begin
   if not found then
     perform chat.refuse('not_found');
   end if;
+  perform chat.refuse_if_outdated();
   if not chat.can_send(message.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
   end if;
@@ -27,7 +31,7 @@ begin
     perform chat.refuse('message_deleted');
   else
     insert into public.message_pins (message_id, conversation_id, pinned_by)
-    values (message.id, message.conversation_id, auth.uid())
+    values (message.id, message.conversation_id, caller)
     on conflict on constraint message_pins_pkey do nothing;
   end if;
 

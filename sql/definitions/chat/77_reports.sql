@@ -6,6 +6,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
+  -- existing message and for an unknown one alike.
+  caller constant uuid := auth.uid();
   message record;
 begin
   if (reason in ('spam', 'harassment', 'hate', 'violence', 'sexual', 'illegal', 'other')) is not true then
@@ -20,7 +23,7 @@ begin
   if not found then
     perform chat.refuse('not_found');
   end if;
-  if message.sender_id = auth.uid() then
+  if message.sender_id = caller then
     perform chat.refuse('validation_failed', 'Users cannot report their own messages');
   end if;
   if message.is_deleted then
@@ -29,7 +32,7 @@ begin
 
   insert into chat.message_reports (message_id, conversation_id, reporter_id, sender_id, reason, note, content, file_url, sent_at)
   values (
-    message.id, message.conversation_id, auth.uid(), message.sender_id, report_message.reason, report_message.note,
+    message.id, message.conversation_id, caller, message.sender_id, report_message.reason, report_message.note,
     message.content, message.file_url, message.created_at
   )
   on conflict on constraint message_reports_message_reporter_key do nothing;

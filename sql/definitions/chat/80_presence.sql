@@ -8,11 +8,15 @@
 --
 -- A function that changes any of this also updates the visible row if it looks different then. It
 -- locks rows of presence_reports in the order of their keys, then the rest. It neither locks rows
--- of user_presence and of users nor refers to them by foreign keys: a lock changes xmax, and would
--- reveal when a hidden user reports.
+-- of users, nor rows of user_presence that it does not change, nor refers to them by foreign keys:
+-- a lock changes xmax, and would reveal when a hidden user reports.
+--
+-- Users can keep their own rows locked. So the functions for many users (report_devices,
+-- expire_presence, keep_presence) never wait for such a row. They lock what they write with "skip
+-- locked" and put off the users whose rows are held.
 
--- Locks users' rows of presence_reports, and inserts the missing ones. A token can outlive its
--- user.
+-- Locks users' rows of presence_reports, and inserts the missing ones. It waits for other
+-- transactions, so it is only for the caller's own row. A token can outlive its user.
 create or replace function chat.lock_presence(user_ids uuid[])
 returns void
 language plpgsql
@@ -37,6 +41,88 @@ end
 $$;
 
 revoke all on function chat.lock_presence(uuid[]) from public;
+
+-- Locks the rows of presence_reports that no other transaction holds, and returns their users.
+create or replace function chat.lock_free_presence(user_ids uuid[])
+returns uuid[]
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select r.user_id
+    from chat.presence_reports r
+    where r.user_id = any (lock_free_presence.user_ids)
+    order by r.user_id
+    for no key update skip locked
+  );
+end
+$$;
+
+revoke all on function chat.lock_free_presence(uuid[]) from public;
+
+-- Inserts the rows that a user's first socket needs: the report, and the visible row unless they
+-- hide.
+create or replace function chat.insert_presence(user_ids uuid[])
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into chat.presence_reports (user_id)
+  select u.id
+  from unnest(insert_presence.user_ids) u (id)
+  order by u.id
+  on conflict on constraint presence_reports_pkey do nothing;
+
+  insert into public.user_presence (user_id)
+  select u.id
+  from unnest(insert_presence.user_ids) u (id)
+  where not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
+  order by u.id
+  on conflict on constraint user_presence_pkey do nothing;
+end
+$$;
+
+revoke all on function chat.insert_presence(uuid[]) from public;
+
+-- Inserts the rows of users who have none, and returns the users for whom that was impossible. An
+-- insert waits for a transaction that inserts the same key, and the foreign key waits for a lock on
+-- the user's row in the application's table. "skip locked" applies to neither, and a user can keep
+-- both. So each attempt may wait only briefly: longer than an honest report takes, and short enough
+-- that even many such users do not exhaust the server's statement timeout of 10 seconds.
+create or replace function chat.add_presence(user_ids uuid[])
+returns uuid[]
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '20ms'
+as $$
+declare
+  person uuid;
+  held uuid[] := '{}';
+begin
+  begin
+    perform chat.insert_presence(user_ids);
+    return held;
+  exception when lock_not_available then
+    -- At least one of them is held. The others are inserted one by one.
+    null;
+  end;
+  foreach person in array user_ids loop
+    begin
+      perform chat.insert_presence(array[person]);
+    exception when lock_not_available then
+      held := held || person;
+    end;
+  end loop;
+  return held;
+end
+$$;
+
+revoke all on function chat.add_presence(uuid[]) from public;
 
 create or replace function chat.shares_presence(user_id uuid)
 returns boolean
@@ -108,8 +194,8 @@ $$;
 
 revoke all on function chat.presence_now(uuid[]) from public;
 
--- Updates the visible rows that look different now, and returns their users. The caller has called
--- chat.lock_presence().
+-- Updates the visible rows that look different now, and returns their users. The caller has locked
+-- the rows of presence_reports, and either the visible rows or only rows of one user.
 create or replace function chat.show_presence(user_ids uuid[])
 returns setof uuid
 language plpgsql
@@ -135,6 +221,53 @@ end
 $$;
 
 revoke all on function chat.show_presence(uuid[]) from public;
+
+-- Like chat.show_presence(), but does not wait for rows that users hold, and records whose visible
+-- row is out of date now. held: users whose row of presence_reports could not be locked, so their
+-- presence is unknown. The caller has locked those of the other users.
+create or replace function chat.show_free_presence(user_ids uuid[], held uuid[] default '{}')
+returns setof uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  different uuid[];
+  free uuid[];
+  unshown uuid[];
+begin
+  different := array(
+    select p.user_id
+    from chat.presence_now(show_free_presence.user_ids) n
+    join public.user_presence p on p.user_id = n.user_id
+    where (p.status, p.manual_status, p.manual_until, p.device_count)
+      is distinct from (n.status, n.manual_status, n.manual_until, n.device_count)
+  );
+  free := array(
+    select p.user_id
+    from public.user_presence p
+    where p.user_id = any (different)
+    order by p.user_id
+    for no key update skip locked
+  );
+  unshown := array(select unnest(different) except select unnest(free));
+
+  return query select s.id from chat.show_presence(free) s (id);
+
+  -- Inserted before anything is deleted, and in one order, so two servers cannot deadlock: a server
+  -- that deletes no longer waits for anything.
+  insert into chat.presence_unshown (user_id)
+  select u.id
+  from unnest(unshown || held) u (id)
+  order by u.id
+  on conflict on constraint presence_unshown_pkey do nothing;
+
+  delete from chat.presence_unshown u
+  where u.user_id = any (show_free_presence.user_ids) and not u.user_id = any (unshown);
+end
+$$;
+
+revoke all on function chat.show_free_presence(uuid[], uuid[]) from public;
 
 -- Records what a client reports by writing its own row, and returns what the row shows then.
 -- is_new: the row is being inserted. If it already exists, nothing is done and the result is null:
@@ -196,7 +329,8 @@ as $$
 declare
   caller constant uuid := auth.uid();
 begin
-  return not exists (select from public.user_notification_preferences p where p.user_id = caller and not p.share_typing)
+  return not chat.may_be_outdated()
+    and not exists (select from public.user_notification_preferences p where p.user_id = caller and not p.share_typing)
     and exists (
       select
       from public.user_conversations c
@@ -545,44 +679,58 @@ revoke all on function chat.set_presence(text, text, timestamptz, text, text, bo
 grant execute on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) to authenticated;
 
 create or replace function chat.report_devices(process_id uuid, user_ids uuid[], devices int[], came boolean[])
-returns boolean
+returns uuid[]
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   people uuid[];
+  newcomers uuid[];
+  held uuid[] := '{}';
+  free uuid[];
 begin
   -- Locked until the transaction ends. A transaction that removes processes takes this lock first,
   -- too.
   perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
   if not found then
-    return false;
+    return null;
   end if;
 
   -- A token can outlive its user.
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
+  newcomers := array(
+    select u.id
+    from unnest(people) u (id)
+    where not exists (select from chat.presence_reports r where r.user_id = u.id)
+      or (
+        not exists (select from public.user_presence p where p.user_id = u.id)
+        and not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
+      )
+    order by u.id
+  );
+  if newcomers <> '{}' then
+    held := chat.add_presence(newcomers);
+  end if;
+
   -- Two processes that report the same users run one after the other, and the second counts what
-  -- the first wrote.
-  perform chat.lock_presence(people);
-  insert into public.user_presence (user_id)
-  select u.id
-  from unnest(people) u (id)
-  where not exists (select from public.user_presence p where p.user_id = u.id)
-    and not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
-  order by u.id
-  on conflict on constraint user_presence_pkey do nothing;
+  -- the first wrote. Users whose rows are held are reported again by the process.
+  free := chat.lock_free_presence(array(select unnest(people) except select unnest(held)));
+  held := array(select unnest(people) except select unnest(free));
 
   delete from chat.presence_sessions s
   using unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
-  where s.process_id = report_devices.process_id and s.user_id = r.user_id and r.devices = 0;
+  where s.process_id = report_devices.process_id
+    and s.user_id = r.user_id
+    and r.devices = 0
+    and not r.user_id = any (held);
 
   insert into chat.presence_sessions as s (user_id, process_id, devices)
   select r.user_id, report_devices.process_id, r.devices
   from unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
-  where r.devices > 0 and r.user_id = any (people)
+  where r.devices > 0 and r.user_id = any (free)
   on conflict on constraint presence_sessions_pkey do update
   set devices = excluded.devices
   where s.devices <> excluded.devices;
@@ -591,15 +739,15 @@ begin
   update chat.presence_reports p
   set status = 'online'
   from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
-  where p.user_id = r.user_id and r.came and p.status = 'offline';
+  where p.user_id = r.user_id and r.came and p.status = 'offline' and p.user_id = any (free);
 
-  perform chat.show_presence(people);
-  return true;
+  perform chat.show_free_presence(free);
+  return held;
 end
 $$;
 
 comment on function chat.report_devices(uuid, uuid[], int[], boolean[]) is
-  'Records the number of sockets of users at a process, and which users have just connected. Returns false if the process has no lease; it must then report all users again once it has one.';
+  'Records the number of sockets of users at a process, and which users have just connected. Returns the users whose rows another transaction holds, for whom nothing was recorded; the process must report them again. Returns null if the process has no lease; it must then report all users again once it has one.';
 
 revoke all on function chat.report_devices(uuid, uuid[], int[], boolean[]) from public;
 grant execute on function chat.report_devices(uuid, uuid[], int[], boolean[]) to service_role;
@@ -612,7 +760,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   dead uuid[];
-  people uuid[] := '{}';
+  -- The users with sockets at dead processes.
+  left_behind uuid[] := '{}';
+  people uuid[];
+  held uuid[];
   -- Twice as long as other users see the indicator, so a client that repeats its report is in time.
   typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
@@ -630,13 +781,11 @@ begin
     for update skip locked
   );
   if cardinality(dead) > 0 then
-    people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
-    perform chat.lock_presence(people);
-    delete from chat.presence_processes a where a.process_id = any (dead);
+    left_behind := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
   end if;
 
-  -- Users whose rows are locked by a report are skipped, and checked in the next run.
-  people := people || array(
+  -- Users whose rows are held are skipped, and checked in the next run.
+  people := array(
     select l.user_id
     from chat.presence_reports l
     where l.user_id in (
@@ -647,11 +796,19 @@ begin
         select v.user_id from chat.presence_report_sessions v where v.expires_at <= clock_timestamp()
         union all
         select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
+        union all
+        select u.user_id from chat.presence_unshown u
+        union all
+        select unnest(left_behind)
       )
     order by l.user_id
     for no key update skip locked
   );
-  if cardinality(people) = 0 then
+  held := array(select unnest(left_behind) except select unnest(people));
+  if cardinality(dead) > 0 then
+    delete from chat.presence_processes a where a.process_id = any (dead);
+  end if;
+  if cardinality(people) = 0 and cardinality(held) = 0 then
     return;
   end if;
 
@@ -671,9 +828,15 @@ begin
 
   update public.user_presence p
   set is_typing_to = null
-  where p.user_id = any (people) and p.is_typing_to is not null and p.typing_started_at <= typing_since;
+  where p.user_id = any (array(
+    select t.user_id
+    from public.user_presence t
+    where t.user_id = any (people) and t.is_typing_to is not null and t.typing_started_at <= typing_since
+    order by t.user_id
+    for no key update skip locked
+  ));
 
-  return query select s.id from chat.show_presence(people) s (id);
+  return query select s.id from chat.show_free_presence(people, held) s (id);
 end
 $$;
 
@@ -691,6 +854,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   had_lease boolean;
+  left_behind uuid[];
   people uuid[];
 begin
   update chat.presence_processes a
@@ -701,16 +865,13 @@ begin
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
     -- After a crash of the database no processes are recorded, so their end would go unnoticed.
-    people := array(
-      select l.user_id
-      from chat.presence_reports l
-      join public.user_presence p on p.user_id = l.user_id
-      where p.device_count > 0
-        and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
-      order by l.user_id
-      for no key update of l skip locked
+    left_behind := array(
+      select p.user_id
+      from public.user_presence p
+      where p.device_count > 0 and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
     );
-    perform chat.show_presence(people);
+    people := chat.lock_free_presence(left_behind);
+    perform chat.show_free_presence(people, array(select unnest(left_behind) except select unnest(people)));
   end if;
   perform chat.expire_presence();
   return had_lease;
@@ -1023,7 +1184,7 @@ begin
     order by m.user_id
   );
   -- A user who may not write, or does not share typing, types unseen.
-  is_shared := chat.can_send(conversation_id) and coalesce(
+  is_shared := not chat.may_be_outdated() and chat.can_send(conversation_id) and coalesce(
     (select p.share_typing from public.user_notification_preferences p where p.user_id = caller),
     true
   );

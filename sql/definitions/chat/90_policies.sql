@@ -19,7 +19,8 @@
 -- Read access is granted per column. A grant on the table would include xmin, xmax and ctid, which
 -- reveal what other users do in private: every lock changes xmax, and hiding, reporting or drafting
 -- a message, clearing a conversation, and reporting presence while hidden all lock rows that others
--- can see. A table whose rows are visible only to their owner is granted as a whole.
+-- can see. It would also include currtid2(), which ignores row-level security: it follows the
+-- versions of any row.
 create or replace function chat.grant_shared_columns()
 returns void
 language plpgsql
@@ -33,12 +34,17 @@ begin
     from pg_catalog.pg_attribute a
     where a.attrelid in (
         'public.user_conversations'::regclass,
+        'public.user_conversation_members'::regclass,
         'public.conversation_receipts'::regclass,
         'public.user_messages'::regclass,
         'public.message_edits'::regclass,
+        'public.message_hides'::regclass,
+        'public.message_drafts'::regclass,
         'public.message_reactions'::regclass,
         'public.message_pins'::regclass,
-        'public.user_presence'::regclass
+        'public.user_presence'::regclass,
+        'public.user_blocks'::regclass,
+        'public.user_notification_preferences'::regclass
       )
       and a.attnum > 0
       and not a.attisdropped
@@ -51,7 +57,7 @@ end
 $$;
 
 comment on function chat.grant_shared_columns() is
-  'Grants users read access to every column of the chat''s shared tables, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
+  'Grants users read access to every column of the chat''s tables that they read, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
 
 revoke all on function chat.grant_shared_columns() from public;
 
@@ -93,7 +99,7 @@ revoke all on sequence public.message_edits_id_seq from public, anon, authentica
 
 revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
   chat.removed_memberships, chat.presence_reports, chat.presence_report_sessions, chat.presence_processes, chat.presence_sessions,
-  chat.presence_pages, chat.locks,
+  chat.presence_pages, chat.presence_unshown, chat.locks,
   chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
 grant select, insert, update, delete
@@ -112,7 +118,6 @@ create policy "members see their conversations" on public.user_conversations
 
 -- ----------------------------------------------------------------------- user_conversation_members
 
-grant select on public.user_conversation_members to authenticated;
 grant update (is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread)
   on public.user_conversation_members to authenticated;
 
@@ -174,8 +179,6 @@ create policy "members read earlier wordings" on public.message_edits
 
 -- ------------------------------------------------------------------- message_hides, message_drafts
 -- Written by chat.hide_message() and chat.set_conversation_settings().
-
-grant select on public.message_hides, public.message_drafts to authenticated;
 
 drop policy if exists "people see what they hid" on public.message_hides;
 drop policy if exists "people see their own hidden messages" on public.message_hides;
@@ -245,7 +248,7 @@ create policy "people change their own presence" on public.user_presence
 
 -- ------------------------------------------------------------------------------------- user_blocks
 
-grant select, delete on public.user_blocks to authenticated;
+grant delete on public.user_blocks to authenticated;
 grant insert (blocker_id, blocked_id) on public.user_blocks to authenticated;
 
 drop policy if exists "people see whom they blocked" on public.user_blocks;
@@ -271,7 +274,7 @@ create policy "people remove their own blocks" on public.user_blocks
 -- ------------------------------------------------------------------- user_notification_preferences
 
 -- Updates are granted per column: a grant on the table would include "lock table".
-grant select, insert on public.user_notification_preferences to authenticated;
+grant insert on public.user_notification_preferences to authenticated;
 grant update (
   user_id, browser_enabled, sound_enabled, show_preview, email_enabled, email_mode, email_delay_seconds, digest_hour, timezone,
   dnd_until, quiet_start, quiet_end, share_read_receipts, share_typing, share_presence, updated_at

@@ -98,6 +98,8 @@ comment on table chat.presence_sessions is 'The number of sockets of each user a
 comment on table chat.presence_reports is
   'What users'' devices report and what users choose, from which their row of user_presence is computed. No client can read it.';
 comment on table chat.presence_report_sessions is 'What devices with a session_id report. No client can read it.';
+comment on table chat.presence_unshown is
+  'Users whose row of user_presence is out of date, because they held a lock on a row that the server would have written. chat.expire_presence() tries again.';
 comment on table chat.locks is
   'One row per task that only one process may run at a time. The process locks the row; no client may.';
 comment on table chat.presence_pages is

@@ -1,23 +1,23 @@
 -- The daily partitions of realtime.messages, if Rapport created the table.
+--
+-- Creating and dropping a partition requires an exclusive lock on the table or its default
+-- partition. Every user may read the table, and can keep the lock of an open transaction. So the
+-- two functions that change the table wait only briefly, because all other users of the table queue
+-- behind them. If they fail, nothing is lost: rows of a day without a partition go to the default
+-- partition, and the rows of an old partition are deleted instead.
 
-create or replace function chat.maintain_message_partitions(days_ahead int default 30, days_kept int default 3)
+create or replace function chat.add_message_partitions(days_ahead int)
 returns int
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
 as $$
 declare
   day date;
   partition_name text;
-  old_partition record;
   made int := 0;
 begin
-  if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
-    return 0;
-  end if;
-  -- Only one at a time. A second call finds the work done.
-  perform from chat.locks l where l.purpose = 'message_partitions' for update;
-
   for day in
     select d::date
     from generate_series(
@@ -55,32 +55,105 @@ begin
     ));
     made := made + 1;
   end loop;
+  return made;
+end
+$$;
 
-  for old_partition in
+revoke all on function chat.add_message_partitions(int) from public;
+
+create or replace function chat.drop_message_partitions(names name[])
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
+as $$
+declare
+  partition_name name;
+begin
+  foreach partition_name in array names loop
+    execute format('drop table realtime.%I', partition_name);
+  end loop;
+end
+$$;
+
+revoke all on function chat.drop_message_partitions(name[]) from public;
+
+-- Skips rows that users hold, which they can if a policy of the application lets them update rows.
+create or replace function chat.delete_messages(source name, time_column name, until timestamp)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format(
+    'delete from realtime.%1$I m
+     using (select x.id, x.inserted_at from realtime.%1$I x where x.%2$I < $1 for update skip locked) old
+     where m.id = old.id and m.inserted_at = old.inserted_at',
+    source, time_column
+  ) using until;
+end
+$$;
+
+revoke all on function chat.delete_messages(name, name, timestamp) from public;
+
+create or replace function chat.maintain_message_partitions(days_ahead int default 30, days_kept int default 3)
+returns int
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  oldest constant date := (now() at time zone 'utc')::date - days_kept;
+  old_partitions name[];
+  old_partition name;
+  made int;
+begin
+  if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
+    return 0;
+  end if;
+  -- Only one at a time. A second call finds the work done.
+  perform from chat.locks l where l.purpose = 'message_partitions' for update;
+
+  begin
+    made := chat.add_message_partitions(days_ahead);
+  exception when lock_not_available then
+    made := null;
+  end;
+
+  old_partitions := array(
     select c.relname
     from pg_catalog.pg_inherits i
     join pg_catalog.pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'realtime.messages'::regclass
       and c.relname ~ '^messages_\d{4}_\d{2}_\d{2}$'
-      and to_date(right(c.relname, 10), 'YYYY_MM_DD') < (now() at time zone 'utc')::date - days_kept
-  loop
-    execute format('drop table realtime.%I', old_partition.relname);
-  end loop;
+      and to_date(right(c.relname, 10), 'YYYY_MM_DD') < oldest
+  );
+  begin
+    perform chat.drop_message_partitions(old_partitions);
+  exception when lock_not_available then
+    made := null;
+    foreach old_partition in array old_partitions loop
+      perform chat.delete_messages(old_partition, 'inserted_at', oldest);
+    end loop;
+  end;
+
   -- Rows of a day whose partition was never created, or too late.
-  delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
+  perform chat.delete_messages('messages_default', 'inserted_at', oldest);
   if exists (
     select
     from pg_catalog.pg_attribute a
     where a.attrelid = 'realtime.messages'::regclass and a.attname = 'expires_at' and not a.attisdropped
   ) then
-    delete from realtime.messages m where m.expires_at <= (now() at time zone 'utc');
+    perform chat.delete_messages('messages', 'expires_at', now() at time zone 'utc');
   end if;
   return made;
 end
 $$;
 
 comment on function chat.maintain_message_partitions(int, int) is
-  'Creates the partitions of realtime.messages for the coming days and drops those that are too old. Returns the number of created partitions. Does nothing if Supabase created the table.';
+  'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented a part of it; then it must be called again. Does nothing if Supabase created the table.';
 
 revoke all on function chat.maintain_message_partitions(int, int) from public;
 grant execute on function chat.maintain_message_partitions(int, int) to service_role;

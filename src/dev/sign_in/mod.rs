@@ -4,6 +4,7 @@
 //! Every account of the private database has the same documented password. Nothing outside `dev`
 //! refers to this module, so `rapport serve` has none of these routes.
 
+mod host;
 mod refusal;
 mod session;
 mod store;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::host::Hosts;
 use self::refusal::{Failure, Refusal};
 use self::session::{RefreshToken, Session};
 use self::store::Store;
@@ -93,11 +95,13 @@ pub fn routes(config: &Config, keys: &Keys, tasks: &Tasks) -> Result<ApiRouter, 
         &config.server.allowed_origins,
         config.server.allow_localhost_origins,
     );
+    let hosts = Hosts::new(config.server.public_url.as_deref());
     Ok(api().map(|routes| {
         routes
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(from_fn_with_state(origins, cors))
+            .layer(from_fn_with_state(hosts, host::require))
             .with_state(state)
     }))
 }
@@ -163,7 +167,8 @@ async fn create_token(
             let (Some(email), Some(password)) = (presented.email, presented.password) else {
                 return Err(refusal::NO_CREDENTIALS.into());
             };
-            if password != PASSWORD {
+            // No account has such an address, and PostgreSQL cannot represent it.
+            if password != PASSWORD || email.contains('\0') {
                 return Err(refusal::WRONG_CREDENTIALS.into());
             }
             let lifetime_s = lifetime_s.unwrap_or(sign_in.0.token_lifetime.as_secs());

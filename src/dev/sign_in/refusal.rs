@@ -61,6 +61,11 @@ pub(super) const BAD_TOKEN: Refusal = Refusal(
     "bad_jwt",
     "invalid JWT: unable to parse or verify signature",
 );
+pub(super) const FOREIGN_HOST: Refusal = Refusal(
+    StatusCode::FORBIDDEN,
+    "host_not_allowed",
+    "Signing in requires localhost, an address, or the host of server.public_url",
+);
 pub(super) const UNKNOWN_SESSION: Refusal = Refusal(
     StatusCode::FORBIDDEN,
     "session_not_found",

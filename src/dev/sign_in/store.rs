@@ -55,6 +55,21 @@ const PEOPLE: &str = "\
     join auth.users u on u.id = d.user_id \
     where d.is_active";
 
+/// Maximum sessions of a user. Pages of other sites can open sessions, although they cannot read
+/// them, so their number needs a limit. A developer has fewer browsers.
+const SESSIONS_PER_USER: i64 = 100;
+
+/// Removes the sessions of a user that were not used for a month, and the least recently used ones
+/// above the limit.
+const REMOVE_OLD: &str = "\
+    delete from rapport_dev.sessions \
+    where user_id = $1 and ( \
+        rotated_at < now() - interval '30 days' \
+        or id in ( \
+            select id from rapport_dev.sessions where user_id = $1 order by rotated_at desc, id offset $2 \
+        ) \
+    )";
+
 /// The database.
 pub(super) struct Store {
     database: Connector,
@@ -96,6 +111,9 @@ impl Store {
                 insert,
                 &[&token.session, &id, &token.secret, &stored(lifetime_s)],
             )
+            .await?;
+        client
+            .execute(REMOVE_OLD, &[&id, &SESSIONS_PER_USER])
             .await?;
         Ok(Some(Session {
             token,

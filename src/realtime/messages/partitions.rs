@@ -13,11 +13,11 @@ use crate::shutdown::Tasks;
 /// days ahead. With the days that Rapport keeps ahead, weeks of failures lose nothing.
 const INTERVAL: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// The pause after a failure: the database was unavailable, or the table was locked.
+/// The pause after a failure: the database was unavailable, or an open transaction uses the table.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Limits the wait for locks. Writers to the table queue behind this session, so it is better to
-/// retry later.
+/// Limits the wait for another process that maintains the partitions. The function itself waits
+/// even less for locks on the table, because others queue behind it.
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
 
 /// Maximum time for one run, so that a network that drops packets does not stop the maintenance.
@@ -31,6 +31,8 @@ enum MaintenanceError {
     Query(#[from] tokio_postgres::Error),
     #[error("Maintaining the partitions of realtime.messages took too long")]
     Late,
+    #[error("An open transaction uses realtime.messages, so its partitions cannot be changed")]
+    Held,
 }
 
 /// Runs until the server stops. Creates `days_ahead` days after today and keeps `days_kept` days
@@ -98,5 +100,6 @@ async fn maintain(
             &[&days_ahead, &days_kept],
         )
         .await?;
-    Ok(row.try_get(0)?)
+    let created: Option<i32> = row.try_get(0)?;
+    created.ok_or(MaintenanceError::Held)
 }

@@ -223,3 +223,80 @@ async fn changes_during_an_outage_are_written_after_it() {
     wait_until_shown(&owner, Ben, "online", 1).await;
     wait_until_shown(&owner, Ana, "offline", 0).await;
 }
+
+/// Makes the session act as Ben and keep a lock until its transaction ends.
+async fn hold_as_ben(client: &Client, statement: &str) {
+    let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, Ben.id());
+    let sql = format!(
+        "begin; set local role authenticated; set local request.jwt.claims = '{claims}'; {statement}"
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_who_holds_a_lock_delays_only_their_own_presence() {
+    let database = TestDatabase::new().await;
+    let (owner, held) = (database.connect().await, database.connect().await);
+    let server = WholeServer::start(database.url(), &FAST)
+        .await
+        .ready()
+        .await;
+    hold_as_ben(&held, "select chat.lock_own_presence()").await;
+    let _bens = device(&server, Ben).await;
+    eventually("the report of Ben was put off twice", async || {
+        let metrics = server.metrics().await;
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("rapport_presence_reports_held_total "))?;
+        let count: u64 = line.rsplit_once(' ')?.1.parse().ok()?;
+        (count >= 2).then_some(())
+    })
+    .await;
+    let anas = device(&server, Ana).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
+    drop(anas);
+    wait_until_shown(&owner, Ana, "offline", 0).await;
+    assert_eq!(shown_status(&owner, Ben).await, ("offline".to_owned(), 0));
+    held.batch_execute("rollback").await.unwrap();
+    wait_until_shown(&owner, Ben, "online", 1).await;
+}
+
+#[tokio::test]
+async fn a_user_who_holds_a_lock_delays_only_their_own_deliveries() {
+    let database = TestDatabase::new().await;
+    let (owner, held) = (database.connect().await, database.connect().await);
+    let server = WholeServer::start(database.url(), &FAST)
+        .await
+        .ready()
+        .await;
+    let conversation = server.open(Ana, Ben).await;
+    for _ in 0..2 {
+        server.say(Ana, &conversation, "hello").await;
+    }
+    let delivered = async |person: Person| -> i64 {
+        let query =
+            "select last_delivered_seq from public.conversation_receipts where user_id = $1";
+        let row = owner.query_one(query, &[&person.id()]).await.unwrap();
+        row.get(0)
+    };
+    hold_as_ben(
+        &held,
+        &format!("select chat.mark_delivered('{conversation}', 1)"),
+    )
+    .await;
+    let page = format!("/messages?conversation_id={conversation}");
+    server.send(Ben, Method::GET, &page, json!(null)).await;
+    eventually("the delivery to Ben was put off", async || {
+        let metrics = server.metrics().await;
+        let put_off = |line: &str| {
+            line.starts_with("rapport_bus_deliveries_held_total ") && !line.ends_with(" 0")
+        };
+        metrics.lines().any(put_off).then_some(())
+    })
+    .await;
+    held.batch_execute("rollback").await.unwrap();
+    eventually("the messages are delivered to Ben", async || {
+        (delivered(Ben).await == 2).then_some(())
+    })
+    .await;
+}

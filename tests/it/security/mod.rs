@@ -1,9 +1,11 @@
 //! Attacks, each with a control: honest use of the same kind, which must succeed.
 
 mod close_codes;
+mod held_rows;
 mod locks;
 mod memory;
 mod old_rows;
+mod old_snapshots;
 mod presence_keys;
 mod revocation;
 mod strangers;
@@ -16,13 +18,25 @@ mod without_superuser;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
+use crate::support::chat_server::Person;
 use crate::support::database::TestDatabase;
 use crate::support::socket::{PhoenixSocket, Version};
 
 /// The database for the attacks. `without_superuser.rs` runs them on another one.
 async fn database() -> TestDatabase {
     TestDatabase::new().await
+}
+
+/// Begins a transaction of this user with an isolation level.
+async fn begin_as(client: &Client, person: Person, level: &str) {
+    let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, person.id());
+    let sql = format!(
+        "begin isolation level {level}; set local role authenticated;
+         set local request.jwt.claims = '{claims}'"
+    );
+    client.batch_execute(&sql).await.unwrap();
 }
 
 /// Opens a socket with this token and joins a topic. Returns the socket and the reason of a

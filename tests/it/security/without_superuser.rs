@@ -5,8 +5,12 @@
     reason = "the same attacks on another installation"
 )]
 
+#[path = "held_rows.rs"]
+mod held_rows;
 #[path = "old_rows.rs"]
 mod old_rows;
+#[path = "old_snapshots.rs"]
+mod old_snapshots;
 #[path = "presence_keys.rs"]
 mod presence_keys;
 #[path = "revocation.rs"]
@@ -18,7 +22,7 @@ mod unauthorized;
 #[path = "unseen.rs"]
 mod unseen;
 
-use super::join;
+use super::{begin_as, join};
 use crate::support::database::{Login, TestDatabase};
 
 async fn database() -> TestDatabase {
