@@ -341,7 +341,7 @@ async fn an_attachment_is_in_the_storage_as_browsers_read_its_address() {
             "file_url": format!("{STORAGE}/{path}"),
         });
         let sent = server.post(Ana, "/messages", body).await;
-        if sent.status != status {
+        if sent.status.as_u16() != status {
             wrong.push(format!("{path:?} -> {} {}", sent.status, sent.body));
         }
     }
