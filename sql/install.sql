@@ -84,7 +84,7 @@ begin
     (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
     (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
     (25, 'locks', '396cba6ea63ce9c1de8bf79ac55224bda1c67d1a3427b3b2eef7cb9c952c130a'),
-    (26, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f')
+    (27, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
@@ -315,12 +315,12 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0025_locks.sql
 \endif
 
-select not exists (select from chat.schema_migrations where version = 26) as pending \gset
+select not exists (select from chat.schema_migrations where version = 27) as pending \gset
 \if :pending
-\echo migrations/0026_search_in_linear_time.sql
+\echo migrations/0027_search_in_linear_time.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (26, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f');
-\ir migrations/0026_search_in_linear_time.sql
+  (27, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f');
+\ir migrations/0027_search_in_linear_time.sql
 \endif
 
 select not exists (
