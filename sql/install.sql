@@ -83,15 +83,16 @@ begin
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
     (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
     (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
-    (25, 'locks', '396cba6ea63ce9c1de8bf79ac55224bda1c67d1a3427b3b2eef7cb9c952c130a')
+    (25, 'locks', '396cba6ea63ce9c1de8bf79ac55224bda1c67d1a3427b3b2eef7cb9c952c130a'),
+    (27, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 25: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 26: use a newer script.', max(version))
       from applied
-      having max(version) > 25
+      having max(version) > 26
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -314,6 +315,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0025_locks.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 27) as pending \gset
+\if :pending
+\echo migrations/0027_search_in_linear_time.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (27, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f');
+\ir migrations/0027_search_in_linear_time.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
@@ -448,13 +457,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '22929ddb762cbc857b2b7352821c8a916ccffa328a938e2fd321f63bd8b3d752'
+  where path = 'chat/60_message_text.sql' and checksum = 'ea5b924137bda87cdd78b68eccda0b55e6774803b898887dab341422c5e20646'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '22929ddb762cbc857b2b7352821c8a916ccffa328a938e2fd321f63bd8b3d752')
+  ('chat/60_message_text.sql', 'ea5b924137bda87cdd78b68eccda0b55e6774803b898887dab341422c5e20646')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -472,13 +481,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'fb0043945ebbf5b5d7567e229cb5adb8f8e5c764835dae5ec9fb24b046c6fb35'
+  where path = 'chat/62_message_change.sql' and checksum = '473fde456bdea896da935ee869712b0c7c64c1ea206edb3adc838d5553198fee'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'fb0043945ebbf5b5d7567e229cb5adb8f8e5c764835dae5ec9fb24b046c6fb35')
+  ('chat/62_message_change.sql', '473fde456bdea896da935ee869712b0c7c64c1ea206edb3adc838d5553198fee')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -592,13 +601,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = '0f3ffcfdcd69221d5f856656d188fb60ee5674c30bbfe14905b24ae802aeef58'
+  where path = 'chat/87_message_search.sql' and checksum = '685c9bf15b05a13f6de235340b50c4da143ef6875dc5d3d2afee07a93254151b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', '0f3ffcfdcd69221d5f856656d188fb60ee5674c30bbfe14905b24ae802aeef58')
+  ('chat/87_message_search.sql', '685c9bf15b05a13f6de235340b50c4da143ef6875dc5d3d2afee07a93254151b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -652,13 +661,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = '2364939b8c9450c5e3fd6790405678146a80b5de294735eb5197eedb9aedb3e1'
+  where path = 'chat/96_comments.sql' and checksum = 'a1bff031a4a7d607db2c0adc8e4fa4641a109644d1eb5d8928f48101694aa95a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', '2364939b8c9450c5e3fd6790405678146a80b5de294735eb5197eedb9aedb3e1')
+  ('chat/96_comments.sql', 'a1bff031a4a7d607db2c0adc8e4fa4641a109644d1eb5d8928f48101694aa95a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

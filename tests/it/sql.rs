@@ -88,6 +88,7 @@ files!(
     presence_and_typing,
     reactions,
     reading,
+    search_keys,
     searching_messages,
     searching_people,
     sending_messages,

@@ -40,9 +40,51 @@ select tests.expect_error($$select chat.send_message(tests.c(), '', 'image', fil
 select tests.act_as('owner');
 update chat.config set value = '"https://files.example/chat"' where key = 'storage_url';
 select tests.act_as('ana');
-select chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/chat/a.png');
-select tests.expect_error(format('select chat.send_message(tests.c(), '''', ''image'', file_url => %L)', url), 'validation_failed')
-from unnest(array['https://files.example/chatter/a.png', 'https://evil.example/', 'https://files.example/chat/../secret', 'https://files.example/chat/%2e%2E/secret', 'javascript:alert(1)']) url;
+select message_id as attached from chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/chat/a.png') \gset
+select tests.expect_error(format(statement, url), 'validation_failed')
+from unnest(array[
+  'select chat.send_message(tests.c(), '''', ''image'', file_url => %L)',
+  'insert into public.user_messages (conversation_id, message_type, file_url) values (tests.c(), ''image'', %L)'
+]) statement
+cross join unnest(
+  array[
+    'https://files.example/chatter/a.png', 'https://files.example/chat', 'https://files.example/chat@evil.example/', 'https://evil.example/',
+    'HTTPS://FILES.EXAMPLE/CHAT/a.png', ' https://files.example/chat/a.png', E'\thttps://files.example/chat/a.png', 'javascript:alert(1)'
+  ]
+  || array(
+    select 'https://files.example/chat/' || path
+    from unnest(array[
+      -- segments that leave the folder or stay in it, however they are written
+      '..', '../secret', 'a/../../secret', 'a/..', '.', './a.png', 'a/.', 'a/./b', '%2e%2E/secret', '%2E./secret', '.%2e/secret', '%2e/a.png', 'a/%2E',
+      -- the end of the path
+      '..?x', '..#x', '.?x', '%2e%2e#x', 'a/..?/b', 'a/..#/b',
+      -- characters that browsers remove or replace
+      E'.\t./.\t./secret', E'.\n./secret', E'.\r./secret', E'..\t/secret', E'%2\te./secret', E'a\t.png', E'a.png\n', '.. ', 'a b.png', E'\u007fa', U&'\00A0', U&'\00FC.png', U&'\FF0E\FF0E/secret',
+      '..\secret', 'a\..\secret', 'a\b.png',
+      -- slashes that a server may decode
+      '..%2fsecret', '..%2Fsecret', 'a%2f..%2f..%2fsecret', '%2e%2e%5csecret', 'a%5C..', '%2f../secret'
+    ]) path
+  )
+) url;
+-- What clients of storages send: encoded names, names with dots, tokens.
+select tests.equals(m.file_url, 'https://files.example/chat/' || path, 'accepted')
+from unnest(array[
+  '', 'a.png', 'Bericht%20M%C3%A4rz%20(2).pdf', '%E4%BC%9A%E8%AD%B0.png', 'a/b/c.png', 'a//b.png', '..a', 'a..', 'a..b/...', '.hidden/..x/x..', '%2e%2ea', 'a%2e%2e',
+  'a%2fb.png', '100%25.png', '%252e%252e/a', 'sign/a.png?token=eyJ.x-y_z&download=a%20b.png', 'a.png?path=/../x#/../y', 'a;v=1,2+3~*!$&''()=:@', '{1}|[2]^`"<>'
+]) path
+cross join lateral chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/chat/' || path) sent
+join public.user_messages m on m.id = sent.message_id;
+-- Rows of which the address or the mentions are no longer accepted can still be edited.
+select message_id as mentioning from chat.send_message(tests.c(), 'x', mentions => array[tests.id('ben')]) \gset
+select tests.act_as('owner');
+update chat.config set value = '"https://elsewhere.example"' where key = 'storage_url';
+update public.user_conversation_members set left_at = now() where conversation_id = tests.c() and user_id = tests.id('ben');
+select tests.act_as('ana');
+update public.user_messages set content = 'edited', metadata = '{"k": 1}' where id in (:'attached', :'mentioning');
+select tests.equals(count(*), 2::bigint, 'edited') from public.user_messages where content = 'edited';
+select tests.act_as('owner');
+update public.user_conversation_members set left_at = null where conversation_id = tests.c() and user_id = tests.id('ben');
+select tests.act_as('ana');
 
 -- A reply must be in the same conversation.
 select message_id as elsewhere from chat.send_message(current_setting('tests.other')::uuid, 'elsewhere') \gset

@@ -46,6 +46,7 @@ end
 $$;
 
 update chat.config set value = 'true' where key in ('fill_read_by', 'typing_in_table', 'share_current_page');
+update chat.config set value = '"https://files.example"' where key = 'storage_url';
 
 -- From here on, the test's own names mean PostgreSQL's types and tables. Parts of it run as the
 -- owner, and would otherwise run the caller's code themselves.
@@ -125,6 +126,7 @@ select tests.run(format('select chat.open_conversation(%L)', tests.id('ben')));
 select coalesce((select c.id from public.user_conversations c), gen_random_uuid()) as conversation \gset
 select tests.run(format('select chat.send_message(%L, %L)', :'conversation', 'one'));
 select tests.run(format('insert into public.user_messages (conversation_id, content) values (%L, %L)', :'conversation', 'two'));
+select tests.run(format('insert into public.user_messages (conversation_id, content, file_url) values (%L, %L, %L)', :'conversation', 'three', 'https://files.example/a'));
 select coalesce((select m.id from public.user_messages m order by m.seq limit 1), gen_random_uuid()) as message \gset
 
 -- Every trigger, as reached by a client that writes the tables

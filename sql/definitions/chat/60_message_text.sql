@@ -49,7 +49,7 @@ revoke all on function chat.is_blank(text) from public;
 grant execute on function chat.is_blank(text) to authenticated, service_role;
 
 -- Returns the content in the form in which it is stored, or refuses it. Applies to every writer, on
--- insert and on update. The configured maximum length is checked once per statement.
+-- insert and on update.
 create or replace function chat.accepted_content(content text, message_type text, has_file boolean)
 returns text
 language plpgsql
@@ -76,8 +76,68 @@ $$;
 
 revoke all on function chat.accepted_content(text, text, boolean) from public;
 
+-- Refuses a new text that is longer than configured. The row triggers call this, because a statement
+-- trigger runs after the rows were indexed: the text would cost that work before it is refused.
+create or replace function chat.check_message_length(content text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  max_length constant int := chat.amount('max_message_length', 4000);
+begin
+  if char_length(check_message_length.content) > max_length then
+    perform chat.refuse('message_too_long', format('At most %s characters', max_length));
+  end if;
+end
+$$;
+
+revoke all on function chat.check_message_length(text) from public;
+
+-- Is this an address below the storage's, as browsers and servers read it? Browsers remove tabs and
+-- line ends from an address and spaces from its end, read "\" as "/", "%2e" as ".", and end the path
+-- at "?" or "#". Servers may also read "%2f" and "%5c" as "/".
+create or replace function chat.is_in_storage(file_url text, storage_url text)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  folder constant text := rtrim(is_in_storage.storage_url, '/') || '/';
+  below constant text := substr(is_in_storage.file_url, char_length(folder) + 1);
+begin
+  return starts_with(is_in_storage.file_url, folder)
+    and below ~ '^[!-~]*$'
+    and strpos(below, '\') = 0
+    and substring(folder || below from '^[^?#]*') !~* '(/|%2f|%5c)(\.|%2e){1,2}(/|%2f|%5c|$)';
+end
+$$;
+
+comment on function chat.is_in_storage(text, text) is
+  'Is this an address below the storage''s? Below it, only printable ASCII without spaces, "\" and the segments "." and ".." is accepted.';
+
+revoke all on function chat.is_in_storage(text, text) from public;
+
+create or replace function chat.check_metadata(metadata jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(metadata) is distinct from 'object' or octet_length(metadata::text) > 8192 then
+    perform chat.refuse('validation_failed', 'metadata must be an object of at most 8192 bytes');
+  end if;
+end
+$$;
+
+revoke all on function chat.check_metadata(jsonb) from public;
+
 -- Rules for users but not for the server: the file's address is in the storage, mentions are
--- members, and the metadata is small.
+-- members, and the metadata is small. For new messages: what users cannot change afterwards is not
+-- checked again, because a setting or a membership may have changed since.
 create or replace function chat.check_personal_message(message public.user_messages)
 returns void
 language plpgsql
@@ -94,9 +154,7 @@ begin
   if message.client_message_id is not null and char_length(message.client_message_id) not between 1 and 64 then
     perform chat.refuse('validation_failed', 'client_message_id must have 1 to 64 characters');
   end if;
-  if jsonb_typeof(message.metadata) is distinct from 'object' or octet_length(message.metadata::text) > 8192 then
-    perform chat.refuse('validation_failed', 'metadata must be an object of at most 8192 bytes');
-  end if;
+  perform chat.check_metadata(message.metadata);
   if message.file_size < 0 then
     perform chat.refuse('validation_failed', 'file_size must not be negative');
   end if;
@@ -109,11 +167,7 @@ begin
 
   if message.file_url is not null then
     storage_url := (select nullif(c.value #>> '{}', '') from chat.config c where c.key = 'storage_url');
-    if storage_url is null
-      or not starts_with(message.file_url, rtrim(storage_url, '/') || '/')
-      -- A path that leaves the storage through ".." also starts with its address.
-      or message.file_url ~* '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
-    then
+    if storage_url is null or not chat.is_in_storage(message.file_url, storage_url) then
       perform chat.refuse('validation_failed', 'file_url is not an address in the storage');
     end if;
   end if;

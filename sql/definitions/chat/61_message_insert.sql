@@ -62,6 +62,7 @@ declare
 begin
   new.message_type := coalesce(new.message_type, 'text');
   new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
+  perform chat.check_message_length(new.content);
   new.metadata := coalesce(new.metadata, '{}');
   if new.mentions <> '{}' then
     new.mentions := array(select distinct m from unnest(new.mentions) m);
@@ -142,13 +143,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   unarchive constant boolean := chat.flag('unarchive_on_message');
-  max_length constant int := chat.amount('max_message_length', 4000);
 begin
-  -- Checked here instead of per row, which would read the setting once for every row.
-  if exists (select from arrived a where char_length(a.content) > max_length) then
-    perform chat.refuse('message_too_long', format('At most %s characters', max_length));
-  end if;
-
   update public.user_conversations c
   set last_seq = newest.seq,
     rev = greatest(c.rev, newest.rev),

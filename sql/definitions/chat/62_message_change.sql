@@ -108,9 +108,12 @@ begin
   elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
     new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
     if new.sender_id is not null and new.message_type <> 'system' then
-      perform chat.check_personal_message(new);
+      perform chat.check_metadata(new.metadata);
     end if;
     if new.content is distinct from old.content then
+      -- Only here: a message that was stored before the limit was lowered can still be deleted and
+      -- reacted to.
+      perform chat.check_message_length(new.content);
       insert into public.message_edits (message_id, conversation_id, version, previous_content, edited_by)
       values (
         old.id,
@@ -223,16 +226,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  max_length constant int := chat.amount('max_message_length', 4000);
   gone record;
   quoted uuid[];
 begin
-  -- A message that was stored before the limit was lowered can still be deleted and reacted to, but
-  -- not edited.
-  if exists (select from after a where char_length(a.content) > max_length and (a.content in (select b.content from before b)) is not true) then
-    perform chat.refuse('message_too_long', format('At most %s characters', max_length));
-  end if;
-
   update public.user_conversations c
   set rev = changed.rev
   from (select a.conversation_id, max(a.rev) as rev from after a group by a.conversation_id) changed

@@ -43,10 +43,11 @@ begin
       from unnest(words) w (word)
       where not chat.is_unspaced(w.word) or char_length(w.word) = 1
       union
-      select format('''~=%s''', substr(w.word, n, 2))
+      select format('''~=%s''', s.sign || s.next)
       from unnest(words) w (word)
-      cross join lateral generate_series(1, char_length(w.word) - 1) n
-      where chat.is_unspaced(w.word)
+      cross join lateral string_to_array(w.word, null) as signs
+      cross join lateral unnest(signs, signs[2:]) s (sign, next)
+      where chat.is_unspaced(w.word) and s.next is not null
       union
       select format('''~#%s''', m.mark)
       from unnest(marks) m (mark)

@@ -39,7 +39,7 @@ comment on table public.user_messages is 'Messages. A deleted message leaves a t
 comment on column public.user_messages.sender_id is 'Null if the server wrote the message, or if its sender was erased.';
 comment on column public.user_messages.content is 'Without white space at both ends. Empty after deletion.';
 comment on column public.user_messages.message_type is 'text, image or file; system for messages of the server.';
-comment on column public.user_messages.file_url is 'Starts with the address in the setting storage_url.';
+comment on column public.user_messages.file_url is 'Below the address in the setting storage_url, in printable ASCII without spaces, "\" and the segments "." and "..".';
 comment on column public.user_messages.file_size is 'In bytes.';
 comment on column public.user_messages.file_type is 'The file''s media type.';
 comment on column public.user_messages.created_at is 'Assigned while holding the conversation''s lock, so it increases with seq.';

@@ -132,7 +132,7 @@ pub(super) fn is_separator(c: char) -> bool {
 mod tests {
     use super::*;
 
-    const DATABASE: &str = include_str!("../../../sql/migrations/0018_search_folding.sql");
+    const DATABASE: &str = include_str!("../../../sql/migrations/0027_search_in_linear_time.sql");
 
     fn folded(text: &str) -> String {
         letters(text).into_iter().collect()

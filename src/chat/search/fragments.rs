@@ -17,8 +17,8 @@ const CONTEXT_CHARS: usize = 50;
 /// Maximum number of fragments per text. A list of hits has no room for more.
 const MAX_FRAGMENTS: usize = 3;
 
-/// Words of a text that are looked at before checking whether the fragments are complete. Three
-/// fragments of a text full of hits contain about as many.
+/// Words of a text that are looked at before the first check whether the fragments are complete.
+/// Three fragments of a text full of hits contain about as many.
 const WORDS_AT_ONCE: usize = 128;
 
 /// An excerpt of a text.
@@ -82,13 +82,21 @@ impl Terms {
         self.fragments_by(WORDS_AT_ONCE, field, text)
     }
 
-    /// Looks at some words at a time, until the fragments that can be shown are complete.
-    fn fragments_by(&self, words_at_once: usize, field: &'static str, text: &str) -> Vec<Fragment> {
+    /// Looks at some words at a time, until the fragments that can be shown are complete. At twice as
+    /// many each time: each time, all hits are looked at again.
+    fn fragments_by(
+        &self,
+        mut words_at_once: usize,
+        field: &'static str,
+        text: &str,
+    ) -> Vec<Fragment> {
         let words = split(text);
+        let starts: Vec<usize> = clusters(text).into_iter().map(|(start, _)| start).collect();
         let mut hits = Vec::new();
-        let mut start = 0;
+        let mut start: usize = 0;
         loop {
-            let end = words.len().min(start + words_at_once);
+            let end = words.len().min(start.saturating_add(words_at_once));
+            words_at_once = words_at_once.saturating_mul(2);
             for start in start..end {
                 for term in &self.terms {
                     hits.extend(match_at(&words[start..], term));
@@ -96,7 +104,7 @@ impl Terms {
             }
             start = end;
             hits = merged(hits);
-            let (fragments, shown) = excerpts(field, text, &hits);
+            let (fragments, shown) = excerpts(field, text, &starts, &hits);
             // The remaining hits begin at or after the next word.
             let Some(next) = words.get(start).and_then(|word| word.places.first()) else {
                 return fragments;
@@ -109,7 +117,15 @@ impl Terms {
 }
 
 /// The excerpts around hits, at most [`MAX_FRAGMENTS`], and the end of the last one in bytes.
-fn excerpts(field: &'static str, text: &str, hits: &[(usize, usize)]) -> (Vec<Fragment>, usize) {
+///
+/// `starts` are the starts of the text's [`clusters`]. They are passed in and searched, because a
+/// long fragment of many hits asks for them often.
+fn excerpts(
+    field: &'static str,
+    text: &str,
+    starts: &[usize],
+    hits: &[(usize, usize)],
+) -> (Vec<Fragment>, usize) {
     let mut fragments = Vec::new();
     let mut rest = hits;
     let mut shown = 0;
@@ -118,21 +134,30 @@ fn excerpts(field: &'static str, text: &str, hits: &[(usize, usize)]) -> (Vec<Fr
         let (from, mut to) = if is_whole {
             (0, text.len())
         } else {
-            (before(text, begin).max(shown), after(text, end))
+            (
+                before(text, starts, begin).max(shown),
+                after(text, starts, end),
+            )
         };
         // A hit within the context of another is shown in the same fragment, with its own
         // context.
         let mut count = 1;
         while let Some(&(begin, end)) = rest.get(count).filter(|(begin, _)| *begin < to) {
             if !is_whole && end > to {
-                to = after(text, end.max(begin));
+                to = after(text, starts, end.max(begin));
             }
             count += 1;
         }
-        let ranges = rest[..count].iter().map(|(begin, end)| {
-            let units = |end: usize| text[from..end].encode_utf16().count();
-            [units(*begin), units(*end)]
-        });
+        // Counted on from the previous hit, so that each character is counted once.
+        let (mut counted, mut units) = (from, 0);
+        let mut units_before = |end: usize| {
+            units += text[counted..end].encode_utf16().count();
+            counted = end;
+            units
+        };
+        let ranges = rest[..count]
+            .iter()
+            .map(|(begin, end)| [units_before(*begin), units_before(*end)]);
         fragments.push(Fragment {
             field,
             text: text[from..to].to_owned(),
@@ -276,12 +301,14 @@ fn clusters(text: &str) -> Vec<(usize, usize)> {
 }
 
 /// Start of the context before a hit: at a word boundary if possible.
-fn before(text: &str, begin: usize) -> usize {
-    let characters = clusters(&text[..begin]);
-    let Some(far) = characters.len().checked_sub(CONTEXT_CHARS) else {
+fn before(text: &str, starts: &[usize], begin: usize) -> usize {
+    let hit = starts.partition_point(|start| *start < begin);
+    let Some(&far) = hit
+        .checked_sub(CONTEXT_CHARS)
+        .and_then(|far| starts.get(far))
+    else {
         return 0;
     };
-    let far = characters[far].0;
     text[far..begin]
         .char_indices()
         .find(|(_, c)| c.is_whitespace())
@@ -289,12 +316,11 @@ fn before(text: &str, begin: usize) -> usize {
 }
 
 /// End of the context after a hit.
-fn after(text: &str, end: usize) -> usize {
-    let characters = clusters(&text[end..]);
-    let Some(far) = characters.get(CONTEXT_CHARS) else {
+fn after(text: &str, starts: &[usize], end: usize) -> usize {
+    let next = starts.partition_point(|start| *start < end);
+    let Some(&far) = starts.get(next + CONTEXT_CHARS) else {
         return text.len();
     };
-    let far = end + far.0;
     text[end..far]
         .rfind(char::is_whitespace)
         .map_or(far, |space| end + space)
@@ -302,6 +328,7 @@ fn after(text: &str, end: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+
     use proptest::prelude::*;
 
     use super::*;
@@ -437,6 +464,17 @@ mod tests {
         let fragments = terms(&["会議"], &[]).fragments("content", &unbroken);
         assert_eq!(fragments[0].ranges, [[50, 52]]);
         assert_eq!(fragments[0].text.chars().count(), 102);
+    }
+
+    #[test]
+    fn one_long_fragment_takes_linear_time() {
+        // Each hit crosses the end of the context of another, so everything is one fragment. With
+        // quadratic time, this would take minutes.
+        const COUNT: usize = 50_000;
+        for word in ["abc.", "会議室"] {
+            let fragments = terms(&[word], &[]).fragments("content", &word.repeat(COUNT));
+            assert_eq!((fragments.len(), fragments[0].ranges.len()), (1, COUNT));
+        }
     }
 
     #[test]

@@ -301,6 +301,49 @@ async fn refusals() {
 }
 
 #[tokio::test]
+async fn an_attachment_is_in_the_storage_as_browsers_read_its_address() {
+    const STORAGE: &str = "https://app.example/storage/v1/object/public/chat";
+    let (server, conversation, _) = with_history(0).await;
+    let set = "update chat.config set value = to_jsonb($1::text) where key = 'storage_url'";
+    let database = server.database.connect().await;
+    database.execute(set, &[&STORAGE]).await.unwrap();
+    let cases = [
+        ("a.png", 201),
+        ("Bericht%20M%C3%A4rz.pdf", 201),
+        ("a..b/..c.png?token=x/../y#z", 201),
+        ("a%2fb.png", 201),
+        ("../../x", 422),
+        ("%2e%2E/x", 422),
+        (".\t./.\t./auth/v1/authorize?provider=x", 422),
+        (".\n./.\n./x", 422),
+        (".\r./x", 422),
+        ("..\t/..\t/x", 422),
+        ("%2\te./x", 422),
+        ("..?x", 422),
+        ("..#x", 422),
+        (".. ", 422),
+        ("..\\..\\x", 422),
+        ("..%2f..%2Fx", 422),
+        ("%2e%2e%5Cx", 422),
+        ("./a.png", 422),
+        ("ü.png", 422),
+    ];
+    let mut wrong = Vec::new();
+    for (path, status) in cases {
+        let body = json!({
+            "conversation_id": conversation,
+            "message_type": "image",
+            "file_url": format!("{STORAGE}/{path}"),
+        });
+        let sent = server.post(Ana, "/messages", body).await;
+        if sent.status.as_u16() != status {
+            wrong.push(format!("{path:?} -> {} {}", sent.status, sent.body));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
 async fn a_retry_returns_the_first_message() {
     let (server, conversation, _) = with_history(0).await;
     let body =
