@@ -96,7 +96,7 @@ impl App {
         Self::start_with(config, ApiRouter::new(), tasks).await
     }
 
-    /// Like [`Self::start`], with routes of the caller beside the server's own.
+    /// Like [`Self::start`], with additional routes.
     ///
     /// # Errors
     /// Same as [`Self::start`].

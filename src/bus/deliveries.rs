@@ -13,8 +13,9 @@ use uuid::Uuid;
 use crate::change::ChangeEvent;
 use crate::observability::metrics::BusMetrics;
 
-/// Maximum pairs of conversation and user with a delivery that waits to be written. Further ones
-/// during a database outage are dropped and counted; the next delivered message makes up for them.
+/// Maximum number of pairs of conversation and user with a delivery that waits to be written.
+/// During a database outage, deliveries of further pairs are dropped and counted; the next
+/// delivered message makes up for them.
 const MAX_DELIVERIES: usize = 65_536;
 
 /// A message whose deliveries are recorded.
@@ -39,7 +40,7 @@ pub struct Delivered {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Without it no delivery of a row is recorded.
+    /// Until this is set, no delivery of a row is recorded.
     read: OnceLock<ReadMessage>,
     /// A standard mutex, held to change one position or to take all of them.
     positions: Mutex<HashMap<(Uuid, Uuid), i64>>,
@@ -47,7 +48,7 @@ struct Inner {
     metrics: BusMetrics,
 }
 
-/// Records the deliveries of one message.
+/// The recorder of one message's deliveries.
 #[derive(Debug)]
 pub struct Recipients<'a> {
     message: Message,
@@ -64,15 +65,16 @@ impl Delivered {
         }
     }
 
-    /// Sets how messages are recognized. Only the first call takes effect, because one part of the
-    /// process knows the messages.
+    /// Sets how messages are recognized. Only the first call takes effect, because only one part of
+    /// the process knows the messages.
     pub fn recognize(&self, read: ReadMessage) {
         if self.inner.read.set(read).is_err() {
-            tracing::error!("messages are already recognized; ignoring the second way");
+            tracing::error!("the recognizer of messages is already set; ignoring another");
         }
     }
 
-    /// For a new message, what records its deliveries. Called once per row change.
+    /// Returns the recorder of a new message's deliveries. `None` if the row change is not a new
+    /// message. Called once per row change.
     pub fn of_change(&self, change: &ChangeEvent) -> Option<Recipients<'_>> {
         Some(Recipients {
             message: self.inner.read.get()?(change)?,

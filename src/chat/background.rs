@@ -1,4 +1,4 @@
-//! The tasks of the chat that run beside requests.
+//! The background tasks of the chat.
 
 use super::attendance::Attendance;
 use super::composing::Composing;
@@ -14,7 +14,7 @@ use crate::shutdown::Tasks;
 
 impl ChatState {
     /// Starts the background tasks: events on chat topics, rechecks of their permissions, delivered
-    /// positions, and presence by sockets. They end with `tasks`.
+    /// positions, and presence derived from sockets. They end with `tasks`.
     pub fn start(&self, config: &ChatConfig, metrics: PresenceMetrics, tasks: &Tasks) {
         let broadcasts = self.bus.broadcasts();
         let unread = Unread::new(broadcasts.clone());

@@ -62,8 +62,8 @@ fn settings_from(fields: &Fields) -> Result<Value, ApiError> {
     Ok(Value::Object(settings))
 }
 
-/// `POST /conversations/{id}/unread`: marks the whole conversation, or everything from a message
-/// on.
+/// `POST /conversations/{id}/unread`: marks the whole conversation as unread, or all messages from
+/// the given one on.
 pub(super) async fn mark_conversation_unread(
     writer: Writer,
     PathId(id): PathId,
@@ -91,7 +91,7 @@ pub(super) async fn clear_conversation(
     Ok(confirmation("Conversation deleted successfully", id))
 }
 
-/// Makes a change and returns the row after it.
+/// Makes a change and returns the conversation as it is afterwards.
 async fn change_settings(
     writer: &Writer,
     id: Uuid,

@@ -1,7 +1,7 @@
 //! Gathers changes for a moment, and handles all of them together with one query.
 //!
-//! The WAL shows a commit shortly before other transactions see it. A query whose snapshot does not
-//! see a change yet read older rows, so that change is handled again.
+//! The WAL shows a commit shortly before other transactions see it. If the snapshot of a query does
+//! not yet contain a change, the query has read older rows. That change is therefore handled again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,12 +22,12 @@ pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// The pauses between two queries. While changes wait, further ones join them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// After the first change. A burst of changes causes one query.
+    /// The pause after the first change, so that a burst of changes causes one query.
     pub(super) gathering: Duration,
-    /// Before changes that were not visible yet are handled again, in addition.
+    /// An additional pause before changes that were not yet visible are handled again.
     pub(super) until_visible: Duration,
-    /// After a failed query, in addition. Shorter pauses would only burden a database that has
-    /// problems.
+    /// An additional pause after a failed query. A shorter one would only burden a database that
+    /// has problems.
     pub(super) after_failure: Duration,
 }
 
@@ -124,13 +124,12 @@ pub(super) fn is_early(snapshot: &Snapshot, xids: &[u32], since: Instant, now: I
     !xids.iter().all(|xid| snapshot.sees(*xid)) && now <= since + COMMIT_PATIENCE
 }
 
-/// The rows of a query of the server itself, and a snapshot that sees nothing that they do not
-/// contain.
+/// Runs a query of the server itself. Returns its rows, and a snapshot that is not newer than them.
 pub(super) async fn read_with_snapshot(
     db: &Db,
     query: Query<'_>,
 ) -> Result<(Snapshot, Vec<Row>), DbError> {
-    // In this order: if the snapshot is older than the rows, they are only read again.
+    // The snapshot is taken first. If it is older than the rows, they are merely read again.
     let snapshot = Query {
         sql: Snapshot::CURRENT,
         parameters: &[],
@@ -170,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Each turn takes the changes recorded so far, and the next one those that remained.
+    /// Each call takes the changes recorded so far, including those that the previous call left.
     #[tokio::test]
     async fn remaining_changes_are_handled_again_with_the_new_ones() {
         let gathering = Gathering::<BTreeSet<u32>>::default();

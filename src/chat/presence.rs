@@ -136,7 +136,7 @@ pub(super) async fn set_conversation_typing(
     type_in(&writer, &typing, id, is_typing).await
 }
 
-/// `POST` and `PUT /presence/typing`: typing in a conversation, to a user, or no longer.
+/// `POST` and `PUT /presence/typing`: reports typing in a conversation or to a user, or its end.
 pub(super) async fn set_typing(
     writer: Writer,
     State(typing): State<Typing>,
@@ -183,9 +183,9 @@ async fn type_in(
     change_typing(writer, typing, type_in, is_typing).await
 }
 
-/// Lets the database decide who may see the typing, and sends it. Each row contains the
-/// conversation, whether typing is shared there, for how many milliseconds it is valid, and the
-/// other members.
+/// Lets the database decide who may see that the caller types, and sends the typing event. Each row
+/// contains the conversation, whether typing is shared there, for how many milliseconds it is
+/// valid, and the other members.
 async fn change_typing(
     writer: &Writer,
     typing: &Typing,

@@ -139,7 +139,7 @@ pub(super) async fn count_unread(
 }
 
 /// `POST /conversations/{id}/delivered`: up to a message, or everything. For clients that receive
-/// messages by other means than Rapport's socket, such as a push notification.
+/// messages by means other than Rapport's socket, such as a push notification.
 pub(super) async fn mark_delivered(
     writer: Writer,
     PathId(id): PathId,

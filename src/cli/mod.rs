@@ -47,7 +47,7 @@ struct Arguments {
 enum Command {
     /// Run with a private PostgreSQL, the schema, keys and five demonstration users
     Dev(dev::DevArguments),
-    /// Run beside the configured database
+    /// Run with the configured database
     Serve(serve::ServeArguments),
     /// Update the configured database to this version's schema
     Migrate(migrate::MigrateArguments),

@@ -10,7 +10,7 @@ pub struct ChatLimitsConfig {
     pub send_burst: u32,
     /// Sustained messages per second.
     pub send_per_second: u32,
-    /// Messages per minute, in addition.
+    /// Messages per minute. This limit applies in addition to the one per second.
     pub send_per_minute: u32,
     /// New conversations per minute.
     pub open_per_minute: u32,

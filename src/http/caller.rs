@@ -75,7 +75,7 @@ impl Authentication {
                     cookie::access_token(values, &self.cookie_names).ok_or(TokenError::Missing)?;
                 let claims = self.verify(&token)?;
                 if !method.is_safe() && !self.origins.permits_cookie_write(headers) {
-                    let hint = "A write by cookie must come from a page of an allowed origin; or send the token as Bearer";
+                    let hint = "A write by cookie must come from a page of an allowed origin; alternatively, send a Bearer token";
                     return Err(ApiError::new(ErrorCode::Forbidden).with_hint(hint));
                 }
                 claims
@@ -101,7 +101,8 @@ impl Authentication {
         })
     }
 
-    /// An unknown key may still be a valid token: some clients send a self-made key as `apikey`.
+    /// An unknown key may still be a valid token: some clients send a key that they signed
+    /// themselves as `apikey`.
     fn check_api_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = headers.get(API_KEY).filter(|_| !self.api_keys.is_empty()) else {
             return Ok(());
@@ -148,7 +149,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Refuses a request that names another user where it must name its caller.
+    /// Refuses a request that names another user in a place where it must name its caller.
     ///
     /// # Errors
     /// 403 `identity_mismatch`.

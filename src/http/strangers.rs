@@ -47,7 +47,7 @@ impl Strangers {
         }))
     }
 
-    /// Counts a request without a sign-in.
+    /// Counts a request unless it is signed in.
     ///
     /// # Errors
     /// 429 with the time until the next permit.
@@ -90,7 +90,8 @@ impl Inner {
         bearer.is_some_and(is_known)
             || key.is_some_and(is_known)
             || Query::<Vec<(String, String)>>::try_from_uri(uri).is_ok_and(|Query(pairs)| {
-                // The handshake also takes the last one, so at most three tokens are verified.
+                // As in the handshake, only the last key counts, so at most three tokens are
+                // verified.
                 let last = pairs.iter().rev().find(|(name, _)| name == "apikey");
                 last.is_some_and(|(_, value)| is_known(value))
             })

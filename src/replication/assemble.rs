@@ -10,9 +10,9 @@
 //!
 //! Repeated changes are recognized by commit LSN and ordinal. The positions of commit records
 //! strictly increase. Decoding a transaction again gives the same changes in the same order,
-//! because the decoder reads the catalogs as of that time. Rows inserted into `realtime.messages`
-//! are counted separately from row changes. They take another path, and a connection reads them
-//! only if their publication exists.
+//! because the decoder reads the catalogs as they were at the time of the transaction. Rows
+//! inserted into `realtime.messages` are counted separately from row changes. They take another
+//! path, and a connection reads them only if their publication exists.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) enum AssembleError {
     /// A begin inside an open transaction.
     #[error("A transaction began inside another")]
     NestedBegin,
-    /// A commit of another transaction than the open one.
+    /// A commit of a transaction other than the open one.
     #[error("The commit at {found} ends the transaction of {expected}")]
     OtherCommit {
         /// The position in the begin.
@@ -135,7 +135,7 @@ pub(super) struct Chunk {
     pub transaction: ChangeTransaction,
     /// Its rows of `realtime.messages`, possibly none.
     pub messages: InsertedMessages,
-    /// The number of such rows of the transaction that are handed over after this chunk.
+    /// The number of such rows of the transaction in this chunk and the chunks before it.
     pub messages_end: u64,
 }
 
@@ -186,8 +186,8 @@ impl Assembler {
         Self { limits, open: None }
     }
 
-    /// Whether a transaction is open. Positions that the server reports until it ends must not be
-    /// acknowledged.
+    /// Whether a transaction is open. Positions that the server reports before the transaction ends
+    /// must not be acknowledged.
     pub(super) fn is_inside_transaction(&self) -> bool {
         self.open.is_some()
     }
@@ -353,8 +353,8 @@ impl Open {
         self.changes.len() + self.messages.len()
     }
 
-    /// Returns what was collected. `counted` is the kind of a row that already has an ordinal but
-    /// is not collected yet: true for a message.
+    /// Returns what was collected. If a row already has an ordinal but is not collected yet,
+    /// `counted` is its kind: true for a message, false for a change.
     fn take_chunk(&mut self, counted: Option<bool>, is_last: bool) -> Chunk {
         let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
@@ -699,7 +699,7 @@ mod tests {
         assert_eq!(handed_over.messages, ["10.0", "10.1"]);
         assert_eq!(flatten(&handed_over.chunks), ["10.0"]);
 
-        // A transaction with messages only gives no row changes.
+        // A transaction that contains only messages yields no row changes.
         let messages = mixed_transaction(20, &[true]);
         assert_eq!(stream(&messages, UNBOUNDED, &mut progress), Ok(Vec::new()));
         assert!(progress.is_whole && progress.commit_lsn == Lsn(20));

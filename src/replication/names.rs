@@ -14,7 +14,7 @@ pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 /// terminated if its client is gone.
 pub(super) const APPLICATION_NAME: &str = "rapport replication";
 
-/// The name of the ordinary connection beside it.
+/// The name of the ordinary connection that belongs to the replication session.
 pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
 
 /// PostgreSQL's limit for names (`NAMEDATALEN` − 1).

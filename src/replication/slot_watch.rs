@@ -1,4 +1,4 @@
-//! Checks, beside the stream, that the slot is still ours and does not hold too much WAL.
+//! Checks, while the stream runs, that the slot is still ours and does not hold too much WAL.
 //!
 //! It also notices publications that are created or dropped, and when the stream can start to read
 //! a new one. It detects a dead network, because an idle stream stays silent while PostgreSQL has
@@ -141,7 +141,7 @@ async fn next_wait(
     })
 }
 
-/// Opens the ordinary connection beside the stream.
+/// Opens the ordinary connection that is used while the stream runs.
 pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
     // Boxed: the handshake's state is large, and would be part of the task for its lifetime.
     let connecting = Box::pin(connector.connect(CONTROL_APPLICATION_NAME, tasks));

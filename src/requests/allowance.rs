@@ -36,7 +36,7 @@ pub(super) struct Debt<C> {
 }
 
 impl<C: Class> Allowance<C> {
-    /// The allowance of a request of this class, after taking its token if there is one.
+    /// Takes a token of this class if one is available, and returns the allowance of the request.
     pub(super) fn of_request(
         person: Uuid,
         class: C,
@@ -76,7 +76,7 @@ impl<C: Class> Allowance<C> {
         self.is_read_request.load(Ordering::Relaxed)
     }
 
-    /// The token that the request owes since it was admitted.
+    /// The token that the request still owes, because none was left when it was admitted.
     pub(super) fn debt(&self) -> Option<Debt<C>> {
         self.debt
     }

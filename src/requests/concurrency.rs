@@ -24,7 +24,7 @@ pub struct ConcurrencyLimit {
     counts: Arc<DashMap<Uuid, usize>>,
 }
 
-/// The permission for one request, until it is dropped.
+/// The permission to run one request. Dropping it allows the user another one.
 #[derive(Debug)]
 pub struct Permit {
     person: Uuid,
@@ -46,7 +46,7 @@ impl ConcurrencyLimit {
     /// Admits one more request of this user.
     ///
     /// # Errors
-    /// [`ErrorCode::RateLimited`] if the user has too many.
+    /// [`ErrorCode::RateLimited`] if too many requests of the user are in progress.
     pub fn acquire(&self, person: Uuid) -> Result<Permit, ApiError> {
         let mut count = self.counts.entry(person).or_default();
         if *count >= self.limit {

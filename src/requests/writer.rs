@@ -15,7 +15,7 @@ use crate::db::{Db, DbError, Query};
 use crate::error_code::ErrorCode;
 use crate::http::{ApiError, Caller};
 
-/// The database access of a handler that writes: in its caller's name, once per key.
+/// The database access of a handler that writes: as its caller, and once per idempotency key.
 pub struct Writer<C: Class> {
     /// The user who makes the request.
     pub caller: Caller,

@@ -1,5 +1,5 @@
-//! The statements that an installation executes beside the files, for `rapport migrate` and for the
-//! script alike.
+//! The statements that an installation executes in addition to the files, both with `rapport
+//! migrate` and with the script.
 
 use super::files::{Definition, Migration};
 

@@ -6,7 +6,7 @@ use super::error::QueryError;
 use crate::observability::metrics::VisibilityMetrics;
 
 /// First and longest pause before a query is repeated while the database is unreachable. A restart
-/// takes about a second; retrying every 50 ms for an hour helps no one.
+/// takes about a second. In a longer outage, retrying every 50 ms would only cause load.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 

@@ -34,9 +34,9 @@ pub(super) const FINGERPRINTED: &[&str] = &[
 
 /// Reads the published tables.
 ///
-/// Excluded are `realtime.messages` and its partitions (see [`TableName::is_messages`]), whatever
-/// is published. Their rows are broadcasts to the members of a topic, and their policies depend on
-/// the topic that a caller has joined, which does not exist for row changes.
+/// `realtime.messages` and its partitions (see [`TableName::is_messages`]) are excluded, even if
+/// they are published. Their rows are broadcasts to the members of a topic, and their policies
+/// depend on the topic that a caller has joined. Row changes have no topic.
 fn read_tables() -> String {
     format!(
         "
@@ -149,7 +149,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
     )
 }
 
-/// The roles, of those given, that exist and may be a caller's.
+/// Selects those of the given roles that exist and may be a caller's.
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \

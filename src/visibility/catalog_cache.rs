@@ -156,7 +156,7 @@ impl CatalogCache {
         }
         let at = Instant::now();
         let previous = self.latest();
-        // Taken out, so that a reading that is dropped midway also drops its connection.
+        // The connection is taken out, so that a reading that is dropped midway also drops it.
         let client = connection.take();
         let reading = async {
             let client = match client.filter(|client| !client.is_closed()) {

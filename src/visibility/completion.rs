@@ -15,7 +15,7 @@ use crate::change::{
 };
 use crate::db::PARKED_ROLE;
 
-/// The completion of row images of one table definition.
+/// How the row images of one table definition are completed.
 pub(super) struct Completion {
     /// The table definition of the completed images.
     pub(super) relation: Arc<Relation>,

@@ -357,7 +357,7 @@ impl TypedCondition {
         }
     }
 
-    /// The texts of which the column must have one, if the condition requires that.
+    /// The texts with which the column satisfies the condition, if there is a list of them.
     pub(super) fn index_keys(&self, operands: &[Option<String>]) -> Option<Vec<Bytes>> {
         let Test::Local {
             comparison: Comparison::Member(..) | Comparison::Ordered(Operator::Eq, _),

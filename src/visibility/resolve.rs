@@ -16,7 +16,8 @@ use super::subscription::{Candidates, Checked, Draft, Outdated};
 use super::table_batch::{Resolution, TableBatch};
 use crate::change::{ChangeTransaction, Relation};
 
-/// The catalogue has been read again. The batch must first be completed under this reading.
+/// The catalogue has been read again. The generated columns of the batch must first be added under
+/// this reading.
 struct CatalogChanged(Arc<Catalog>);
 
 impl Engine {
@@ -43,10 +44,11 @@ impl Engine {
         }
     }
 
-    /// The deliveries of a batch that was completed under a reading of the catalogue.
+    /// The deliveries of a batch whose generated columns were added under a reading of the
+    /// catalogue.
     ///
     /// # Errors
-    /// If there is a newer reading, under which the batch may need another completion.
+    /// If there is a newer reading, under which the generated columns may differ.
     async fn decide(
         &self,
         completed_under: &Arc<Catalog>,
@@ -95,7 +97,8 @@ impl Engine {
         let begun = Instant::now();
         for table_batch in &table_batches {
             // In the first attempt, a statement may no longer match the tables. A later attempt
-            // ends early only if a query becomes impossible, which happens to each query once.
+            // ends early only if a query becomes impossible. Each query can become impossible only
+            // once.
             let mut may_be_stale = true;
             loop {
                 let resolution = Resolution::new(self, &catalog, table_batch, &commits);
@@ -161,7 +164,7 @@ impl Engine {
     /// The maximum age of a reading for these table batches.
     fn age_limit(&self, table_batches: &[TableBatch<'_>]) -> Duration {
         let latest = self.catalog.latest();
-        // The stream does not show changes of their policies and rights.
+        // The stream does not show changes to the policies and rights of partitioned tables.
         let is_partitioned = |table_batch: &TableBatch<'_>| {
             let table = latest.as_ref()?.table(table_batch.relation.oid)?;
             Some(table.is_partitioned)
@@ -244,7 +247,7 @@ impl Engine {
 
     fn table_batches<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<TableBatch<'a>> {
         let mut table_batches: Vec<TableBatch<'a>> = Vec::new();
-        // A table definition is one shared value until the stream brings a new one.
+        // Changes share one `Relation` until the stream contains a new definition of the table.
         let mut by_relation: HashMap<*const Relation, usize> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {

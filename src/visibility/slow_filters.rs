@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::identity::Identity;
 
-/// Time for which the filters of an identity are not evaluated after one exceeded the limit.
-/// Changes of all tables wait for a filter, so this bounds the share of time that one user can
+/// How long the filters of an identity are suspended after one of them exceeded the time limit.
+/// Changes of all tables wait for a slow filter, so this bounds the share of time that one user can
 /// take.
 const SUSPENSION: Duration = Duration::from_secs(30);
 

@@ -79,7 +79,7 @@ pub(super) struct Policy {
     /// Whether it calls user functions that are declared immutable. If the declaration is wrong, a
     /// plan could carry the result for one caller to the next.
     pub(super) uses_immutable_function: bool,
-    /// Whether it reads other rows than the one that it is evaluated for, or calls a function that
+    /// Whether it reads rows other than the one that it is evaluated for, or calls a function that
     /// may do so.
     pub(super) reads_other_rows: bool,
 }

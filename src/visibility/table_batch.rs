@@ -19,7 +19,7 @@ pub(super) struct TableBatch<'a> {
     pub(super) places: Vec<(usize, usize)>,
     pub(super) transactions: &'a [Arc<ChangeTransaction>],
     pub(super) candidates: Candidates,
-    /// Channels whose filters were checked for other column types.
+    /// Channels whose filters were checked when the columns had other types.
     pub(super) outdated: Vec<Outdated>,
 }
 

@@ -57,7 +57,7 @@ export interface ConversationSettings {
 
 export interface PresenceReport {
   status?: PresenceStatus
-  /** The tab's or device's own name. `offline` then ends this one alone. */
+  /** The tab's or device's own name. `offline` then ends only this one. */
   sessionId?: string
   /** A status that the user chose: when it ends, null for never. */
   manualUntil?: string | null
@@ -193,7 +193,7 @@ export class UserChatAPI {
     return this.#requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
   }
 
-  /** `forMe` hides the message for the caller alone. */
+  /** `forMe` hides the message only for the caller. */
   deleteMessage(
     messageId: string,
     { forMe, ...options }: RequestOptions & { forMe?: boolean } = {},
@@ -252,7 +252,7 @@ export class UserChatAPI {
     return this.#requests.send('PATCH', `/conversations/${conversationId}`, { body: onWire(settings), ...options })
   }
 
-  /** Removes the conversation and its history for the caller alone. */
+  /** Removes the conversation and its history only for the caller. */
   clearConversation(conversationId: string, options?: RequestOptions): Promise<Result<wire.Confirmation>> {
     return this.#requests.send('DELETE', `/conversations/${conversationId}`, options)
   }

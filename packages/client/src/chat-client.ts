@@ -81,7 +81,7 @@ export interface ChatClient {
   reconnect(): void
 
   getState(): ChatState
-  /** The state to render on the server and during hydration: `initialState` alone. */
+  /** The state to render on the server and during hydration: only `initialState`. */
   getServerState(): ChatState
   /** Calls the listener after each change of the state, at most once per task. */
   subscribe(listener: Listener): Unsubscribe
@@ -99,7 +99,7 @@ export interface ChatClient {
   pin(conversationId: string, isPinned: boolean): Promise<Result<null>>
   /** `until` is an RFC 3339 time; null mutes until it is undone. */
   mute(conversationId: string, isMuted: boolean, until?: string | null): Promise<Result<null>>
-  /** Removes the conversation and its history for this user alone. */
+  /** Removes the conversation and its history only for this user. */
   clear(conversationId: string): Promise<Result<null>>
   /** Marks all messages of all conversations as read. */
   markAllRead(): Promise<Result<null>>
@@ -147,7 +147,7 @@ export interface ConversationClient {
 
   /** A change that was made meanwhile yields `stale_revision`; the timeline then shows it. */
   edit(messageId: string, content: string): Promise<Result<null>>
-  /** `forMe` hides the message for this user alone. */
+  /** `forMe` hides the message only for this user. */
   remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>>
   /** Adds or removes the user's reaction. Without `isOn` it is toggled. */
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>>

@@ -14,7 +14,7 @@ const OPEN_TIMEOUT_MS = 10_000
 const JOIN_TIMEOUT_MS = 20_000
 const PROBE_TIMEOUT_MS = 5_000
 
-/** Two heartbeats without an answer: the connection is dead, whatever the socket says. */
+/** The time of two heartbeats. If neither is answered, the connection counts as dead. */
 export const SILENCE_MS = 50_000
 
 /** After this many failures in a row changes are polled. */

@@ -294,9 +294,9 @@ export class Engine {
     this.store.set({ isLeader: true })
     this.connection.start()
     this.#presence.start()
-    // What closed tabs did not send. Sending a message twice stores it once.
+    // Restores what closed tabs did not send. A message that is sent twice is stored once.
     if (this.#isRestored) void this.outbox.restore()
-    // At once, beside the socket: what is displayed first must not wait for it.
+    // At once, without waiting for the socket, so that the first page is shown early.
     if (this.sync.position === undefined) void this.sync.request()
   }
 

@@ -1,9 +1,9 @@
 // Merging what is known about one message.
 //
-// Two sources tell of messages. Answers of the routes are complete. Rows from the socket have only
-// the table's columns: no sender, reactions or quoted message. Both carry `rev`, which grows with
-// every change. So the two parts are merged independently, and in each the higher `rev` wins. The
-// result does not depend on the order or the number of times in which answers and rows arrive.
+// Messages come from two sources. Responses of the routes are complete. Rows from the socket have
+// only the table's columns: no sender, reactions or quoted message. Both carry `rev`, which grows
+// with every change. So the two parts are merged independently, and in each the higher `rev` wins.
+// The result does not depend on the order in which responses and rows arrive, nor on repetitions.
 
 import type * as wire from './wire'
 
@@ -70,7 +70,7 @@ export function merge(held: HeldMessage | undefined, incoming: HeldMessage): Hel
  */
 export function isIncomplete({ row, details }: HeldMessage, before: HeldMessage | undefined): boolean {
   if (row.is_deleted || (details && details.rev >= row.rev)) return false
-  // An answer that is older than the row, with nothing to compare the row with.
+  // The response is older than the row, and there is no earlier row to compare with.
   if (details && !before?.details) return true
   if (!before) return row.reply_to_id !== null
   return row.rev > before.row.rev && row.updated_at === before.row.updated_at

@@ -196,7 +196,7 @@ for (const [name, open] of [
       await first.requests[1]!.answer(refusal(403))
       first.add()
       first.add()
-      // The write happens beside the request. The page is then closed in the middle of it.
+      // The write happens during the request. The page is then closed before the request ends.
       await until(async () => (await storage.all('outbox')).length === 3)
       const second = outboxOf({ storage: name === 'memory' ? storage : open() })
       await second.outbox.restore()

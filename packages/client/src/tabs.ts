@@ -1,5 +1,5 @@
-// One tab of a browser has the connection: the one that holds the lock of this user. It passes on
-// what it receives. The others send their own requests, and messages, themselves.
+// One tab of a browser has the connection: the one that holds the lock of this user. It passes what
+// it receives to the other tabs. They send their own requests and messages.
 
 import type { Cancel, Clock } from './clock'
 import type { Input } from './inputs'
@@ -8,13 +8,13 @@ import type { Me } from './types'
 import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
-/** Tabs of different versions do not understand each other: then each has its own connection. */
+/** Tabs with different versions of this protocol do not share: each has its own connection. */
 const VERSION = 1
 
 /** A tab that does not answer for this long is replaced: the browser may have frozen it. */
 const SILENCE_MS = 15_000
 
-/** What a new tab begins with. */
+/** The state that a new tab starts with. */
 export interface Snapshot {
   inputs: readonly Input[]
   cursor: string | undefined
@@ -28,7 +28,7 @@ export type TabMessage =
   | { type: 'input'; input: Input; cursor: string | undefined }
   | { type: 'hello' }
   | { type: 'snapshot'; snapshot: Snapshot }
-  /** The other tab needs a `/sync`, and later learns that it was done. */
+  /** A following tab requests a `/sync`. The answer, `synced`, reports that it was done. */
   | { type: 'sync' }
   | { type: 'synced' }
   | { type: 'ping' }

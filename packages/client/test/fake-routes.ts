@@ -5,15 +5,15 @@ import { conversation, CONVERSATION, message, syncPage } from './fixtures'
 
 export interface FakeRoutes {
   fetch: typeof fetch
-  /** Each request, as in `POST /messages`. */
+  /** The method and path of each request, for example `POST /messages`. */
   seen: string[]
   /** The cursors of the requests to `/sync`. */
   cursors: (string | null)[]
   messages: wire.Message[]
   row: wire.Conversation
-  /** What the next `/sync` answers once, instead of what changed. */
+  /** The response to the next `/sync` only, instead of the default. */
   nextSync: wire.SyncPage | Response | null
-  /** Answers a request instead of the default, if it returns something. */
+  /** If it returns a response, that response replaces the default. */
   override: (request: string, body: Record<string, unknown>) => Response | Promise<Response> | undefined
 }
 
@@ -81,7 +81,7 @@ function answer(routes: FakeRoutes, request: string, query: URLSearchParams, bod
   }
 }
 
-/** The list on the first load, then nothing, unless a test says otherwise. */
+/** The list on the first load and then nothing, unless a test has set `nextSync`. */
 function sync(routes: FakeRoutes, since: string | null): Response {
   const { nextSync } = routes
   routes.nextSync = null

@@ -22,8 +22,8 @@ $$;
 
 revoke all on function chat.role_expression(text) from public;
 
--- Those of the wanted columns that a table has, as text expressions on the alias u, in order of
--- preference.
+-- Returns the wanted columns that exist in the table, as text expressions on the alias u, in order
+-- of preference.
 create or replace function chat.host_columns(host_table regclass, wanted text[])
 returns text[]
 language sql

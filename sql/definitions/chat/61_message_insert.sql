@@ -83,10 +83,11 @@ begin
     perform chat.check_personal_message(new);
   end if;
 
-  -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
-  -- were dropped or rolled back are in neither, so no number is lost. If this query waits for the
-  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is
-  -- correct, because the reread counters include the messages of the previous lock holder.
+  -- The numbers are taken from both the counters and the table, because rows inserted earlier by
+  -- this statement are not yet in the counters. Rows that were dropped or rolled back are in
+  -- neither, so no number is skipped. If this query waits for the lock, PostgreSQL then rereads the
+  -- conversation but not the newest messages. The result is correct, because the reread counters
+  -- include the messages of the previous lock holder.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
@@ -177,8 +178,9 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive a change of the membership. So its
-  -- row is updated again, which waits for nothing: the update above has locked it.
+  -- The sender's other devices show the draft until they receive a change of the membership. So the
+  -- membership is updated again. This never waits, because the update above has already locked the
+  -- row.
   with sent as (
     delete from public.message_drafts d
     using arrived a

@@ -3,7 +3,7 @@
 //!
 //! This module decides nothing, and passes on every change that might revoke a right. Changes of
 //! memberships come from the WAL ([`Rights::changed`]): a member leaves or is removed, or a block
-//! touches the rows of both members. Data in the application's own tables, published or not, is
+//! updates the rows of both members. Data in the application's own tables, published or not, is
 //! compared about twice a second ([`mod@standing`]).
 
 pub(super) mod standing;
@@ -31,9 +31,9 @@ const PACE: Pace = Pace {
     after_failure: Duration::from_millis(100),
 };
 
-/// Maximum number of pending changes, of about 100 bytes each. They become visible within
-/// milliseconds, so more than this means that a statement removed many members at once; then all
-/// channels are rechecked.
+/// Maximum number of pending changes, of about 100 bytes each. Changes become visible within
+/// milliseconds, so a larger number means that a statement removed many members at once. All
+/// channels are then rechecked.
 const MAX_CHANGES: usize = 65_536;
 
 /// Pending changes of memberships. Cheap to clone.

@@ -12,7 +12,7 @@ use unicode_normalization::UnicodeNormalization as _;
 const COMMON_LETTERS: &str = "ςđłøħıð";
 const COMMON_BASES: &str = "σdlohid";
 
-/// Further such letters, which are rare.
+/// Further letters that normalization does not decompose, which are rare.
 const RARE_LETTERS: &str = concat!(
     "ĸŋŧƀɓƃƈɖɗƌɛƒɠɩɨƙƚɲƞƥƫƭʈʋƴƶǥȡȥȴȵȶȷⱥȼⱦȿɀʉɇɉɍɏɕɟɡɢɦɧɪɫɬɭɱɳɴɼɽɾʀ",
     "ʂʏʐʑʙʛʜʝʟʠᴀᴃᴄᴅᴆᴇᴊᴋᴌᴍᴏᴘᴛᴜᴠᴡᴢᵬᵭᵮᵯᵰᵱᵲᵳᵴᵵᵶᵻᵽᵾᶀᶁᶂᶃᶄᶅᶆᶇᶈᶉᶊᶌᶍᶎᶏᶑᶒᶓᶖ",
@@ -31,7 +31,7 @@ const RARE_GROUPS: &str = concat!(
     "©_c_ ®_r_ ₠_ce_ ₢_cr_ ₣_fr_ ₤_l_ ₧_pts_ ₹_rs_ ₺_tl_ ℗_p_ ℘_p_ ℞_rx_",
 );
 
-/// The letters as which a cluster is compared.
+/// The letters that represent a grapheme cluster in comparisons.
 pub(super) fn letters(cluster: &str) -> Vec<char> {
     cluster
         .chars()
@@ -57,7 +57,7 @@ fn normalizable(c: char) -> impl Iterator<Item = char> {
     is_fraction.then_some(' ').into_iter().chain([c])
 }
 
-/// What a letter is typed as without the right keyboard layout.
+/// The letters that users type for a letter that is missing from their keyboard.
 fn base(c: char) -> impl Iterator<Item = char> {
     let base = if c.is_ascii() { None } else { BASES.get(&c) };
     let same = base.is_none().then_some(c);
@@ -82,7 +82,7 @@ static BASES: LazyLock<HashMap<char, &'static str>> = LazyLock::new(|| {
     letters.chain(groups).collect()
 });
 
-/// Characters that are not typed in searches; the same as in `chat.folded_text`.
+/// Characters that users do not type in searches, as in `chat.folded_text`.
 pub(super) fn is_ignored(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}'

@@ -1,17 +1,17 @@
 //! The cursors of `/sync`.
 //!
-//! Cursors are not signed. The contents of a cursor only select among what its caller may see, and
-//! only values that PostgreSQL can read are accepted.
+//! Cursors are not signed. The contents of a cursor only select from the rows that its caller may
+//! see. Only values that PostgreSQL can read are accepted.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a client has seen, or how far it is on the way there.
+/// What a client has seen and, during a chain of pages, how far it has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cursor {
     /// The identity of the database, see `chat.sync_identity()`.
     pub(super) database: String,
-    /// When `since` was taken, or during a chain `until`: microseconds since the epoch.
+    /// When `since` (during a chain: `until`) was taken, in microseconds since the epoch.
     pub(super) taken_at_us: i64,
     /// Everything visible in this snapshot has been seen. `None` during the first load.
     pub(super) since: Option<Snapshot>,
@@ -22,7 +22,7 @@ pub(super) struct Cursor {
 /// The remaining pages of a chain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Chain {
-    /// What the client will have seen at its end.
+    /// What the client will have seen at the end of the chain.
     pub(super) until: Snapshot,
     /// The last row of the last page.
     pub(super) after: Position,
@@ -50,7 +50,7 @@ pub(super) enum Position {
     },
 }
 
-/// A `pg_snapshot` in its text form `xmin:xmax:xip,…`, valid for PostgreSQL.
+/// A `pg_snapshot` in its text form `xmin:xmax:xip,…`, which PostgreSQL accepts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct Snapshot(String);

@@ -35,8 +35,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Attempts to find a free port. Another program may bind the port between the check and the start.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// Waits for the server of an earlier process. After a `kill -9` of that process its server may
-/// still be shutting down.
+/// Waits for the server of an earlier process. If that process was killed with `kill -9`, its
+/// server may still be shutting down.
 pub(super) fn wait_for_earlier_server(layout: &Layout) -> Result<(), ClusterError> {
     let deadline = Instant::now() + STOP_DEADLINE;
     while let Some(pid) = LockFile::read(layout).map(|lock| lock.pid) {
@@ -299,7 +299,7 @@ fn run_to_end(
 }
 
 /// A command that runs as `user` and shuts down when this process dies. It runs in its own session,
-/// so Ctrl-C in the terminal reaches only this process, which then stops the server in order.
+/// so Ctrl-C in the terminal reaches only this process, which then stops the server properly.
 pub(super) fn server_command(program: &Path, user: Option<&ServerUser>) -> Command {
     let mut command = Command::new(program);
     // The user may not be able to enter the current directory.

@@ -1,5 +1,5 @@
-//! The sign-in of `rapport dev`: those routes of Supabase Auth (GoTrue) with which a page signs in
-//! with a password, refreshes its session, reads its user and signs out.
+//! The sign-in of `rapport dev`: the routes of Supabase Auth (GoTrue) that a page needs to sign in
+//! with a password, refresh its session, read its user and sign out.
 //!
 //! Every account of the private database has the same documented password. Nothing outside `dev`
 //! refers to this module, so `rapport serve` has none of these routes.

@@ -70,7 +70,7 @@ fn plain(media_type: &'static str, content: &'static [u8]) -> Response {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
-        // Another version of the program serves another file.
+        // Another version of the program may serve a different file.
         (CACHE_CONTROL, "no-cache"),
     ];
     (headers, content).into_response()

@@ -1,8 +1,8 @@
 //! The state of one session's membership in a topic, and the checks of what it may do there.
 //!
-//! Read `state` and `rights` first: they draw the states of a channel. `holder`, `waiting` and
-//! `postgres_changes` are parts of it. `authorize` asks the database what a caller may do on a
-//! private topic.
+//! Read `state` and `rights` first: they contain diagrams of the states of a channel. `holder`,
+//! `waiting` and `postgres_changes` are parts of that state. `authorize` asks the database what a
+//! caller may do on a private topic.
 
 pub mod authorize;
 mod holder;

@@ -1,4 +1,4 @@
-//! What a channel may do on a private topic, and the checks that find it out.
+//! What a channel may do on a private topic, and the checks that determine it.
 //!
 //! Four concerns, each with one state. They change independently of each other.
 //!

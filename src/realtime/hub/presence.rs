@@ -1,11 +1,11 @@
-//! The presence of one topic, and the part of it that members know. Pure: no lock, no clock.
+//! The presence of one topic, and the part of it that is published. Pure: no lock, no clock.
 //!
 //! There are two sets: what is tracked now, and what has been published to members. A change enters
 //! the first set immediately. It enters the second when [`PresenceSet::publish`] is called a moment
 //! later, together with all other changes since. A new member receives the second set, so that its
-//! state and the following diffs never omit or repeat a meta. For the same reason, any number of
-//! changes of one channel between two calls results in at most one meta that joins and one that
-//! leaves, and a channel that joins and leaves between two calls is never published.
+//! state and the following diffs never omit or repeat a meta. For the same reason, all changes of a
+//! channel between two calls result in at most one meta that joins and one that leaves. A channel
+//! that joins and leaves between two calls is never published.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct PresenceSet {
     slots: HashMap<ChannelId, Slot>,
     /// Channels with a pending change, each once, in the order of their first change.
     pending: Vec<ChannelId>,
-    /// What members know.
+    /// What has been published to members.
     published: Presences,
     /// Number of metas in `published`.
     metas: usize,
@@ -66,7 +66,7 @@ pub struct PresenceState {
 pub enum Tracked {
     /// The change will be published.
     Changed,
-    /// The channel tracks the same payload already.
+    /// The channel already tracks the same payload.
     Unchanged,
     /// The state of the topic would become too large. Nothing was changed.
     Full,

@@ -1,5 +1,5 @@
-//! Rows of `realtime.messages`: broadcasts from the database, broadcasts stored for clients, their
-//! replay, and the partitions of the table.
+//! Rows of `realtime.messages`: broadcasts from the database, stored broadcasts of clients, replay,
+//! and the partitions of the table.
 
 pub mod database_broadcast;
 pub mod partitions;

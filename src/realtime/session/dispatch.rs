@@ -1,4 +1,4 @@
-//! What goes into a session: messages of the client, results of background work, and the time.
+//! The inputs of a session: messages from the client, results of background work, and the time.
 
 use super::super::channel::Life;
 use super::super::error::{JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
@@ -51,7 +51,7 @@ impl Session {
             .get(&outcome.topic)
             .is_some_and(|channel| channel.id == outcome.channel);
         if !is_known {
-            // The channel has ended since, so anything registered for it must be removed.
+            // The channel ended in the meantime, so anything registered for it must be removed.
             effects.push(Effect::Detach(outcome.channel));
             return;
         }
@@ -90,7 +90,7 @@ impl Session {
         self.find_deadline(now);
     }
 
-    /// Handles everything that is due. Called when the time of [`Session::deadline`] has come.
+    /// Handles everything that is due. Called when [`Session::deadline`] is reached.
     pub fn tick(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
         if self.expires_without_channel().is_some_and(|at| at <= now) {
             self.without_channel = None;
@@ -180,8 +180,8 @@ impl Session {
         match &message.event {
             ClientEvent::Join(payload) => self.join(message, payload, now, effects),
             ClientEvent::Leave => {
-                // Strict, unlike other events: a late leave must not end a channel that was joined
-                // since (protocol 2.5, 2.6).
+                // Unlike other events, a leave must have the current `join_ref`: a late one must
+                // not end a channel that has been joined again (protocol 2.5, 2.6).
                 if channel.join_ref.is_none() || channel.join_ref == message.join_ref {
                     effects.push(Effect::Send(channel.reply(reference, Reply::Ok)));
                     effects.push(Effect::Send(channel.close()));

@@ -129,7 +129,7 @@ impl Script {
         printed(effects)
     }
 
-    /// Answers a permission check for the holder of a token, or of the connection without one.
+    /// Answers a permission check of `token`, or of the connection's token if that is `None`.
     fn answer(
         &mut self,
         question: Question,
@@ -149,7 +149,7 @@ impl Script {
         self.complete(1, "realtime:a", result)
     }
 
-    /// Answers a check to read without presence.
+    /// Answers a permission check for reading without presence.
     fn read(
         &mut self,
         answer: Result<Permissions, AuthorizeError>,
@@ -458,7 +458,7 @@ fn a_join_while_the_database_is_down_is_answered_and_registered_later() {
             system("1", "a", "error", NOT_NOW),
         ]
     );
-    // Sent once. The next notice reports success.
+    // The error is sent once. The next notice reports success.
     assert_eq!(
         script.complete(1, "realtime:a", down()),
         ["subscribe 1 as key after 2 failures"]
@@ -638,7 +638,7 @@ fn a_refreshed_token_registers_bindings_again_under_the_new_identity() {
         script.push(&refresh(&ann)).is_empty(),
         "the same token again"
     );
-    // A second token during the registration is registered when the first is done.
+    // A token that arrives during a registration is registered afterwards.
     assert!(script.push(&refresh(&bob)).is_empty());
     assert_eq!(
         script.complete(
@@ -865,7 +865,7 @@ fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
             "ask 1 to write as ann after 0 failures"
         ]
     );
-    // The answer about Ann arrives before Bob's check, and does not apply to Bob.
+    // The answer for Ann's token arrives before Bob's token is checked, and does not apply to it.
     let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
     assert_eq!(effects.len(), 2, "{effects:?}");
     assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");
@@ -885,7 +885,7 @@ fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
     script.push(&track);
     let reading = Question::Read { presence: true };
     script.answer(reading, Ok(Permissions::ALL), None);
-    // This answer is about broadcasts alone, so it says nothing about presence.
+    // This answer covers only broadcasts, so presence must be checked.
     assert_eq!(
         script.read(Ok(BROADCAST), Some(&ann)),
         ["ask 1 to read with presence as ann after 0 failures"]
@@ -895,7 +895,7 @@ fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
 }
 
 #[test]
-fn the_first_write_on_a_private_channel_is_checked_and_the_order_kept() {
+fn the_first_write_on_a_private_channel_is_checked_and_messages_keep_their_order() {
     let mut script = Script::private(true);
     let asked = "ask 1 to write as key after 0 failures";
     assert_eq!(script.push(&broadcast("2")), [asked]);

@@ -125,7 +125,8 @@ struct Socket {
     outbound: Arc<Outbound>,
     reader: FrameReader,
     session: Session,
-    /// Work that runs beside the socket, such as database queries; `None` if there is none.
+    /// Work that runs concurrently with the socket, such as database queries; `None` if there is
+    /// none.
     work: Option<FuturesUnordered<Work>>,
     timer: Pin<Box<Sleep>>,
     /// The deadline for which the timer was last set.

@@ -1,4 +1,4 @@
-//! One connection on which queries run, each in its mode.
+//! One connection on which queries run, each in its execution mode.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ const MAX_LOOPS: usize = 512;
 /// How a group of executions is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupKind {
-    /// Each as a prepared statement.
+    /// Each execution as a prepared statement.
     Statements,
-    /// All with one SQL function.
+    /// All executions with one SQL function.
     Function,
-    /// All in one call with one set of inputs. An execution with other inputs would receive a
-    /// result for the wrong rows.
+    /// All executions in one call with one set of inputs. An execution with other inputs would
+    /// receive a result for the wrong rows.
     Loop,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct QueryConnection {
     parked: ParkedConnection,
     /// By the query's id.
     loops: HashMap<u64, LoopFunction>,
-    /// The server's time limit for a statement, as the text of that setting.
+    /// The value of the setting `statement_timeout`, in milliseconds.
     statement_timeout: String,
 }
 
@@ -50,7 +50,7 @@ impl QueryConnection {
     /// Parks a new connection. Each statement may take at most `statement_timeout`.
     ///
     /// # Errors
-    /// If the server refuses that.
+    /// If the server refuses the session's settings.
     pub(super) async fn park(
         client: Client,
         statement_timeout: Duration,
@@ -75,7 +75,7 @@ impl QueryConnection {
     /// Executes a group.
     ///
     /// # Errors
-    /// The state of the connection is unknown then, and none of its results count.
+    /// After an error, the state of the connection is unknown, and none of its results count.
     pub(super) async fn execute(
         &mut self,
         kind: GroupKind,
@@ -97,11 +97,11 @@ impl QueryConnection {
         Ok(result)
     }
 
-    /// Executes again, with newly prepared statements, what failed because of its statement. The
-    /// server replans a statement after changes such as a new schema. It then does so under an
-    /// identity's role, which may be unable to resolve the names. This failure must not leave the
-    /// connection: the next connection may have an equally old plan, and two such failures look
-    /// like a fault of the query.
+    /// Repeats, with newly prepared statements, the executions that failed because of their
+    /// statement. The server replans a statement after changes such as a new schema. It does so
+    /// under the role of the current identity, which may be unable to resolve the names. This
+    /// failure must be handled here: the next connection may have an equally old plan, and two such
+    /// failures look like a fault of the query.
     async fn repeat_stale(
         &mut self,
         group: &[&Execution],
@@ -133,8 +133,8 @@ impl QueryConnection {
         Ok(())
     }
 
-    /// Executes each as a prepared statement. A statement that cannot be prepared is the result of
-    /// its executions.
+    /// Executes the group with prepared statements. If a statement cannot be prepared, its
+    /// executions have that error as their result.
     async fn execute_prepared(
         &mut self,
         group: &[&Execution],
@@ -165,7 +165,7 @@ impl QueryConnection {
         Ok(GroupResult { answers, is_sound })
     }
 
-    /// Executes all in one call. Creates the function if it does not exist.
+    /// Executes the group in one call. Creates the loop function if it does not exist.
     async fn execute_loop(
         &mut self,
         group: &[&Execution],
@@ -204,7 +204,7 @@ impl QueryConnection {
         }
     }
 
-    /// Runs a call, in an explicit transaction unless it sees the current state.
+    /// Runs a call. If it reads another state than the current one, it runs in a transaction.
     async fn run(
         &self,
         call: &LoopFunction,

@@ -89,7 +89,7 @@ async fn each_address_has_its_own_limit_behind_a_trusted_proxy() {
             .header("x-forwarded-for", address)
     };
     until_refused(|| from("192.0.2.1")).await;
-    // Few of these addresses share a place in the table.
+    // Only a few of these addresses share an entry in the limiter's table.
     let mut admitted = 0;
     for last in 2..22 {
         let answer = from(&format!("192.0.2.{last}")).send().await.unwrap();

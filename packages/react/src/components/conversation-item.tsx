@@ -58,7 +58,8 @@ function DefaultItem({
   const isUnread = count > 0 || marked_unread
   const when = conversation.last_message_at
 
-  // What the eye takes from dots, signs and weight. The rest of the link's name is its visible text.
+  // What is otherwise shown only by dots, signs and font weight. The rest of the link's name is its
+  // visible text.
   const words: string[] = []
   if (userPresence) words.push(strings[userPresence.status])
   if (count > 0) words.push(strings.unreadCount(count))

@@ -69,7 +69,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
 
   useKeyboardInset(root)
 
-  // After "Back" on a narrow screen the focus goes to the conversation that one came from.
+  // After "Back" on a narrow screen, the focus returns to the conversation that was open.
   const last = useRef<string | null>(null)
   useEffect(() => {
     if (place.conversationId === null && last.current && document.activeElement === document.body)

@@ -37,7 +37,7 @@ function OpenDialog({ onClose, onCreateConversation, teamId }: Omit<NewChatDialo
 
   useEffect(() => {
     const abort = new AbortController()
-    // Contacts are those with conversations, then the members of the user's teams.
+    // Contacts are people with whom the user has a conversation, then other members of their teams.
     void client.api.getContacts({ limit: 50, signal: abort.signal }).then(({ data }) => {
       if (!data) return
       const [known, others] = [

@@ -12,7 +12,7 @@ export function useSteadyOrder(
   conversations: readonly Conversation[],
   list: RefObject<HTMLElement | null>,
 ): readonly Conversation[] {
-  /** The order when the pointer or the focus came in; null while neither is. */
+  /** The order when the pointer or the focus entered the list; null while neither is in it. */
   const [held, setHeld] = useState<readonly string[] | null>(null)
   const latest = useLatest(conversations)
 
@@ -22,7 +22,7 @@ export function useSteadyOrder(
       const isHeld = element !== null && (element.matches(':hover') || element.contains(document.activeElement))
       setHeld((old) => (isHeld ? (old ?? latest.current.map(({ id }) => id)) : null))
     }
-    // The focus has moved only after the event.
+    // Checked later, because the focus moves only after the event.
     const later = (): void => void setTimeout(check)
     const types = ['pointerover', 'pointerout', 'focusin', 'focusout'] as const
     for (const type of types) document.addEventListener(type, later, { passive: true })
@@ -34,7 +34,7 @@ export function useSteadyOrder(
   return useMemo(() => {
     if (!held) return conversations
     const places = new Map(held.map((id, index) => [id, index]))
-    // New conversations go to the top, where they will be anyway.
+    // New conversations go to the top, where they also are in the current order.
     return [...conversations].sort((a, b) => (places.get(a.id) ?? -1) - (places.get(b.id) ?? -1))
   }, [conversations, held])
 }

@@ -5,10 +5,10 @@ import { useCallback, useEffect, useMemo, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 
-/** Typing pauses are longer than this; a search per key would waste the caller's budget. */
+/** A pause in typing of this length starts a search. One per key would waste the rate limit. */
 const DEBOUNCE_MS = 250
 
-/** The server searches from this many characters on. */
+/** The minimum number of characters for which the server searches. */
 export const MIN_QUERY = 2
 
 interface Search<T> {
@@ -26,7 +26,7 @@ type Ask<T> = (
   signal: AbortSignal,
 ) => Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
-/** Asks after a pause, aborts the last request, and keeps the last results meanwhile. */
+/** Searches after a pause. Aborts the previous request. The last results stay until new ones come. */
 function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> {
   const [answer, setAnswer] = useState<Answer<T>>({ found: empty, error: null, answered: '' })
   const wanted = query.trim()
@@ -40,7 +40,7 @@ function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> 
       const { data, error } = await ask(wanted, abort.signal)
       if (abort.signal.aborted) return
       if (error?.code === 'rate_limited') {
-        // The server says how long to wait. The old results stay until then.
+        // The response contains the time to wait. The old results stay until then.
         timer = setTimeout(() => void run(), (error.retryAfter ?? 1) * 1000)
         return
       }

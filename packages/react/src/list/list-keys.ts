@@ -12,7 +12,7 @@ interface ListKeys {
   letters: boolean
 }
 
-/** How much of the viewport PageUp and PageDown move by: a line of context stays. */
+/** The share of the viewport by which PageUp and PageDown scroll, so that some context stays. */
 const PAGE_SHARE = 0.9
 
 /** Keys of the message list. A row or something inside a row has the focus. */

@@ -43,7 +43,7 @@ export class RowState {
     if (this.highlighted !== key) this.change(() => (this.highlighted = key))
   }
 
-  /** What the row shows of this, as one number: a row subscribes once. */
+  /** The flags of a row, combined in one number so that a row needs only one subscription. */
   flags(key: string): number {
     return (
       (this.active === key ? ACTIVE : 0) |

@@ -79,8 +79,8 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     const { fromBottom, fromTop, viewport } = keep.position()
     atEnd.current = keep.isNearBottom() && !hasNewer
     const lastSeq = lastStoredSeq(latest.current)
-    // What is unread on opening has its line; the pill counts what arrives afterwards.
-    // Nor does it count pages that are loaded on the way from an old message to the end.
+    // The unread line marks messages that are unread on opening; the pill counts later ones.
+    // The pill does not count pages that are loaded on the way from an old message to the end.
     if (atEnd.current || seenSeq.current < 0 || hadNewer.current) seenSeq.current = lastSeq
     hadNewer.current = hasNewer
     setNewCount(countNew(latest.current, seenSeq.current))
@@ -194,7 +194,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.toBottom()
   }, [newestKey, isOwnNew, latest])
 
-  // What is loaded decides what is new and whether more is needed, also without a scroll.
+  // The loaded messages determine what is new and whether more is needed, even without a scroll.
   useEffect(() => update.current(), [timeline, update])
 
   const toBottom = (): void => keeper.current?.toBottom()

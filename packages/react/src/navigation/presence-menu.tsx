@@ -16,7 +16,7 @@ export function PresenceMenu(): ReactNode {
   const me = useChatState((state) => state.me)
   const presence = useChatState((state) => state.presence[client.userId])
   const [anchor, setAnchor] = useState<Element | null>(null)
-  // What the server has not said yet is left out.
+  // Facts that the server has not sent yet are omitted.
   const facts = [knownName(me), presence && strings[presence.status]].filter(Boolean)
   return (
     <span className="rpt rpt-presence-menu" data-slot="presence-menu">

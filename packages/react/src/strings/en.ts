@@ -4,8 +4,8 @@ import { plural } from './plural'
 const n = plural('en')
 
 /**
- * Every text of the interface; those of the navigation come from a file of their own. Values with a
- * number or a name are functions, because word order and plural forms differ between languages.
+ * All texts of the interface. The navigation's texts are in a separate file. Values with a number
+ * or a name are functions, because word order and plural forms differ between languages.
  */
 export const en = {
   ...navigationEn,

@@ -8,16 +8,16 @@ const now = new Date('2026-11-29T12:00:00Z')
 const received = { message: message('c', PEOPLE.ben, 'hi'), conversation: conversation(PEOPLE.ben), isSeen: false, now }
 
 describe('shouldAlert', () => {
-  it('lets a message make itself known', () => expect(shouldAlert(state, received)).toBe(true))
+  it('alerts the user to a new message', () => expect(shouldAlert(state, received)).toBe(true))
 
-  it('stays silent where the message is seen, muted, or in another tab', () => {
+  it('does not alert for a seen or muted message, in a tab that is not the leader, or without preferences', () => {
     expect(shouldAlert(state, { ...received, isSeen: true })).toBe(false)
     expect(shouldAlert(state, { ...received, conversation: conversation(PEOPLE.ben, { is_muted: true }) })).toBe(false)
     expect(shouldAlert({ ...state, isLeader: false }, received)).toBe(false)
     expect(shouldAlert({ ...state, preferences: null }, received)).toBe(false)
   })
 
-  it('follows the level of the conversation', () => {
+  it('follows the notification level of the conversation', () => {
     expect(
       shouldAlert(state, { ...received, conversation: conversation(PEOPLE.ben, { notification_level: 'none' }) }),
     ).toBe(false)
@@ -53,7 +53,7 @@ describe('isQuiet', () => {
     expect(quiet('12:00:00', '13:00:00', '12:30')).toBe(true)
   })
 
-  it('is in the zone of the settings', () => {
+  it('uses the time zone of the preferences', () => {
     expect(quiet('22:00', '07:00', '14:00', 'Asia/Tokyo')).toBe(true)
     expect(quiet('22:00', '07:00', '14:00', 'No/Where')).toBe(
       quiet('22:00', '07:00', '14:00', Intl.DateTimeFormat().resolvedOptions().timeZone),

@@ -112,8 +112,8 @@ async fn run(seed: u64) {
         let is_last = round == ROUNDS - 1;
         for mirror in &mut mirrors {
             if is_last || random.u8(..100) < 15 {
-                // The first page completes the interrupted chain, up to the snapshot in which that
-                // began.
+                // The first call completes an interrupted chain, up to the snapshot with which the
+                // chain began. The second one fetches the changes since.
                 mirror.sync(&server, random.u32(1..30)).await;
                 mirror.sync(&server, random.u32(1..30)).await;
                 let what = format!("{SEED_VARIABLE}={seed} round {round}");

@@ -4,7 +4,7 @@ import type { ConversationClient } from '@rapport-chat/client'
 import { useEffect, useRef } from 'react'
 import { useChatContext } from '../../context/chat-context'
 
-/** Stores a file by the host's `upload` and sends it. Undefined without `upload`. */
+/** Stores a file with the application's `upload` and sends it. Undefined without `upload`. */
 export function useUploads(conversation: ConversationClient): ((file: File) => void) | undefined {
   const { upload, toast, strings } = useChatContext()
   const running = useRef(new Set<AbortController>())
