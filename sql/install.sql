@@ -84,15 +84,16 @@ begin
     (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
     (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
     (25, 'locks', '396cba6ea63ce9c1de8bf79ac55224bda1c67d1a3427b3b2eef7cb9c952c130a'),
+    (26, 'presence_unshown', '4b166d682b1c54ac82e4256bdc8c10e2724b32ee2ad417025247f027729bf732'),
     (27, 'search_in_linear_time', '3a0a48ef54d560c47bbfb67fbef222856e75ac7ed93e02235f2f1de69deb638f')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 26: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 27: use a newer script.', max(version))
       from applied
-      having max(version) > 26
+      having max(version) > 27
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -315,6 +316,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0025_locks.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 26) as pending \gset
+\if :pending
+\echo migrations/0026_presence_unshown.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (26, 'presence_unshown', '4b166d682b1c54ac82e4256bdc8c10e2724b32ee2ad417025247f027729bf732');
+\ir migrations/0026_presence_unshown.sql
+\endif
+
 select not exists (select from chat.schema_migrations where version = 27) as pending \gset
 \if :pending
 \echo migrations/0027_search_in_linear_time.sql
@@ -361,13 +370,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/15_caller.sql' and checksum = '98ca1a34ecdaa598ecf77d3faa07c44dfddc659b941e9775a8e328f275418efb'
+  where path = 'chat/15_caller.sql' and checksum = '7178849ae026cf56412e7a80ea38e718f9472f2c73146e20679b545208482f48'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/15_caller.sql
 \ir definitions/chat/15_caller.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/15_caller.sql', '98ca1a34ecdaa598ecf77d3faa07c44dfddc659b941e9775a8e328f275418efb')
+  ('chat/15_caller.sql', '7178849ae026cf56412e7a80ea38e718f9472f2c73146e20679b545208482f48')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -397,13 +406,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '63d36ac5912ec2d2db7c3239bc457f0701de06bf4a5b40b2fcfe6b1fe7c0f636'
+  where path = 'chat/30_host_mapping.sql' and checksum = '0575217c143e8e2a402033a8dde38d6467a32c536141aaf7735a54fbc0f245d9'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '63d36ac5912ec2d2db7c3239bc457f0701de06bf4a5b40b2fcfe6b1fe7c0f636')
+  ('chat/30_host_mapping.sql', '0575217c143e8e2a402033a8dde38d6467a32c536141aaf7735a54fbc0f245d9')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -445,13 +454,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '85fae65ce69265c0b59492a11863aa62fa7c11a9634da4e80a6441542338d1c8'
+  where path = 'chat/50_conversations.sql' and checksum = 'ed0b439bbd447e163ac90570161d98b7d8496a08660bad55e3e2cc1a8089ad67'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '85fae65ce69265c0b59492a11863aa62fa7c11a9634da4e80a6441542338d1c8')
+  ('chat/50_conversations.sql', 'ed0b439bbd447e163ac90570161d98b7d8496a08660bad55e3e2cc1a8089ad67')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -469,97 +478,97 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'f3ad5df245bdd084730171022fb92a8ed5184a23d6a709fab82d87661392f9de'
+  where path = 'chat/61_message_insert.sql' and checksum = 'f5d50f891c11554fcb09426215a34f76b1312554e72b809e87a2d1de7571f0b4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'f3ad5df245bdd084730171022fb92a8ed5184a23d6a709fab82d87661392f9de')
+  ('chat/61_message_insert.sql', 'f5d50f891c11554fcb09426215a34f76b1312554e72b809e87a2d1de7571f0b4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '473fde456bdea896da935ee869712b0c7c64c1ea206edb3adc838d5553198fee'
+  where path = 'chat/62_message_change.sql' and checksum = '1c8d73b292476640d61cc3545a9dba028bf664b3fee107b2e1b7fb1cecac52eb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '473fde456bdea896da935ee869712b0c7c64c1ea206edb3adc838d5553198fee')
+  ('chat/62_message_change.sql', '1c8d73b292476640d61cc3545a9dba028bf664b3fee107b2e1b7fb1cecac52eb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '8f2d5d8a68dc7a32dd6bb518bc9612997b62f565d52fff3ee49298f178593ee6'
+  where path = 'chat/70_reading.sql' and checksum = '93e09735121a437211c34fb668d167138dfa1b8178c7123218eb578fee543343'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '8f2d5d8a68dc7a32dd6bb518bc9612997b62f565d52fff3ee49298f178593ee6')
+  ('chat/70_reading.sql', '93e09735121a437211c34fb668d167138dfa1b8178c7123218eb578fee543343')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '200ac0ad52216846eb30cf7dcded7a6865a8f6b08855153d193073db5eac5a41'
+  where path = 'chat/75_reactions.sql' and checksum = '568c1576cf32327779adca98dd2638a0231df5d6ee7a97b9c421eafaf599eb12'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '200ac0ad52216846eb30cf7dcded7a6865a8f6b08855153d193073db5eac5a41')
+  ('chat/75_reactions.sql', '568c1576cf32327779adca98dd2638a0231df5d6ee7a97b9c421eafaf599eb12')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = '355287e7a9721f5464d508df1eeddaee1fda34ec1bcdcfd13da73ae2521aa6a3'
+  where path = 'chat/76_pins.sql' and checksum = 'b924318369f93055dbd2038868bf308ba64d7b154bd729bd69a418174d53d5ab'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', '355287e7a9721f5464d508df1eeddaee1fda34ec1bcdcfd13da73ae2521aa6a3')
+  ('chat/76_pins.sql', 'b924318369f93055dbd2038868bf308ba64d7b154bd729bd69a418174d53d5ab')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/77_reports.sql' and checksum = '93fa5af32498285a74b7fa8f220c5d8d10b9fc9df38112a98f407a593e3ce0b7'
+  where path = 'chat/77_reports.sql' and checksum = '15ee99f13e93ebf9ca2dca551b15205d03be691b8e3536bf9853d6cf52f37c9c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/77_reports.sql
 \ir definitions/chat/77_reports.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/77_reports.sql', '93fa5af32498285a74b7fa8f220c5d8d10b9fc9df38112a98f407a593e3ce0b7')
+  ('chat/77_reports.sql', '15ee99f13e93ebf9ca2dca551b15205d03be691b8e3536bf9853d6cf52f37c9c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '138badb44119149c08623e2941a3dd11d7381ab5afad6fc05a272f7791e915b2'
+  where path = 'chat/80_presence.sql' and checksum = '3d3145b3e1edf32e6ebf8cd6a1896093189196a46bb157287b8be1179574cd39'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '138badb44119149c08623e2941a3dd11d7381ab5afad6fc05a272f7791e915b2')
+  ('chat/80_presence.sql', '3d3145b3e1edf32e6ebf8cd6a1896093189196a46bb157287b8be1179574cd39')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/81_preferences.sql' and checksum = 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b'
+  where path = 'chat/81_preferences.sql' and checksum = 'd4671ef3cd58f7455be38899caee652169906e2352844f34bd9412308effe028'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/81_preferences.sql
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/81_preferences.sql', 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b')
+  ('chat/81_preferences.sql', 'd4671ef3cd58f7455be38899caee652169906e2352844f34bd9412308effe028')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -613,13 +622,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78'
+  where path = 'chat/88_sync.sql' and checksum = '4d04492fe4db8339d3b2bd6e3092eb1847b2f3553fb36c7185dfdbb1d76323bc'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78')
+  ('chat/88_sync.sql', '4d04492fe4db8339d3b2bd6e3092eb1847b2f3553fb36c7185dfdbb1d76323bc')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -637,13 +646,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '2fd16ba35489b7a9216dd8d81460e942c25f3c0aaf5a8987e7c44f2478450b43'
+  where path = 'chat/90_policies.sql' and checksum = '9eb422f65c7f3c5620d4da618bf67fd571f18f87f3816610ce698305065ccdf9'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '2fd16ba35489b7a9216dd8d81460e942c25f3c0aaf5a8987e7c44f2478450b43')
+  ('chat/90_policies.sql', '9eb422f65c7f3c5620d4da618bf67fd571f18f87f3816610ce698305065ccdf9')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -661,13 +670,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = 'a1bff031a4a7d607db2c0adc8e4fa4641a109644d1eb5d8928f48101694aa95a'
+  where path = 'chat/96_comments.sql' and checksum = 'fc4fbfca880d9af713070c0b8013bf64e0585b8c8e99a1a0a96dd2075b760289'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', 'a1bff031a4a7d607db2c0adc8e4fa4641a109644d1eb5d8928f48101694aa95a')
+  ('chat/96_comments.sql', 'fc4fbfca880d9af713070c0b8013bf64e0585b8c8e99a1a0a96dd2075b760289')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -685,13 +694,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = 'd3ba63f75eac72ef8279038458fa3833dd74681e92c88b4e10e04dc1774da04d'
+  where path = 'realtime/20_partitions.sql' and checksum = 'ddeeda7323a9c036d3c7e47e5ec828c6251d24077bcf25db81d0b4bfa434c15e'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', 'd3ba63f75eac72ef8279038458fa3833dd74681e92c88b4e10e04dc1774da04d')
+  ('realtime/20_partitions.sql', 'ddeeda7323a9c036d3c7e47e5ec828c6251d24077bcf25db81d0b4bfa434c15e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

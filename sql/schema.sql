@@ -121,6 +121,88 @@ begin
 end
 $$;
 
+-- Name: add_message_partitions(integer); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.add_message_partitions(days_ahead integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    AS $$
+declare
+  day date;
+  partition_name text;
+  made int := 0;
+begin
+  for day in
+    select d::date
+    from generate_series(
+      (now() at time zone 'utc')::date - 1,
+      (now() at time zone 'utc')::date + days_ahead,
+      interval '1 day'
+    ) d
+  loop
+    partition_name := 'messages_' || to_char(day, 'YYYY_MM_DD');
+    continue when to_regclass(format('realtime.%I', partition_name)) is not null;
+
+    if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
+      -- Rows of that day are in the default partition and prevent the day's own partition. They
+      -- move while neither table belongs to the published one, so that they are not delivered
+      -- twice.
+      alter table realtime.messages detach partition realtime.messages_default;
+      execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
+      execute format(
+        'with moved as (delete from realtime.messages_default where inserted_at >= %L and inserted_at < %L returning *) insert into realtime.%I select * from moved',
+        day, day + 1, partition_name
+      );
+      execute format('alter table realtime.messages attach partition realtime.%I for values from (%L) to (%L)', partition_name, day, day + 1);
+      alter table realtime.messages attach partition realtime.messages_default default;
+    else
+      execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
+    end if;
+    execute format('alter table realtime.%I enable row level security', partition_name);
+    -- Without statistics, because "explain" would show them to every role.
+    execute format(
+      'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
+      partition_name
+    );
+    execute format('alter table realtime.%I owner to %I', partition_name, (
+      select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = 'realtime.messages'::regclass
+    ));
+    made := made + 1;
+  end loop;
+  return made;
+end
+$$;
+
+-- Name: add_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.add_presence(user_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '20ms'
+    AS $$
+declare
+  person uuid;
+  held uuid[] := '{}';
+begin
+  begin
+    perform chat.insert_presence(user_ids);
+    return held;
+  exception when lock_not_available then
+    -- At least one of them is held. The others are inserted one by one.
+    null;
+  end;
+  foreach person in array user_ids loop
+    begin
+      perform chat.insert_presence(array[person]);
+    exception when lock_not_available then
+      held := held || person;
+    end;
+  end loop;
+  return held;
+end
+$$;
+
 -- Name: amount(text, integer); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.amount(setting text, fallback integer) RETURNS integer
@@ -1305,8 +1387,9 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive a change of the membership. So its
-  -- row is updated again, which waits for nothing: the update above has locked it.
+  -- The sender's other devices show the draft until they receive a change of the membership. So the
+  -- membership is updated again. This never waits, because the update above has already locked the
+  -- row.
   with sent as (
     delete from public.message_drafts d
     using arrived a
@@ -1409,6 +1492,22 @@ $$;
 
 COMMENT ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) IS 'Deletes the caller''s own message for all members and leaves a tombstone. Repeating it does nothing.';
 
+-- Name: delete_messages(name, name, timestamp without time zone); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.delete_messages(source name, time_column name, until timestamp without time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  execute format(
+    'delete from realtime.%1$I m
+     using (select x.id, x.inserted_at from realtime.%1$I x where x.%2$I < $1 for update skip locked) old
+     where m.id = old.id and m.inserted_at = old.inserted_at',
+    source, time_column
+  ) using until;
+end
+$_$;
+
 -- Name: detect_host_preset(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.detect_host_preset() RETURNS text
@@ -1457,6 +1556,22 @@ begin
     errcode = 'RP001',
     message = 'No user would have a team, so no user could message another. Give users teams, or choose where users and teams '
       || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. Presets that fit this database:' || candidates;
+end
+$$;
+
+-- Name: drop_message_partitions(name[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.drop_message_partitions(names name[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    AS $$
+declare
+  partition_name name;
+begin
+  foreach partition_name in array names loop
+    execute format('drop table realtime.%I', partition_name);
+  end loop;
 end
 $$;
 
@@ -1529,7 +1644,10 @@ CREATE FUNCTION chat.expire_presence() RETURNS SETOF uuid
     AS $$
 declare
   dead uuid[];
-  people uuid[] := '{}';
+  -- The users with sockets at dead processes.
+  left_behind uuid[] := '{}';
+  people uuid[];
+  held uuid[];
   -- Twice as long as other users see the indicator, so a client that repeats its report is in time.
   typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
@@ -1547,13 +1665,11 @@ begin
     for update skip locked
   );
   if cardinality(dead) > 0 then
-    people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
-    perform chat.lock_presence(people);
-    delete from chat.presence_processes a where a.process_id = any (dead);
+    left_behind := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
   end if;
 
-  -- Users whose rows are locked by a report are skipped, and checked in the next run.
-  people := people || array(
+  -- Users whose rows are held are skipped, and checked in the next run.
+  people := array(
     select l.user_id
     from chat.presence_reports l
     where l.user_id in (
@@ -1564,11 +1680,19 @@ begin
         select v.user_id from chat.presence_report_sessions v where v.expires_at <= clock_timestamp()
         union all
         select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
+        union all
+        select u.user_id from chat.presence_unshown u
+        union all
+        select unnest(left_behind)
       )
     order by l.user_id
     for no key update skip locked
   );
-  if cardinality(people) = 0 then
+  held := array(select unnest(left_behind) except select unnest(people));
+  if cardinality(dead) > 0 then
+    delete from chat.presence_processes a where a.process_id = any (dead);
+  end if;
+  if cardinality(people) = 0 and cardinality(held) = 0 then
     return;
   end if;
 
@@ -1588,9 +1712,15 @@ begin
 
   update public.user_presence p
   set is_typing_to = null
-  where p.user_id = any (people) and p.is_typing_to is not null and p.typing_started_at <= typing_since;
+  where p.user_id = any (array(
+    select t.user_id
+    from public.user_presence t
+    where t.user_id = any (people) and t.is_typing_to is not null and t.typing_started_at <= typing_since
+    order by t.user_id
+    for no key update skip locked
+  ));
 
-  return query select s.id from chat.show_presence(people) s (id);
+  return query select s.id from chat.show_free_presence(people, held) s (id);
 end
 $$;
 
@@ -1841,12 +1971,17 @@ begin
     from pg_catalog.pg_attribute a
     where a.attrelid in (
         'public.user_conversations'::regclass,
+        'public.user_conversation_members'::regclass,
         'public.conversation_receipts'::regclass,
         'public.user_messages'::regclass,
         'public.message_edits'::regclass,
+        'public.message_hides'::regclass,
+        'public.message_drafts'::regclass,
         'public.message_reactions'::regclass,
         'public.message_pins'::regclass,
-        'public.user_presence'::regclass
+        'public.user_presence'::regclass,
+        'public.user_blocks'::regclass,
+        'public.user_notification_preferences'::regclass
       )
       and a.attnum > 0
       and not a.attisdropped
@@ -1860,7 +1995,7 @@ $$;
 
 -- Name: FUNCTION grant_shared_columns(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Grants users read access to every column of the chat''s shared tables, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
+COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Grants users read access to every column of the chat''s tables that they read, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
 
 -- Name: has_key(jsonb, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2007,6 +2142,28 @@ $$;
 
 COMMENT ON FUNCTION chat.i_share_receipts() IS 'Does the caller share read receipts?';
 
+-- Name: insert_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.insert_presence(user_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into chat.presence_reports (user_id)
+  select u.id
+  from unnest(insert_presence.user_ids) u (id)
+  order by u.id
+  on conflict on constraint presence_reports_pkey do nothing;
+
+  insert into public.user_presence (user_id)
+  select u.id
+  from unnest(insert_presence.user_ids) u (id)
+  where not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
+  order by u.id
+  on conflict on constraint user_presence_pkey do nothing;
+end
+$$;
+
 -- Name: install_host_mapping(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETURNS text
@@ -2124,12 +2281,14 @@ CREATE FUNCTION chat.is_my_conversation(conversation_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  caller constant uuid := auth.uid();
 begin
   return exists (
     select
     from public.user_conversation_members m
     where m.conversation_id = is_my_conversation.conversation_id
-      and m.user_id = auth.uid()
+      and m.user_id = caller
       and m.left_at is null
   );
 end
@@ -2153,6 +2312,32 @@ $$;
 -- Name: FUNCTION is_requested_topic(topic text, requested text); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.is_requested_topic(topic text, requested text) IS 'Is the topic of a row the one in the setting realtime.topic, if that is set?';
+
+-- Name: is_time_zone(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_time_zone(name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET "TimeZone" TO 'UTC'
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  -- PostgreSQL corrects the case of a name. It also accepts rules such as "ABC5", which need digits
+  -- that few names have.
+  return set_config('timezone', is_time_zone.name, true) = is_time_zone.name
+    and (
+      is_time_zone.name !~ '[0-9]'
+      or is_time_zone.name ~ '^(posix/)?(Etc/)?GMT[+-]?0$'
+      or is_time_zone.name ~ '^(posix/)?Etc/GMT(\+([1-9]|1[0-2])|-([1-9]|1[0-4]))$'
+      or is_time_zone.name ~ '^(posix/)?(SystemV/[A-Z]{3}[4-9]?([A-Z]{3})?|SystemV/[A-Z]{3}10|EST5EDT|CST6CDT|MST7MDT|PST8PDT)$'
+    );
+exception when invalid_parameter_value then
+  return false;
+end
+$_$;
+
+-- Name: FUNCTION is_time_zone(name text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.is_time_zone(name text) IS 'Is this the name of a time zone?';
 
 -- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2188,6 +2373,11 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
+  -- The policy checks the same with the snapshot of the statement, which may be older than a block.
+  perform chat.refuse_if_outdated();
+  if not chat.can_send(new.conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
+  end if;
   return new;
 end
 $$;
@@ -2200,8 +2390,13 @@ CREATE FUNCTION chat.judge_message_change() RETURNS trigger
     AS $$
 begin
   if row_security_active('public.user_messages') then
-    -- A user who may no longer write may no longer edit. Deleting one's own message is always
-    -- allowed.
+    perform chat.refuse_if_outdated();
+    -- The policy checks the same with the snapshot of the statement, which may be older.
+    if not chat.is_my_conversation(old.conversation_id) then
+      perform chat.refuse('not_found');
+    end if;
+    -- A user who may no longer write may no longer edit. Members may always delete their own
+    -- messages.
     if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -2219,6 +2414,9 @@ CREATE FUNCTION chat.judge_reaction() RETURNS trigger
     AS $$
 declare
   by_server constant boolean := tg_argv[0] = 'server';
+  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
+  -- existing message and for an unknown one alike.
+  caller constant uuid := auth.uid();
   message record;
 begin
   -- Either name is accepted.
@@ -2227,7 +2425,7 @@ begin
   if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
     perform chat.refuse('validation_failed', 'A reaction must have 1 to 64 characters');
   end if;
-  new.user_id := coalesce(new.user_id, auth.uid());
+  new.user_id := coalesce(new.user_id, caller);
 
   -- Locked, so that no reaction is added while another transaction deletes the message.
   select m.conversation_id, m.is_deleted into message
@@ -2239,6 +2437,9 @@ begin
   for no key update;
   if not found then
     perform chat.refuse('not_found');
+  end if;
+  if not by_server then
+    perform chat.refuse_if_outdated();
   end if;
   if message.is_deleted then
     perform chat.refuse('message_deleted');
@@ -2263,6 +2464,18 @@ begin
   new.created_at := clock_timestamp();
   new.changed_xid := pg_current_xact_id();
   return new;
+end
+$$;
+
+-- Name: judge_reaction_removal(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.judge_reaction_removal() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform chat.refuse_if_outdated();
+  return case when chat.is_my_conversation(old.conversation_id) then old end;
 end
 $$;
 
@@ -2351,6 +2564,7 @@ CREATE FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) RETURNS bo
     AS $$
 declare
   had_lease boolean;
+  left_behind uuid[];
   people uuid[];
 begin
   update chat.presence_processes a
@@ -2361,16 +2575,13 @@ begin
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
     -- After a crash of the database no processes are recorded, so their end would go unnoticed.
-    people := array(
-      select l.user_id
-      from chat.presence_reports l
-      join public.user_presence p on p.user_id = l.user_id
-      where p.device_count > 0
-        and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
-      order by l.user_id
-      for no key update of l skip locked
+    left_behind := array(
+      select p.user_id
+      from public.user_presence p
+      where p.device_count > 0 and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
     );
-    perform chat.show_presence(people);
+    people := chat.lock_free_presence(left_behind);
+    perform chat.show_free_presence(people, array(select unnest(left_behind) except select unnest(people)));
   end if;
   perform chat.expire_presence();
   return had_lease;
@@ -2452,6 +2663,23 @@ $$;
 
 COMMENT ON FUNCTION chat.knows(other_user_id uuid) IS 'Does the caller know this user? For the policy of user_blocks. False for a stranger and for a user who does not exist.';
 
+-- Name: lock_free_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.lock_free_presence(user_ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return array(
+    select r.user_id
+    from chat.presence_reports r
+    where r.user_id = any (lock_free_presence.user_ids)
+    order by r.user_id
+    for no key update skip locked
+  );
+end
+$$;
+
 -- Name: lock_own_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.lock_own_message(message_id uuid) RETURNS public.user_messages
@@ -2467,6 +2695,7 @@ begin
   if message.sender_id is distinct from auth.uid() then
     perform chat.refuse('forbidden', 'Only the sender can change a message');
   end if;
+  perform chat.refuse_if_outdated();
 
   select m.* into message from public.user_messages m where m.id = lock_own_message.message_id for no key update;
   if not found then
@@ -2521,10 +2750,10 @@ CREATE FUNCTION chat.maintain_message_partitions(days_ahead integer DEFAULT 30, 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  day date;
-  partition_name text;
-  old_partition record;
-  made int := 0;
+  oldest constant date := (now() at time zone 'utc')::date - days_kept;
+  old_partitions name[];
+  old_partition name;
+  made int;
 begin
   if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
     return 0;
@@ -2532,62 +2761,37 @@ begin
   -- Only one at a time. A second call finds the work done.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
-  for day in
-    select d::date
-    from generate_series(
-      (now() at time zone 'utc')::date - 1,
-      (now() at time zone 'utc')::date + days_ahead,
-      interval '1 day'
-    ) d
-  loop
-    partition_name := 'messages_' || to_char(day, 'YYYY_MM_DD');
-    continue when to_regclass(format('realtime.%I', partition_name)) is not null;
+  begin
+    made := chat.add_message_partitions(days_ahead);
+  exception when lock_not_available then
+    made := null;
+  end;
 
-    if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
-      -- Rows of that day are in the default partition and prevent the day's own partition. They
-      -- move while neither table belongs to the published one, so that they are not delivered
-      -- twice.
-      alter table realtime.messages detach partition realtime.messages_default;
-      execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
-      execute format(
-        'with moved as (delete from realtime.messages_default where inserted_at >= %L and inserted_at < %L returning *) insert into realtime.%I select * from moved',
-        day, day + 1, partition_name
-      );
-      execute format('alter table realtime.messages attach partition realtime.%I for values from (%L) to (%L)', partition_name, day, day + 1);
-      alter table realtime.messages attach partition realtime.messages_default default;
-    else
-      execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
-    end if;
-    execute format('alter table realtime.%I enable row level security', partition_name);
-    -- Without statistics, because "explain" would show them to every role.
-    execute format(
-      'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
-      partition_name
-    );
-    execute format('alter table realtime.%I owner to %I', partition_name, (
-      select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = 'realtime.messages'::regclass
-    ));
-    made := made + 1;
-  end loop;
-
-  for old_partition in
+  old_partitions := array(
     select c.relname
     from pg_catalog.pg_inherits i
     join pg_catalog.pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'realtime.messages'::regclass
       and c.relname ~ '^messages_\d{4}_\d{2}_\d{2}$'
-      and to_date(right(c.relname, 10), 'YYYY_MM_DD') < (now() at time zone 'utc')::date - days_kept
-  loop
-    execute format('drop table realtime.%I', old_partition.relname);
-  end loop;
+      and to_date(right(c.relname, 10), 'YYYY_MM_DD') < oldest
+  );
+  begin
+    perform chat.drop_message_partitions(old_partitions);
+  exception when lock_not_available then
+    made := null;
+    foreach old_partition in array old_partitions loop
+      perform chat.delete_messages(old_partition, 'inserted_at', oldest);
+    end loop;
+  end;
+
   -- Rows of a day whose partition was never created, or too late.
-  delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
+  perform chat.delete_messages('messages_default', 'inserted_at', oldest);
   if exists (
     select
     from pg_catalog.pg_attribute a
     where a.attrelid = 'realtime.messages'::regclass and a.attname = 'expires_at' and not a.attisdropped
   ) then
-    delete from realtime.messages m where m.expires_at <= (now() at time zone 'utc');
+    perform chat.delete_messages('messages', 'expires_at', now() at time zone 'utc');
   end if;
   return made;
 end
@@ -2595,7 +2799,7 @@ $_$;
 
 -- Name: FUNCTION maintain_message_partitions(days_ahead integer, days_kept integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Creates the partitions of realtime.messages for the coming days and drops those that are too old. Returns the number of created partitions. Does nothing if Supabase created the table.';
+COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented a part of it; then it must be called again. Does nothing if Supabase created the table.';
 
 -- Name: mark_delivered(uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2606,6 +2810,7 @@ CREATE FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) RETU
 declare
   caller constant uuid := auth.uid();
 begin
+  perform chat.refuse_if_outdated();
   if not chat.is_my_conversation(conversation_id) or not chat.shows_receipts(conversation_id, caller) then
     return false;
   end if;
@@ -2763,8 +2968,14 @@ CREATE FUNCTION chat.mark_read_messages(message_ids uuid[]) RETURNS TABLE(conver
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  -- Read before the messages are looked up: if the claims contain no valid id, this fails for
+  -- existing messages and for unknown ones alike.
+  caller constant uuid := auth.uid();
   newest record;
 begin
+  if caller is null then
+    return;
+  end if;
   -- Conversations are locked in one order, so two devices that read the same ones cannot deadlock.
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
@@ -2891,6 +3102,21 @@ $$;
 
 COMMENT ON FUNCTION chat.may_appear(topic text) IS 'May the caller appear in presence on this topic of the chat? False for every other topic.';
 
+-- Name: may_be_outdated(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.may_be_outdated() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return current_setting('transaction_isolation') in ('repeatable read', 'serializable');
+end
+$$;
+
+-- Name: FUNCTION may_be_outdated(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.may_be_outdated() IS 'Can the snapshot of this transaction be older than the latest change of the caller''s rights?';
+
 -- Name: may_be_seen_typing_to(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) RETURNS boolean
@@ -2900,7 +3126,8 @@ CREATE FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) RETURNS boolean
 declare
   caller constant uuid := auth.uid();
 begin
-  return not exists (select from public.user_notification_preferences p where p.user_id = caller and not p.share_typing)
+  return not chat.may_be_outdated()
+    and not exists (select from public.user_notification_preferences p where p.user_id = caller and not p.share_typing)
     and exists (
       select
       from public.user_conversations c
@@ -3571,13 +3798,12 @@ $_$;
 
 -- Name: note_delivered(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) RETURNS integer
+CREATE FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) RETURNS TABLE(conversation_id uuid, user_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  moved int;
 begin
+  return query
   with reached as materialized (
     select r.conversation_id, r.user_id, d.seq
     from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
@@ -3593,24 +3819,30 @@ begin
           and m.seq <= d.seq
           and m.sender_id is distinct from r.user_id
       )
+  ), free as materialized (
+    select r.conversation_id, r.user_id, d.seq
+    from reached d
+    join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
     order by r.conversation_id, r.user_id
-    for no key update of r
+    for no key update of r skip locked
+  ), moved as (
+    update public.conversation_receipts r
+    set last_delivered_seq = m.seq,
+      last_delivered_message_id = m.id,
+      last_delivered_at = clock_timestamp()
+    from free d
+    join public.user_messages m on m.conversation_id = d.conversation_id and m.seq = d.seq
+    where r.conversation_id = d.conversation_id and r.user_id = d.user_id and r.last_delivered_seq < m.seq
   )
-  update public.conversation_receipts r
-  set last_delivered_seq = m.seq,
-    last_delivered_message_id = m.id,
-    last_delivered_at = clock_timestamp()
+  select d.conversation_id, d.user_id
   from reached d
-  join public.user_messages m on m.conversation_id = d.conversation_id and m.seq = d.seq
-  where r.conversation_id = d.conversation_id and r.user_id = d.user_id and r.last_delivered_seq < m.seq;
-  get diagnostics moved = row_count;
-  return moved;
+  where not exists (select from free f where f.conversation_id = d.conversation_id and f.user_id = d.user_id);
 end
 $$;
 
 -- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Records delivered positions for many users. Returns how many positions moved.';
+COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Records delivered positions for many users. Returns the receipts that another transaction holds, whose positions were not recorded.';
 
 -- Name: open_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3639,6 +3871,7 @@ begin
   where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
 
   if conversation_id is null then
+    perform chat.refuse_if_outdated();
     -- A stranger and a user who does not exist yield the same refusal, found in the same way.
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
@@ -3717,6 +3950,9 @@ CREATE FUNCTION chat.pin_message(message_id uuid, present boolean DEFAULT true) 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
+  -- existing message and for an unknown one alike.
+  caller constant uuid := auth.uid();
   message record;
 begin
   -- Locks the message, so that pinning and deleting it are serialized.
@@ -3727,6 +3963,7 @@ begin
   if not found then
     perform chat.refuse('not_found');
   end if;
+  perform chat.refuse_if_outdated();
   if not chat.can_send(message.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
   end if;
@@ -3737,7 +3974,7 @@ begin
     perform chat.refuse('message_deleted');
   else
     insert into public.message_pins (message_id, conversation_id, pinned_by)
-    values (message.id, message.conversation_id, auth.uid())
+    values (message.id, message.conversation_id, caller)
     on conflict on constraint message_pins_pkey do nothing;
   end if;
 
@@ -3830,10 +4067,11 @@ begin
     perform chat.check_personal_message(new);
   end if;
 
-  -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
-  -- were dropped or rolled back are in neither, so no number is lost. If this query waits for the
-  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is
-  -- correct, because the reread counters include the messages of the previous lock holder.
+  -- The numbers are taken from both the counters and the table, because rows inserted earlier by
+  -- this statement are not yet in the counters. Rows that were dropped or rolled back are in
+  -- neither, so no number is skipped. If this query waits for the lock, PostgreSQL then rereads the
+  -- conversation but not the newest messages. The result is correct, because the reread counters
+  -- include the messages of the previous lock holder.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
@@ -4206,6 +4444,23 @@ $$;
 
 COMMENT ON FUNCTION chat.refuse(code text, detail text) IS 'Raises the refusal with this code (docs/error-codes.md). PostgREST returns the same status for it as the REST routes.';
 
+-- Name: refuse_if_outdated(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.refuse_if_outdated() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if chat.may_be_outdated() then
+    perform chat.refuse('validation_failed', 'Only possible with the isolation level "read committed"');
+  end if;
+end
+$$;
+
+-- Name: FUNCTION refuse_if_outdated(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.refuse_if_outdated() IS 'Refuses what other members would see, if a right that was revoked meanwhile would be invisible.';
+
 -- Name: remember_removed_memberships(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.remember_removed_memberships() RETURNS trigger
@@ -4304,43 +4559,57 @@ COMMENT ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT stat
 
 -- Name: report_devices(uuid, uuid[], integer[], boolean[]); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) RETURNS boolean
+CREATE FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) RETURNS uuid[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   people uuid[];
+  newcomers uuid[];
+  held uuid[] := '{}';
+  free uuid[];
 begin
   -- Locked until the transaction ends. A transaction that removes processes takes this lock first,
   -- too.
   perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
   if not found then
-    return false;
+    return null;
   end if;
 
   -- A token can outlive its user.
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
+  newcomers := array(
+    select u.id
+    from unnest(people) u (id)
+    where not exists (select from chat.presence_reports r where r.user_id = u.id)
+      or (
+        not exists (select from public.user_presence p where p.user_id = u.id)
+        and not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
+      )
+    order by u.id
+  );
+  if newcomers <> '{}' then
+    held := chat.add_presence(newcomers);
+  end if;
+
   -- Two processes that report the same users run one after the other, and the second counts what
-  -- the first wrote.
-  perform chat.lock_presence(people);
-  insert into public.user_presence (user_id)
-  select u.id
-  from unnest(people) u (id)
-  where not exists (select from public.user_presence p where p.user_id = u.id)
-    and not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
-  order by u.id
-  on conflict on constraint user_presence_pkey do nothing;
+  -- the first wrote. Users whose rows are held are reported again by the process.
+  free := chat.lock_free_presence(array(select unnest(people) except select unnest(held)));
+  held := array(select unnest(people) except select unnest(free));
 
   delete from chat.presence_sessions s
   using unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
-  where s.process_id = report_devices.process_id and s.user_id = r.user_id and r.devices = 0;
+  where s.process_id = report_devices.process_id
+    and s.user_id = r.user_id
+    and r.devices = 0
+    and not r.user_id = any (held);
 
   insert into chat.presence_sessions as s (user_id, process_id, devices)
   select r.user_id, report_devices.process_id, r.devices
   from unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
-  where r.devices > 0 and r.user_id = any (people)
+  where r.devices > 0 and r.user_id = any (free)
   on conflict on constraint presence_sessions_pkey do update
   set devices = excluded.devices
   where s.devices <> excluded.devices;
@@ -4349,16 +4618,16 @@ begin
   update chat.presence_reports p
   set status = 'online'
   from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
-  where p.user_id = r.user_id and r.came and p.status = 'offline';
+  where p.user_id = r.user_id and r.came and p.status = 'offline' and p.user_id = any (free);
 
-  perform chat.show_presence(people);
-  return true;
+  perform chat.show_free_presence(free);
+  return held;
 end
 $$;
 
 -- Name: FUNCTION report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'Records the number of sockets of users at a process, and which users have just connected. Returns false if the process has no lease; it must then report all users again once it has one.';
+COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'Records the number of sockets of users at a process, and which users have just connected. Returns the users whose rows another transaction holds, for whom nothing was recorded; the process must report them again. Returns null if the process has no lease; it must then report all users again once it has one.';
 
 -- Name: report_message(uuid, text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4367,6 +4636,9 @@ CREATE FUNCTION chat.report_message(message_id uuid, reason text, note text DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
+  -- existing message and for an unknown one alike.
+  caller constant uuid := auth.uid();
   message record;
 begin
   if (reason in ('spam', 'harassment', 'hate', 'violence', 'sexual', 'illegal', 'other')) is not true then
@@ -4381,7 +4653,7 @@ begin
   if not found then
     perform chat.refuse('not_found');
   end if;
-  if message.sender_id = auth.uid() then
+  if message.sender_id = caller then
     perform chat.refuse('validation_failed', 'Users cannot report their own messages');
   end if;
   if message.is_deleted then
@@ -4390,7 +4662,7 @@ begin
 
   insert into chat.message_reports (message_id, conversation_id, reporter_id, sender_id, reason, note, content, file_url, sent_at)
   values (
-    message.id, message.conversation_id, auth.uid(), message.sender_id, report_message.reason, report_message.note,
+    message.id, message.conversation_id, caller, message.sender_id, report_message.reason, report_message.note,
     message.content, message.file_url, message.created_at
   )
   on conflict on constraint message_reports_message_reporter_key do nothing;
@@ -4935,6 +5207,7 @@ begin
   if not chat.is_my_conversation(conversation_id) then
     perform chat.refuse('not_found');
   end if;
+  perform chat.refuse_if_outdated();
 
   -- From here on no other sender can write to this conversation, so the query below misses nothing.
   perform from public.user_conversations c where c.id = send_message.conversation_id for no key update;
@@ -5067,6 +5340,7 @@ CREATE FUNCTION chat.set_preferences(preferences jsonb) RETURNS json
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  kept text;
   wanted public.user_notification_preferences;
 begin
   if jsonb_typeof(preferences) is distinct from 'object' then
@@ -5074,12 +5348,13 @@ begin
   end if;
   perform chat.preferences();
   select p.* into wanted from public.user_notification_preferences p where p.user_id = auth.uid() for no key update;
+  kept := wanted.timezone;
   begin
     wanted := jsonb_populate_record(wanted, preferences - 'user_id' - 'updated_at');
   exception when data_exception then
     perform chat.refuse('validation_failed', 'A preference has an invalid value');
   end;
-  if not exists (select from pg_timezone_names z where z.name = wanted.timezone) then
+  if wanted.timezone is distinct from kept and not coalesce(chat.is_time_zone(wanted.timezone), false) then
     perform chat.refuse('validation_failed', 'timezone is not the name of a time zone');
   end if;
   update public.user_notification_preferences p
@@ -5245,7 +5520,7 @@ begin
     order by m.user_id
   );
   -- A user who may not write, or does not share typing, types unseen.
-  is_shared := chat.can_send(conversation_id) and coalesce(
+  is_shared := not chat.may_be_outdated() and chat.can_send(conversation_id) and coalesce(
     (select p.share_typing from public.user_notification_preferences p where p.user_id = caller),
     true
   );
@@ -5384,6 +5659,48 @@ begin
     (select p.share_read_receipts from public.user_notification_preferences p where p.user_id = shares_receipts.user_id),
     true
   );
+end
+$$;
+
+-- Name: show_free_presence(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.show_free_presence(user_ids uuid[], held uuid[] DEFAULT '{}'::uuid[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  different uuid[];
+  free uuid[];
+  unshown uuid[];
+begin
+  different := array(
+    select p.user_id
+    from chat.presence_now(show_free_presence.user_ids) n
+    join public.user_presence p on p.user_id = n.user_id
+    where (p.status, p.manual_status, p.manual_until, p.device_count)
+      is distinct from (n.status, n.manual_status, n.manual_until, n.device_count)
+  );
+  free := array(
+    select p.user_id
+    from public.user_presence p
+    where p.user_id = any (different)
+    order by p.user_id
+    for no key update skip locked
+  );
+  unshown := array(select unnest(different) except select unnest(free));
+
+  return query select s.id from chat.show_presence(free) s (id);
+
+  -- Inserted before anything is deleted, and in one order, so two servers cannot deadlock: a server
+  -- that deletes no longer waits for anything.
+  insert into chat.presence_unshown (user_id)
+  select u.id
+  from unnest(unshown || held) u (id)
+  order by u.id
+  on conflict on constraint presence_unshown_pkey do nothing;
+
+  delete from chat.presence_unshown u
+  where u.user_id = any (show_free_presence.user_ids) and not u.user_id = any (unshown);
 end
 $$;
 
@@ -5764,6 +6081,7 @@ $$;
 CREATE FUNCTION chat.tell_of_block() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $$
 declare
   pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
@@ -5775,10 +6093,15 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
-    -- Conversations are locked before members, as when sending.
-    perform from public.user_conversations c where c.id = between_them for no key update;
-    perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
-    perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
+    begin
+      -- Conversations are locked before members, as when sending.
+      perform from public.user_conversations c where c.id = between_them for no key update;
+      perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
+      perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
+    exception when lock_not_available then
+      -- The clients learn of it with the next change of the rows.
+      null;
+    end;
   end if;
   return null;
 end
@@ -6363,6 +6686,16 @@ CREATE UNLOGGED TABLE chat.presence_sessions (
 -- Name: TABLE presence_sessions; Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON TABLE chat.presence_sessions IS 'The number of sockets of each user at each process. Written only when users connect or disconnect.';
+
+-- Name: presence_unshown; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.presence_unshown (
+    user_id uuid NOT NULL
+);
+
+-- Name: TABLE presence_unshown; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.presence_unshown IS 'Users whose row of user_presence is out of date, because they held a lock on a row that the server would have written. chat.expire_presence() tries again.';
 
 -- Name: removed_memberships; Type: TABLE; Schema: chat; Owner: -
 
@@ -6960,6 +7293,11 @@ ALTER TABLE ONLY chat.presence_reports
 ALTER TABLE ONLY chat.presence_sessions
     ADD CONSTRAINT presence_sessions_pkey PRIMARY KEY (user_id, process_id);
 
+-- Name: presence_unshown presence_unshown_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_unshown
+    ADD CONSTRAINT presence_unshown_pkey PRIMARY KEY (user_id);
+
 -- Name: removed_memberships removed_memberships_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.removed_memberships
@@ -7265,6 +7603,10 @@ CREATE TRIGGER message_reactions_10_judge BEFORE INSERT ON public.message_reacti
 
 CREATE TRIGGER message_reactions_10_judge_by_server BEFORE INSERT ON public.message_reactions FOR EACH ROW WHEN ((NOT row_security_active(('public.message_reactions'::regclass)::oid))) EXECUTE FUNCTION chat.judge_reaction('server');
 
+-- Name: message_reactions message_reactions_10_judge_removal; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER message_reactions_10_judge_removal BEFORE DELETE ON public.message_reactions FOR EACH ROW WHEN (row_security_active(('public.message_reactions'::regclass)::oid)) EXECUTE FUNCTION chat.judge_reaction_removal();
+
 -- Name: message_reactions message_reactions_20_touch_message; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER message_reactions_20_touch_message AFTER INSERT ON public.message_reactions REFERENCING NEW TABLE AS reactions FOR EACH STATEMENT EXECUTE FUNCTION chat.touch_reacted_messages();
@@ -7435,6 +7777,11 @@ ALTER TABLE ONLY chat.presence_sessions
 
 ALTER TABLE ONLY chat.presence_sessions
     ADD CONSTRAINT presence_sessions_user_fkey FOREIGN KEY (user_id) REFERENCES chat.presence_reports(user_id) ON DELETE CASCADE;
+
+-- Name: presence_unshown presence_unshown_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_unshown
+    ADD CONSTRAINT presence_unshown_user_fkey FOREIGN KEY (user_id) REFERENCES chat.presence_reports(user_id) ON DELETE CASCADE;
 
 -- Name: removed_messages removed_messages_conversation_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -7808,6 +8155,14 @@ REVOKE ALL ON FUNCTION chat.accepted_content(content text, message_type text, ha
 
 REVOKE ALL ON FUNCTION chat.add_members() FROM PUBLIC;
 
+-- Name: FUNCTION add_message_partitions(days_ahead integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.add_message_partitions(days_ahead integer) FROM PUBLIC;
+
+-- Name: FUNCTION add_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.add_presence(user_ids uuid[]) FROM PUBLIC;
+
 -- Name: FUNCTION amount(setting text, fallback integer); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.amount(setting text, fallback integer) FROM PUBLIC;
@@ -8037,9 +8392,17 @@ REVOKE ALL ON FUNCTION chat.count_unread(conversation_id uuid, user_id uuid, aft
 REVOKE ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) TO authenticated;
 
+-- Name: FUNCTION delete_messages(source name, time_column name, until timestamp without time zone); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.delete_messages(source name, time_column name, until timestamp without time zone) FROM PUBLIC;
+
 -- Name: FUNCTION detect_host_preset(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.detect_host_preset() FROM PUBLIC;
+
+-- Name: FUNCTION drop_message_partitions(names name[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.drop_message_partitions(names name[]) FROM PUBLIC;
 
 -- Name: FUNCTION edit_message(message_id uuid, content text, expected_rev bigint); Type: ACL; Schema: chat; Owner: -
 
@@ -8120,6 +8483,10 @@ REVOKE ALL ON FUNCTION chat.host_team_source(preset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION chat.i_share_receipts() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.i_share_receipts() TO authenticated;
 
+-- Name: FUNCTION insert_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.insert_presence(user_ids uuid[]) FROM PUBLIC;
+
 -- Name: FUNCTION install_host_mapping(preset text); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.install_host_mapping(preset text) FROM PUBLIC;
@@ -8139,6 +8506,11 @@ REVOKE ALL ON FUNCTION chat.is_in_storage(file_url text, storage_url text) FROM 
 REVOKE ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) TO authenticated;
 
+-- Name: FUNCTION is_time_zone(name text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.is_time_zone(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.is_time_zone(name text) TO authenticated;
+
 -- Name: FUNCTION is_unspaced(word text); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.is_unspaced(word text) FROM PUBLIC;
@@ -8156,6 +8528,10 @@ REVOKE ALL ON FUNCTION chat.judge_message_change() FROM PUBLIC;
 -- Name: FUNCTION judge_reaction(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.judge_reaction() FROM PUBLIC;
+
+-- Name: FUNCTION judge_reaction_removal(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.judge_reaction_removal() FROM PUBLIC;
 
 -- Name: FUNCTION keep_conversation_identity(); Type: ACL; Schema: chat; Owner: -
 
@@ -8189,6 +8565,10 @@ GRANT ALL ON FUNCTION chat.known_people_keys() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.knows(other_user_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.knows(other_user_id uuid) TO authenticated;
+
+-- Name: FUNCTION lock_free_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.lock_free_presence(user_ids uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION lock_own_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -8241,6 +8621,11 @@ REVOKE ALL ON FUNCTION chat.mask_presence() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.may_appear(topic text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.may_appear(topic text) TO authenticated;
+
+-- Name: FUNCTION may_be_outdated(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.may_be_outdated() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.may_be_outdated() TO authenticated;
 
 -- Name: FUNCTION may_be_seen_typing_to(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -8406,6 +8791,11 @@ REVOKE ALL ON FUNCTION chat.refuse(code text, detail text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.refuse(code text, detail text) TO authenticated;
 GRANT ALL ON FUNCTION chat.refuse(code text, detail text) TO service_role;
 
+-- Name: FUNCTION refuse_if_outdated(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.refuse_if_outdated() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.refuse_if_outdated() TO authenticated;
+
 -- Name: FUNCTION remember_removed_memberships(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.remember_removed_memberships() FROM PUBLIC;
@@ -8507,6 +8897,10 @@ REVOKE ALL ON FUNCTION chat.shares_presence(user_id uuid) FROM PUBLIC;
 -- Name: FUNCTION shares_receipts(user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.shares_receipts(user_id uuid) FROM PUBLIC;
+
+-- Name: FUNCTION show_free_presence(user_ids uuid[], held uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.show_free_presence(user_ids uuid[], held uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION show_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 
@@ -8692,7 +9086,22 @@ GRANT SELECT(changed_xid) ON TABLE public.conversation_receipts TO authenticated
 -- Name: TABLE message_drafts; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.message_drafts TO service_role;
-GRANT SELECT ON TABLE public.message_drafts TO authenticated;
+
+-- Name: COLUMN message_drafts.user_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(user_id) ON TABLE public.message_drafts TO authenticated;
+
+-- Name: COLUMN message_drafts.conversation_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(conversation_id) ON TABLE public.message_drafts TO authenticated;
+
+-- Name: COLUMN message_drafts.content; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(content) ON TABLE public.message_drafts TO authenticated;
+
+-- Name: COLUMN message_drafts.updated_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(updated_at) ON TABLE public.message_drafts TO authenticated;
 
 -- Name: TABLE message_edits; Type: ACL; Schema: public; Owner: -
 
@@ -8729,7 +9138,22 @@ GRANT SELECT(edited_at) ON TABLE public.message_edits TO authenticated;
 -- Name: TABLE message_hides; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.message_hides TO service_role;
-GRANT SELECT ON TABLE public.message_hides TO authenticated;
+
+-- Name: COLUMN message_hides.user_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(user_id) ON TABLE public.message_hides TO authenticated;
+
+-- Name: COLUMN message_hides.message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(message_id) ON TABLE public.message_hides TO authenticated;
+
+-- Name: COLUMN message_hides.created_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_at) ON TABLE public.message_hides TO authenticated;
+
+-- Name: COLUMN message_hides.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.message_hides TO authenticated;
 
 -- Name: TABLE message_pins; Type: ACL; Schema: public; Owner: -
 
@@ -8791,44 +9215,111 @@ GRANT SELECT(changed_xid) ON TABLE public.message_reactions TO authenticated;
 -- Name: TABLE user_blocks; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_blocks TO service_role;
-GRANT SELECT,DELETE ON TABLE public.user_blocks TO authenticated;
+GRANT DELETE ON TABLE public.user_blocks TO authenticated;
 
 -- Name: COLUMN user_blocks.blocker_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(blocker_id) ON TABLE public.user_blocks TO authenticated;
+GRANT SELECT(blocker_id),INSERT(blocker_id) ON TABLE public.user_blocks TO authenticated;
 
 -- Name: COLUMN user_blocks.blocked_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(blocked_id) ON TABLE public.user_blocks TO authenticated;
+GRANT SELECT(blocked_id),INSERT(blocked_id) ON TABLE public.user_blocks TO authenticated;
+
+-- Name: COLUMN user_blocks.created_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_at) ON TABLE public.user_blocks TO authenticated;
 
 -- Name: TABLE user_conversation_members; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_conversation_members TO service_role;
-GRANT SELECT ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.conversation_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(conversation_id) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.user_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(user_id) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.member_role; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(member_role) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.last_read_seq; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_read_seq) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.last_read_message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_read_message_id) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.last_read_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_read_at) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.unread_count; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(unread_count) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.mention_count; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(mention_count) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: COLUMN user_conversation_members.marked_unread; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(marked_unread) ON TABLE public.user_conversation_members TO authenticated;
+GRANT SELECT(marked_unread),UPDATE(marked_unread) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: COLUMN user_conversation_members.is_archived; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(is_archived) ON TABLE public.user_conversation_members TO authenticated;
+GRANT SELECT(is_archived),UPDATE(is_archived) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: COLUMN user_conversation_members.is_pinned; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(is_pinned) ON TABLE public.user_conversation_members TO authenticated;
+GRANT SELECT(is_pinned),UPDATE(is_pinned) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.pinned_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(pinned_at) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: COLUMN user_conversation_members.is_muted; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(is_muted) ON TABLE public.user_conversation_members TO authenticated;
+GRANT SELECT(is_muted),UPDATE(is_muted) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: COLUMN user_conversation_members.muted_until; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(muted_until) ON TABLE public.user_conversation_members TO authenticated;
+GRANT SELECT(muted_until),UPDATE(muted_until) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: COLUMN user_conversation_members.notification_level; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(notification_level) ON TABLE public.user_conversation_members TO authenticated;
+GRANT SELECT(notification_level),UPDATE(notification_level) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.cleared_seq; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(cleared_seq) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.hidden; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(hidden) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.last_activity_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_activity_at) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.joined_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(joined_at) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.left_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(left_at) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.updated_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(updated_at) ON TABLE public.user_conversation_members TO authenticated;
+
+-- Name: COLUMN user_conversation_members.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.user_conversation_members TO authenticated;
 
 -- Name: TABLE user_conversations; Type: ACL; Schema: public; Owner: -
 
@@ -8901,71 +9392,71 @@ GRANT SELECT(changed_xid) ON TABLE public.user_conversations TO authenticated;
 -- Name: TABLE user_notification_preferences; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_notification_preferences TO service_role;
-GRANT SELECT,INSERT ON TABLE public.user_notification_preferences TO authenticated;
+GRANT INSERT ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.user_id; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(user_id) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(user_id),UPDATE(user_id) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.browser_enabled; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(browser_enabled) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(browser_enabled),UPDATE(browser_enabled) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.sound_enabled; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(sound_enabled) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(sound_enabled),UPDATE(sound_enabled) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.show_preview; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(show_preview) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(show_preview),UPDATE(show_preview) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.email_enabled; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(email_enabled) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(email_enabled),UPDATE(email_enabled) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.email_mode; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(email_mode) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(email_mode),UPDATE(email_mode) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.email_delay_seconds; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(email_delay_seconds) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(email_delay_seconds),UPDATE(email_delay_seconds) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.digest_hour; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(digest_hour) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(digest_hour),UPDATE(digest_hour) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.timezone; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(timezone) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(timezone),UPDATE(timezone) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.dnd_until; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(dnd_until) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(dnd_until),UPDATE(dnd_until) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.quiet_start; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(quiet_start) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(quiet_start),UPDATE(quiet_start) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.quiet_end; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(quiet_end) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(quiet_end),UPDATE(quiet_end) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.share_read_receipts; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(share_read_receipts) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(share_read_receipts),UPDATE(share_read_receipts) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.share_typing; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(share_typing) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(share_typing),UPDATE(share_typing) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.share_presence; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(share_presence) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(share_presence),UPDATE(share_presence) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: COLUMN user_notification_preferences.updated_at; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(updated_at) ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT(updated_at),UPDATE(updated_at) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: TABLE user_presence; Type: ACL; Schema: public; Owner: -
 
