@@ -1,13 +1,33 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
+const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
+
+const client = { find: '@rapport-chat/client', replacement: path('../client/src/index.ts') }
+
+// npm installs React 18 below this folder, because another version is at the root.
+const react18 = [
+  { find: /^(react|react-dom)(\/.*)?$/, replacement: `${path('../../tests/react-18/node_modules')}/$1$2` },
+]
+
 export default defineConfig({
-  resolve: {
-    alias: { '@rapport-chat/client': fileURLToPath(new URL('../client/src/index.ts', import.meta.url)) },
-  },
   test: {
     environment: 'jsdom',
     include: ['tests/unit/**/*.test.{ts,tsx}'],
     setupFiles: ['tests/unit/setup.ts'],
+    projects: [
+      { extends: true, resolve: { alias: [client] }, test: { name: 'React 19', env: { REACT_MAJOR: '19' } } },
+      {
+        extends: true,
+        resolve: { alias: [client, ...react18] },
+        test: {
+          name: 'React 18',
+          env: { REACT_MAJOR: '18' },
+          execArgv: ['--require', path('../../tests/react-18/resolve.cjs')],
+          // An ES module, whose imports the file above does not reach.
+          server: { deps: { inline: ['frimousse'] } },
+        },
+      },
+    ],
   },
 })

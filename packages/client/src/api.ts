@@ -80,17 +80,17 @@ export interface MessageSearch extends RequestOptions {
 export type ReportReason = 'spam' | 'harassment' | 'hate' | 'violence' | 'sexual' | 'illegal' | 'other'
 
 export class UserChatAPI {
-  private readonly requests: Requests
+  readonly #requests: Requests
 
   constructor(options: UserChatAPIOptions | Requests = {}) {
-    this.requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
+    this.#requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
   }
 
   // The methods of existing dashboards. They name the caller; the server checks that.
 
   /** The caller's conversations that are not archived: pinned ones first, then by last message. */
   getConversations(userId: string, options?: RequestOptions): Promise<Result<wire.Conversation[]>> {
-    return this.get('/conversations', { currentUserId: userId, limit: 100 }, options)
+    return this.#get('/conversations', { currentUserId: userId, limit: 100 }, options)
   }
 
   /** Either of the two users must be the caller. */
@@ -99,7 +99,7 @@ export class UserChatAPI {
     user2Id: string,
     options?: RequestOptions,
   ): Promise<Result<wire.OpenedConversation>> {
-    return this.post('/conversations', { user1_id: user1Id, user2_id: user2Id }, options)
+    return this.#post('/conversations', { user1_id: user1Id, user2_id: user2Id }, options)
   }
 
   /** Oldest first, without deleted messages. `offset` counts back from the newest. */
@@ -109,7 +109,7 @@ export class UserChatAPI {
     offset = 0,
     options?: RequestOptions,
   ): Promise<Result<wire.Message[]>> {
-    return this.get('/messages', { conversationId, limit, offset }, options)
+    return this.#get('/messages', { conversationId, limit, offset }, options)
   }
 
   /** A retry with the same `clientMessageId` returns the same message and never sends it twice. */
@@ -121,24 +121,17 @@ export class UserChatAPI {
     clientMessageId: string = crypto.randomUUID(),
     options?: RequestOptions,
   ): Promise<Result<wire.Message>> {
-    const body = {
-      conversation_id: conversationId,
-      sender_id: senderId,
-      content,
-      message_type: messageType,
-      client_message_id: clientMessageId,
-    }
-    return this.post('/messages', body, options)
+    return this.#post('/messages', onWire({ conversationId, senderId, content, messageType, clientMessageId }), options)
   }
 
   /** Marks everything up to the newest of these messages as read. */
   markAsRead(messageIds: string[], userId: string, options?: RequestOptions): Promise<Result<wire.ReadResult>> {
-    return this.requests.send('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId }, ...options })
+    return this.#requests.send('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId }, ...options })
   }
 
   /** Call it every three seconds while the user types; `null` ends typing. */
   updateTypingStatus(userId: string, typingToUserId: string | null, options?: RequestOptions): Promise<Result<null>> {
-    return this.requests.send('PUT', '/presence/typing', {
+    return this.#requests.send('PUT', '/presence/typing', {
       body: { user_id: userId, typing_to_user_id: typingToUserId },
       ...options,
     })
@@ -151,7 +144,7 @@ export class UserChatAPI {
     currentPage?: string,
     options?: RequestOptions,
   ): Promise<Result<wire.Presence>> {
-    return this.requests.send('PUT', '/presence', {
+    return this.#requests.send('PUT', '/presence', {
       body: { user_id: userId, status, current_page: currentPage },
       ...options,
     })
@@ -164,14 +157,14 @@ export class UserChatAPI {
     teamId?: string | null,
     options?: RequestOptions,
   ): Promise<Result<wire.FoundPerson[]>> {
-    return this.get('/search', { q: query, type: 'users', currentUserId, teamId }, options)
+    return this.#get('/search', { q: query, type: 'users', currentUserId, teamId }, options)
   }
 
   // Messages
 
   /** A part of a conversation, oldest message first, deleted messages included. */
   getPage({ conversationId, before, after, around, limit, signal }: PageRequest): Promise<Result<Page<wire.Message>>> {
-    return this.get(
+    return this.#get(
       '/messages',
       { conversation_id: conversationId, before, after, around, limit, include_deleted: true, format: 'page' },
       { signal },
@@ -179,22 +172,15 @@ export class UserChatAPI {
   }
 
   getMessage(messageId: string, options?: RequestOptions): Promise<Result<wire.Message>> {
-    return this.get(`/messages/${messageId}`, {}, options)
+    return this.#get(`/messages/${messageId}`, {}, options)
   }
 
-  postMessage(message: NewMessage, options?: RequestOptions): Promise<Result<wire.Message>> {
-    const { file } = message
+  postMessage({ file, ...message }: NewMessage, options?: RequestOptions): Promise<Result<wire.Message>> {
     const body = {
-      conversation_id: message.conversationId,
-      other_user_id: message.otherUserId,
-      content: message.content,
-      message_type: message.messageType,
-      client_message_id: message.clientMessageId,
-      reply_to_id: message.replyToId,
-      metadata: message.metadata,
+      ...onWire(message),
       ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
     }
-    return this.post('/messages', body, options)
+    return this.#post('/messages', body, options)
   }
 
   /** With `rev`, a message that was changed meanwhile is refused with `stale_revision`. */
@@ -204,7 +190,7 @@ export class UserChatAPI {
     { rev, ...options }: RequestOptions & { rev?: number } = {},
   ): Promise<Result<wire.Message>> {
     const headers: Record<string, string> = rev === undefined ? {} : { 'if-match': `"m${rev}"` }
-    return this.requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
+    return this.#requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
   }
 
   /** `forMe` hides the message for the caller alone. */
@@ -212,42 +198,42 @@ export class UserChatAPI {
     messageId: string,
     { forMe, ...options }: RequestOptions & { forMe?: boolean } = {},
   ): Promise<Result<wire.Confirmation>> {
-    return this.requests.send('DELETE', `/messages/${messageId}`, {
+    return this.#requests.send('DELETE', `/messages/${messageId}`, {
       query: { for: forMe ? 'me' : undefined },
       ...options,
     })
   }
 
   addReaction(messageId: string, reaction: string, options?: RequestOptions): Promise<Result<wire.Reaction[]>> {
-    return this.requests.send('PUT', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
+    return this.#requests.send('PUT', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
   }
 
   removeReaction(messageId: string, reaction: string, options?: RequestOptions): Promise<Result<wire.Reaction[]>> {
-    return this.requests.send('DELETE', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
+    return this.#requests.send('DELETE', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
   }
 
   /** Pins the message for everyone in the conversation. */
   pin(messageId: string, isPinned = true, options?: RequestOptions): Promise<Result<null>> {
-    return this.requests.send(isPinned ? 'PUT' : 'DELETE', `/messages/${messageId}/pin`, options)
+    return this.#requests.send(isPinned ? 'PUT' : 'DELETE', `/messages/${messageId}/pin`, options)
   }
 
   getPins(conversationId: string, options?: RequestOptions): Promise<Result<wire.Message[]>> {
-    return this.get(`/conversations/${conversationId}/pins`, {}, options)
+    return this.#get(`/conversations/${conversationId}/pins`, {}, options)
   }
 
   report(messageId: string, reason: ReportReason, note?: string, options?: RequestOptions): Promise<Result<unknown>> {
-    return this.post(`/messages/${messageId}/report`, { reason, note }, options)
+    return this.#post(`/messages/${messageId}/report`, { reason, note }, options)
   }
 
   /** Earlier versions of a message. */
   getHistory(messageId: string, options?: RequestOptions): Promise<Result<wire.EarlierWording[]>> {
-    return this.get(`/messages/${messageId}/history`, {}, options)
+    return this.#get(`/messages/${messageId}/history`, {}, options)
   }
 
   // Conversations
 
   getConversation(conversationId: string, options?: RequestOptions): Promise<Result<wire.Conversation>> {
-    return this.get(`/conversations/${conversationId}`, {}, options)
+    return this.#get(`/conversations/${conversationId}`, {}, options)
   }
 
   /** With `preventCreation`, 404 if there is no conversation with this user. */
@@ -255,7 +241,7 @@ export class UserChatAPI {
     otherUserId: string,
     { preventCreation, ...options }: RequestOptions & { preventCreation?: boolean } = {},
   ): Promise<Result<wire.OpenedConversation>> {
-    return this.post('/conversations', { other_user_id: otherUserId, prevent_creation: preventCreation }, options)
+    return this.#post('/conversations', { other_user_id: otherUserId, prevent_creation: preventCreation }, options)
   }
 
   updateConversation(
@@ -263,20 +249,12 @@ export class UserChatAPI {
     settings: ConversationSettings,
     options?: RequestOptions,
   ): Promise<Result<wire.Conversation>> {
-    const body = {
-      is_archived: settings.isArchived,
-      is_pinned: settings.isPinned,
-      is_muted: settings.isMuted,
-      muted_until: settings.mutedUntil,
-      notification_level: settings.notificationLevel,
-      draft: settings.draft,
-    }
-    return this.requests.send('PATCH', `/conversations/${conversationId}`, { body, ...options })
+    return this.#requests.send('PATCH', `/conversations/${conversationId}`, { body: onWire(settings), ...options })
   }
 
   /** Removes the conversation and its history for the caller alone. */
   clearConversation(conversationId: string, options?: RequestOptions): Promise<Result<wire.Confirmation>> {
-    return this.requests.send('DELETE', `/conversations/${conversationId}`, options)
+    return this.#requests.send('DELETE', `/conversations/${conversationId}`, options)
   }
 
   /** Up to this message, or everything. */
@@ -285,7 +263,7 @@ export class UserChatAPI {
     messageId?: string,
     options?: RequestOptions,
   ): Promise<Result<wire.ReadResult>> {
-    return this.post(`/conversations/${conversationId}/read`, { message_id: messageId }, options)
+    return this.#post(`/conversations/${conversationId}/read`, { message_id: messageId }, options)
   }
 
   /** From this message on, or the conversation as a whole. */
@@ -294,96 +272,88 @@ export class UserChatAPI {
     messageId?: string,
     options?: RequestOptions,
   ): Promise<Result<wire.Conversation>> {
-    return this.post(`/conversations/${conversationId}/unread`, { message_id: messageId }, options)
+    return this.#post(`/conversations/${conversationId}/unread`, { message_id: messageId }, options)
   }
 
   setTyping(conversationId: string, isTyping: boolean, options?: RequestOptions): Promise<Result<null>> {
-    return this.post(`/conversations/${conversationId}/typing`, { is_typing: isTyping }, options)
+    return this.#post(`/conversations/${conversationId}/typing`, { is_typing: isTyping }, options)
   }
 
   getMembers(conversationId: string, options?: RequestOptions): Promise<Result<wire.Member[]>> {
-    return this.get(`/conversations/${conversationId}/members`, {}, options)
+    return this.#get(`/conversations/${conversationId}/members`, {}, options)
   }
 
   // Finding
 
   /** Messages by words and operators. */
   search(query: string, { signal, ...filters }: MessageSearch = {}): Promise<Result<Page<wire.MessageHit>>> {
-    return this.get('/search', { q: query, type: 'messages', format: 'page', ...filters }, { signal })
+    return this.#get('/search', { q: query, type: 'messages', format: 'page', ...filters }, { signal })
   }
 
   /** People, conversations and the first page of messages. */
   searchAll(query: string, options?: RequestOptions): Promise<Result<wire.FoundOfAll>> {
-    return this.get('/search', { q: query, type: 'all' }, options)
+    return this.#get('/search', { q: query, type: 'all' }, options)
   }
 
   /** Users the caller has conversations with, then the other members of the caller's teams. */
   getContacts({ cursor, limit, signal }: RequestOptions & { cursor?: string; limit?: number } = {}): Promise<
     Result<Page<wire.Contact>>
   > {
-    return this.get('/contacts', { cursor, limit, format: 'page' }, { signal })
+    return this.#get('/contacts', { cursor, limit, format: 'page' }, { signal })
   }
 
   // The caller
 
   /** The signed-in user. Servers before this route answer 404. */
   getMe(options?: RequestOptions): Promise<Result<Partial<Me> & Person>> {
-    return this.get('/me', {}, options)
+    return this.#get('/me', {}, options)
   }
 
   /** For a badge. The total leaves out muted and archived conversations. */
   getUnreadCount(options?: RequestOptions): Promise<Result<wire.UnreadCounts>> {
-    return this.get('/unread-count', {}, options)
+    return this.#get('/unread-count', {}, options)
   }
 
   getPreferences(options?: RequestOptions): Promise<Result<wire.Preferences>> {
-    return this.get('/preferences', {}, options)
+    return this.#get('/preferences', {}, options)
   }
 
   setPreferences(change: Partial<wire.Preferences>, options?: RequestOptions): Promise<Result<wire.Preferences>> {
-    return this.requests.send('PATCH', '/preferences', { body: change, ...options })
+    return this.#requests.send('PATCH', '/preferences', { body: change, ...options })
   }
 
   /** The presence of these users; without ids, the caller's own. */
   getPresence(userIds?: readonly string[], options?: RequestOptions): Promise<Result<wire.Presence[]>> {
-    return this.get('/presence', { user_ids: userIds?.join(',') }, options)
+    return this.#get('/presence', { user_ids: userIds?.join(',') }, options)
   }
 
   setPresence(
     report: PresenceReport,
     options?: RequestOptions & { keepalive?: boolean },
   ): Promise<Result<wire.Presence>> {
-    const body = {
-      status: report.status,
-      session_id: report.sessionId,
-      manual_until: report.manualUntil,
-      status_text: report.statusText,
-      status_emoji: report.statusEmoji,
-      current_page: report.currentPage,
-    }
-    return this.requests.send('POST', '/presence', { body, ...options })
+    return this.#requests.send('POST', '/presence', { body: onWire(report), ...options })
   }
 
   /** Ends one device's presence; without a session, that of all devices. */
   endPresence(sessionId?: string, options?: RequestOptions & { keepalive?: boolean }): Promise<Result<null>> {
-    return this.requests.send('DELETE', '/presence', { body: { session_id: sessionId }, ...options })
+    return this.#requests.send('DELETE', '/presence', { body: { session_id: sessionId }, ...options })
   }
 
   getBlocks(options?: RequestOptions): Promise<Result<wire.Block[]>> {
-    return this.get('/blocks', {}, options)
+    return this.#get('/blocks', {}, options)
   }
 
   block(userId: string, options?: RequestOptions): Promise<Result<wire.Block>> {
-    return this.post('/blocks', { user_id: userId }, options)
+    return this.#post('/blocks', { user_id: userId }, options)
   }
 
   unblock(userId: string, options?: RequestOptions): Promise<Result<wire.Confirmation>> {
-    return this.requests.send('DELETE', `/blocks/${userId}`, options)
+    return this.#requests.send('DELETE', `/blocks/${userId}`, options)
   }
 
   /** Limits and features of the server. Needs no token. */
   getConfig(options?: RequestOptions): Promise<Result<wire.ChatConfig>> {
-    return this.get('/config', {}, options)
+    return this.#get('/config', {}, options)
   }
 
   /** A page of changes since a cursor. Without a cursor, the list of conversations. */
@@ -391,20 +361,26 @@ export class UserChatAPI {
     since?: string,
     { wait, limit, ...options }: RequestOptions & { wait?: number; limit?: number } = {},
   ): Promise<Result<wire.SyncPage>> {
-    return this.get('/sync', { since, wait, limit }, options)
+    return this.#get('/sync', { since, wait, limit }, options)
   }
 
-  private get<T>(
+  #get<T>(
     path: string,
     query: Record<string, string | number | boolean | null | undefined>,
     options?: RequestOptions,
   ): Promise<Result<T>> {
-    return this.requests.send('GET', path, { query, ...options })
+    return this.#requests.send('GET', path, { query, ...options })
   }
 
-  private post<T>(path: string, body: object, options?: RequestOptions): Promise<Result<T>> {
-    return this.requests.send('POST', path, { body, ...options })
+  #post<T>(path: string, body: object, options?: RequestOptions): Promise<Result<T>> {
+    return this.#requests.send('POST', path, { body, ...options })
   }
+}
+
+/** The same values under the names of the routes: `replyToId` is `reply_to_id`. */
+function onWire(values: object): object {
+  const rename = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [rename(name), value]))
 }
 
 function settingsFrom(options: UserChatAPIOptions): RequestSettings {

@@ -3,29 +3,27 @@
 import type { ChatClient, ChatClientOptions, ConversationClient } from './chat-client'
 import { Engine } from './engine'
 import type { Environment } from './environment'
-import { ok, refused } from './errors'
 import type { ChatEvent, ChatState, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
-import type { Presence } from './wire'
 
 export class Client implements ChatClient {
-  private readonly engine: Engine
-  private starts = 0
+  readonly #engine: Engine
+  #starts = 0
 
   constructor(options: ChatClientOptions, environment: Environment) {
-    this.engine = new Engine(options, environment)
+    this.#engine = new Engine(options, environment)
   }
 
   get userId(): string {
-    return this.engine.options.userId
+    return this.#engine.options.userId
   }
 
   get api() {
-    return this.engine.api
+    return this.#engine.api
   }
 
   start(): () => void {
-    this.starts += 1
-    if (this.starts === 1) this.engine.start()
+    this.#starts += 1
+    if (this.#starts === 1) this.#engine.start()
     let isUndone = false
     return () => {
       if (isUndone) return
@@ -35,189 +33,104 @@ export class Client implements ChatClient {
   }
 
   stop(): void {
-    if (this.starts === 0) return
-    this.starts -= 1
-    if (this.starts === 0) this.engine.stop()
+    if (this.#starts === 0) return
+    this.#starts -= 1
+    if (this.#starts === 0) this.#engine.stop()
   }
 
   async signOut(): Promise<void> {
-    this.starts = 0
-    await this.engine.signOut()
+    this.#starts = 0
+    await this.#engine.signOut()
   }
 
   setToken(token: string | null): void {
-    this.engine.token.set(token)
-    this.engine.connection.setToken(token)
-    if (token !== null && this.starts > 0) this.engine.outbox.resume(true)
+    this.#engine.token.set(token)
+    this.#engine.connection.setToken(token)
+    if (token !== null && this.#starts > 0) this.#engine.outbox.resume(true)
   }
 
   reconnect(): void {
-    this.engine.reconnect()
+    this.#engine.reconnect()
   }
 
   getState(): ChatState {
-    return this.engine.store.getState()
+    return this.#engine.store.getState()
   }
 
   getServerState(): ChatState {
-    return this.engine.store.initial
+    return this.#engine.store.initial
   }
 
   subscribe(listener: () => void): () => void {
-    return this.engine.store.subscribe(listener)
+    return this.#engine.store.subscribe(listener)
   }
 
   listen(listener: (event: ChatEvent) => void): () => void {
-    return this.engine.listen(listener)
+    return this.#engine.listen(listener)
   }
 
   conversation(conversationId: string): ConversationClient {
-    return this.engine.conversation(conversationId)
+    return this.#engine.conversation(conversationId)
   }
 
-  async findConversation(personId: string): Promise<Result<Conversation | null>> {
-    const known = this.getState().conversations.find(
-      ({ kind, other_user }) => kind === 'direct' && other_user?.id === personId,
-    )
-    if (known) return ok(known)
-    const { data, error } = await this.api.openConversation(personId, { preventCreation: true })
-    if (error?.status === 404) return ok(null)
-    return error ? refused(error) : ok(this.known(data))
+  findConversation(personId: string): Promise<Result<Conversation | null>> {
+    return this.#engine.act('findConversation', personId)
   }
 
-  async openConversation(personId: string): Promise<Result<Conversation>> {
-    const { data, error } = await this.api.openConversation(personId)
-    return error ? refused(error) : ok(this.known(data))
+  openConversation(personId: string): Promise<Result<Conversation>> {
+    return this.#engine.act('openConversation', personId)
   }
 
   archive(conversationId: string, isArchived: boolean): Promise<Result<null>> {
-    return this.set('archive', conversationId, isArchived, { is_archived: isArchived }, (value) => ({
-      isArchived: value,
-    }))
+    return this.#engine.act('archive', conversationId, isArchived)
   }
 
   pin(conversationId: string, isPinned: boolean): Promise<Result<null>> {
-    return this.set('pin', conversationId, isPinned, { is_pinned: isPinned }, (value) => ({ isPinned: value }))
+    return this.#engine.act('pin', conversationId, isPinned)
   }
 
   mute(conversationId: string, isMuted: boolean, until: string | null = null): Promise<Result<null>> {
-    const shown = { is_muted: isMuted, muted_until: isMuted ? until : null }
-    return this.set('mute', conversationId, isMuted, shown, (value) => ({
-      isMuted: value,
-      ...(value && { mutedUntil: until }),
-    }))
+    return this.#engine.act('mute', conversationId, isMuted, until)
   }
 
-  async clear(conversationId: string): Promise<Result<null>> {
-    const { error } = await this.api.clearConversation(conversationId)
-    if (error) return refused(error)
-    await this.engine.syncNow()
-    return ok(null)
+  clear(conversationId: string): Promise<Result<null>> {
+    return this.#engine.act('clear', conversationId)
   }
 
-  async markAllRead(): Promise<Result<null>> {
-    const unread = this.getState().conversations.filter(
-      ({ unread_count, marked_unread }) => unread_count > 0 || marked_unread,
-    )
-    // One after another: there is a limit for marking.
-    for (const { id } of unread) {
-      const { error } = await this.conversation(id).markRead()
-      if (error) return refused(error)
-    }
-    return ok(null)
+  markAllRead(): Promise<Result<null>> {
+    return this.#engine.act('markAllRead')
   }
 
-  async searchUsers(query: string, options: { signal?: AbortSignal } = {}): Promise<Result<readonly Person[]>> {
-    const { data, error } = await this.api.searchUsers(query, this.userId, null, options)
-    if (error) return refused(error)
-    for (const person of data) {
-      this.engine.store.putPerson(person)
-      this.engine.store.putPresence(person.id, { status: person.status })
-    }
-    return ok(data)
+  searchUsers(query: string, options: { signal?: AbortSignal } = {}): Promise<Result<readonly Person[]>> {
+    return this.#engine.act('searchUsers', query, options)
   }
 
   watchPresence(personIds: readonly string[]): () => void {
-    return this.engine.presenceOfOthers.watch(personIds)
+    return this.#engine.presenceOfOthers.watch(personIds)
   }
 
-  async setStatus(
+  setStatus(
     status: PresenceStatus,
-    { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null } = {},
+    options: { until?: string | null; text?: string | null; emoji?: string | null } = {},
   ): Promise<Result<null>> {
-    // `online` without an end is not a choice: it ends the one that was made.
-    const manualUntil = until ?? null
-    const { data, error } = await this.api.setPresence({
-      status,
-      manualUntil,
-      ...(text !== undefined && { statusText: text }),
-      ...(emoji !== undefined && { statusEmoji: emoji }),
-    })
-    if (error) return refused(error)
-    this.engine.store.putPresence(this.userId, data satisfies Presence)
-    return ok(null)
+    return this.#engine.act('setStatus', status, options)
   }
 
   async loadPreferences(): Promise<Result<Preferences>> {
-    return this.keepPreferences(await this.api.getPreferences())
-  }
-
-  async setPreferences(change: Partial<Preferences>): Promise<Result<Preferences>> {
-    const before = this.getState().preferences
-    if (before) this.engine.store.set({ preferences: { ...before, ...change } })
-    const result = await this.api.setPreferences(change)
-    if (result.error) {
-      this.engine.store.set({ preferences: before })
-      this.engine.emit({
-        type: 'change_failed',
-        change: 'preferences',
-        messageId: null,
-        conversationId: null,
-        error: result.error,
-      })
-    }
-    return this.keepPreferences(result)
-  }
-
-  async block(personId: string): Promise<Result<null>> {
-    return this.afterBlock(personId, false, (await this.api.block(personId)).error)
-  }
-
-  async unblock(personId: string): Promise<Result<null>> {
-    return this.afterBlock(personId, true, (await this.api.unblock(personId)).error)
-  }
-
-  private known(row: Conversation): Conversation {
-    this.engine.store.putConversation(row)
-    return this.getState().conversations.find(({ id }) => id === row.id) ?? row
-  }
-
-  private set(
-    kind: 'archive' | 'pin' | 'mute',
-    conversationId: string,
-    value: boolean,
-    shown: Partial<Conversation>,
-    settings: (value: boolean) => Parameters<typeof this.api.updateConversation>[1],
-  ): Promise<Result<null>> {
-    return this.engine.change(kind, 'sync', { conversationId, onConversation: (row) => ({ ...row, ...shown }) }, () =>
-      this.engine.wishes.wish(`${kind} ${conversationId}`, value, (wanted) =>
-        this.api.updateConversation(conversationId, settings(wanted)),
-      ),
-    )
-  }
-
-  private keepPreferences(result: Result<Preferences>): Result<Preferences> {
-    if (result.data) this.engine.store.set({ preferences: result.data })
+    const result = await this.api.getPreferences()
+    if (result.data) this.#engine.store.set({ preferences: result.data })
     return result
   }
 
-  /** Whether the user can be written to is not a change of a row, so the conversation is asked for. */
-  private async afterBlock(personId: string, canSend: boolean, error: Result<null>['error']): Promise<Result<null>> {
-    if (error) return refused(error)
-    const row = this.getState().conversations.find(({ other_user }) => other_user?.id === personId)
-    if (!row) return ok(null)
-    const { data } = await this.api.getConversation(row.id)
-    this.engine.store.putConversation(data ?? { ...row, can_send: canSend })
-    return ok(null)
+  setPreferences(change: Partial<Preferences>): Promise<Result<Preferences>> {
+    return this.#engine.act('setPreferences', change)
+  }
+
+  block(personId: string): Promise<Result<null>> {
+    return this.#engine.act('block', personId, true)
+  }
+
+  unblock(personId: string): Promise<Result<null>> {
+    return this.#engine.act('block', personId, false)
   }
 }

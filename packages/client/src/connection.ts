@@ -2,7 +2,7 @@
 
 import { backoff, CONNECT_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
-import { chatError } from './errors'
+import { unreachable } from './errors'
 import type { Input } from './inputs'
 import type { Page } from './page'
 import type { ChatSocket } from './socket'
@@ -47,23 +47,25 @@ export interface ConnectionSettings {
 }
 
 export class Connection {
-  private state: ConnectionState
-  private failures = 0
+  readonly #settings: ConnectionSettings
+  #state: ConnectionState
+  #failures = 0
   /** Changes with each attempt. What belongs to an earlier one is ignored. */
-  private attempt = 0
-  private lastReceived = 0
-  private token: string | null = null
-  private isOpen = false
-  private cancelTimer: Cancel = () => {}
-  private cancelProbe: Cancel | null = null
-  private cancelHeartbeat: Cancel = () => {}
-  private stopListening: Cancel = () => {}
-  private polling: AbortController | null = null
+  #attempt = 0
+  #lastReceived = 0
+  #token: string | null = null
+  #isOpen = false
+  #cancelTimer: Cancel = () => {}
+  #cancelProbe: Cancel | null = null
+  #cancelHeartbeat: Cancel = () => {}
+  #stopListening: Cancel = () => {}
+  #polling: AbortController | null = null
   /** Conversations that are displayed, and what leaves their channels. */
-  private readonly watched = new Map<string, { count: number; leave: Cancel | null }>()
+  readonly #watched = new Map<string, { count: number; leave: Cancel | null }>()
 
-  constructor(private readonly settings: ConnectionSettings) {
-    this.state = {
+  constructor(settings: ConnectionSettings) {
+    this.#settings = settings
+    this.#state = {
       status: 'idle',
       since: settings.clock.now(),
       downSince: settings.clock.now(),
@@ -73,303 +75,303 @@ export class Connection {
   }
 
   get status(): ConnectionStatus {
-    return this.state.status
+    return this.#state.status
   }
 
   start(): void {
     if (this.status !== 'idle') return
-    const { page, sync } = this.settings
+    const { page, sync } = this.#settings
     sync.start()
-    this.stopListening = page.listen((signal) => {
-      if (signal === 'network') this.networkChanged()
-      if (signal === 'attention' && page.isVisible()) this.wake()
-      if (signal === 'return') this.wake()
+    this.#stopListening = page.listen((signal) => {
+      if (signal === 'network') this.#networkChanged()
+      if (signal === 'attention' && page.isVisible()) this.#wake()
+      if (signal === 'return') this.#wake()
     })
-    this.connect()
+    this.#connect()
   }
 
   stop(): void {
-    this.endAttempt()
-    this.settings.sync.stop()
-    this.stopListening()
-    this.failures = 0
-    this.become('idle')
+    this.#endAttempt()
+    this.#settings.sync.stop()
+    this.#stopListening()
+    this.#failures = 0
+    this.#become('idle')
   }
 
   /** Tries now instead of at `retryAt`. */
   reconnect(): void {
-    if (this.status === 'reconnecting' || this.status === 'offline') this.connect()
-    else if (this.status === 'polling') this.trySocket()
-    else if (this.status === 'live') this.probe()
+    if (this.status === 'reconnecting' || this.status === 'offline') this.#connect()
+    else if (this.status === 'polling') this.#trySocket()
+    else if (this.status === 'live') this.#probe()
   }
 
   /** The host has a new token. */
   setToken(token: string | null): void {
     if (token === null) return
     if (this.status === 'signed_out') {
-      this.failures = 0
-      this.settings.sync.start()
-      return this.connect()
+      this.#failures = 0
+      this.#settings.sync.start()
+      return this.#connect()
     }
-    this.pushToken(token)
+    this.#pushToken(token)
   }
 
   /** The token was refused, and so was the one that replaced it. */
   signedOut(error: ChatError): void {
     if (this.status === 'idle' || this.status === 'signed_out') return
-    this.endAttempt()
-    this.settings.sync.stop()
-    this.become('signed_out', { error })
+    this.#endAttempt()
+    this.#settings.sync.stop()
+    this.#become('signed_out', { error })
   }
 
   /** Joins the conversation's channel, which carries typing, until the returned function is called. */
   watch(conversationId: string): Cancel {
-    const entry = this.watched.get(conversationId) ?? { count: 0, leave: null }
-    this.watched.set(conversationId, entry)
+    const entry = this.#watched.get(conversationId) ?? { count: 0, leave: null }
+    this.#watched.set(conversationId, entry)
     entry.count += 1
-    if (this.isOpen) this.joinConversation(conversationId)
+    if (this.#isOpen) this.#joinConversation(conversationId)
     return () => {
       entry.count -= 1
       if (entry.count > 0) return
       entry.leave?.()
-      this.watched.delete(conversationId)
+      this.#watched.delete(conversationId)
     }
   }
 
   // Attempts
 
-  private connect(): void {
-    this.endAttempt()
-    if (!this.settings.page.isOnline()) return this.become('offline')
-    this.become('connecting')
-    if (this.settings.socket) this.openSocket()
-    else this.poll()
+  #connect(): void {
+    this.#endAttempt()
+    if (!this.#settings.page.isOnline()) return this.#become('offline')
+    this.#become('connecting')
+    if (this.#settings.socket) this.#openSocket()
+    else this.#poll()
   }
 
-  private openSocket(): void {
-    const { socket, clock, token } = this.settings
+  #openSocket(): void {
+    const { socket, clock, token } = this.#settings
     if (!socket) return
-    const attempt = ++this.attempt
-    const isCurrent = () => attempt === this.attempt
-    this.cancelTimer = clock.after(OPEN_TIMEOUT_MS, () => this.fail('The connection could not be opened in time.'))
+    const attempt = ++this.#attempt
+    const isCurrent = () => attempt === this.#attempt
+    this.#cancelTimer = clock.after(OPEN_TIMEOUT_MS, () => this.#fail('The connection could not be opened in time.'))
     token.get().then(
       (value) => {
         if (!isCurrent()) return
-        if (value === null) return this.fail('There is no token.')
-        this.token = value
+        if (value === null) return this.#fail('There is no token.')
+        this.#token = value
         socket.open(value, {
-          onOpen: () => isCurrent() && this.opened(),
-          onClose: (reason) => isCurrent() && this.fail(reason),
-          onReceived: () => isCurrent() && this.received(),
+          onOpen: () => isCurrent() && this.#opened(),
+          onClose: (reason) => isCurrent() && this.#fail(reason),
+          onReceived: () => isCurrent() && this.#received(),
         })
       },
-      (cause) => isCurrent() && this.fail(String(cause)),
+      (cause) => isCurrent() && this.#fail(String(cause)),
     )
   }
 
-  private opened(): void {
-    const { socket, clock, userId, heartbeat } = this.settings
+  #opened(): void {
+    const { socket, clock, userId, heartbeat } = this.#settings
     if (!socket) return
-    this.stopPolling()
-    this.isOpen = true
-    this.become('joining')
-    this.cancelTimer()
-    this.cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.fail('The channel could not be joined in time.'))
-    this.received()
-    this.cancelHeartbeat = heartbeat(() => this.beat())
-    this.joinUser(userId)
-    for (const id of this.watched.keys()) this.joinConversation(id)
+    this.#stopPolling()
+    this.#isOpen = true
+    this.#become('joining')
+    this.#cancelTimer()
+    this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+    this.#received()
+    this.#cancelHeartbeat = heartbeat(() => this.#beat())
+    this.#joinUser(userId)
+    for (const id of this.#watched.keys()) this.#joinConversation(id)
   }
 
-  private joinUser(userId: string): void {
-    const { socket, sync } = this.settings
-    const { attempt } = this
-    const isCurrent = () => attempt === this.attempt
+  #joinUser(userId: string): void {
+    const { socket, sync } = this.#settings
+    const attempt = this.#attempt
+    const isCurrent = () => attempt === this.#attempt
     socket?.join(`user:${userId}`, TABLES, {
-      onInput: (input) => isCurrent() && this.settings.onInput(input),
+      onInput: (input) => isCurrent() && this.#settings.onInput(input),
       onSystem: ({ isLive }) => {
         if (!isCurrent()) return
-        if (isLive && this.status === 'joining') void this.catchUp()
+        if (isLive && this.status === 'joining') void this.#catchUp()
         // Whatever the server says about row changes: some may have been missed.
         else void sync.request()
       },
       onClosed: (reason) => {
         if (!isCurrent()) return
         // An expired token ends the channel, not the socket.
-        if (/token|expired|jwt/i.test(reason) || this.status === 'live') void this.rejoin(userId)
-        else this.fail(reason)
+        if (/token|expired|jwt/i.test(reason) || this.status === 'live') void this.#rejoin(userId)
+        else this.#fail(reason)
       },
     })
   }
 
-  private async rejoin(userId: string): Promise<void> {
-    const { attempt } = this
-    const { clock, token, socket } = this.settings
-    this.become('joining')
-    this.cancelTimer()
-    this.cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.fail('The channel could not be joined in time.'))
-    const fresh = await token.replace(this.token).catch(() => null)
-    if (attempt !== this.attempt) return
-    if (fresh === null || fresh === this.token) return this.fail('The channel was closed.')
-    this.token = fresh
+  async #rejoin(userId: string): Promise<void> {
+    const attempt = this.#attempt
+    const { clock, token, socket } = this.#settings
+    this.#become('joining')
+    this.#cancelTimer()
+    this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+    const fresh = await token.replace(this.#token).catch(() => null)
+    if (attempt !== this.#attempt) return
+    if (fresh === null || fresh === this.#token) return this.#fail('The channel was closed.')
+    this.#token = fresh
     socket?.setToken(fresh)
-    this.joinUser(userId)
-    for (const id of this.watched.keys()) this.joinConversation(id)
+    this.#joinUser(userId)
+    for (const id of this.#watched.keys()) this.#joinConversation(id)
   }
 
-  private joinConversation(conversationId: string): void {
-    const entry = this.watched.get(conversationId)
+  #joinConversation(conversationId: string): void {
+    const entry = this.#watched.get(conversationId)
     if (!entry || entry.leave) return
     entry.leave =
-      this.settings.socket?.join(`conversation:${conversationId}`, [], {
-        onInput: (input) => this.settings.onInput(input),
+      this.#settings.socket?.join(`conversation:${conversationId}`, [], {
+        onInput: (input) => this.#settings.onInput(input),
         onSystem: () => {},
         // Without it typing is not shown. It is joined again with the next connection or token.
         onClosed: () => (entry.leave = null),
       }) ?? null
   }
 
-  private async catchUp(): Promise<void> {
-    const { attempt } = this
-    this.become('catching_up')
-    this.cancelTimer()
-    const { error } = await this.settings.sync.request()
-    if (attempt !== this.attempt) return
-    if (error) return this.fail(error.message, error)
-    this.failures = 0
-    this.become('live')
+  async #catchUp(): Promise<void> {
+    const attempt = this.#attempt
+    this.#become('catching_up')
+    this.#cancelTimer()
+    const { error } = await this.#settings.sync.request()
+    if (attempt !== this.#attempt) return
+    if (error) return this.#fail(error.message, error)
+    this.#failures = 0
+    this.#become('live')
   }
 
-  private fail(reason: string, error: ChatError | null = null): void {
-    if (this.polling) {
+  #fail(reason: string, error: ChatError | null = null): void {
+    if (this.#polling) {
       // The socket was only tried; polling goes on.
-      this.settings.socket?.close()
-      this.attempt += 1
-      return this.retrySocketLater()
+      this.#settings.socket?.close()
+      this.#attempt += 1
+      return this.#retrySocketLater()
     }
-    this.failures += 1
-    if (this.failures >= FAILURES_BEFORE_POLLING) {
-      this.endAttempt()
-      return this.poll()
+    this.#failures += 1
+    if (this.#failures >= FAILURES_BEFORE_POLLING) {
+      this.#endAttempt()
+      return this.#poll()
     }
-    this.retryLater(error ?? chatError('network', 'The server cannot be reached.', { hint: reason }))
+    this.#retryLater(error ?? unreachable(reason))
   }
 
-  private retryLater(error: ChatError): void {
-    const { clock } = this.settings
-    this.endAttempt()
-    const ms = backoff(clock, CONNECT_PAUSES_MS, this.failures)
-    this.become('reconnecting', { error, retryAt: clock.now() + ms })
-    this.cancelTimer = clock.after(ms, () => this.connect())
+  #retryLater(error: ChatError): void {
+    const { clock } = this.#settings
+    this.#endAttempt()
+    const ms = backoff(clock, CONNECT_PAUSES_MS, this.#failures)
+    this.#become('reconnecting', { error, retryAt: clock.now() + ms })
+    this.#cancelTimer = clock.after(ms, () => this.#connect())
   }
 
-  private endAttempt(): void {
-    this.attempt += 1
-    this.isOpen = false
-    this.stopPolling()
-    this.cancelTimer()
-    this.cancelProbe?.()
-    this.cancelProbe = null
-    this.cancelHeartbeat()
-    for (const entry of this.watched.values()) entry.leave = null
-    this.settings.socket?.close()
+  #endAttempt(): void {
+    this.#attempt += 1
+    this.#isOpen = false
+    this.#stopPolling()
+    this.#cancelTimer()
+    this.#cancelProbe?.()
+    this.#cancelProbe = null
+    this.#cancelHeartbeat()
+    for (const entry of this.#watched.values()) entry.leave = null
+    this.#settings.socket?.close()
   }
 
   // Without a socket
 
-  private poll(): void {
+  #poll(): void {
     const polling = new AbortController()
-    this.polling = polling
-    void this.pollUntil(polling)
+    this.#polling = polling
+    void this.#pollUntil(polling)
   }
 
-  private async pollUntil(polling: AbortController): Promise<void> {
-    const { sync } = this.settings
+  async #pollUntil(polling: AbortController): Promise<void> {
+    const { sync } = this.#settings
     // Only an answer shows that changes can be had at all.
     let { error } = await sync.attempt(polling.signal)
     if (!error && !polling.signal.aborted) {
-      this.become('polling')
-      this.retrySocketLater()
+      this.#become('polling')
+      this.#retrySocketLater()
     }
     while (!error && !polling.signal.aborted) ({ error } = await sync.poll(polling.signal))
     if (polling.signal.aborted || !error) return
     if (error.status === 401) return this.signedOut(error)
-    this.failures += 1
-    this.retryLater(error)
+    this.#failures += 1
+    this.#retryLater(error)
   }
 
-  private retrySocketLater(): void {
-    const { clock, socket } = this.settings
-    this.cancelTimer()
-    if (socket) this.cancelTimer = clock.after(SOCKET_RETRY_MS, () => this.trySocket())
+  #retrySocketLater(): void {
+    const { clock, socket } = this.#settings
+    this.#cancelTimer()
+    if (socket) this.#cancelTimer = clock.after(SOCKET_RETRY_MS, () => this.#trySocket())
   }
 
-  private trySocket(): void {
-    this.cancelTimer()
-    this.openSocket()
+  #trySocket(): void {
+    this.#cancelTimer()
+    this.#openSocket()
   }
 
-  private stopPolling(): void {
-    this.polling?.abort()
-    this.polling = null
+  #stopPolling(): void {
+    this.#polling?.abort()
+    this.#polling = null
   }
 
   // Signs of life
 
-  private received(): void {
-    this.lastReceived = this.settings.clock.now()
-    this.cancelProbe?.()
-    this.cancelProbe = null
+  #received(): void {
+    this.#lastReceived = this.#settings.clock.now()
+    this.#cancelProbe?.()
+    this.#cancelProbe = null
   }
 
-  private beat(): void {
-    const { clock, socket, token } = this.settings
-    if (clock.now() - this.lastReceived > SILENCE_MS) return this.fail('Nothing was received.')
+  #beat(): void {
+    const { clock, socket, token } = this.#settings
+    if (clock.now() - this.#lastReceived > SILENCE_MS) return this.#fail('Nothing was received.')
     socket?.heartbeat()
     void token.get().then(
-      (value) => value !== null && this.pushToken(value),
+      (value) => value !== null && this.#pushToken(value),
       () => {},
     )
   }
 
-  private pushToken(token: string): void {
-    if (!this.isOpen || token === this.token) return
-    this.token = token
-    this.settings.socket?.setToken(token)
+  #pushToken(token: string): void {
+    if (!this.#isOpen || token === this.#token) return
+    this.#token = token
+    this.#settings.socket?.setToken(token)
   }
 
   /** Asks whether a connection still exists that the browser believes in, such as after sleep. */
-  private probe(): void {
-    if (this.cancelProbe) return
-    this.settings.socket?.heartbeat()
-    this.cancelProbe = this.settings.clock.after(PROBE_TIMEOUT_MS, () => this.fail('Nothing was received.'))
+  #probe(): void {
+    if (this.#cancelProbe) return
+    this.#settings.socket?.heartbeat()
+    this.#cancelProbe = this.#settings.clock.after(PROBE_TIMEOUT_MS, () => this.#fail('Nothing was received.'))
   }
 
-  private networkChanged(): void {
+  #networkChanged(): void {
     if (this.status === 'idle' || this.status === 'signed_out') return
-    if (!this.settings.page.isOnline()) {
-      this.endAttempt()
-      return this.become('offline')
+    if (!this.#settings.page.isOnline()) {
+      this.#endAttempt()
+      return this.#become('offline')
     }
-    this.failures = 0
+    this.#failures = 0
     this.reconnect()
   }
 
   /** The page is visible again, or returned from the back/forward cache. */
-  private wake(): void {
+  #wake(): void {
     if (this.status === 'live') {
-      void this.settings.sync.request()
-      this.probe()
+      void this.#settings.sync.request()
+      this.#probe()
     } else if (this.status === 'reconnecting') {
-      this.connect()
+      this.#connect()
     }
   }
 
-  private become(status: ConnectionStatus, { error = null, retryAt = null }: Partial<ConnectionState> = {}): void {
-    const { clock, onState } = this.settings
-    const since = status === this.state.status ? this.state.since : clock.now()
+  #become(status: ConnectionStatus, { error = null, retryAt = null }: Partial<ConnectionState> = {}): void {
+    const { clock, onState } = this.#settings
+    const since = status === this.#state.status ? this.#state.since : clock.now()
     const isUp = status === 'live' || status === 'polling'
-    this.state = { status, since, retryAt, error, downSince: isUp ? null : (this.state.downSince ?? clock.now()) }
-    onState(this.state)
+    this.#state = { status, since, retryAt, error, downSince: isUp ? null : (this.#state.downSince ?? clock.now()) }
+    onState(this.#state)
   }
 }

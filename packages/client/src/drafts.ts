@@ -14,65 +14,68 @@ export interface DraftsSettings {
 }
 
 export class Drafts {
+  readonly #settings: DraftsSettings
   /** Texts that the server does not have yet. */
-  private readonly texts = new Map<string, string>()
-  private readonly timers = new Map<string, Cancel>()
+  readonly #texts = new Map<string, string>()
+  readonly #timers = new Map<string, Cancel>()
 
-  constructor(private readonly settings: DraftsSettings) {}
+  constructor(settings: DraftsSettings) {
+    this.#settings = settings
+  }
 
   async restore(): Promise<void> {
-    for (const [id, text] of await this.settings.storage.all<string>('drafts')) {
-      if (this.texts.has(id)) continue
-      this.texts.set(id, text)
-      this.settings.onChange(id)
-      this.saveLater(id)
+    for (const [id, text] of await this.#settings.storage.all<string>('drafts')) {
+      if (this.#texts.has(id)) continue
+      this.#texts.set(id, text)
+      this.#settings.onChange(id)
+      this.#saveLater(id)
     }
   }
 
   get(conversationId: string): string | undefined {
-    return this.texts.get(conversationId)
+    return this.#texts.get(conversationId)
   }
 
   set(conversationId: string, text: string): void {
-    if (this.texts.get(conversationId) === text) return
-    this.texts.set(conversationId, text)
-    void this.settings.storage.put('drafts', conversationId, text)
-    this.settings.onChange(conversationId)
-    this.saveLater(conversationId)
+    if (this.#texts.get(conversationId) === text) return
+    this.#texts.set(conversationId, text)
+    void this.#settings.storage.put('drafts', conversationId, text)
+    this.#settings.onChange(conversationId)
+    this.#saveLater(conversationId)
   }
 
   /** The text was sent. The server empties its draft by itself. */
   clear(conversationId: string): void {
-    this.timers.get(conversationId)?.()
-    this.timers.delete(conversationId)
-    this.forget(conversationId)
+    this.#timers.get(conversationId)?.()
+    this.#timers.delete(conversationId)
+    this.#forget(conversationId)
   }
 
   stop(): void {
-    this.timers.forEach((cancel) => cancel())
-    this.timers.clear()
+    this.#timers.forEach((cancel) => cancel())
+    this.#timers.clear()
   }
 
-  private saveLater(id: string): void {
-    this.timers.get(id)?.()
-    this.timers.set(
+  #saveLater(id: string): void {
+    this.#timers.get(id)?.()
+    this.#timers.set(
       id,
-      this.settings.clock.after(SAVE_MS, () => void this.save(id)),
+      this.#settings.clock.after(SAVE_MS, () => void this.#save(id)),
     )
   }
 
-  private async save(id: string): Promise<void> {
-    this.timers.delete(id)
-    const text = this.texts.get(id)
+  async #save(id: string): Promise<void> {
+    this.#timers.delete(id)
+    const text = this.#texts.get(id)
     if (text === undefined) return
-    const isSaved = await this.settings.save(id, text)
+    const isSaved = await this.#settings.save(id, text)
     // The user may have continued to type.
-    if (isSaved && this.texts.get(id) === text) this.forget(id)
+    if (isSaved && this.#texts.get(id) === text) this.#forget(id)
   }
 
-  private forget(id: string): void {
-    if (!this.texts.delete(id)) return
-    void this.settings.storage.delete('drafts', id)
-    this.settings.onChange(id)
+  #forget(id: string): void {
+    if (!this.#texts.delete(id)) return
+    void this.#settings.storage.delete('drafts', id)
+    this.#settings.onChange(id)
   }
 }

@@ -1,5 +1,6 @@
 // Puts the parts together: what one conversation and the whole client share.
 
+import type * as AllActions from './actions'
 import { UserChatAPI } from './api'
 import type { ChatClientOptions } from './chat-client'
 import type { Cancel } from './clock'
@@ -7,11 +8,10 @@ import { Connection } from './connection'
 import { Conversation } from './conversation-client'
 import { Drafts } from './drafts'
 import type { Environment } from './environment'
-import { isTransient, ok, refused } from './errors'
+import { isTransient, refused, unreachable } from './errors'
 import type { Input } from './inputs'
 import { LeadingTab } from './leading-tab'
 import { Outbox, type Outgoing } from './outbox'
-import type { Change } from './overlay'
 import { PresenceReporter } from './presence'
 import { PresenceWatch } from './presence-watch'
 import { Recent, type RecentState } from './recent'
@@ -25,7 +25,6 @@ import { receivedView } from './timeline'
 import { Token } from './token'
 import { TypingWatch } from './typing'
 import type {
-  ChangeKind,
   ChatError,
   ChatEvent,
   Connection as ConnectionState,
@@ -33,11 +32,15 @@ import type {
   Result,
   TimelineMessage,
 } from './types'
-import { Wishes } from './wishes'
 import type * as wire from './wire'
 
 /** How long the tab that leads may take to tell a new tab what it knows. */
 const GREETING_TIMEOUT_MS = 3_000
+
+type Actions = typeof AllActions
+type OptionsOf<Name extends keyof Actions> =
+  Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
+type AnyAction = (engine: Engine, ...options: unknown[]) => Promise<Result<unknown>>
 
 export class Engine {
   readonly api: UserChatAPI
@@ -46,20 +49,20 @@ export class Engine {
   readonly drafts: Drafts
   readonly connection: Connection
   readonly sync: SyncEngine
-  readonly wishes = new Wishes()
   readonly token: Token
-  private readonly tabs: Tabs
-  private readonly conversations = new Map<string, Conversation>()
-  private readonly typing: TypingWatch
-  private readonly presence: PresenceReporter
-  private readonly listeners = new Set<(event: ChatEvent) => void>()
+  readonly #tabs: Tabs
+  readonly #conversations = new Map<string, Conversation>()
+  readonly #typing: TypingWatch
+  readonly #presence: PresenceReporter
+  readonly #listeners = new Set<(event: ChatEvent) => void>()
   readonly presenceOfOthers: PresenceWatch
-  private readonly leadingTab: LeadingTab
-  private cancelImpatience: Cancel = () => {}
-  private positioned: Signal
-  private readonly recent: Recent | null
-  private isRestored = false
-  private isStarted = false
+  readonly #leadingTab: LeadingTab
+  #cancelImpatience: Cancel = () => {}
+  #positioned: Signal
+  readonly #recent: Recent | null
+  #isRestored = false
+  #isStarted = false
+  #actions: Actions | null
   /** Names this tab's presence. */
   readonly sessionId = randomId()
 
@@ -69,27 +72,28 @@ export class Engine {
   ) {
     const { userId, initialState } = options
     const { clock, page, storage, socket } = environment
+    this.#actions = environment.actions ?? null
     this.token = new Token(options.accessToken)
     this.api = new UserChatAPI(
       new Requests({
         baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
         token: this.token,
         fetch: environment.fetch,
-        onUnauthorized: (error) => this.signedOut(error),
+        onUnauthorized: (error) => this.#signedOut(error),
       }),
     )
     this.outbox = new Outbox({
       clock,
       storage,
-      send: (message) => this.post(message),
+      send: (message) => this.#post(message),
       onChange: (id) => this.store.touch(id),
-      onSent: (message, stored) => this.sent(message, stored),
-      onFailed: (message, error) => this.failed(message, error),
+      onSent: (message, stored) => this.#sent(message, stored),
+      onFailed: (message, error) => this.#failed(message, error),
     })
     this.drafts = new Drafts({
       clock,
       storage,
-      save: (id, text) => this.saveDraft(id, text),
+      save: (id, text) => this.#saveDraft(id, text),
       onChange: () => this.store.touchList(),
     })
     this.store = new Store({
@@ -100,14 +104,14 @@ export class Engine {
       outgoingCount: () => this.outbox.size,
       draft: (id) => this.drafts.get(id),
       onIncomplete: () => this.requestSync(),
-      onReturned: () => this.reload(),
-      onReceived: (message) => this.received(message),
+      onReturned: () => this.#reload(),
+      onReceived: (message) => this.#received(message),
     })
     this.sync = new SyncEngine(
       {
         clock,
         fetch: (since, request) => this.api.sync(since, request),
-        apply: (input) => this.take(input),
+        apply: (input) => this.#take(input),
         onError: (error) => {
           if (this.store.getState().conversationsStatus !== 'ready') this.store.failList(error)
           if (!isTransient(error)) this.report(error)
@@ -115,7 +119,7 @@ export class Engine {
       },
       initialState?.cursor,
     )
-    this.typing = new TypingWatch(clock, (typing) => this.store.setTyping(typing))
+    this.#typing = new TypingWatch(clock, (typing) => this.store.setTyping(typing))
     this.connection = new Connection({
       clock,
       page,
@@ -124,10 +128,10 @@ export class Engine {
       sync: this.sync,
       token: this.token,
       heartbeat: environment.heartbeat,
-      onInput: (input) => this.take(input),
-      onState: (connection) => this.take({ type: 'connection', connection }),
+      onInput: (input) => this.#take(input),
+      onState: (connection) => this.#take({ type: 'connection', connection }),
     })
-    this.presence = new PresenceReporter({
+    this.#presence = new PresenceReporter({
       clock,
       page,
       ttlMs: () => (this.store.getState().config?.presence_ttl_s ?? 60) * 1_000,
@@ -138,57 +142,57 @@ export class Engine {
       (userIds) => this.api.getPresence(userIds),
       (row) => this.store.putPresence(row.user_id, row),
     )
-    this.leadingTab = new LeadingTab(clock, () => this.tabs.post({ type: 'sync' }))
-    this.tabs = new Tabs({
+    this.#leadingTab = new LeadingTab(clock, () => this.#tabs.post({ type: 'sync' }))
+    this.#tabs = new Tabs({
       name: `rapport:${userId}`,
       clock,
       page,
       locks: environment.locks,
       openChannel: environment.openChannel,
-      onLead: () => this.lead(),
-      onFollow: () => this.follow(),
-      onMessage: (message) => this.receivedMessage(message),
+      onLead: () => this.#lead(),
+      onFollow: () => this.#follow(),
+      onMessage: (message) => this.#receivedMessage(message),
     })
-    this.recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.recentState()) : null
+    this.#recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.#recentState()) : null
     this.store.subscribe(() => {
-      this.recent?.changed()
-      for (const conversation of this.conversations.values()) conversation.changed()
+      this.#recent?.changed()
+      for (const conversation of this.#conversations.values()) conversation.changed()
     })
-    this.positioned = signal()
-    if (initialState?.cursor !== undefined) this.positioned.resolve()
+    this.#positioned = signal()
+    if (initialState?.cursor !== undefined) this.#positioned.resolve()
   }
 
   // Starting and stopping
 
   start(): void {
-    this.isStarted = true
-    if (this.recent && this.sync.position === undefined) void this.startFromRecent(this.recent)
-    else this.tabs.start()
+    this.#isStarted = true
+    if (this.#recent && this.sync.position === undefined) void this.#startFromRecent(this.#recent)
+    else this.#tabs.start()
     this.outbox.resume()
-    if (!this.isRestored) {
-      this.isRestored = true
+    if (!this.#isRestored) {
+      this.#isRestored = true
       void this.outbox.restore()
       void this.drafts.restore()
     }
-    if (this.store.getState().config === null) void this.loadSelf()
+    if (this.store.getState().config === null) void this.#loadSelf()
   }
 
   stop(): void {
-    this.isStarted = false
-    this.recent?.stop()
-    this.tabs.stop()
-    this.cancelImpatience()
-    this.leadingTab.stop()
+    this.#isStarted = false
+    this.#recent?.stop()
+    this.#tabs.stop()
+    this.#cancelImpatience()
+    this.#leadingTab.stop()
     this.connection.stop()
-    this.presence.stop()
+    this.#presence.stop()
     this.outbox.pause()
     this.drafts.stop()
-    this.typing.clear()
+    this.#typing.clear()
     this.store.set({ isLeader: false })
   }
 
   async signOut(): Promise<void> {
-    this.tabs.post({ type: 'sign_out' })
+    this.#tabs.post({ type: 'sign_out' })
     this.stop()
     await this.api.endPresence(undefined, { keepalive: true })
     await this.environment.storage.wipe()
@@ -197,21 +201,21 @@ export class Engine {
   }
 
   /** Shows what the last page showed, and follows the changes from there. */
-  private async startFromRecent(recent: Recent): Promise<void> {
+  async #startFromRecent(recent: Recent): Promise<void> {
     const state = await recent.load()
-    if (!this.isStarted) return
+    if (!this.#isStarted) return
     if (state && this.sync.position === undefined) {
       this.store.restore(state)
       this.sync.moveTo(state.cursor)
-      this.positioned.resolve()
+      this.#positioned.resolve()
     }
-    this.tabs.start()
+    this.#tabs.start()
   }
 
-  private recentState(): RecentState | null {
+  #recentState(): RecentState | null {
     const { me, conversationsStatus } = this.store.getState()
     const cursor = this.sync.position
-    if (cursor === undefined || conversationsStatus !== 'ready' || !this.tabs.leads) return null
+    if (cursor === undefined || conversationsStatus !== 'ready' || !this.#tabs.leads) return null
     return {
       cursor,
       me,
@@ -223,33 +227,33 @@ export class Engine {
 
   /** Changes of the conversation's history can be followed from here on, so it can be loaded. */
   whenPositioned(): Promise<void> {
-    return this.positioned.promise
+    return this.#positioned.promise
   }
 
   requestSync(): void {
-    if (this.tabs.leads) this.sync.requestSoon()
-    else this.leadingTab.requestSoon()
+    if (this.#tabs.leads) this.sync.requestSoon()
+    else this.#leadingTab.requestSoon()
   }
 
   /** Resolves when everything that has changed until now has been applied. */
   async syncNow(): Promise<void> {
-    await (this.tabs.leads ? this.sync.request() : this.leadingTab.request())
+    await (this.#tabs.leads ? this.sync.request() : this.#leadingTab.request())
   }
 
   reconnect(): void {
-    if (this.tabs.leads) this.connection.reconnect()
-    else this.tabs.post({ type: 'reconnect' })
+    if (this.#tabs.leads) this.connection.reconnect()
+    else this.#tabs.post({ type: 'reconnect' })
   }
 
   // Events
 
   listen(listener: (event: ChatEvent) => void): () => void {
-    this.listeners.add(listener)
-    return () => this.listeners.delete(listener)
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   emit(event: ChatEvent): void {
-    for (const listener of this.listeners) listener(event)
+    for (const listener of this.#listeners) listener(event)
   }
 
   report(error: ChatError): void {
@@ -259,112 +263,94 @@ export class Engine {
   // Conversations
 
   conversation(id: string): Conversation {
-    const known = this.conversations.get(id) ?? new Conversation(id, this)
-    this.conversations.set(id, known)
+    const known = this.#conversations.get(id) ?? new Conversation(id, this)
+    this.#conversations.set(id, known)
     return known
   }
 
-  private reload(): void {
-    for (const conversation of this.conversations.values()) conversation.reload()
+  #reload(): void {
+    for (const conversation of this.#conversations.values()) conversation.reload()
   }
 
   // Changes by the user
 
-  /**
-   * Shows a change at once and requests it. It stays visible until the rows contain it; if it is
-   * refused, it disappears.
-   */
-  async change(
-    kind: ChangeKind,
-    /** What brings the result: the answer, which `request` stores, or the next `/sync`. */
-    confirmedBy: 'answer' | 'sync',
-    change: Change & { conversationId: string },
-    request: () => Promise<Result<unknown>>,
-  ): Promise<Result<null>> {
-    const undo = this.store.overlay.add(change)
-    const { error } = await request()
-    if (error) {
-      undo()
-      if (error.code !== 'aborted') {
-        this.emit({
-          type: 'change_failed',
-          change: kind,
-          conversationId: change.conversationId,
-          messageId: change.messageId ?? null,
-          error,
-        })
-      }
-      return refused(error)
-    }
-    if (confirmedBy === 'sync') await this.syncNow()
-    undo()
-    return ok(null)
+  /** Runs an action: in the same task if the actions are loaded, otherwise as soon as they are. */
+  act<Name extends keyof Actions>(name: Name, ...options: OptionsOf<Name>): ReturnType<Actions[Name]> {
+    const run = (actions: Actions) => (actions[name] as AnyAction)(this, ...options)
+    const result = this.#actions
+      ? run(this.#actions)
+      : this.loadActions().then(run, (cause) => refused(unreachable(cause)))
+    return result as ReturnType<Actions[Name]>
+  }
+
+  async loadActions(): Promise<Actions> {
+    return (this.#actions ??= await import('./actions'))
   }
 
   // Leading and following
 
-  private lead(): void {
-    this.cancelImpatience()
+  #lead(): void {
+    this.#cancelImpatience()
     this.store.set({ isLeader: true })
     this.connection.start()
-    this.presence.start()
+    this.#presence.start()
     // What closed tabs did not send. Sending a message twice stores it once.
-    if (this.isRestored) void this.outbox.restore()
+    if (this.#isRestored) void this.outbox.restore()
     // At once, beside the socket: what is displayed first must not wait for it.
     if (this.sync.position === undefined) void this.sync.request()
   }
 
-  private follow(): void {
+  #follow(): void {
     this.store.set({ isLeader: false })
     this.connection.stop()
-    this.presence.stop()
-    this.cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
+    this.#presence.stop()
+    this.#cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
       // The tab that leads may be frozen. Pages that it passes on later do no harm.
-      if (this.tabs.leads || this.sync.position !== undefined) return
+      if (this.#tabs.leads || this.sync.position !== undefined) return
       this.sync.start()
       void this.sync.request()
     })
   }
 
   /** Applies what the server says, here and in the other tabs. */
-  private take(input: Input): void {
-    this.apply(input)
-    if (this.tabs.leads) this.tabs.post({ type: 'input', input, cursor: this.sync.position })
+  #take(input: Input): void {
+    this.#apply(input)
+    if (this.#tabs.leads) this.#tabs.post({ type: 'input', input, cursor: this.sync.position })
   }
 
-  private apply(input: Input): void {
+  #apply(input: Input): void {
     this.store.apply(input)
-    if (input.type === 'synced') this.positioned.resolve()
+    if (input.type === 'synced') this.#positioned.resolve()
     if (input.type === 'forget') {
-      this.positioned = signal()
-      this.reload()
+      this.#positioned = signal()
+      this.#reload()
     }
-    if (input.type === 'event' && input.name === 'typing') this.receivedTyping(input.payload)
-    if (input.type === 'connection') this.connectionChanged(input.connection)
+    if (input.type === 'event' && input.name === 'typing') this.#receivedTyping(input.payload)
+    if (input.type === 'connection') this.#connectionChanged(input.connection)
   }
 
-  private receivedMessage(message: TabMessage): void {
+  #receivedMessage(message: TabMessage): void {
     switch (message.type) {
       case 'input':
-        if (this.tabs.leads) return
+        if (this.#tabs.leads) return
         if (message.cursor !== undefined) this.sync.moveTo(message.cursor)
-        return this.apply(message.input)
+        return this.#apply(message.input)
       case 'hello':
-        if (this.tabs.leads) this.tabs.post({ type: 'snapshot', snapshot: this.snapshot() })
+        if (this.#tabs.leads) this.#tabs.post({ type: 'snapshot', snapshot: this.#snapshot() })
         return
       case 'snapshot':
-        if (!this.tabs.leads) this.restore(message.snapshot)
+        if (!this.#tabs.leads) this.#restore(message.snapshot)
         return
       case 'sync':
-        if (this.tabs.leads) void this.sync.request().then(() => this.tabs.post({ type: 'synced' }))
+        if (this.#tabs.leads) void this.sync.request().then(() => this.#tabs.post({ type: 'synced' }))
         return
       case 'synced':
-        return this.leadingTab.answered()
+        return this.#leadingTab.answered()
       case 'activity':
-        if (this.tabs.leads) this.presence.active()
+        if (this.#tabs.leads) this.#presence.active()
         return
       case 'reconnect':
-        if (this.tabs.leads) this.connection.reconnect()
+        if (this.#tabs.leads) this.connection.reconnect()
         return
       case 'done':
         return this.outbox.discard(message.key)
@@ -374,7 +360,7 @@ export class Engine {
     }
   }
 
-  private snapshot(): Snapshot {
+  #snapshot(): Snapshot {
     const { connection, presence, me, conversationsStatus } = this.store.getState()
     return {
       inputs: [
@@ -389,8 +375,8 @@ export class Engine {
     }
   }
 
-  private restore({ inputs, cursor, conversations, receipts, me, isComplete }: Snapshot): void {
-    for (const input of inputs) this.apply(input)
+  #restore({ inputs, cursor, conversations, receipts, me, isComplete }: Snapshot): void {
+    for (const input of inputs) this.#apply(input)
     this.store.set({ me })
     if (cursor === undefined) return
     this.sync.moveTo(cursor)
@@ -403,19 +389,19 @@ export class Engine {
       cursor,
       has_more: !isComplete,
     }
-    this.apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
+    this.#apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
   }
 
-  private connectionChanged({ status, error }: ConnectionState): void {
+  #connectionChanged({ status, error }: ConnectionState): void {
     if (status === 'live' || status === 'polling') {
       this.outbox.resume(true)
-      this.reload()
+      this.#reload()
       const partners = this.store
         .getState()
         .conversations.flatMap(({ other_user }) => (other_user ? [other_user.id] : []))
       this.presenceOfOthers.refresh(partners)
     } else {
-      this.typing.clear()
+      this.#typing.clear()
     }
     if (status === 'signed_out') {
       this.outbox.pause()
@@ -424,13 +410,13 @@ export class Engine {
     }
   }
 
-  private signedOut(error: ChatError): void {
-    if (this.tabs.leads) this.connection.signedOut(error)
+  #signedOut(error: ChatError): void {
+    if (this.#tabs.leads) this.connection.signedOut(error)
   }
 
   // Messages
 
-  private post(message: Outgoing): Promise<Result<wire.Message>> {
+  #post(message: Outgoing): Promise<Result<wire.Message>> {
     const { key, conversationId, content, messageType, replyToId, metadata, file } = message
     return this.api.postMessage({
       clientMessageId: key,
@@ -443,26 +429,26 @@ export class Engine {
     })
   }
 
-  private sent(message: Outgoing, stored: wire.Message): void {
+  #sent(message: Outgoing, stored: wire.Message): void {
     this.store.putAnswer(stored)
-    this.tabs.post({ type: 'done', key: message.key })
-    const view = this.view(message)
+    this.#tabs.post({ type: 'done', key: message.key })
+    const view = this.#view(message)
     if (view) this.emit({ type: 'message_sent', message: view })
   }
 
-  private failed(message: Outgoing, error: ChatError): void {
-    const view = this.view(message)
+  #failed(message: Outgoing, error: ChatError): void {
+    const view = this.#view(message)
     if (view) this.emit({ type: 'message_failed', message: view, error })
     this.report(error)
   }
 
-  private view({ key, conversationId }: Outgoing): TimelineMessage | undefined {
+  #view({ key, conversationId }: Outgoing): TimelineMessage | undefined {
     return this.store.getTimeline(conversationId).messages.find((message) => message.key === key)
   }
 
-  private received(message: wire.Message): void {
+  #received(message: wire.Message): void {
     const { conversation_id, sender_id } = message
-    if (sender_id !== null) this.typing.received(conversation_id, sender_id, false, 0)
+    if (sender_id !== null) this.#typing.received(conversation_id, sender_id, false, 0)
     const { conversations } = this.store.getState()
     const view = receivedView(message, this.store.sender(sender_id))
     this.emit({
@@ -472,13 +458,13 @@ export class Engine {
     })
   }
 
-  private receivedTyping(payload: Record<string, unknown>): void {
+  #receivedTyping(payload: Record<string, unknown>): void {
     const { conversation_id, user_id, is_typing, expires_in_ms } = payload
     if (user_id === this.options.userId) return
-    this.typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
+    this.#typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
   }
 
-  private async saveDraft(conversationId: string, text: string): Promise<boolean> {
+  async #saveDraft(conversationId: string, text: string): Promise<boolean> {
     const { error } = await this.api.updateConversation(conversationId, { draft: text })
     if (error) return false
     const row = this.store.row(conversationId)
@@ -487,7 +473,7 @@ export class Engine {
   }
 
   /** Who the user is, what the server can do, and what the user prefers. */
-  private async loadSelf(): Promise<void> {
+  async #loadSelf(): Promise<void> {
     const [me, config, preferences] = await Promise.all([
       this.api.getMe(),
       this.api.getConfig(),

@@ -1,3 +1,4 @@
+import type * as Actions from './actions'
 import type { Clock } from './clock'
 import type { Page } from './page'
 import type { ChatSocket } from './socket'
@@ -13,5 +14,7 @@ export interface Environment {
   locks: Locks | null
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
   fetch: typeof fetch
+  /** Null: they are loaded when they are needed. */
+  actions?: typeof Actions | null
   heartbeat(beat: () => void): () => void
 }

@@ -6,6 +6,9 @@ export function chatError(code: ErrorCode, message: string, fields: Partial<Chat
   return { code, message, status: 0, hint: null, retryAfter: null, requestId: null, ...fields }
 }
 
+export const unreachable = (cause: unknown): ChatError =>
+  chatError('network', 'The server cannot be reached.', { hint: String(cause) })
+
 export const ok = <T>(data: T): Result<T> => ({ data, error: null })
 export const refused = <T>(error: ChatError): Result<T> => ({ data: null, error })
 

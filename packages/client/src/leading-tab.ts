@@ -7,28 +7,33 @@ import { GATHER_MS } from './sync'
 const ANSWER_TIMEOUT_MS = 10_000
 
 export class LeadingTab {
-  private cancelAsking: Cancel | null = null
-  private waiting: (() => void)[] = []
+  readonly #clock: Clock
+  readonly #ask: () => void
+  #cancelAsking: Cancel | null = null
+  #waiting: (() => void)[] = []
 
   constructor(
-    private readonly clock: Clock,
-    private readonly ask: () => void,
-  ) {}
+    clock: Clock,
+    ask: () => void,
+  ) {
+    this.#clock = clock
+    this.#ask = ask
+  }
 
   /** Asks for a `/sync`, once for all calls within a tenth of a second. */
   requestSoon(): void {
-    this.cancelAsking ??= this.clock.after(GATHER_MS, () => {
-      this.cancelAsking = null
-      this.ask()
+    this.#cancelAsking ??= this.#clock.after(GATHER_MS, () => {
+      this.#cancelAsking = null
+      this.#ask()
     })
   }
 
   /** Asks for a `/sync` and waits until it is done. */
   request(): Promise<void> {
-    this.ask()
+    this.#ask()
     return new Promise((resolve) => {
-      const cancel = this.clock.after(ANSWER_TIMEOUT_MS, resolve)
-      this.waiting.push(() => {
+      const cancel = this.#clock.after(ANSWER_TIMEOUT_MS, resolve)
+      this.#waiting.push(() => {
         cancel()
         resolve()
       })
@@ -37,12 +42,12 @@ export class LeadingTab {
 
   /** The tab that leads has done what it was asked for, or there is no such tab any more. */
   answered(): void {
-    for (const resolve of this.waiting.splice(0)) resolve()
+    for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
   stop(): void {
-    this.cancelAsking?.()
-    this.cancelAsking = null
+    this.#cancelAsking?.()
+    this.#cancelAsking = null
     this.answered()
   }
 }

@@ -50,155 +50,158 @@ interface Waiting {
 }
 
 export class Outbox {
-  private messages: readonly Outgoing[] = []
-  private readonly waiting = new Map<string, Waiting>()
-  private sentAt: number[] = []
-  private pausedUntil = 0
-  private lastCreatedAt = 0
-  private isRunning = false
-  private cancelTimer: Cancel = () => {}
+  readonly #settings: OutboxSettings
+  #messages: readonly Outgoing[] = []
+  readonly #waiting = new Map<string, Waiting>()
+  #sentAt: number[] = []
+  #pausedUntil = 0
+  #lastCreatedAt = 0
+  #isRunning = false
+  #cancelTimer: Cancel = () => {}
 
-  constructor(private readonly settings: OutboxSettings) {}
+  constructor(settings: OutboxSettings) {
+    this.#settings = settings
+  }
 
   get size(): number {
-    return this.messages.length
+    return this.#messages.length
   }
 
   of(conversationId: string): readonly Outgoing[] {
-    return this.messages.filter((message) => message.conversationId === conversationId)
+    return this.#messages.filter((message) => message.conversationId === conversationId)
   }
 
   /** Takes over what earlier pages of this user did not send. */
   async restore(): Promise<void> {
-    const stored = await this.settings.storage.all<Outgoing>('outbox')
-    const known = new Set(this.messages.map(({ key }) => key))
+    const stored = await this.#settings.storage.all<Outgoing>('outbox')
+    const known = new Set(this.#messages.map(({ key }) => key))
     const restored = stored
       .map(([, message]) => (message.state === 'sending' ? { ...message, state: 'pending' as const } : message))
       .filter(({ key }) => !known.has(key))
     if (restored.length === 0) return
-    this.messages = [...this.messages, ...restored].sort((a, b) => a.createdAt - b.createdAt)
-    for (const id of new Set(restored.map(({ conversationId }) => conversationId))) this.settings.onChange(id)
-    this.drain()
+    this.#messages = [...this.#messages, ...restored].sort((a, b) => a.createdAt - b.createdAt)
+    for (const id of new Set(restored.map(({ conversationId }) => conversationId))) this.#settings.onChange(id)
+    this.#drain()
   }
 
   add(message: NewOutgoing): void {
-    this.lastCreatedAt = Math.max(this.settings.clock.now(), this.lastCreatedAt + 1)
-    const added: Outgoing = { ...message, createdAt: this.lastCreatedAt, state: 'pending', error: null }
-    this.messages = [...this.messages, added]
-    void this.settings.storage.put('outbox', added.key, added)
-    this.settings.onChange(added.conversationId)
-    this.drain()
+    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
+    const added: Outgoing = { ...message, createdAt: this.#lastCreatedAt, state: 'pending', error: null }
+    this.#messages = [...this.#messages, added]
+    void this.#settings.storage.put('outbox', added.key, added)
+    this.#settings.onChange(added.conversationId)
+    this.#drain()
   }
 
   retry(key: string): void {
-    const message = this.messages.find((other) => other.key === key && other.state === 'failed')
+    const message = this.#messages.find((other) => other.key === key && other.state === 'failed')
     if (!message) return
     // It counts from now, because its day may be over.
-    this.lastCreatedAt = Math.max(this.settings.clock.now(), this.lastCreatedAt + 1)
-    const again = this.replace({ ...message, state: 'pending', error: null, createdAt: this.lastCreatedAt })
-    void this.settings.storage.put('outbox', key, again)
-    this.waiting.delete(message.conversationId)
-    this.drain()
+    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
+    const again = this.#replace({ ...message, state: 'pending', error: null, createdAt: this.#lastCreatedAt })
+    void this.#settings.storage.put('outbox', key, again)
+    this.#waiting.delete(message.conversationId)
+    this.#drain()
   }
 
   /** Forgets a message: the user discarded it, or another tab or device sent it. */
   discard(key: string): void {
-    const message = this.messages.find((other) => other.key === key)
+    const message = this.#messages.find((other) => other.key === key)
     if (!message) return
-    this.messages = this.messages.filter((other) => other !== message)
-    void this.settings.storage.delete('outbox', key)
-    this.settings.onChange(message.conversationId)
+    this.#messages = this.#messages.filter((other) => other !== message)
+    void this.#settings.storage.delete('outbox', key)
+    this.#settings.onChange(message.conversationId)
   }
 
   /** Begins to send. `isReachable`: the server answers again, so pauses after failures are over. */
   resume(isReachable = false): void {
-    this.isRunning = true
-    if (isReachable) this.waiting.clear()
-    this.drain()
+    this.#isRunning = true
+    if (isReachable) this.#waiting.clear()
+    this.#drain()
   }
 
   /** Sends nothing until `resume`. Messages can still be added. */
   pause(): void {
-    this.isRunning = false
-    this.cancelTimer()
+    this.#isRunning = false
+    this.#cancelTimer()
   }
 
-  private drain(): void {
-    this.cancelTimer()
-    if (!this.isRunning) return
-    const { clock } = this.settings
+  #drain(): void {
+    this.#cancelTimer()
+    if (!this.#isRunning) return
+    const { clock } = this.#settings
     const now = clock.now()
     let next = Infinity
     const seen = new Set<string>()
-    for (const message of this.messages) {
+    for (const message of this.#messages) {
       const { conversationId, state } = message
       // Failed messages wait for the user, and do not hold up others.
       if (state === 'failed' || seen.has(conversationId)) continue
       seen.add(conversationId)
       if (state === 'sending') continue
-      const at = Math.max(this.waiting.get(conversationId)?.until ?? 0, this.pausedUntil, this.nextSlot(now))
+      const at = Math.max(this.#waiting.get(conversationId)?.until ?? 0, this.#pausedUntil, this.#nextSlot(now))
       if (at > now) next = Math.min(next, at)
-      else void this.send(message, now)
+      else void this.#send(message, now)
     }
-    if (next !== Infinity) this.cancelTimer = clock.after(next - now, () => this.drain())
+    if (next !== Infinity) this.#cancelTimer = clock.after(next - now, () => this.#drain())
   }
 
   /** When the next message may be sent without exceeding the rate. */
-  private nextSlot(now: number): number {
-    this.sentAt = this.sentAt.filter((time) => time > now - 1_000)
-    const first = this.sentAt[this.sentAt.length - MAX_PER_SECOND]
+  #nextSlot(now: number): number {
+    this.#sentAt = this.#sentAt.filter((time) => time > now - 1_000)
+    const first = this.#sentAt[this.#sentAt.length - MAX_PER_SECOND]
     return first === undefined ? now : first + 1_000
   }
 
-  private async send(message: Outgoing, now: number): Promise<void> {
+  async #send(message: Outgoing, now: number): Promise<void> {
     if (now - message.createdAt > MAX_AGE_MS)
-      return this.fail(message, chatError('expired', 'The message could not be sent for a day.'))
-    this.sentAt.push(now)
-    const sending = this.replace({ ...message, state: 'sending' })
-    const { data, error } = await this.settings.send(sending)
-    if (!this.messages.includes(sending)) return
+      return this.#fail(message, chatError('expired', 'The message could not be sent for a day.'))
+    this.#sentAt.push(now)
+    const sending = this.#replace({ ...message, state: 'sending' })
+    const { data, error } = await this.#settings.send(sending)
+    if (!this.#messages.includes(sending)) return
     if (data) {
-      this.waiting.delete(message.conversationId)
-      this.settings.onSent(sending, data)
+      this.#waiting.delete(message.conversationId)
+      this.#settings.onSent(sending, data)
       this.discard(message.key)
-      this.drain()
+      this.#drain()
     } else if (error.status === 401) {
       // `resume` follows when the user has signed in again.
-      this.replace({ ...sending, state: 'pending' })
+      this.#replace({ ...sending, state: 'pending' })
       this.pause()
     } else if (isTransient(error)) {
-      this.wait(sending, error)
-      this.drain()
+      this.#wait(sending, error)
+      this.#drain()
     } else {
-      this.fail(sending, error)
+      this.#fail(sending, error)
     }
   }
 
-  private wait(message: Outgoing, error: ChatError): void {
-    const { clock } = this.settings
+  #wait(message: Outgoing, error: ChatError): void {
+    const { clock } = this.#settings
     const now = clock.now()
     if (error.retryAfter !== null) {
       // A limit of the user, not of the conversation.
-      this.pausedUntil = now + error.retryAfter * 1_000
+      this.#pausedUntil = now + error.retryAfter * 1_000
     } else {
-      const failures = (this.waiting.get(message.conversationId)?.failures ?? 0) + 1
-      this.waiting.set(message.conversationId, { failures, until: now + backoff(clock, SEND_PAUSES_MS, failures) })
+      const failures = (this.#waiting.get(message.conversationId)?.failures ?? 0) + 1
+      this.#waiting.set(message.conversationId, { failures, until: now + backoff(clock, SEND_PAUSES_MS, failures) })
     }
-    this.replace({ ...message, state: 'pending' })
+    this.#replace({ ...message, state: 'pending' })
   }
 
-  private fail(message: Outgoing, error: ChatError): void {
-    const failed = this.replace({ ...message, state: 'failed', error })
-    void this.settings.storage.put('outbox', failed.key, failed)
-    this.settings.onFailed(failed, error)
-    this.drain()
+  #fail(message: Outgoing, error: ChatError): void {
+    const failed = this.#replace({ ...message, state: 'failed', error })
+    void this.#settings.storage.put('outbox', failed.key, failed)
+    this.#settings.onFailed(failed, error)
+    this.#drain()
   }
 
-  private replace(message: Outgoing): Outgoing {
-    this.messages = this.messages
+  #replace(message: Outgoing): Outgoing {
+    this.#messages = this.#messages
       .map((other) => (other.key === message.key ? message : other))
       .sort((a, b) => a.createdAt - b.createdAt)
-    this.settings.onChange(message.conversationId)
+    this.#settings.onChange(message.conversationId)
     return message
   }
 }

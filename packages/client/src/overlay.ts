@@ -13,28 +13,31 @@ export interface Change {
 }
 
 export class Overlay {
-  private changes: readonly Change[] = []
+  readonly #onChange: (change: Change) => void
+  #changes: readonly Change[] = []
 
-  constructor(private readonly onChange: (change: Change) => void) {}
+  constructor(onChange: (change: Change) => void) {
+    this.#onChange = onChange
+  }
 
   /** Shows a change until the returned function is called. */
   add(change: Change): () => void {
-    this.changes = [...this.changes, change]
-    this.onChange(change)
+    this.#changes = [...this.#changes, change]
+    this.#onChange(change)
     return () => {
-      this.changes = this.changes.filter((other) => other !== change)
-      this.onChange(change)
+      this.#changes = this.#changes.filter((other) => other !== change)
+      this.#onChange(change)
     }
   }
 
   /** The changes of a message, in the order in which they were made. */
   ofMessage(id: string): readonly Change[] {
     // Almost always empty: most snapshots must not allocate for each message.
-    return this.changes.length === 0 ? NONE : this.changes.filter(({ messageId }) => messageId === id)
+    return this.#changes.length === 0 ? NONE : this.#changes.filter(({ messageId }) => messageId === id)
   }
 
   onConversation(conversation: wire.Conversation): wire.Conversation {
-    return this.changes
+    return this.#changes
       .filter(({ conversationId }) => conversationId === conversation.id)
       .reduce((row, { onConversation }) => onConversation?.(row) ?? row, conversation)
   }

@@ -49,10 +49,13 @@ function unlessEqual<T extends object>(before: T | undefined, next: T): T {
 
 /** All users that are known, and their presence. */
 export class People {
+  readonly #onChange: () => void
   readonly byId = new Map<string, Person>()
-  private readonly presence = new Map<string, Presence>()
+  readonly #presence = new Map<string, Presence>()
 
-  constructor(private readonly onChange: () => void) {}
+  constructor(onChange: () => void) {
+    this.#onChange = onChange
+  }
 
   /** Returns whether something is new. */
   put(row: PersonRow): boolean {
@@ -60,16 +63,16 @@ export class People {
     const person = mergePerson(before, row)
     if (person === before) return false
     this.byId.set(row.id, person)
-    this.onChange()
+    this.#onChange()
     return true
   }
 
   putPresence(userId: string, row: Partial<wire.Presence>): void {
-    const before = this.presence.get(userId)
+    const before = this.#presence.get(userId)
     const presence = mergePresence(before, row)
     if (presence === before) return
-    this.presence.set(userId, presence)
-    this.onChange()
+    this.#presence.set(userId, presence)
+    this.#onChange()
   }
 
   /**
@@ -77,11 +80,11 @@ export class People {
    * as the page lives, so it counts only until something else is known.
    */
   suggestPresence(userId: string, row: Partial<wire.Presence>): void {
-    if (!this.presence.has(userId)) this.putPresence(userId, row)
+    if (!this.#presence.has(userId)) this.putPresence(userId, row)
   }
 
   /** Built once for all changes: a first load brings hundreds. */
   snapshot(): Pick<ChatState, 'people' | 'presence'> {
-    return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.presence) }
+    return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.#presence) }
   }
 }

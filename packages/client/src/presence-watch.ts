@@ -7,39 +7,44 @@ import type * as wire from './wire'
 const MAX_IDS = 200
 
 export class PresenceWatch {
-  private readonly counts = new Map<string, number>()
-  private wasLive = false
+  readonly #fetch: (userIds?: readonly string[]) => Promise<Result<wire.Presence[]>>
+  readonly #onPresence: (row: wire.Presence) => void
+  readonly #counts = new Map<string, number>()
+  #wasLive = false
 
   constructor(
-    private readonly fetch: (userIds?: readonly string[]) => Promise<Result<wire.Presence[]>>,
-    private readonly onPresence: (row: wire.Presence) => void,
-  ) {}
+    fetch: (userIds?: readonly string[]) => Promise<Result<wire.Presence[]>>,
+    onPresence: (row: wire.Presence) => void,
+  ) {
+    this.#fetch = fetch
+    this.#onPresence = onPresence
+  }
 
   /** Loads the presence of these users, and again after each reconnect, until the returned function is called. */
   watch(userIds: readonly string[]): () => void {
-    const added = userIds.filter((id) => !this.counts.has(id))
-    for (const id of userIds) this.counts.set(id, (this.counts.get(id) ?? 0) + 1)
+    const added = userIds.filter((id) => !this.#counts.has(id))
+    for (const id of userIds) this.#counts.set(id, (this.#counts.get(id) ?? 0) + 1)
     if (added.length > 0) void this.load(added)
     return () => {
       for (const id of userIds) {
-        const count = (this.counts.get(id) ?? 0) - 1
-        if (count > 0) this.counts.set(id, count)
-        else this.counts.delete(id)
+        const count = (this.#counts.get(id) ?? 0) - 1
+        if (count > 0) this.#counts.set(id, count)
+        else this.#counts.delete(id)
       }
     }
   }
 
   /** Without ids: the signed-in user's own. */
   async load(userIds?: readonly string[]): Promise<void> {
-    const { data } = await this.fetch(userIds)
-    data?.forEach(this.onPresence)
+    const { data } = await this.#fetch(userIds)
+    data?.forEach(this.#onPresence)
   }
 
   /** Presence that changed without a connection is not part of `/sync`. */
   refresh(partners: readonly string[]): void {
     // The first time the rows of the conversations are new themselves.
-    const ids = [...new Set([...this.counts.keys(), ...(this.wasLive ? partners : [])])].slice(0, MAX_IDS)
-    this.wasLive = true
+    const ids = [...new Set([...this.#counts.keys(), ...(this.#wasLive ? partners : [])])].slice(0, MAX_IDS)
+    this.#wasLive = true
     if (ids.length > 0) void this.load(ids)
   }
 }

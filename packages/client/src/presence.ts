@@ -16,47 +16,50 @@ export interface PresenceReporterSettings {
 }
 
 export class PresenceReporter {
-  private isAway = false
-  private cancelTimer: Cancel = () => {}
-  private stopListening: Cancel = () => {}
+  readonly #settings: PresenceReporterSettings
+  #isAway = false
+  #cancelTimer: Cancel = () => {}
+  #stopListening: Cancel = () => {}
 
-  constructor(private readonly settings: PresenceReporterSettings) {}
+  constructor(settings: PresenceReporterSettings) {
+    this.#settings = settings
+  }
 
   start(): void {
     this.stop()
-    const { page, report } = this.settings
-    this.stopListening = page.listen((signal) => {
+    const { page, report } = this.#settings
+    this.#stopListening = page.listen((signal) => {
       if (signal === 'leave') report('offline', { keepalive: true })
       else if (signal === 'activity' || signal === 'return' || (signal === 'attention' && page.isVisible()))
         this.active()
     })
-    this.waitForIdle()
+    this.#waitForIdle()
   }
 
   stop(): void {
-    this.cancelTimer()
-    this.stopListening()
-    this.isAway = false
+    this.#cancelTimer()
+    this.#stopListening()
+    this.#isAway = false
   }
 
   /** The user did something, in this tab or in another one. */
   active(): void {
-    if (this.isAway) {
-      this.isAway = false
-      this.settings.report('online', { keepalive: false })
+    if (this.#isAway) {
+      this.#isAway = false
+      this.#settings.report('online', { keepalive: false })
     }
-    this.waitForIdle()
+    this.#waitForIdle()
   }
 
-  private waitForIdle(): void {
-    this.cancelTimer()
-    this.cancelTimer = this.settings.clock.after(IDLE_MS, () => this.away())
+  #waitForIdle(): void {
+    this.#cancelTimer()
+    this.#cancelTimer = this.#settings.clock.after(IDLE_MS, () => this.#away())
   }
 
-  private away(): void {
-    const { clock, report, ttlMs } = this.settings
-    this.isAway = true
+  #away(): void {
+    const { clock, report, ttlMs } = this.#settings
+    this.#isAway = true
     report('away', { keepalive: false })
-    this.cancelTimer = clock.after(ttlMs() / 2, () => this.away())
+    this.#cancelTimer = clock.after(ttlMs() / 2, () => this.#away())
   }
 }

@@ -19,82 +19,84 @@ export interface ReaderSettings {
 }
 
 export class Reader {
-  private visible: { seq: number; isAtEnd: boolean } | null = null
+  readonly #settings: ReaderSettings
+  #visible: { seq: number; isAtEnd: boolean } | null = null
   /** The user marked the conversation as unread: it stays unread until it is left. */
-  private isKeptUnread = false
+  #isKeptUnread = false
   /** The highest position that was shown long enough. */
-  private readSeq = 0
+  #readSeq = 0
   /** What was sent last, which the row may not show yet. */
-  private markedSeq = 0
-  private nextAt = 0
-  private cancelShown: Cancel = () => {}
-  private cancelMark: Cancel | null = null
-  private readonly stopListening: Cancel
+  #markedSeq = 0
+  #nextAt = 0
+  #cancelShown: Cancel = () => {}
+  #cancelMark: Cancel | null = null
+  readonly #stopListening: Cancel
 
-  constructor(private readonly settings: ReaderSettings) {
-    this.stopListening = settings.page.listen((signal) => {
-      if (signal === 'attention') this.watch()
+  constructor(settings: ReaderSettings) {
+    this.#settings = settings
+    this.#stopListening = settings.page.listen((signal) => {
+      if (signal === 'attention') this.#watch()
     })
   }
 
   /** What the list shows. Null: nothing. */
   show(visible: { seq: number; isAtEnd: boolean } | null): void {
-    const { visible: before } = this
+    const before = this.#visible
     if (visible?.seq === before?.seq && visible?.isAtEnd === before?.isAtEnd) return
-    this.visible = visible
-    this.watch()
+    this.#visible = visible
+    this.#watch()
   }
 
   /** New messages arrived: at the end of the conversation they are visible, too. */
   changed(): void {
-    if (this.visible?.isAtEnd) this.watch()
+    if (this.#visible?.isAtEnd) this.#watch()
   }
 
   keepUnread(): void {
-    this.isKeptUnread = true
-    this.readSeq = 0
-    this.cancelShown()
-    this.cancelMark?.()
-    this.cancelMark = null
+    this.#isKeptUnread = true
+    this.#readSeq = 0
+    this.#cancelShown()
+    this.#cancelMark?.()
+    this.#cancelMark = null
   }
 
   /** The conversation is left. What was read until now is sent. */
   close(): void {
-    this.stopListening()
-    this.cancelShown()
-    if (this.cancelMark) this.flush()
+    this.#stopListening()
+    this.#cancelShown()
+    if (this.#cancelMark) this.#flush()
   }
 
-  private watch(): void {
-    this.cancelShown()
-    const { page, clock, state } = this.settings
-    const { visible } = this
-    if (!visible || this.isKeptUnread || !page.isVisible() || !page.hasFocus()) return
-    if (visible.isAtEnd) return this.read(Math.max(visible.seq, state().newestSeq))
-    this.cancelShown = clock.after(SHOWN_MS, () => this.read(visible.seq))
+  #watch(): void {
+    this.#cancelShown()
+    const { page, clock, state } = this.#settings
+    const visible = this.#visible
+    if (!visible || this.#isKeptUnread || !page.isVisible() || !page.hasFocus()) return
+    if (visible.isAtEnd) return this.#read(Math.max(visible.seq, state().newestSeq))
+    this.#cancelShown = clock.after(SHOWN_MS, () => this.#read(visible.seq))
   }
 
-  private read(seq: number): void {
-    const { lastReadSeq, isMarkedUnread } = this.settings.state()
-    this.readSeq = Math.max(this.readSeq, seq)
+  #read(seq: number): void {
+    const { lastReadSeq, isMarkedUnread } = this.#settings.state()
+    this.#readSeq = Math.max(this.#readSeq, seq)
     const isNews =
-      this.readSeq > Math.max(lastReadSeq, this.markedSeq) || (isMarkedUnread && this.readSeq > this.markedSeq)
-    if (!isNews || this.cancelMark) return
-    const { clock } = this.settings
-    const ms = this.nextAt - clock.now()
-    if (ms <= 0) return this.flush()
-    this.cancelMark = clock.after(ms, () => this.flush())
+      this.#readSeq > Math.max(lastReadSeq, this.#markedSeq) || (isMarkedUnread && this.#readSeq > this.#markedSeq)
+    if (!isNews || this.#cancelMark) return
+    const { clock } = this.#settings
+    const ms = this.#nextAt - clock.now()
+    if (ms <= 0) return this.#flush()
+    this.#cancelMark = clock.after(ms, () => this.#flush())
   }
 
-  private flush(): void {
-    this.cancelMark?.()
-    this.cancelMark = null
-    this.nextAt = this.settings.clock.now() + INTERVAL_MS
-    this.markedSeq = this.readSeq
-    const { readSeq } = this
-    void this.settings.mark(readSeq).then((isMarked) => {
+  #flush(): void {
+    this.#cancelMark?.()
+    this.#cancelMark = null
+    this.#nextAt = this.#settings.clock.now() + INTERVAL_MS
+    this.#markedSeq = this.#readSeq
+    const readSeq = this.#readSeq
+    void this.#settings.mark(readSeq).then((isMarked) => {
       // The next sign of reading tries again.
-      if (!isMarked && this.markedSeq === readSeq) this.markedSeq = 0
+      if (!isMarked && this.#markedSeq === readSeq) this.#markedSeq = 0
     })
   }
 }

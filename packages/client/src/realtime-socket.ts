@@ -19,47 +19,50 @@ export interface RealtimeSocketSettings {
 }
 
 export class RealtimeSocket implements ChatSocket {
-  private created: RealtimeClient | null = null
-  private handlers: SocketHandlers | null = null
-  private closing: Promise<unknown> = Promise.resolve()
+  readonly #settings: RealtimeSocketSettings
+  #created: RealtimeClient | null = null
+  #handlers: SocketHandlers | null = null
+  #closing: Promise<unknown> = Promise.resolve()
   /** Channels whose end the server has not confirmed yet: their topics cannot be joined until then. */
-  private readonly leaving = new Map<string, Promise<unknown>>()
+  readonly #leaving = new Map<string, Promise<unknown>>()
 
-  constructor(private readonly settings: RealtimeSocketSettings) {}
+  constructor(settings: RealtimeSocketSettings) {
+    this.#settings = settings
+  }
 
   open(token: string, handlers: SocketHandlers): void {
-    this.handlers = handlers
-    void this.closing.then(async () => {
+    this.#handlers = handlers
+    void this.#closing.then(async () => {
       // Before the first join, which would otherwise name no user.
-      await this.client.setAuth(token)
-      if (this.handlers === handlers) this.client.connect()
+      await this.#client.setAuth(token)
+      if (this.#handlers === handlers) this.#client.connect()
     })
   }
 
   join(topic: string, tables: readonly string[], handlers: ChannelHandlers): () => void {
-    const socket = this.handlers
+    const socket = this.#handlers
     let channel: RealtimeChannel | null = null
     let isLeft = false
-    const isCurrent = () => !isLeft && this.handlers === socket
+    const isCurrent = () => !isLeft && this.#handlers === socket
     const leave = () => {
       isLeft = true
-      if (channel) this.drop(topic, channel)
+      if (channel) this.#drop(topic, channel)
       channel = null
     }
-    void Promise.resolve(this.leaving.get(topic)).then(() => {
-      if (isCurrent()) channel = this.subscribe(topic, tables, handlers, isCurrent, leave)
+    void Promise.resolve(this.#leaving.get(topic)).then(() => {
+      if (isCurrent()) channel = this.#subscribe(topic, tables, handlers, isCurrent, leave)
     })
     return leave
   }
 
-  private subscribe(
+  #subscribe(
     topic: string,
     tables: readonly string[],
     handlers: ChannelHandlers,
     isCurrent: () => boolean,
     leave: () => void,
   ): RealtimeChannel {
-    const channel = this.client.channel(topic, { config: { private: true } })
+    const channel = this.#client.channel(topic, { config: { private: true } })
     for (const table of tables) {
       channel.on('postgres_changes', { event: '*', schema: 'public', table }, (change) => {
         if (isCurrent()) handlers.onInput(toInput(change))
@@ -81,36 +84,36 @@ export class RealtimeSocket implements ChatSocket {
   }
 
   setToken(token: string): void {
-    void this.client.setAuth(token)
+    void this.#client.setAuth(token)
   }
 
   heartbeat(): void {
-    void this.client.sendHeartbeat()
+    void this.#client.sendHeartbeat()
   }
 
   close(): void {
-    this.handlers = null
-    if (!this.created) return
-    for (const channel of this.client.getChannels()) this.drop(channel.topic, channel)
-    this.closing = Promise.resolve(this.client.disconnect())
+    this.#handlers = null
+    if (!this.#created) return
+    for (const channel of this.#client.getChannels()) this.#drop(channel.topic, channel)
+    this.#closing = Promise.resolve(this.#client.disconnect())
   }
 
   /** Created when it is first needed: it adds listeners to the page, and creating a chat client must not. */
-  private get client(): RealtimeClient {
-    const { url, anonKey, WebSocket = globalThis.WebSocket } = this.settings
-    this.created ??= new RealtimeClient(endpoint(url), {
+  get #client(): RealtimeClient {
+    const { url, anonKey, WebSocket = globalThis.WebSocket } = this.#settings
+    this.#created ??= new RealtimeClient(endpoint(url), {
       params: { apikey: anonKey },
-      transport: this.observed(WebSocket),
+      transport: this.#observed(WebSocket),
       heartbeatIntervalMs: HEARTBEAT_MS,
       reconnectAfterMs: () => NEVER_MS,
     })
-    return this.created
+    return this.#created
   }
 
   /** realtime-js reports neither that the socket is open nor that something was received. */
-  private observed(Base: typeof WebSocket): typeof WebSocket {
-    const current = () => this.handlers
-    const lose = (reason: string) => this.lose(reason)
+  #observed(Base: typeof WebSocket): typeof WebSocket {
+    const current = () => this.#handlers
+    const lose = (reason: string) => this.#lose(reason)
     return class extends Base {
       constructor(address: string | URL, protocols?: string | string[]) {
         super(address, protocols)
@@ -123,18 +126,18 @@ export class RealtimeSocket implements ChatSocket {
     }
   }
 
-  private lose(reason: string): void {
-    const { handlers } = this
+  #lose(reason: string): void {
+    const handlers = this.#handlers
     // Ends the client's own attempts, too.
     this.close()
     handlers?.onClose(reason)
   }
 
-  private drop(topic: string, channel: RealtimeChannel): void {
-    const left = this.client.removeChannel(channel).finally(() => {
-      if (this.leaving.get(topic) === left) this.leaving.delete(topic)
+  #drop(topic: string, channel: RealtimeChannel): void {
+    const left = this.#client.removeChannel(channel).finally(() => {
+      if (this.#leaving.get(topic) === left) this.#leaving.delete(topic)
     })
-    this.leaving.set(topic, left)
+    this.#leaving.set(topic, left)
   }
 }
 

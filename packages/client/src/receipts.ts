@@ -19,14 +19,14 @@ export interface ReceiptPositions {
 const NONE: ReadonlyMap<string, Position> = new Map()
 
 export class Receipts {
-  private readonly conversations = new Map<string, Map<string, Position>>()
+  readonly #conversations = new Map<string, Map<string, Position>>()
 
   of(conversationId: string): ReadonlyMap<string, Position> {
-    return this.conversations.get(conversationId) ?? NONE
+    return this.#conversations.get(conversationId) ?? NONE
   }
 
   all(): ReceiptPositions[] {
-    return [...this.conversations].flatMap(([conversation_id, members]) =>
+    return [...this.#conversations].flatMap(([conversation_id, members]) =>
       [...members].map(([user_id, { read, delivered }]) => ({
         conversation_id,
         user_id,
@@ -38,10 +38,10 @@ export class Receipts {
 
   /** Positions never move back, so the order in which receipts arrive does not matter. */
   put({ conversation_id, user_id, last_read_seq = 0, last_delivered_seq = 0 }: ReceiptPositions): void {
-    const members = this.conversations.get(conversation_id) ?? new Map<string, Position>()
+    const members = this.#conversations.get(conversation_id) ?? new Map<string, Position>()
     const { read, delivered } = members.get(user_id) ?? { read: 0, delivered: 0 }
     members.set(user_id, { read: Math.max(read, last_read_seq), delivered: Math.max(delivered, last_delivered_seq) })
-    this.conversations.set(conversation_id, members)
+    this.#conversations.set(conversation_id, members)
   }
 
   /** Positions of the other member that the conversation's row contains. */
@@ -56,10 +56,10 @@ export class Receipts {
   }
 
   forget(conversationId: string): void {
-    this.conversations.delete(conversationId)
+    this.#conversations.delete(conversationId)
   }
 
   clear(): void {
-    this.conversations.clear()
+    this.#conversations.clear()
   }
 }

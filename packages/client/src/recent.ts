@@ -29,30 +29,37 @@ export interface RecentPage {
 }
 
 export class Recent {
-  private cancelSave: Cancel | null = null
+  readonly #clock: Clock
+  readonly #storage: ChatStorage
+  readonly #read: () => RecentState | null
+  #cancelSave: Cancel | null = null
 
   constructor(
-    private readonly clock: Clock,
-    private readonly storage: ChatStorage,
+    clock: Clock,
+    storage: ChatStorage,
     /** Null while there is nothing worth keeping. */
-    private readonly read: () => RecentState | null,
-  ) {}
+    read: () => RecentState | null,
+  ) {
+    this.#clock = clock
+    this.#storage = storage
+    this.#read = read
+  }
 
   async load(): Promise<RecentState | null> {
-    const [entry] = await this.storage.all<RecentState>('recent')
+    const [entry] = await this.#storage.all<RecentState>('recent')
     return entry?.[1] ?? null
   }
 
   changed(): void {
-    this.cancelSave ??= this.clock.after(SAVE_MS, () => {
-      this.cancelSave = null
-      const state = this.read()
-      if (state) void this.storage.put('recent', 'state', state)
+    this.#cancelSave ??= this.#clock.after(SAVE_MS, () => {
+      this.#cancelSave = null
+      const state = this.#read()
+      if (state) void this.#storage.put('recent', 'state', state)
     })
   }
 
   stop(): void {
-    this.cancelSave?.()
-    this.cancelSave = null
+    this.#cancelSave?.()
+    this.#cancelSave = null
   }
 }

@@ -1,6 +1,6 @@
 // One HTTP request: address, token, and the answer as a value.
 
-import { chatError, ok, refused } from './errors'
+import { chatError, ok, refused, unreachable } from './errors'
 import type { Token } from './token'
 import type { ChatError, Result } from './types'
 
@@ -28,29 +28,33 @@ export interface RequestSettings {
 }
 
 export class Requests {
-  constructor(private readonly settings: RequestSettings) {}
+  readonly #settings: RequestSettings
+
+  constructor(settings: RequestSettings) {
+    this.#settings = settings
+  }
 
   async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
-    const { token, onUnauthorized } = this.settings
+    const { token, onUnauthorized } = this.#settings
     try {
       // A page that is being closed may not live until the host has answered.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
-      let response = await this.attempt(method, path, request, first)
+      let response = await this.#attempt(method, path, request, first)
       if (response.status === 401 && token.isUsed) {
         const second = await token.replace(first)
-        if (second !== null && second !== first) response = await this.attempt(method, path, request, second)
+        if (second !== null && second !== first) response = await this.#attempt(method, path, request, second)
       }
       const result = await read<T>(response)
       if (response.status === 401 && result.error) onUnauthorized?.(result.error)
       return result
     } catch (cause) {
       if (request.signal?.aborted) return refused(chatError('aborted', 'The request was cancelled.'))
-      return refused(chatError('network', 'The server cannot be reached.', { hint: String(cause) }))
+      return refused(unreachable(cause))
     }
   }
 
-  private attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
-    const { baseUrl, fetch } = this.settings
+  #attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
+    const { baseUrl, fetch } = this.#settings
     const { query = {}, body, headers, signal, keepalive } = request
     const parameters = Object.entries(query).flatMap(([name, value]) => (value == null ? [] : [[name, String(value)]]))
     const search = parameters.length > 0 ? `?${new URLSearchParams(parameters)}` : ''

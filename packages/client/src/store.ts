@@ -44,29 +44,31 @@ interface Entry {
 }
 
 export class Store {
+  readonly #settings: StoreSettings
   readonly overlay = new Overlay(({ messageId, conversationId }) => {
     if (conversationId !== undefined) this.touch(conversationId)
     if (messageId === undefined) this.touchList()
   })
-  private state: ChatState
+  #state: ChatState
   readonly initial: ChatState
-  private readonly people = new People(() => {
-    this.arePeopleDirty = true
-    this.schedule()
+  readonly #people = new People(() => {
+    this.#arePeopleDirty = true
+    this.#schedule()
   })
-  private readonly rows = new Map<string, wire.Conversation>()
-  private readonly receipts = new Receipts()
-  private readonly entries = new Map<string, Entry>()
-  private readonly earlyReactions = new Map<string, { reaction: string; userId: string }[]>()
+  readonly #rows = new Map<string, wire.Conversation>()
+  readonly #receipts = new Receipts()
+  readonly #entries = new Map<string, Entry>()
+  readonly #earlyReactions = new Map<string, { reaction: string; userId: string }[]>()
   /** Conversations of the first load, as long as it runs: others are gone. */
-  private listed: Set<string> | null = null
-  private readonly dirty = new Set<string>()
-  private isListDirty = false
-  private arePeopleDirty = false
-  private isScheduled = false
-  private readonly listeners = new Set<() => void>()
+  #listed: Set<string> | null = null
+  readonly #dirty = new Set<string>()
+  #isListDirty = false
+  #arePeopleDirty = false
+  #isScheduled = false
+  readonly #listeners = new Set<() => void>()
 
-  constructor(private readonly settings: StoreSettings) {
+  constructor(settings: StoreSettings) {
+    this.#settings = settings
     const { userId, initialState = {} } = settings
     const me: Me = {
       id: userId,
@@ -78,7 +80,7 @@ export class Store {
       can_write: true,
       ...initialState.me,
     }
-    this.state = {
+    this.#state = {
       connection: { status: 'idle', since: settings.now(), downSince: settings.now(), retryAt: null, error: null },
       me,
       people: {},
@@ -96,7 +98,7 @@ export class Store {
     }
     this.putPerson(me)
     for (const conversation of initialState.conversations ?? []) this.putConversation(conversation)
-    for (const receipt of initialState.receipts ?? []) this.putReceipt(receipt)
+    for (const receipt of initialState.receipts ?? []) this.#putReceipt(receipt)
     for (const page of initialState.pages ?? []) {
       const position: PagePosition =
         page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
@@ -112,47 +114,47 @@ export class Store {
   // Reading
 
   getState(): ChatState {
-    if (this.arePeopleDirty) {
-      this.arePeopleDirty = false
-      this.state = { ...this.state, ...this.people.snapshot() }
+    if (this.#arePeopleDirty) {
+      this.#arePeopleDirty = false
+      this.#state = { ...this.#state, ...this.#people.snapshot() }
     }
-    if (this.isListDirty) this.rebuildList()
-    if (this.dirty.size > 0) this.rebuildTimelines()
-    return this.state
+    if (this.#isListDirty) this.#rebuildList()
+    if (this.#dirty.size > 0) this.#rebuildTimelines()
+    return this.#state
   }
 
   getTimeline(conversationId: string): Timeline {
-    return this.getState().timelines[conversationId] ?? this.emptyTimeline(conversationId)
+    return this.getState().timelines[conversationId] ?? this.#emptyTimeline(conversationId)
   }
 
   subscribe(listener: () => void): () => void {
-    this.listeners.add(listener)
-    return () => this.listeners.delete(listener)
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   row(conversationId: string): wire.Conversation | undefined {
-    return this.rows.get(conversationId)
+    return this.#rows.get(conversationId)
   }
 
   rowsById(): ReadonlyMap<string, wire.Conversation> {
-    return this.rows
+    return this.#rows
   }
 
   allReceipts(): ReceiptPositions[] {
-    return this.receipts.all()
+    return this.#receipts.all()
   }
 
   history(conversationId: string): History | undefined {
-    return this.entries.get(conversationId)?.history
+    return this.#entries.get(conversationId)?.history
   }
 
   sender(id: string | null): wire.Sender | null {
-    return senderOf(this.people.byId, id)
+    return senderOf(this.#people.byId, id)
   }
 
   /** The ends of the conversations that are held. */
   recentPages(): RecentPage[] {
-    return [...this.entries].flatMap(([conversationId, { history }]) => {
+    return [...this.#entries].flatMap(([conversationId, { history }]) => {
       const end = history.end
       if (!end) return []
       const messages = end.messages.slice(-RECENT_MESSAGES)
@@ -167,34 +169,34 @@ export class Store {
     this.set({ me, conversationsStatus: 'ready' })
     this.putPerson(me)
     for (const row of conversations) this.putConversation(row)
-    for (const receipt of receipts) this.putReceipt(receipt)
+    for (const receipt of receipts) this.#putReceipt(receipt)
     for (const { conversationId, messages, hasOlder } of pages) {
       this.changeHistory(conversationId, (history) => history.restore(messages, hasOlder))
     }
   }
 
   set(part: Partial<ChatState>): void {
-    const isSame = (Object.keys(part) as (keyof ChatState)[]).every((key) => this.state[key] === part[key])
+    const isSame = (Object.keys(part) as (keyof ChatState)[]).every((key) => this.#state[key] === part[key])
     if (isSame) return
-    this.state = { ...this.state, ...part }
-    this.schedule()
+    this.#state = { ...this.#state, ...part }
+    this.#schedule()
   }
 
   /** The conversation is displayed: its messages are held until the returned function is called. */
   hold(conversationId: string): () => void {
-    const entry = this.entry(conversationId)
+    const entry = this.#entry(conversationId)
     entry.opened += 1
     // Moved to the end, because the first ones are dropped first.
-    this.entries.delete(conversationId)
-    this.entries.set(conversationId, entry)
-    this.dropOldTimelines()
+    this.#entries.delete(conversationId)
+    this.#entries.set(conversationId, entry)
+    this.#dropOldTimelines()
     return () => {
       entry.opened -= 1
     }
   }
 
   changeHistory(conversationId: string, change: (history: History) => void): void {
-    change(this.entry(conversationId).history)
+    change(this.#entry(conversationId).history)
     this.touch(conversationId)
   }
 
@@ -210,66 +212,66 @@ export class Store {
   /** An answer that contains a whole message. */
   putAnswer(message: wire.Message): void {
     this.putPerson(message.sender)
-    this.putMessage(fromAnswer(message))
+    this.#putMessage(fromAnswer(message))
   }
 
   putConversation(row: wire.Conversation): void {
-    this.rows.set(row.id, mergeConversation(this.rows.get(row.id), row))
-    this.listed?.add(row.id)
+    this.#rows.set(row.id, mergeConversation(this.#rows.get(row.id), row))
+    this.#listed?.add(row.id)
     const history = this.history(row.id)
     history?.clear(row.cleared_seq)
     if (history?.status === 'not_found') {
       history.status = 'idle'
-      this.settings.onReturned()
+      this.#settings.onReturned()
     }
     for (const person of [row.participant_1, row.participant_2, row.other_user]) {
       this.putPerson(person)
-      if (person) this.people.suggestPresence(person.id, person)
+      if (person) this.#people.suggestPresence(person.id, person)
     }
-    this.receipts.putPeer(row)
+    this.#receipts.putPeer(row)
     this.touch(row.id)
     this.touchList()
   }
 
   putPerson(row: PersonRow | null): void {
-    if (!row || !this.people.put(row)) return
-    for (const id of this.entries.keys()) this.touch(id)
+    if (!row || !this.#people.put(row)) return
+    for (const id of this.#entries.keys()) this.touch(id)
   }
 
   putPresence(userId: string, row: Partial<wire.Presence>): void {
-    this.people.putPresence(userId, row)
+    this.#people.putPresence(userId, row)
   }
 
   /** Something that snapshots of this conversation are made of changed. */
   touch(conversationId: string): void {
-    this.dirty.add(conversationId)
-    this.schedule()
+    this.#dirty.add(conversationId)
+    this.#schedule()
   }
 
   touchList(): void {
-    this.isListDirty = true
-    this.schedule()
+    this.#isListDirty = true
+    this.#schedule()
   }
 
   /** Everything that was fetched is complete, so what was only announced is superseded. */
   confirm(): void {
-    for (const id of this.earlyReactions.keys()) {
-      const conversationId = [...this.entries].find(([, { history }]) => history.get(id))?.[0]
+    for (const id of this.#earlyReactions.keys()) {
+      const conversationId = [...this.#entries].find(([, { history }]) => history.get(id))?.[0]
       if (conversationId !== undefined) this.touch(conversationId)
     }
-    this.earlyReactions.clear()
+    this.#earlyReactions.clear()
   }
 
   apply(input: Input): void {
     switch (input.type) {
       case 'synced':
-        return this.applySync(input)
+        return this.#applySync(input)
       case 'forget':
-        return this.forget()
+        return this.#forget()
       case 'row':
-        return this.applyRow(input)
+        return this.#applyRow(input)
       case 'event':
-        return this.applyEvent(input.name, input.payload)
+        return this.#applyEvent(input.name, input.payload)
       case 'connection':
         return this.set({ connection: input.connection })
       case 'presence':
@@ -284,26 +286,26 @@ export class Store {
   failList(error: ChatError): void {
     this.set({
       conversationsError: error,
-      conversationsStatus: this.state.conversationsStatus === 'ready' ? 'ready' : 'error',
+      conversationsStatus: this.#state.conversationsStatus === 'ready' ? 'ready' : 'error',
     })
   }
 
   // What the server says
 
   /** In the order that docs/sync.md requires. */
-  private applySync({ page, isFirstLoad, isLive }: Extract<Input, { type: 'synced' }>): void {
-    if (isFirstLoad) this.listed ??= new Set()
-    for (const id of page.removed_conversation_ids) this.removeConversation(id)
+  #applySync({ page, isFirstLoad, isLive }: Extract<Input, { type: 'synced' }>): void {
+    if (isFirstLoad) this.#listed ??= new Set()
+    for (const id of page.removed_conversation_ids) this.#removeConversation(id)
     const known = new Map(
-      page.messages.map(({ conversation_id }) => [conversation_id, this.rows.get(conversation_id)?.last_seq]),
+      page.messages.map(({ conversation_id }) => [conversation_id, this.#rows.get(conversation_id)?.last_seq]),
     )
     for (const row of page.conversations) {
-      this.receipts.forget(row.id)
+      this.#receipts.forget(row.id)
       this.putConversation(row)
     }
-    for (const receipt of page.receipts) this.putReceipt(receipt)
+    for (const receipt of page.receipts) this.#putReceipt(receipt)
     for (const id of page.removed_message_ids) {
-      for (const [conversationId, { history }] of this.entries) {
+      for (const [conversationId, { history }] of this.#entries) {
         if (!history.get(id)) continue
         history.remove(id)
         this.touch(conversationId)
@@ -312,114 +314,114 @@ export class Store {
     for (const message of page.messages) {
       this.putAnswer(message)
       const isNew = message.seq > (known.get(message.conversation_id) ?? 0)
-      if (isLive && isNew && !message.is_deleted && message.sender_id !== this.settings.userId)
-        this.settings.onReceived(message)
+      if (isLive && isNew && !message.is_deleted && message.sender_id !== this.#settings.userId)
+        this.#settings.onReceived(message)
     }
     if (page.has_more) return
     if (isFirstLoad) {
-      for (const id of this.rows.keys()) if (!this.listed?.has(id)) this.removeConversation(id)
-      this.listed = null
+      for (const id of this.#rows.keys()) if (!this.#listed?.has(id)) this.#removeConversation(id)
+      this.#listed = null
     }
     this.confirm()
     this.set({ conversationsStatus: 'ready', conversationsError: null })
   }
 
-  private applyRow({ table, action, row }: Extract<Input, { type: 'row' }>): void {
+  #applyRow({ table, action, row }: Extract<Input, { type: 'row' }>): void {
     switch (table) {
       case 'user_messages':
-        return this.applyMessageRow(action, row as unknown as MessageRow)
+        return this.#applyMessageRow(action, row as unknown as MessageRow)
       case 'conversation_receipts':
-        if (action !== 'DELETE') this.putReceipt(row as unknown as ReceiptPositions)
+        if (action !== 'DELETE') this.#putReceipt(row as unknown as ReceiptPositions)
         return
       case 'user_presence':
         if (action !== 'DELETE') this.putPresence(String(row['user_id']), row as Partial<wire.Presence>)
         return
       case 'message_reactions':
-        return this.applyReactionRow(action, row)
+        return this.#applyReactionRow(action, row)
       case 'user_conversations':
-        if (!this.rows.has(String(row['id']))) this.settings.onIncomplete()
+        if (!this.#rows.has(String(row['id']))) this.#settings.onIncomplete()
         return
     }
   }
 
-  private applyMessageRow(action: string, row: MessageRow): void {
+  #applyMessageRow(action: string, row: MessageRow): void {
     if (action === 'DELETE') {
       // A row that is gone for good. `/sync` tells whether that is so, or whether it was only hidden.
-      return this.settings.onIncomplete()
+      return this.#settings.onIncomplete()
     }
-    const conversation = this.rows.get(row.conversation_id)
-    if (!conversation) this.settings.onIncomplete()
+    const conversation = this.#rows.get(row.conversation_id)
+    if (!conversation) this.#settings.onIncomplete()
     const isNew = !conversation || row.seq > conversation.last_seq
-    this.putMessage(fromRow(row))
+    this.#putMessage(fromRow(row))
     if (conversation) {
-      this.rows.set(row.conversation_id, withMessage(conversation, row))
+      this.#rows.set(row.conversation_id, withMessage(conversation, row))
       this.touchList()
     }
-    if (action === 'INSERT' && isNew && row.sender_id !== this.settings.userId) {
-      this.settings.onReceived(toMessage(fromRow(row)))
+    if (action === 'INSERT' && isNew && row.sender_id !== this.#settings.userId) {
+      this.#settings.onReceived(toMessage(fromRow(row)))
     }
   }
 
   /** A reaction that is taken back names only its own id, so both kinds are confirmed by `/sync`. */
-  private applyReactionRow(action: string, row: Record<string, unknown>): void {
+  #applyReactionRow(action: string, row: Record<string, unknown>): void {
     const [messageId, conversationId] = [String(row['message_id']), String(row['conversation_id'])]
     const isAdded = action === 'INSERT'
     // Conversations that are not displayed are loaded when they are.
-    const isShown = isAdded ? this.history(conversationId)?.get(messageId) : this.entries.size > 0
+    const isShown = isAdded ? this.history(conversationId)?.get(messageId) : this.#entries.size > 0
     if (!isShown) return
-    this.settings.onIncomplete()
+    this.#settings.onIncomplete()
     if (!isAdded) return
-    const early = this.earlyReactions.get(messageId) ?? []
-    this.earlyReactions.set(messageId, [
+    const early = this.#earlyReactions.get(messageId) ?? []
+    this.#earlyReactions.set(messageId, [
       ...early,
       { reaction: String(row['reaction']), userId: String(row['user_id']) },
     ])
     this.touch(conversationId)
   }
 
-  private applyEvent(name: string, payload: Record<string, unknown>): void {
-    if (name === 'receipt') return this.putReceipt(payload as unknown as ReceiptPositions)
+  #applyEvent(name: string, payload: Record<string, unknown>): void {
+    if (name === 'receipt') return this.#putReceipt(payload as unknown as ReceiptPositions)
     if (name !== 'conversation.updated') return
     const id = String(payload['conversation_id'])
-    const held = this.rows.get(id)
+    const held = this.#rows.get(id)
     // Unknown, or hidden and perhaps cleared: the list is asked for.
-    if (!held || payload['hidden'] === true) return this.settings.onIncomplete()
-    this.rows.set(id, withEvent(held, payload))
+    if (!held || payload['hidden'] === true) return this.#settings.onIncomplete()
+    this.#rows.set(id, withEvent(held, payload))
     this.touch(id)
     this.touchList()
   }
 
-  private forget(): void {
-    this.rows.clear()
-    this.receipts.clear()
-    this.earlyReactions.clear()
-    this.listed = null
-    for (const [id, { history }] of this.entries) {
+  #forget(): void {
+    this.#rows.clear()
+    this.#receipts.clear()
+    this.#earlyReactions.clear()
+    this.#listed = null
+    for (const [id, { history }] of this.#entries) {
       history.forget()
       this.touch(id)
     }
     this.touchList()
   }
 
-  private putMessage(message: HeldMessage): void {
+  #putMessage(message: HeldMessage): void {
     const { conversation_id } = message.row
     // Messages of conversations that are not displayed are loaded when they are.
-    const entry = this.entries.get(conversation_id)
+    const entry = this.#entries.get(conversation_id)
     if (!entry) return
-    if (entry.history.upsert(message)) this.settings.onIncomplete()
+    if (entry.history.upsert(message)) this.#settings.onIncomplete()
     this.touch(conversation_id)
   }
 
-  private putReceipt(receipt: ReceiptPositions): void {
-    if (receipt.user_id === this.settings.userId) return
-    this.receipts.put(receipt)
+  #putReceipt(receipt: ReceiptPositions): void {
+    if (receipt.user_id === this.#settings.userId) return
+    this.#receipts.put(receipt)
     this.touch(receipt.conversation_id)
   }
 
-  private removeConversation(id: string): void {
-    this.rows.delete(id)
-    this.receipts.forget(id)
-    const entry = this.entries.get(id)
+  #removeConversation(id: string): void {
+    this.#rows.delete(id)
+    this.#receipts.forget(id)
+    const entry = this.#entries.get(id)
     entry?.history.forget()
     if (entry && entry.opened > 0) entry.history.status = 'not_found'
     this.touch(id)
@@ -428,12 +430,12 @@ export class Store {
 
   // Snapshots
 
-  private rebuildList(): void {
-    this.isListDirty = false
-    const before = new Map(this.state.conversations.map((row) => [row.id, row]))
-    const conversations = [...this.rows.values()].map((row): Conversation => {
+  #rebuildList(): void {
+    this.#isListDirty = false
+    const before = new Map(this.#state.conversations.map((row) => [row.id, row]))
+    const conversations = [...this.#rows.values()].map((row): Conversation => {
       const shown = this.overlay.onConversation(row)
-      const draft = this.settings.draft(row.id) ?? shown.draft
+      const draft = this.#settings.draft(row.id) ?? shown.draft
       const next = draft === shown.draft ? shown : { ...shown, draft }
       const held = before.get(row.id)
       return held && isEqual(held, next) ? held : next
@@ -441,75 +443,75 @@ export class Store {
     conversations.sort(byActivity)
     const isSame =
       conversations.length === before.size &&
-      conversations.every((row, index) => row === this.state.conversations[index])
-    const counted = this.state.conversationsStatus === 'ready' ? countUnread(conversations) : this.state.unread
-    const unread = isEqual(counted, this.state.unread) ? this.state.unread : counted
-    if (isSame && unread === this.state.unread) return
-    this.state = { ...this.state, unread, conversations: isSame ? this.state.conversations : conversations }
+      conversations.every((row, index) => row === this.#state.conversations[index])
+    const counted = this.#state.conversationsStatus === 'ready' ? countUnread(conversations) : this.#state.unread
+    const unread = isEqual(counted, this.#state.unread) ? this.#state.unread : counted
+    if (isSame && unread === this.#state.unread) return
+    this.#state = { ...this.#state, unread, conversations: isSame ? this.#state.conversations : conversations }
   }
 
-  private rebuildTimelines(): void {
-    const timelines: Record<string, Timeline> = { ...this.state.timelines }
-    for (const id of this.dirty) {
-      const entry = this.entries.get(id)
-      if (entry) timelines[id] = this.build(id, entry)
+  #rebuildTimelines(): void {
+    const timelines: Record<string, Timeline> = { ...this.#state.timelines }
+    for (const id of this.#dirty) {
+      const entry = this.#entries.get(id)
+      if (entry) timelines[id] = this.#build(id, entry)
       else delete timelines[id]
     }
-    const unsentCount = this.settings.outgoingCount()
+    const unsentCount = this.#settings.outgoingCount()
     const isSame =
-      unsentCount === this.state.unsentCount &&
-      [...this.dirty].every((id) => timelines[id] === this.state.timelines[id])
-    this.dirty.clear()
-    if (!isSame) this.state = { ...this.state, timelines, unsentCount }
+      unsentCount === this.#state.unsentCount &&
+      [...this.#dirty].every((id) => timelines[id] === this.#state.timelines[id])
+    this.#dirty.clear()
+    if (!isSame) this.#state = { ...this.#state, timelines, unsentCount }
   }
 
-  private build(conversationId: string, { history, builder }: Entry): Timeline {
+  #build(conversationId: string, { history, builder }: Entry): Timeline {
     return builder.build({
-      userId: this.settings.userId,
+      userId: this.#settings.userId,
       conversationId,
       history,
       overlay: this.overlay,
-      outgoing: this.settings.outgoing(conversationId),
-      others: this.receipts.of(conversationId),
-      ownReadSeq: this.rows.get(conversationId)?.last_read_seq ?? 0,
-      reactions: this.earlyReactions,
-      people: this.people.byId,
+      outgoing: this.#settings.outgoing(conversationId),
+      others: this.#receipts.of(conversationId),
+      ownReadSeq: this.#rows.get(conversationId)?.last_read_seq ?? 0,
+      reactions: this.#earlyReactions,
+      people: this.#people.byId,
     })
   }
 
-  private entry(conversationId: string): Entry {
-    let entry = this.entries.get(conversationId)
+  #entry(conversationId: string): Entry {
+    let entry = this.#entries.get(conversationId)
     if (!entry) {
       entry = { history: new History(), builder: new TimelineBuilder(), opened: 0 }
-      this.entries.set(conversationId, entry)
+      this.#entries.set(conversationId, entry)
       this.touch(conversationId)
     }
     return entry
   }
 
   /** The same object each time: a snapshot that is new at each reading would never come to rest. */
-  private emptyTimeline(conversationId: string): Timeline {
-    this.entry(conversationId)
+  #emptyTimeline(conversationId: string): Timeline {
+    this.#entry(conversationId)
     return this.getState().timelines[conversationId]!
   }
 
-  private dropOldTimelines(): void {
-    let surplus = this.entries.size - MAX_TIMELINES
-    for (const [id, { opened }] of this.entries) {
+  #dropOldTimelines(): void {
+    let surplus = this.#entries.size - MAX_TIMELINES
+    for (const [id, { opened }] of this.#entries) {
       if (surplus <= 0) return
       if (opened > 0) continue
-      this.entries.delete(id)
+      this.#entries.delete(id)
       this.touch(id)
       surplus -= 1
     }
   }
 
-  private schedule(): void {
-    if (this.isScheduled) return
-    this.isScheduled = true
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
     queueMicrotask(() => {
-      this.isScheduled = false
-      for (const listener of this.listeners) listener()
+      this.#isScheduled = false
+      for (const listener of this.#listeners) listener()
     })
   }
 }

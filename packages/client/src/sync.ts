@@ -23,42 +23,44 @@ export interface SyncSettings {
 }
 
 export class SyncEngine {
-  private cursor: string | undefined
+  readonly #settings: SyncSettings
+  #cursor: string | undefined
   /** Whether the cursor belongs to a first load that has more pages. */
-  private isLoading = false
-  private running: Promise<Result<null>> | null = null
-  private following: Promise<Result<null>> | null = null
-  private isStopped = true
-  private cancelGathering: Cancel | null = null
-  private abort = new AbortController()
+  #isLoading = false
+  #running: Promise<Result<null>> | null = null
+  #following: Promise<Result<null>> | null = null
+  #isStopped = true
+  #cancelGathering: Cancel | null = null
+  #abort = new AbortController()
 
   constructor(
-    private readonly settings: SyncSettings,
+    settings: SyncSettings,
     cursor?: string,
   ) {
-    this.cursor = cursor
+    this.#settings = settings
+    this.#cursor = cursor
   }
 
   get position(): string | undefined {
-    return this.cursor
+    return this.#cursor
   }
 
   /** Another tab followed the changes up to here. */
   moveTo(cursor: string): void {
-    this.cursor = cursor
+    this.#cursor = cursor
   }
 
   start(): void {
-    if (!this.isStopped) return
-    this.isStopped = false
-    this.abort = new AbortController()
+    if (!this.#isStopped) return
+    this.#isStopped = false
+    this.#abort = new AbortController()
   }
 
   stop(): void {
-    this.isStopped = true
-    this.cancelGathering?.()
-    this.cancelGathering = null
-    this.abort.abort()
+    this.#isStopped = true
+    this.#cancelGathering?.()
+    this.#cancelGathering = null
+    this.#abort.abort()
   }
 
   /**
@@ -67,91 +69,91 @@ export class SyncEngine {
    * behind it.
    */
   request(): Promise<Result<null>> {
-    if (!this.running) return this.run()
-    this.following ??= this.running.then(() => {
-      this.following = null
-      return this.run()
+    if (!this.#running) return this.#run()
+    this.#following ??= this.#running.then(() => {
+      this.#following = null
+      return this.#run()
     })
-    return this.following
+    return this.#following
   }
 
   /** Requests once for all calls within a tenth of a second. */
   requestSoon(): void {
-    if (this.isStopped) return
-    this.cancelGathering ??= this.settings.clock.after(GATHER_MS, () => {
-      this.cancelGathering = null
+    if (this.#isStopped) return
+    this.#cancelGathering ??= this.#settings.clock.after(GATHER_MS, () => {
+      this.#cancelGathering = null
       void this.request()
     })
   }
 
   /** One request that waits for a change. */
   async poll(signal: AbortSignal): Promise<Result<null>> {
-    const { error } = await this.fetchPage({ wait: LONG_POLL_S, signal }, true)
-    if (error) return this.recover(error)
+    const { error } = await this.#fetchPage({ wait: LONG_POLL_S, signal }, true)
+    if (error) return this.#recover(error)
     return ok(null)
   }
 
-  private run(): Promise<Result<null>> {
-    this.running = this.follow().finally(() => (this.running = null))
-    return this.running
+  #run(): Promise<Result<null>> {
+    this.#running = this.#follow().finally(() => (this.#running = null))
+    return this.#running
   }
 
   /** Follows the changes once. A failure is returned, and not repeated. */
   async attempt(signal: AbortSignal): Promise<Result<null>> {
     for (;;) {
-      const { data, error } = await this.fetchPage({ signal }, false)
+      const { data, error } = await this.#fetchPage({ signal }, false)
       if (data && !data.has_more) return ok(null)
-      const outcome = error ? this.recover(error) : ok(null)
+      const outcome = error ? this.#recover(error) : ok(null)
       if (outcome.error) return outcome
     }
   }
 
-  private async follow(): Promise<Result<null>> {
-    const { clock } = this.settings
+  async #follow(): Promise<Result<null>> {
+    const { clock } = this.#settings
     for (let failures = 1; ; failures += 1) {
-      if (this.isStopped) return refused(chatError('aborted', 'The client was stopped.'))
-      const outcome = await this.attempt(this.abort.signal)
+      if (this.#isStopped) return refused(chatError('aborted', 'The client was stopped.'))
+      const outcome = await this.attempt(this.#abort.signal)
       const { error } = outcome
       if (!error || !isTransient(error)) return outcome
       const ms = error.retryAfter === null ? backoff(clock, CONNECT_PAUSES_MS, failures) : error.retryAfter * 1_000
-      await this.pause(ms)
+      await this.#pause(ms)
     }
   }
 
-  private async fetchPage(
+  async #fetchPage(
     options: { wait?: number; signal: AbortSignal },
     isLive: boolean,
   ): Promise<Result<wire.SyncPage>> {
-    const since = this.cursor
-    const result = await this.settings.fetch(since, options)
+    const since = this.#cursor
+    const result = await this.#settings.fetch(since, options)
     // Skips a page for an outdated cursor: another tab moved on, or everything was forgotten.
-    if (result.data && since === this.cursor) this.accept(result.data, isLive)
+    if (result.data && since === this.#cursor) this.#accept(result.data, isLive)
     return result
   }
 
-  private accept(page: wire.SyncPage, isLive: boolean): void {
-    const isFirstLoad = this.cursor === undefined || this.isLoading
-    this.isLoading = isFirstLoad && page.has_more
-    this.cursor = page.cursor
-    this.settings.apply({ type: 'synced', page, isFirstLoad, isLive })
+  #accept(page: wire.SyncPage, isLive: boolean): void {
+    const isFirstLoad = this.#cursor === undefined || this.#isLoading
+    this.#isLoading = isFirstLoad && page.has_more
+    this.#cursor = page.cursor
+    this.#settings.apply({ type: 'synced', page, isFirstLoad, isLive })
   }
 
   /** After `resync_required` everything is loaded again. Other errors are returned. */
-  private recover(error: ChatError): Result<null> {
+  #recover(error: ChatError): Result<null> {
     if (error.code === 'resync_required') {
-      this.cursor = undefined
-      this.isLoading = false
-      this.settings.apply({ type: 'forget' })
+      this.#cursor = undefined
+      this.#isLoading = false
+      this.#settings.apply({ type: 'forget' })
       return ok(null)
     }
-    if (error.code !== 'aborted') this.settings.onError(error)
+    if (error.code !== 'aborted') this.#settings.onError(error)
     return refused(error)
   }
 
-  private pause(ms: number): Promise<void> {
+  #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const cancel = this.settings.clock.after(ms, resolve)
-      this.abort.signal.addEventListener(
+      const cancel = this.#settings.clock.after(ms, resolve)
+      this.#abort.signal.addEventListener(
         'abort',
         () => {
           cancel()

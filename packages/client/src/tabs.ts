@@ -65,113 +65,116 @@ export interface TabsSettings {
 }
 
 export class Tabs {
-  private isLeading = false
-  private release: () => void = () => {}
-  private waiting: AbortController | null = null
-  private cancelPing: Cancel = () => {}
-  private stopListening: Cancel = () => {}
-  private isStarted = false
+  readonly #settings: TabsSettings
+  #isLeading = false
+  #release: () => void = () => {}
+  #waiting: AbortController | null = null
+  #cancelPing: Cancel = () => {}
+  #stopListening: Cancel = () => {}
+  #isStarted = false
 
-  private channel: Channel | null = null
+  #channel: Channel | null = null
 
-  constructor(private readonly settings: TabsSettings) {}
+  constructor(settings: TabsSettings) {
+    this.#settings = settings
+  }
 
   get leads(): boolean {
-    return this.isLeading
+    return this.#isLeading
   }
 
   start(): void {
-    if (this.isStarted) return
-    this.isStarted = true
-    const { locks, openChannel, page } = this.settings
-    if (!locks || !openChannel) return this.lead()
-    this.channel = openChannel((data) => this.received(data))
-    this.stopListening = page.listen((signal) => {
-      if (signal === 'attention' && page.isVisible()) this.ping()
+    if (this.#isStarted) return
+    this.#isStarted = true
+    const { locks, openChannel, page } = this.#settings
+    if (!locks || !openChannel) return this.#lead()
+    this.#channel = openChannel((data) => this.#received(data))
+    this.#stopListening = page.listen((signal) => {
+      if (signal === 'attention' && page.isVisible()) this.#ping()
       if (signal === 'activity') this.post({ type: 'activity' })
     })
-    this.settings.onFollow()
-    void this.acquire(false)
+    this.#settings.onFollow()
+    void this.#acquire(false)
     this.post({ type: 'hello' })
-    this.ping()
+    this.#ping()
   }
 
   stop(): void {
-    if (!this.isStarted) return
-    this.isStarted = false
-    this.isLeading = false
-    this.stopListening()
-    this.cancelPing()
-    this.waiting?.abort()
-    this.release()
-    this.channel?.close()
-    this.channel = null
+    if (!this.#isStarted) return
+    this.#isStarted = false
+    this.#isLeading = false
+    this.#stopListening()
+    this.#cancelPing()
+    this.#waiting?.abort()
+    this.#release()
+    this.#channel?.close()
+    this.#channel = null
   }
 
   post(message: TabMessage): void {
-    this.channel?.post({ version: VERSION, message })
+    this.#channel?.post({ version: VERSION, message })
   }
 
-  private lead(): void {
-    this.isLeading = true
-    this.cancelPing()
-    this.settings.onLead()
+  #lead(): void {
+    this.#isLeading = true
+    this.#cancelPing()
+    this.#settings.onLead()
   }
 
   /** Waits for the lock and holds it. `steal` takes it from the tab that has it. */
-  private async acquire(steal: boolean): Promise<void> {
-    const { locks, name } = this.settings
+  async #acquire(steal: boolean): Promise<void> {
+    const { locks, name } = this.#settings
     if (!locks) return
-    this.waiting?.abort()
+    this.#waiting?.abort()
     const waiting = new AbortController()
-    this.waiting = waiting
+    this.#waiting = waiting
     try {
       // A signal cannot be combined with `steal`, which never waits.
       await locks.request(name, steal ? { steal } : { signal: waiting.signal }, () => {
-        if (this.waiting !== waiting || !this.isStarted) return Promise.resolve()
-        this.lead()
-        return new Promise((resolve) => (this.release = resolve))
+        if (this.#waiting !== waiting || !this.#isStarted) return Promise.resolve()
+        this.#lead()
+        return new Promise((resolve) => (this.#release = resolve))
       })
     } catch {
       // Another tab took the lock, or this request is no longer needed.
-      if (!this.isStarted || this.waiting !== waiting) return
-      this.isLeading = false
-      this.settings.onFollow()
-      void this.acquire(false)
+      if (!this.#isStarted || this.#waiting !== waiting) return
+      this.#isLeading = false
+      this.#settings.onFollow()
+      void this.#acquire(false)
     }
   }
 
   /** Takes over from a tab that is hidden or silent. */
-  private ping(): void {
-    const { clock, page } = this.settings
-    this.cancelPing()
-    if (this.isLeading || !this.isStarted || !page.isVisible()) return
+  #ping(): void {
+    const { clock, page } = this.#settings
+    this.#cancelPing()
+    if (this.#isLeading || !this.#isStarted || !page.isVisible()) return
     this.post({ type: 'ping' })
-    this.cancelPing = clock.after(SILENCE_MS, () => {
-      if (!this.isLeading) void this.acquire(true)
+    this.#cancelPing = clock.after(SILENCE_MS, () => {
+      if (!this.#isLeading) void this.#acquire(true)
     })
   }
 
-  private received(data: unknown): void {
-    if (!this.isStarted || typeof data !== 'object' || data === null) return
+  #received(data: unknown): void {
+    if (!this.#isStarted || typeof data !== 'object' || data === null) return
     const { version, message } = data as { version: number; message: TabMessage }
     if (version !== VERSION) {
-      if (!this.isLeading) this.lead()
+      if (!this.#isLeading) this.#lead()
       return
     }
     if (message.type === 'ping') {
-      if (this.isLeading) this.post({ type: 'pong', isVisible: this.settings.page.isVisible() })
+      if (this.#isLeading) this.post({ type: 'pong', isVisible: this.#settings.page.isVisible() })
       return
     }
-    if (message.type === 'pong') return this.answered(message.isVisible)
-    this.settings.onMessage(message)
+    if (message.type === 'pong') return this.#answered(message.isVisible)
+    this.#settings.onMessage(message)
   }
 
-  private answered(isVisible: boolean): void {
-    if (this.isLeading) return
-    this.cancelPing()
-    const { clock, page } = this.settings
-    if (!isVisible && page.isVisible()) return void this.acquire(true)
-    this.cancelPing = clock.after(SILENCE_MS, () => this.ping())
+  #answered(isVisible: boolean): void {
+    if (this.#isLeading) return
+    this.#cancelPing()
+    const { clock, page } = this.#settings
+    if (!isVisible && page.isVisible()) return void this.#acquire(true)
+    this.#cancelPing = clock.after(SILENCE_MS, () => this.#ping())
   }
 }

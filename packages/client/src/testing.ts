@@ -1,5 +1,6 @@
 // For tests: a client whose time, page and socket the test controls.
 
+import * as actions from './actions'
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import { Client } from './client'
 import type { Clock } from './clock'
@@ -182,6 +183,7 @@ export function createTestClient(
     locks: null,
     openChannel: null,
     fetch: options.fetch,
+    actions,
     heartbeat(beat) {
       beats.add(beat)
       return () => beats.delete(beat)

@@ -31,20 +31,20 @@ interface Cached {
 }
 
 export class TimelineBuilder {
-  private cache = new Map<string, Cached>()
-  private last: Timeline | null = null
+  #cache = new Map<string, Cached>()
+  #last: Timeline | null = null
 
   build(inputs: TimelineInputs): Timeline {
     const { history, conversationId } = inputs
     const { range } = history
     const hasNewer = range !== undefined && range.to !== Infinity
-    const stored = this.storedMessages(inputs)
+    const stored = this.#storedMessages(inputs)
     const unsent = hasNewer ? [] : unsentMessages(inputs, stored)
     const next: Timeline = {
       conversationId,
       status: history.status,
       error: history.error,
-      messages: this.sameOr([...stored, ...unsent]),
+      messages: this.#sameOr([...stored, ...unsent]),
       hasOlder: range !== undefined && range.from > 0,
       hasNewer,
       isLoadingOlder: history.isLoadingOlder,
@@ -53,13 +53,13 @@ export class TimelineBuilder {
       firstUnreadSeq: history.firstUnreadSeq,
       jump: history.jump,
     }
-    const { last } = this
+    const last = this.#last
     if (last && (Object.keys(next) as (keyof Timeline)[]).every((key) => next[key] === last[key])) return last
-    this.last = next
+    this.#last = next
     return next
   }
 
-  private storedMessages(inputs: TimelineInputs): TimelineMessage[] {
+  #storedMessages(inputs: TimelineInputs): TimelineMessage[] {
     const cache = new Map<string, Cached>()
     const views: TimelineMessage[] = []
     const positions = [...inputs.others]
@@ -75,19 +75,19 @@ export class TimelineBuilder {
       const state = sender_id === inputs.userId ? progress(seq, positions) : 'sent'
       const name = inputs.people.get(sender_id ?? '')?.full_name ?? ''
       const marks = [state, name, ...readers, ...(early ?? []).map(({ reaction, userId }) => reaction + userId)].join()
-      const before = this.cache.get(id)
+      const before = this.#cache.get(id)
       const isSame = before && before.held === held && before.marks === marks && sameItems(before.changes, changes)
       const entry = isSame ? before : { held, changes, marks, view: viewOf(inputs, held, changes, state, readers) }
       cache.set(id, entry)
       views.push(entry.view)
     }
-    this.cache = cache
+    this.#cache = cache
     return views
   }
 
   /** The unsent messages are new objects each time, so they are compared field by field. */
-  private sameOr(messages: readonly TimelineMessage[]): readonly TimelineMessage[] {
-    const before = this.last?.messages ?? []
+  #sameOr(messages: readonly TimelineMessage[]): readonly TimelineMessage[] {
+    const before = this.#last?.messages ?? []
     const kept = messages.map((message, index) => {
       const other = before[index]
       return other && other !== message && message.seq === Infinity && sameFields(other, message) ? other : message

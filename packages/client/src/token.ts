@@ -3,31 +3,34 @@
 export type AccessToken = (options?: { force: boolean }) => Promise<string | null>
 
 export class Token {
-  private current: string | null = null
-  private refreshing: Promise<string | null> | null = null
+  readonly #source: AccessToken | undefined
+  #current: string | null = null
+  #refreshing: Promise<string | null> | null = null
 
-  constructor(private readonly source: AccessToken | undefined) {}
+  constructor(source: AccessToken | undefined) {
+    this.#source = source
+  }
 
   /** False if the session cookie identifies the user. */
   get isUsed(): boolean {
-    return this.source !== undefined
+    return this.#source !== undefined
   }
 
   /** The host refreshed the token itself. */
   set(token: string | null): void {
-    this.current = token
+    this.#current = token
   }
 
   /** The last known token, for requests that cannot wait. */
   get last(): string | null {
-    return this.current
+    return this.#current
   }
 
   /** The host answers from memory, so it is asked each time: it knows first of a new token. */
   async get(): Promise<string | null> {
-    if (!this.source) return null
-    if (this.refreshing) return this.refreshing
-    return (this.current = await this.source())
+    if (!this.#source) return null
+    if (this.#refreshing) return this.#refreshing
+    return (this.#current = await this.#source())
   }
 
   /**
@@ -35,12 +38,12 @@ export class Token {
    * same refresh; requests with an older token get the current one.
    */
   async replace(refused: string | null): Promise<string | null> {
-    const { source } = this
+    const source = this.#source
     if (!source) return null
-    if (this.current !== null && this.current !== refused) return this.current
-    this.refreshing ??= source({ force: true })
-      .then((token) => (this.current = token))
-      .finally(() => (this.refreshing = null))
-    return this.refreshing
+    if (this.#current !== null && this.#current !== refused) return this.#current
+    this.#refreshing ??= source({ force: true })
+      .then((token) => (this.#current = token))
+      .finally(() => (this.#refreshing = null))
+    return this.#refreshing
   }
 }

@@ -10,22 +10,22 @@ interface Wish {
 }
 
 export class Wishes {
-  private readonly wishes = new Map<string, Wish>()
+  readonly #wishes = new Map<string, Wish>()
 
   /** Calls `request` until the last value wished for under this key is the one that was sent. */
   wish(key: string, value: boolean, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
-    const running = this.wishes.get(key)
+    const running = this.#wishes.get(key)
     if (running) {
       running.value = value
       return running.outcome
     }
     const wish: Wish = { value, outcome: Promise.resolve(ok(null)) }
-    this.wishes.set(key, wish)
-    wish.outcome = this.run(wish, request).finally(() => this.wishes.delete(key))
+    this.#wishes.set(key, wish)
+    wish.outcome = this.#run(wish, request).finally(() => this.#wishes.delete(key))
     return wish.outcome
   }
 
-  private async run(wish: Wish, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
+  async #run(wish: Wish, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
     for (;;) {
       const { value } = wish
       const { error } = await request(value)

@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import WebSocket from 'ws'
 import { Client } from '../src/client'
 import { systemClock, type Clock } from '../src/clock'
-import { quietPage } from '../src/page'
+import { quietPage, type Page } from '../src/page'
 import { RealtimeSocket } from '../src/realtime-socket'
 import { memoryStorage } from '../src/storage'
 import { createServerApi, loadInitialState } from '../src/server'
@@ -38,7 +38,15 @@ function clientOf(
     speed = 1,
     accessToken = async () => tokenOf(name),
     initialState,
-  }: { proxy?: Proxy; socket?: boolean; speed?: number; accessToken?: AccessToken; initialState?: InitialState } = {},
+    page = quietPage,
+  }: {
+    proxy?: Proxy
+    socket?: boolean
+    speed?: number
+    accessToken?: AccessToken
+    initialState?: InitialState
+    page?: Page
+  } = {},
 ): Client {
   const base = proxy ? `http://127.0.0.1:${proxy.port}` : server.env['API_URL']!
   const client = new Client(
@@ -50,7 +58,7 @@ function clientOf(
     },
     {
       clock: fastClock(speed),
-      page: quietPage,
+      page,
       storage: memoryStorage(),
       socket: socket
         ? new RealtimeSocket({
@@ -172,6 +180,31 @@ describe('over the socket', () => {
     },
     PATIENCE_MS,
   )
+
+  // The server records what it sends to a device. The client has nothing to report by itself.
+  for (const [way, socket] of [
+    ['socket', true],
+    ['long poll', false],
+  ] as const) {
+    test(
+      `a hidden page that shows no conversation has received, by ${way}`,
+      async () => {
+        const hidden: Page = { ...quietPage, isVisible: () => false, hasFocus: () => false }
+        const [ana, ben] = [clientOf('ANA'), clientOf('BEN', { page: hidden, socket })]
+        await live(ana)
+        await until(ben, 'a connection', ({ connection }) => ['live', 'polling'].includes(connection.status))
+        const { data } = await ana.openConversation(idOf('BEN'))
+        const room = ana.conversation(data!.id)
+        cleanups.push(room.open())
+        const text = randomUUID()
+        room.send(text)
+        const state = () => room.getTimeline().messages.find(({ content }) => content === text)?.state
+        await until(ana, 'a delivery tick', () => state() === 'delivered')
+        expect(ben.getState().unread.byConversation[data!.id]).toBeGreaterThan(0)
+      },
+      PATIENCE_MS,
+    )
+  }
 
   test(
     'nothing is lost or doubled when the network breaks',

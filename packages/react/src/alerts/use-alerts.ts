@@ -2,19 +2,19 @@
 
 import type { ChatClient } from '@rapport-chat/client'
 import { useEffect } from 'react'
-import type { ChatTarget } from '../context/chat-context'
+import type { ChatTarget } from '../context/base-context'
 import { isDisplayed } from '../context/displayed'
 import { useLatest } from '../context/use-latest'
 import { displayName } from '../format/names'
-import { previewText } from '../components/message/quote'
-import type { ChatStrings } from '../strings/en'
+import { previewText } from '../format/preview'
+import type { NavigationStrings } from '../strings/navigation-en'
 import { chime } from './chime'
 import { shouldAlert } from './should-alert'
 
 /** Plays the sound and shows the browser's notifications, as far as the user has switched them on. */
 export function useAlerts(
   client: ChatClient,
-  strings: ChatStrings,
+  strings: NavigationStrings,
   onNavigate: ((target: ChatTarget) => void) | null,
 ): void {
   const navigate = useLatest(onNavigate)

@@ -2,10 +2,11 @@
 
 import type { ChatClient } from '@rapport-chat/client'
 import { useEffect, useMemo, useSyncExternalStore, type ReactNode } from 'react'
-import { en, type ChatStrings } from '../strings/en'
+import type { ChatStrings } from '../strings/en'
+import { navigationEn } from '../strings/navigation-en'
 import { useAlerts } from '../alerts/use-alerts'
 import { useAnnouncer } from './announcer'
-import { ChatContext, type ChatComponents, type ChatContextValue, type ChatTarget, type Upload } from './chat-context'
+import { ChatContext, type BaseContextValue, type ChatComponents, type ChatTarget, type Upload } from './base-context'
 import { useChatEvents } from './use-chat-events'
 import { useToasts } from './toasts'
 
@@ -45,9 +46,8 @@ const NO_COMPONENTS: ChatComponents = {}
 export function ChatProvider(props: ChatProviderProps): ReactNode {
   const {
     client,
-    strings = en,
+    strings = null,
     theme = 'auto',
-    dir = strings.dir,
     components = NO_COMPONENTS,
     letterShortcuts = true,
   } = props
@@ -59,8 +59,10 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
     upload = null,
     emojiDataUrl = null,
   } = props
+  const texts = strings ?? navigationEn
+  const { dir = texts.dir } = props
   const { announce, outlet: announcer } = useAnnouncer()
-  const { toast, outlet: toasts } = useToasts(strings)
+  const { toast, outlet: toasts } = useToasts(texts)
   const isMounted = useSyncExternalStore(
     never,
     () => true,
@@ -69,10 +71,10 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
 
   // Starting is counted by the client: StrictMode runs this twice and still opens one socket.
   useEffect(() => client.start(), [client])
-  useChatEvents(client, strings, announce, toast)
-  useAlerts(client, strings, onNavigate)
+  useChatEvents(client, texts, announce, toast)
+  useAlerts(client, texts, onNavigate)
 
-  const value = useMemo<ChatContextValue>(
+  const value = useMemo<BaseContextValue>(
     () => ({
       client,
       strings,
@@ -106,7 +108,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   )
   return (
     <ChatContext.Provider value={value}>
-      <div className="rpt rpt-provider" data-slot="chat" data-theme={theme} dir={dir} lang={strings.locale}>
+      <div className="rpt rpt-provider" data-slot="chat" data-theme={theme} dir={dir} lang={texts.locale}>
         {props.children}
         {toasts}
         {announcer}

@@ -1,10 +1,10 @@
 'use client'
 
-import { X } from 'lucide-react'
 import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
 import { IconButton } from '../parts/icon-button'
-import type { ChatStrings } from '../strings/en'
-import type { ToastMessage } from './chat-context'
+import { CloseIcon } from '../parts/icons'
+import type { NavigationStrings } from '../strings/navigation-en'
+import type { ToastMessage } from './base-context'
 import { useLatest } from './use-latest'
 
 /** Long enough to read a sentence and to reach "Undo" by keyboard. */
@@ -17,7 +17,7 @@ interface Shown extends ToastMessage {
   readonly id: number
 }
 
-export function useToasts(strings: ChatStrings): { toast: (message: ToastMessage) => void; outlet: ReactNode } {
+export function useToasts(strings: NavigationStrings): { toast: (message: ToastMessage) => void; outlet: ReactNode } {
   const [shown, setShown] = useState<readonly Shown[]>([])
   const number = useRef(0)
 
@@ -43,7 +43,7 @@ function Toast({
   onClose,
 }: {
   message: Shown
-  strings: ChatStrings
+  strings: NavigationStrings
   onClose: () => void
 }): ReactNode {
   const [isHeld, setHeld] = useState(false)
@@ -80,7 +80,7 @@ function Toast({
         </button>
       )}
       <IconButton label={strings.close} size="small" onClick={onClose}>
-        <X aria-hidden size={16} />
+        <CloseIcon size={16} />
       </IconButton>
     </div>
   )

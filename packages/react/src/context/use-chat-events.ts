@@ -4,8 +4,8 @@ import type { ChatClient, ChatEvent } from '@rapport-chat/client'
 import { useEffect, useRef } from 'react'
 import { displayName, firstName } from '../format/names'
 import { oneLine } from '../format/text'
-import type { ChatStrings } from '../strings/en'
-import type { ToastMessage } from './chat-context'
+import type { NavigationStrings } from '../strings/navigation-en'
+import type { ToastMessage } from './base-context'
 import { isDisplayed } from './displayed'
 
 /** Messages of conversations that are not open are announced together, at most this often. */
@@ -14,7 +14,7 @@ const OTHERS_MS = 5000
 /** Turns the client's events into announcements and toasts. */
 export function useChatEvents(
   client: ChatClient,
-  strings: ChatStrings,
+  strings: NavigationStrings,
   announce: (text: string) => void,
   toast: (message: ToastMessage) => void,
 ): void {
@@ -66,7 +66,7 @@ export function useChatEvents(
 
 function textOf(
   message: { content: string; message_type: string; file_name: string | null },
-  strings: ChatStrings,
+  strings: NavigationStrings,
 ): string {
   if (message.message_type === 'image') return strings.photo
   if (message.message_type === 'file') return message.file_name ?? strings.file

@@ -2,7 +2,7 @@
 
 import type { ChatState } from '@rapport-chat/client'
 import { useCallback, useContext, useSyncExternalStore } from 'react'
-import { ChatContext, useChatClient } from './chat-context'
+import { ChatContext, useChatClient } from './base-context'
 
 /**
  * Renders again when the selected part of the state changes. The selector must return a part of

@@ -2,7 +2,7 @@
 
 import { useMemo, useSyncExternalStore } from 'react'
 import { timeFormat, type TimeFormat } from '../format/time'
-import { useStrings } from './chat-context'
+import { useNavigationStrings } from './base-context'
 
 const MINUTE_MS = 60_000
 
@@ -35,6 +35,6 @@ export function useNow(): Date {
 }
 
 export function useTimeFormat(): TimeFormat {
-  const strings = useStrings()
+  const strings = useNavigationStrings()
   return timeFormat(strings.locale, strings)
 }

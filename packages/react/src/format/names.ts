@@ -1,4 +1,4 @@
-import type { ChatStrings } from '../strings/en'
+import type { NavigationStrings } from '../strings/navigation-en'
 
 interface Named {
   readonly full_name?: string | null
@@ -8,9 +8,17 @@ interface Named {
 // Controls that reorder the text around them. A name must not change how its neighbours read.
 const BIDI_CONTROLS = /[\u202A-\u202E\u2066-\u2069\u200E\u200F]/gu
 
-export function displayName(person: Named | null | undefined, strings: ChatStrings): string {
+/** The name of a person, or their address; empty while neither is known. */
+export function knownName(person: Named | null | undefined): string {
   const name = person?.full_name?.trim() || person?.email?.trim() || ''
-  return name.replaceAll(BIDI_CONTROLS, '') || strings.unknownPerson
+  return name.replaceAll(BIDI_CONTROLS, '')
+}
+
+export function displayName(
+  person: Named | null | undefined,
+  { unknownPerson }: Pick<NavigationStrings, 'unknownPerson'>,
+): string {
+  return knownName(person) || unknownPerson
 }
 
 /** The part of a name that is used in a running sentence. */

@@ -4,6 +4,9 @@ import type { ChatError, Conversation, Result } from '@rapport-chat/client'
 import { useCallback, useMemo, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
+import { isUnread } from '../format/unread'
+
+export { isUnread } from '../format/unread'
 
 export type ConversationFilter = 'all' | 'unread' | 'archived'
 
@@ -22,10 +25,6 @@ export interface Conversations {
   pin(id: string, isPinned?: boolean): Promise<Result<null>>
   mute(id: string, isMuted?: boolean, until?: string | null): Promise<Result<null>>
   remove(id: string): Promise<Result<null>>
-}
-
-export function isUnread(conversation: Conversation): boolean {
-  return conversation.unread_count > 0 || conversation.marked_unread
 }
 
 /** The list of conversations. `filter` replaces the older `archived`. */

@@ -1,7 +1,7 @@
 'use client'
 
 import { useEffect, type ReactNode } from 'react'
-import { useChatContext } from '../context/chat-context'
+import { useNavigationStrings } from '../context/base-context'
 import { useUnreadCount } from '../hooks/use-unread-count'
 import { UnreadBadge } from '../parts/unread-badge'
 
@@ -13,7 +13,7 @@ export function MessagesBadge({ isDot = false }: { isDot?: boolean }): ReactNode
 
 /** The name of a navigation item, such as "Messages, 3 unread". */
 export function useMessagesLabel(): string {
-  const { strings } = useChatContext()
+  const strings = useNavigationStrings()
   const { total } = useUnreadCount()
   return strings.messagesUnread(total)
 }

@@ -1,9 +1,10 @@
 'use client'
 
 import type { PresenceStatus } from '@rapport-chat/client'
-import { useState, type ReactNode } from 'react'
-import { useChatContext } from '../context/chat-context'
-import { displayName, initials, toneOf } from '../format/names'
+import { useContext, useState, type ReactNode } from 'react'
+import { ChatContext } from '../context/base-context'
+import { initials, knownName, toneOf } from '../format/names'
+import { PersonIcon } from './icons'
 import { PresenceDot } from './presence-dot'
 
 export interface AvatarPerson {
@@ -20,26 +21,29 @@ export interface AvatarProps {
   presence?: PresenceStatus | undefined
 }
 
-/** A picture, or initials on a tone that belongs to the person. Decorative: the name is beside it. */
+/**
+ * A picture, or initials on a tone that belongs to the person, or a neutral figure while no name is
+ * known. Decorative: the name is beside it.
+ */
 export function Avatar(props: AvatarProps): ReactNode {
-  const { components } = useChatContext()
-  const Replacement = components.Avatar
+  const Replacement = useContext(ChatContext).components.Avatar
   return Replacement ? <Replacement {...props} /> : <DefaultAvatar {...props} />
 }
 
 function DefaultAvatar({ person, size = 40, presence }: AvatarProps): ReactNode {
-  const { strings } = useChatContext()
   const [failed, setFailed] = useState<string | null>(null)
   const address = person?.avatar_url ?? null
+  const name = knownName(person)
+  const hasPicture = address !== null && address !== failed
   return (
     <span
       className="rpt-avatar"
       data-slot="avatar"
-      data-tone={toneOf(person?.id ?? '')}
+      data-tone={hasPicture || name ? toneOf(person?.id ?? '') : 'none'}
       data-size={size}
       aria-hidden="true"
     >
-      {address && address !== failed ? (
+      {hasPicture ? (
         <img
           className="rpt-avatar-image"
           src={address}
@@ -50,8 +54,10 @@ function DefaultAvatar({ person, size = 40, presence }: AvatarProps): ReactNode 
           decoding="async"
           onError={() => setFailed(address)}
         />
+      ) : name ? (
+        <span className="rpt-avatar-initials">{initials(name)}</span>
       ) : (
-        <span className="rpt-avatar-initials">{initials(displayName(person, strings))}</span>
+        <PersonIcon size={Math.round(size * 0.6)} />
       )}
       {presence && <PresenceDot status={presence} />}
     </span>

@@ -2,10 +2,10 @@
 
 import type { PresenceStatus } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
-import { useStrings } from '../context/chat-context'
-import type { ChatStrings } from '../strings/en'
+import { useNavigationStrings } from '../context/base-context'
+import type { NavigationStrings } from '../strings/navigation-en'
 
-export function presenceText(status: PresenceStatus, strings: ChatStrings): string {
+export function presenceText(status: PresenceStatus, strings: NavigationStrings): string {
   return strings[status]
 }
 
@@ -17,7 +17,7 @@ export function PresenceDot({
   status: PresenceStatus
   isLabelled?: boolean
 }): ReactNode {
-  const strings = useStrings()
+  const strings = useNavigationStrings()
   const label = isLabelled ? { role: 'img', 'aria-label': presenceText(status, strings) } : { 'aria-hidden': true }
   return <span className="rpt-presence" data-slot="presence" data-status={status} {...label} />
 }

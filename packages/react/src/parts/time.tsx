@@ -1,7 +1,7 @@
 'use client'
 
-import type { ReactNode } from 'react'
-import { useChatContext } from '../context/chat-context'
+import { useContext, type ReactNode } from 'react'
+import { ChatContext } from '../context/base-context'
 import { useNow, useTimeFormat } from '../context/use-time'
 
 interface TimeProps {
@@ -12,7 +12,7 @@ interface TimeProps {
 
 /** A time in the viewer's zone. It is empty until mounted, since the server does not know the zone. */
 export function Time({ value, kind = 'time', className }: TimeProps): ReactNode {
-  const { isMounted } = useChatContext()
+  const { isMounted } = useContext(ChatContext)
   const format = useTimeFormat()
   const now = useNow()
   const date = new Date(value)

@@ -1,7 +1,7 @@
 'use client'
 
 import type { ReactNode } from 'react'
-import { useStrings } from '../context/chat-context'
+import { useNavigationStrings } from '../context/base-context'
 
 /** Larger counts are shown as "99+". */
 const MAX_SHOWN = 99
@@ -15,7 +15,7 @@ export interface UnreadBadgeProps {
 
 /** Nothing is rendered for 0. The name is in the element that carries the badge. */
 export function UnreadBadge({ count, isDot = false, isMuted = false }: UnreadBadgeProps): ReactNode {
-  const { locale } = useStrings()
+  const { locale } = useNavigationStrings()
   if (count <= 0) return null
   const text = count > MAX_SHOWN ? `${MAX_SHOWN.toLocaleString(locale)}+` : count.toLocaleString(locale)
   // The number is drawn by the style sheet: the name of the element around it says it in words, and

@@ -1,35 +1,23 @@
+import { navigationEn } from './navigation-en'
 import { plural } from './plural'
 
 const n = plural('en')
 
 /**
- * Every text of the interface. Values with a number or a name are functions, because word order
- * and plural forms differ between languages.
+ * Every text of the interface; those of the navigation come from a file of their own. Values with a
+ * number or a name are functions, because word order and plural forms differ between languages.
  */
 export const en = {
-  /** BCP 47, for dates, numbers and lists. */
-  locale: 'en',
-  dir: 'ltr' as 'ltr' | 'rtl',
+  ...navigationEn,
 
   // People and presence
   you: 'You',
-  unknownPerson: 'Unknown user',
-  online: 'Online',
-  away: 'Away',
-  busy: 'Busy',
-  offline: 'Offline',
   lastSeen: (when: string) => `Last seen ${when}`,
   roleAdmin: 'Admin',
   roleSuperAdmin: 'Super admin',
 
-  // Time
-  today: 'Today',
-  yesterday: 'Yesterday',
-
   // Conversations
-  messages: 'Messages',
   conversations: 'Conversations',
-  newMessage: 'New message',
   searchPlaceholder: 'Search',
   searchEverything: 'Search people and messages',
   clearSearch: 'Clear search',
@@ -41,9 +29,6 @@ export const en = {
   groupMessages: 'Messages',
   previewOwn: (text: string) => `You: ${text}`,
   previewDraft: 'Draft:',
-  previewDeleted: 'Message deleted',
-  previewImage: 'Photo',
-  previewFile: (name: string) => name,
   previewNone: 'No messages yet',
   previewTyping: 'typing…',
   pinned: 'Pinned',
@@ -86,15 +71,12 @@ export const en = {
   toNewest: 'Go to the newest message',
   loadingMessages: 'Loading messages',
   couldNotLoad: 'Could not load messages.',
-  messageUnavailable: 'This message is not available.',
   cannotMessage: 'You cannot message this person.',
   readOnly: 'You can read this conversation but not write in it.',
 
   // A message
   rowLabel: (parts: readonly string[]) => parts.join(', '),
-  photo: 'Photo',
   photoNamed: (name: string) => `Photo: ${name}`,
-  file: 'File',
   openPhoto: (name: string) => `Open photo ${name}`,
   edited: 'edited',
   editedShowHistory: 'Edited. Show earlier versions',
@@ -213,7 +195,6 @@ export const en = {
   // Errors and empty states
   tryAgain: 'Try again',
   errorCode: (code: string) => `Code: ${code}`,
-  changeFailed: (message: string) => `The change was undone. ${message}`,
   messageFailed: (message: string) => `Message not sent. ${message}`,
   emptySelectionTitle: 'Choose a conversation',
   emptySelectionText: 'Your messages appear here.',
@@ -229,22 +210,7 @@ export const en = {
   emptyNotFoundText: 'This conversation does not exist or is not yours.',
   emptyErrorTitle: 'This could not be loaded',
 
-  // Announcements for screen readers
-  announceMessage: (name: string, text: string) => `${name}: ${text}`,
-  announceOther: (count: number, name: string) =>
-    n(count, { one: `New message from ${name}`, other: `${count} new messages from ${name}` }),
-  announceSent: 'Sent',
-  announceFailed: 'Message not sent',
-
-  // Navigation and settings
-  messagesUnread: (count: number) =>
-    n(count, { zero: 'Messages', one: 'Messages, 1 unread', other: `Messages, ${count} unread` }),
-  openMessages: 'Open Messages',
-  markAllRead: 'Mark all as read',
-  nothingUnread: 'You have read everything.',
-  setStatus: 'Set status',
-  statusAutomatic: 'Automatic',
-  notifications: 'Notifications',
+  // Settings
   notifyBrowser: 'Notifications in this browser',
   notifySound: 'Sound',
   notifyPreview: 'Show the text of messages',
@@ -257,7 +223,6 @@ export const en = {
   shareTyping: 'Show others when I am typing',
   sharePresence: 'Show others when I am online',
   shortcuts: 'Keyboard shortcuts',
-  close: 'Close',
   cancel: 'Cancel',
   shortcutList: {
     find: 'Find a person or conversation',

@@ -5,25 +5,11 @@ import type { ReactNode } from 'react'
 import { useStrings } from '../../context/chat-context'
 import { useOptionalChatState } from '../../context/use-store'
 import { displayName } from '../../format/names'
-import { oneLine } from '../../format/text'
-import type { ChatStrings } from '../../strings/en'
+import { previewText } from '../../format/preview'
+
+export { previewText } from '../../format/preview'
 
 export type Quoted = NonNullable<TimelineMessage['reply_to']>
-
-interface QuotedPreview {
-  readonly message_type: string
-  readonly content: string
-  readonly file_name: string | null
-  readonly is_deleted: boolean
-}
-
-/** The content of a message in one line. */
-export function previewText(message: QuotedPreview, strings: ChatStrings): string {
-  if (message.is_deleted) return strings.previewDeleted
-  if (message.message_type === 'image') return oneLine(message.content) || strings.previewImage
-  if (message.message_type === 'file') return strings.previewFile(message.file_name ?? strings.file)
-  return oneLine(message.content)
-}
 
 export function useQuotedName(senderId: string | null): string {
   const strings = useStrings()

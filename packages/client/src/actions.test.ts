@@ -1,0 +1,49 @@
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { conversation, CONVERSATION, ME, PEER } from '../test/fixtures'
+import { fakeRoutes } from '../test/fake-routes'
+import { createTestClient } from './testing'
+
+afterEach(() => vi.resetModules())
+
+/** A client that has not loaded the actions, as in a browser. */
+function freshClient() {
+  const routes = fakeRoutes()
+  const { client } = createTestClient(
+    {
+      userId: ME,
+      accessToken: async () => 'token',
+      fetch: routes.fetch,
+      initialState: { cursor: 'c1', conversations: [conversation()] },
+    },
+    { actions: null },
+  )
+  return { routes, client }
+}
+
+describe('actions', () => {
+  test('are loaded when they are first used', async () => {
+    const { routes, client } = freshClient()
+    const { error } = await client.block(PEER)
+    expect(error).toBeNull()
+    expect(routes.seen).toContain('POST /blocks')
+  })
+
+  test('are loaded with the first conversation that is displayed, so that changes are shown at once', async () => {
+    const { client } = freshClient()
+    client.conversation(CONVERSATION).open()
+    await vi.dynamicImportSettled()
+    void client.archive(CONVERSATION, true)
+    expect(client.getState().conversations[0]?.is_archived).toBe(true)
+  })
+
+  test('that cannot be loaded are refused, and can be tried again', async () => {
+    vi.doMock('./actions', () => {
+      throw new TypeError('Failed to fetch dynamically imported module')
+    })
+    const { routes, client } = freshClient()
+    expect((await client.block(PEER)).error?.code).toBe('network')
+    vi.doUnmock('./actions')
+    expect((await client.block(PEER)).error).toBeNull()
+    expect(routes.seen.filter((request) => request === 'POST /blocks')).toHaveLength(1)
+  })
+})

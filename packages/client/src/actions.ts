@@ -1,0 +1,281 @@
+// What the user does to conversations, messages and settings. This part is loaded later than the
+// rest: when the first conversation is displayed, or when it is first needed.
+
+import type { ReportReason, UserChatAPI } from './api'
+import type { Engine } from './engine'
+import { ok, refused } from './errors'
+import { withReaction, type Change } from './overlay'
+import type { ChangeKind, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
+import { Wishes } from './wishes'
+import type * as wire from './wire'
+
+const allWishes = new WeakMap<Engine, Wishes>()
+
+function wishesOf(engine: Engine): Wishes {
+  const wishes = allWishes.get(engine) ?? new Wishes()
+  allWishes.set(engine, wishes)
+  return wishes
+}
+
+/**
+ * Shows a change at once and requests it. It stays visible until the rows contain it; if it is
+ * refused, it disappears.
+ */
+async function change(
+  engine: Engine,
+  kind: ChangeKind,
+  /** What brings the result: the answer, which `request` stores, or the next `/sync`. */
+  confirmedBy: 'answer' | 'sync',
+  shown: Change & { conversationId: string },
+  request: () => Promise<Result<unknown>>,
+): Promise<Result<null>> {
+  const undo = engine.store.overlay.add(shown)
+  const { error } = await request()
+  if (error) {
+    undo()
+    if (error.code !== 'aborted') {
+      const { conversationId, messageId = null } = shown
+      engine.emit({ type: 'change_failed', change: kind, conversationId, messageId, error })
+    }
+    return refused(error)
+  }
+  if (confirmedBy === 'sync') await engine.syncNow()
+  undo()
+  return ok(null)
+}
+
+// Conversations
+
+export async function findConversation(engine: Engine, personId: string): Promise<Result<Conversation | null>> {
+  const held = engine.store
+    .getState()
+    .conversations.find(({ kind, other_user }) => kind === 'direct' && other_user?.id === personId)
+  if (held) return ok(held)
+  const { data, error } = await engine.api.openConversation(personId, { preventCreation: true })
+  if (error?.status === 404) return ok(null)
+  return error ? refused(error) : ok(known(engine, data))
+}
+
+export async function openConversation(engine: Engine, personId: string): Promise<Result<Conversation>> {
+  const { data, error } = await engine.api.openConversation(personId)
+  return error ? refused(error) : ok(known(engine, data))
+}
+
+function known(engine: Engine, row: Conversation): Conversation {
+  engine.store.putConversation(row)
+  return engine.store.getState().conversations.find(({ id }) => id === row.id) ?? row
+}
+
+export function archive(engine: Engine, conversationId: string, isArchived: boolean): Promise<Result<null>> {
+  return set(engine, 'archive', conversationId, isArchived, { is_archived: isArchived }, (value) => ({
+    isArchived: value,
+  }))
+}
+
+export function pin(engine: Engine, conversationId: string, isPinned: boolean): Promise<Result<null>> {
+  return set(engine, 'pin', conversationId, isPinned, { is_pinned: isPinned }, (value) => ({ isPinned: value }))
+}
+
+export function mute(
+  engine: Engine,
+  conversationId: string,
+  isMuted: boolean,
+  until: string | null,
+): Promise<Result<null>> {
+  const shown = { is_muted: isMuted, muted_until: isMuted ? until : null }
+  return set(engine, 'mute', conversationId, isMuted, shown, (value) => ({
+    isMuted: value,
+    ...(value && { mutedUntil: until }),
+  }))
+}
+
+function set(
+  engine: Engine,
+  kind: 'archive' | 'pin' | 'mute',
+  conversationId: string,
+  value: boolean,
+  shown: Partial<Conversation>,
+  settings: (value: boolean) => Parameters<UserChatAPI['updateConversation']>[1],
+): Promise<Result<null>> {
+  return change(engine, kind, 'sync', { conversationId, onConversation: (row) => ({ ...row, ...shown }) }, () =>
+    wishesOf(engine).wish(`${kind} ${conversationId}`, value, (wanted) =>
+      engine.api.updateConversation(conversationId, settings(wanted)),
+    ),
+  )
+}
+
+export async function clear(engine: Engine, conversationId: string): Promise<Result<null>> {
+  const { error } = await engine.api.clearConversation(conversationId)
+  if (error) return refused(error)
+  await engine.syncNow()
+  return ok(null)
+}
+
+export async function markAllRead(engine: Engine): Promise<Result<null>> {
+  const unread = engine.store
+    .getState()
+    .conversations.filter(({ unread_count, marked_unread }) => unread_count > 0 || marked_unread)
+  // One after another: there is a limit for marking.
+  for (const { id } of unread) {
+    const { error } = await engine.conversation(id).markRead()
+    if (error) return refused(error)
+  }
+  return ok(null)
+}
+
+export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {
+  const history = engine.store.history(conversationId)
+  const seq = messageId === undefined ? undefined : history?.get(messageId)?.row.seq
+  const unread = seq === undefined ? undefined : history?.countUnread(seq - 1, engine.options.userId)
+  const onConversation = (row: Conversation): Conversation => ({
+    ...row,
+    marked_unread: true,
+    ...(seq !== undefined && { last_read_seq: seq - 1, unread_count: unread ?? row.unread_count }),
+  })
+  return change(engine, 'mark_unread', 'sync', { conversationId, onConversation }, () =>
+    engine.api.markConversationUnread(conversationId, messageId),
+  )
+}
+
+// Messages
+
+export function edit(
+  engine: Engine,
+  conversationId: string,
+  messageId: string,
+  content: string,
+): Promise<Result<null>> {
+  const { api, store } = engine
+  const text = content.trim()
+  const keep = (result: Result<wire.Message>): Result<wire.Message> => {
+    if (result.data) store.putAnswer(result.data)
+    return result
+  }
+  const onMessage = (message: wire.Message): wire.Message => ({ ...message, content: text, is_edited: true })
+  return change(engine, 'edit', 'answer', { conversationId, messageId, onMessage }, async () => {
+    const before = store.history(conversationId)?.get(messageId)
+    const first = await api.editMessage(messageId, text, before && { rev: before.row.rev })
+    if (first.error?.code !== 'stale_revision' || !before) return keep(first)
+    // A reaction makes a revision outdated, too. Only another text is a conflict.
+    const current = keep(await api.getMessage(messageId))
+    if (!current.data || current.data.content !== before.row.content || current.data.is_deleted) return first
+    return keep(await api.editMessage(messageId, text, { rev: current.data.rev }))
+  })
+}
+
+export function remove(
+  engine: Engine,
+  conversationId: string,
+  messageId: string,
+  forMe: boolean,
+): Promise<Result<null>> {
+  const onMessage = (message: wire.Message): wire.Message => ({
+    ...message,
+    content: '',
+    is_deleted: true,
+    reactions: [],
+    reply_to: null,
+  })
+  const shown = { conversationId, messageId, ...(forMe ? { hides: true } : { onMessage }) }
+  return change(engine, forMe ? 'hide' : 'delete', 'sync', shown, () => engine.api.deleteMessage(messageId, { forMe }))
+}
+
+export function react(
+  engine: Engine,
+  conversationId: string,
+  messageId: string,
+  reaction: string,
+  isOn?: boolean,
+): Promise<Result<null>> {
+  const { api, store } = engine
+  const { userId } = engine.options
+  const before = store.getTimeline(conversationId).messages.find(({ id }) => id === messageId)
+  const value = isOn ?? !before?.reactions.some((held) => held.reaction === reaction && held.me)
+  const onMessage = (message: wire.Message): wire.Message => withReaction(message, reaction, userId, value, true)
+  return change(engine, 'react', 'sync', { conversationId, messageId, onMessage }, () =>
+    wishesOf(engine).wish(`react ${messageId} ${reaction}`, value, (wanted) =>
+      wanted ? api.addReaction(messageId, reaction) : api.removeReaction(messageId, reaction),
+    ),
+  )
+}
+
+export function pinMessage(
+  engine: Engine,
+  conversationId: string,
+  messageId: string,
+  isPinned: boolean,
+): Promise<Result<null>> {
+  const onMessage = (message: wire.Message): wire.Message => ({ ...message, is_pinned: isPinned })
+  return change(engine, 'pin_message', 'sync', { conversationId, messageId, onMessage }, () =>
+    wishesOf(engine).wish(`pin ${messageId}`, isPinned, (wanted) => engine.api.pin(messageId, wanted)),
+  )
+}
+
+export async function report(
+  engine: Engine,
+  messageId: string,
+  reason: ReportReason,
+  note?: string,
+): Promise<Result<null>> {
+  const { error } = await engine.api.report(messageId, reason, note)
+  return error ? refused(error) : ok(null)
+}
+
+// People and settings
+
+export async function searchUsers(
+  engine: Engine,
+  query: string,
+  options: { signal?: AbortSignal },
+): Promise<Result<readonly Person[]>> {
+  const { data, error } = await engine.api.searchUsers(query, engine.options.userId, null, options)
+  if (error) return refused(error)
+  for (const person of data) {
+    engine.store.putPerson(person)
+    engine.store.putPresence(person.id, { status: person.status })
+  }
+  return ok(data)
+}
+
+export async function setStatus(
+  engine: Engine,
+  status: PresenceStatus,
+  { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null },
+): Promise<Result<null>> {
+  // `online` without an end is not a choice: it ends the one that was made.
+  const manualUntil = until ?? null
+  const { data, error } = await engine.api.setPresence({
+    status,
+    manualUntil,
+    ...(text !== undefined && { statusText: text }),
+    ...(emoji !== undefined && { statusEmoji: emoji }),
+  })
+  if (error) return refused(error)
+  engine.store.putPresence(engine.options.userId, data)
+  return ok(null)
+}
+
+export async function setPreferences(engine: Engine, wanted: Partial<Preferences>): Promise<Result<Preferences>> {
+  const { store } = engine
+  const before = store.getState().preferences
+  if (before) store.set({ preferences: { ...before, ...wanted } })
+  const result = await engine.api.setPreferences(wanted)
+  const { data, error } = result
+  store.set({ preferences: data ?? before })
+  if (error)
+    engine.emit({ type: 'change_failed', change: 'preferences', messageId: null, conversationId: null, error })
+  return result
+}
+
+/** Blocks or unblocks a person. */
+export async function block(engine: Engine, personId: string, isBlocked: boolean): Promise<Result<null>> {
+  const { api, store } = engine
+  const { error } = await (isBlocked ? api.block(personId) : api.unblock(personId))
+  if (error) return refused(error)
+  const row = store.getState().conversations.find(({ other_user }) => other_user?.id === personId)
+  if (!row) return ok(null)
+  // Whether the user can be written to is not a change of a row, so the conversation is asked for.
+  const { data } = await api.getConversation(row.id)
+  store.putConversation(data ?? { ...row, can_send: !isBlocked })
+  return ok(null)
+}

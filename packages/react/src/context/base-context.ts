@@ -1,0 +1,104 @@
+'use client'
+
+// What the provider carries. This file loads nothing but the texts of the navigation: components of
+// a conversation take the context from `chat-context.ts`, which adds all other English texts.
+
+import type { ChatClient } from '@rapport-chat/client'
+import { createContext, useContext, type ComponentType, type ReactNode } from 'react'
+import type { AvatarProps } from '../parts/avatar'
+import type { ConversationItemProps } from '../components/conversation-item'
+import type { EmptyStateProps } from '../components/empty-state'
+import type { MessageBubbleProps } from '../components/message-bubble'
+import type { MessageInputProps } from '../components/message-input'
+import type { TypingIndicatorProps } from '../components/typing-indicator'
+import type { ChatStrings } from '../strings/en'
+import { navigationEn, type NavigationStrings } from '../strings/navigation-en'
+
+/** Parts that a host can replace. */
+export interface ChatComponents {
+  Avatar?: ComponentType<AvatarProps>
+  ConversationItem?: ComponentType<ConversationItemProps>
+  EmptyState?: ComponentType<EmptyStateProps>
+  MessageBubble?: ComponentType<MessageBubbleProps>
+  MessageInput?: ComponentType<MessageInputProps>
+  TypingIndicator?: ComponentType<TypingIndicatorProps>
+}
+
+/** Where a link of the chat leads. */
+export type ChatTarget =
+  | { readonly to: 'list' }
+  | { readonly to: 'conversation'; readonly conversationId: string; readonly messageId?: string }
+
+export interface ToastMessage {
+  readonly text: string
+  readonly kind?: 'info' | 'error'
+  readonly action?: { readonly label: string; readonly run: () => void }
+}
+
+export interface UploadedFile {
+  readonly url: string
+  readonly name: string
+  readonly size: number
+  readonly type: string
+}
+
+/** Stores a file and returns its address. `onProgress` takes a share from 0 to 1. */
+export type Upload = (
+  file: File,
+  options: { signal: AbortSignal; onProgress: (share: number) => void },
+) => Promise<UploadedFile>
+
+export interface BaseContextValue {
+  readonly client: ChatClient | null
+  /** Null: English. */
+  readonly strings: ChatStrings | null
+  readonly components: ChatComponents
+  /** The address of a target. Without it, items are buttons instead of links. */
+  readonly linkTo: ((target: ChatTarget) => string) | null
+  readonly onNavigate: ((target: ChatTarget) => void) | null
+  readonly onSignIn: (() => void) | null
+  readonly renderText: ((text: string) => ReactNode) | null
+  readonly upload: Upload | null
+  /** The address below which `<locale>/data.json` of the emoji picker is. */
+  readonly emojiDataUrl: string | null
+  /** Single letters act on the focused message (WCAG 2.1.4 requires a switch). */
+  readonly letterShortcuts: boolean
+  /** False on the server and while hydrating: nothing that depends on time or zone is rendered. */
+  readonly isMounted: boolean
+  /** Says something to screen readers, politely. */
+  readonly announce: (text: string) => void
+  readonly toast: (message: ToastMessage) => void
+}
+
+const nothing = (): void => undefined
+
+/** Without a provider, components that get everything by props still work, in English. */
+const defaultContext: BaseContextValue = {
+  client: null,
+  strings: null,
+  components: {},
+  linkTo: null,
+  onNavigate: null,
+  onSignIn: null,
+  renderText: null,
+  upload: null,
+  emojiDataUrl: null,
+  letterShortcuts: true,
+  isMounted: true,
+  announce: nothing,
+  toast: nothing,
+}
+
+export const ChatContext = createContext<BaseContextValue>(defaultContext)
+
+/** The texts that the provider and `./navigation` use. */
+export function useNavigationStrings(): NavigationStrings {
+  return useContext(ChatContext).strings ?? navigationEn
+}
+
+/** The client of the provider. Hooks that need one fail early and say why. */
+export function useChatClient(): ChatClient {
+  const { client } = useContext(ChatContext)
+  if (!client) throw new Error('This hook needs a <ChatProvider> above it.')
+  return client
+}

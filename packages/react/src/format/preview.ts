@@ -1,0 +1,17 @@
+import type { NavigationStrings } from '../strings/navigation-en'
+import { oneLine } from './text'
+
+interface Previewed {
+  readonly message_type: string
+  readonly content: string
+  readonly file_name: string | null
+  readonly is_deleted: boolean
+}
+
+/** The content of a message in one line. */
+export function previewText(message: Previewed, strings: NavigationStrings): string {
+  if (message.is_deleted) return strings.previewDeleted
+  if (message.message_type === 'image') return oneLine(message.content) || strings.previewImage
+  if (message.message_type === 'file') return strings.previewFile(message.file_name ?? strings.file)
+  return oneLine(message.content)
+}

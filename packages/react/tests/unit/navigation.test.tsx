@@ -1,0 +1,104 @@
+import { act, render, screen, waitFor } from '@testing-library/react'
+import userEvent from '@testing-library/user-event'
+import { describe, expect, it } from 'vitest'
+import { Avatar, ConversationsList } from '../../src'
+import { ChatProvider, PresenceMenu, QuickAccess } from '../../src/navigation'
+import { part } from '../../src/parts/part'
+import { de } from '../../src/strings/de'
+import { conversation, FakeClient, initialState, PEOPLE } from '../../src/testing/fake-client'
+import { renderWith } from './render'
+
+const { ana, ben } = PEOPLE
+
+/** What is known before the server has answered. */
+const NAMELESS = { ...initialState().me, id: ana.id, full_name: null, email: null, avatar_url: null }
+
+describe('QuickAccess', () => {
+  const unread = initialState({ conversations: [conversation(ben, { unread_count: 2 })] })
+
+  it('opens a conversation', async () => {
+    const opened: (string | null)[] = []
+    renderWith(new FakeClient(unread), <QuickAccess onOpen={(id) => opened.push(id)} />)
+    await userEvent.click(screen.getByRole('button'))
+    await userEvent.click(await screen.findByRole('button', { name: /Ben Olsen/ }))
+    expect(opened).toEqual([conversation(ben).id])
+    expect(screen.queryByRole('dialog')).toBeNull()
+  })
+
+  it('speaks the language of the host', async () => {
+    renderWith(new FakeClient(unread), <QuickAccess onOpen={() => undefined} />, { strings: de })
+    await userEvent.click(screen.getByRole('button'))
+    expect((await screen.findByRole('dialog')).getAttribute('aria-label')).toBe(de.messages)
+  })
+})
+
+describe('PresenceMenu', () => {
+  it('names the person and the status only when they are known', async () => {
+    const client = new FakeClient(initialState({ me: NAMELESS, presence: {} }))
+    const { container } = renderWith(client, <PresenceMenu />)
+    const button = screen.getByRole('button')
+    expect(button.getAttribute('aria-label')).toBe('Set status')
+    expect(button.textContent).toBe('')
+    expect(container.querySelector('[data-slot="presence"]')).toBeNull()
+    act(() => client.set({ me: { ...NAMELESS, full_name: 'Ana Admin' } }))
+    expect(button.getAttribute('aria-label')).toBe('Set status: Ana Admin')
+    expect(button.textContent).toBe('AA')
+  })
+
+  it('offers the choices', async () => {
+    renderWith(new FakeClient(), <PresenceMenu />)
+    await userEvent.click(screen.getByRole('button'))
+    expect(await screen.findAllByRole('menuitemradio')).toHaveLength(4)
+  })
+})
+
+describe('Avatar', () => {
+  it('shows no initials of a name that is not known', () => {
+    const { container } = render(<Avatar person={{ id: ana.id }} />)
+    expect(container.textContent).toBe('')
+    expect(container.querySelector('svg')).not.toBeNull()
+  })
+})
+
+describe('the list of a person without conversations', () => {
+  it('shows placeholders while it is loaded, and then says that there are none', async () => {
+    const client = new FakeClient(initialState({ conversations: [], conversationsStatus: 'loading' }))
+    renderWith(client, <ConversationsList onConversationSelect={() => undefined} />)
+    const placeholders = screen.getByRole('status', { name: 'Loading conversations' })
+    await waitFor(() => expect(placeholders.hasAttribute('data-late')).toBe(true))
+    act(() => client.set({ conversationsStatus: 'ready' }))
+    expect(screen.getByRole('heading', { name: 'No conversations yet' })).toBeTruthy()
+  })
+})
+
+describe('texts', () => {
+  it('are English in all parts without texts of the host', () => {
+    const client = new FakeClient()
+    render(
+      <ChatProvider client={client}>
+        <PresenceMenu />
+        <ConversationsList onConversationSelect={() => undefined} />
+      </ChatProvider>,
+    )
+    expect(screen.getByRole('button', { name: /^Set status/ })).toBeTruthy()
+    expect(screen.getByRole('navigation', { name: 'Conversations' })).toBeTruthy()
+  })
+})
+
+describe('part', () => {
+  it('that cannot be loaded throws nothing, and is loaded the next time', async () => {
+    let attempts = 0
+    const { View } = part<{ text: string }>(async () => {
+      attempts += 1
+      if (attempts === 1) throw new TypeError('Failed to fetch')
+      return ({ text }) => <p>{text}</p>
+    })
+    const first = render(<View text="here" />, { reactStrictMode: false })
+    await act(async () => undefined)
+    expect(first.container.textContent).toBe('')
+    first.unmount()
+    render(<View text="here" />)
+    expect(await screen.findByText('here')).toBeTruthy()
+    expect(attempts).toBe(2)
+  })
+})

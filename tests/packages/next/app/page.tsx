@@ -1,0 +1,22 @@
+// A server component: it renders parts of the packages without 'use client' of its own.
+import { Messenger } from '@rapport-chat/react'
+import { MessagesBadge, PresenceMenu } from '@rapport-chat/react/navigation'
+import type { ReactNode } from 'react'
+import { Access } from './access'
+
+export default function Page(): ReactNode {
+  return (
+    <>
+      <header style={{ display: 'flex' }}>
+        <span>
+          Messages <MessagesBadge />
+        </span>
+        <Access />
+        <PresenceMenu />
+      </header>
+      <div style={{ blockSize: '80vh' }}>
+        <Messenger />
+      </div>
+    </>
+  )
+}
