@@ -63,10 +63,16 @@ export function idbStorage(userId: string): ChatStorage {
     async wipe() {
       await memory.wipe()
       await open()
-        .then((db) => db.close())
+        .then(async (db) => {
+          // First emptied: a tab that the browser has frozen delays the deletion.
+          const transaction = db.transaction(SHELVES, 'readwrite')
+          await Promise.all(SHELVES.map((shelf) => done(transaction.objectStore(shelf).clear())))
+          db.close()
+        })
         .catch(() => {})
       opened = null
-      await done(indexedDB.deleteDatabase(name)).catch(() => {})
+      const request = indexedDB.deleteDatabase(name)
+      await new Promise((resolve) => (request.onsuccess = request.onerror = request.onblocked = resolve))
     },
   }
 }

@@ -83,6 +83,12 @@ export class People {
     if (!this.#presence.has(userId)) this.putPresence(userId, row)
   }
 
+  clear(): void {
+    this.byId.clear()
+    this.#presence.clear()
+    this.#onChange()
+  }
+
   /** Built once for all changes: a first load brings hundreds. */
   snapshot(): Pick<ChatState, 'people' | 'presence'> {
     return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.#presence) }

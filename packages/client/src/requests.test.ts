@@ -39,7 +39,7 @@ describe('a token that was refused', () => {
     const { send, seen } = routes(() => 'never')
     const reports: string[] = []
     const token = new Token(async (options) => (options?.force ? 'second' : 'first'))
-    const requests = new Requests({ baseUrl: '', token, fetch: send, onUnauthorized: ({ code }) => reports.push(code) })
+    const requests = new Requests({ baseUrl: '', token, fetch: send, onSignedOut: ({ code }) => reports.push(code) })
     const { error } = await requests.send('GET', '/config')
     expect(error).toMatchObject({ code: 'token_expired', status: 401 })
     expect(seen).toEqual(['GET /config first', 'GET /config second'])

@@ -10,6 +10,38 @@ export interface ChatStorage {
   wipe(): Promise<void>
 }
 
+/** Storage that is shut when the user signs out. */
+export interface SessionStorage extends ChatStorage {
+  /** A session begins. */
+  open(): void
+}
+
+/**
+ * After `wipe`, this storage reads and writes nothing until `open`. So what was still on the way when
+ * the user signed out is not stored again.
+ */
+export function sessionStorageOf(storage: ChatStorage): SessionStorage {
+  let session: object | null = {}
+  return {
+    open: () => void (session ??= {}),
+    async all<T>(shelf: Shelf) {
+      const begun = session
+      const found = begun ? await storage.all<T>(shelf) : []
+      return session === begun ? found : []
+    },
+    async put(shelf, key, value) {
+      if (session) await storage.put(shelf, key, value)
+    },
+    async delete(shelf, key) {
+      if (session) await storage.delete(shelf, key)
+    },
+    wipe() {
+      session = null
+      return storage.wipe()
+    },
+  }
+}
+
 /** Keeps everything until the page is closed: for `persist: false`, tests, and browsers that refuse storage. */
 export function memoryStorage(): ChatStorage {
   const shelves = new Map<Shelf, Map<string, unknown>>()
