@@ -161,14 +161,14 @@ test(
   async () => {
     const tab = await openTab()
     await isLive(tab)
-    await tab.route('**/messages', (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()))
+    await tab.route(/\/messages(\?|$)/, (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()))
     const content = randomUUID()
     await tab.evaluate((text) => window.room.send(text), content)
     await tab.waitForFunction(() => window.client.getState().unsentCount === 1)
     await tab.waitForFunction(async () =>
       (await indexedDB.databases()).some(({ name }) => name?.startsWith('rapport:')),
     )
-    await tab.unroute('**/messages')
+    await tab.unrouteAll()
     await tab.reload()
     await startClient(tab)
     await shows(tab, content)
