@@ -367,7 +367,13 @@ test(
     const before = randomUUID()
     ben.conversation(id).send(before)
     await until(ana, 'the message', () => texts(ana, id).includes(before))
-    const [{ id: messageId }] = ben.conversation(id).getTimeline().messages.slice(-1) as [{ id: string }]
+    const messageId = ana.conversation(id).getTimeline().messages.at(-1)!.id
+    const stored = async () => {
+      const { data } = await ben.api.getPage({ conversationId: id })
+      return data!.data.map((row) => [row.id, row.content, row.reactions, row.is_pinned, row.is_deleted])
+    }
+    const earlier = await stored()
+    expect(earlier.at(-1)).toEqual([messageId, before, [], false, false])
 
     // One session for all tabs of a browser: this page is Ana's, and another tab has signed in as Ben.
     let user = 'BEN'
@@ -398,8 +404,7 @@ test(
       api.clearConversation(id),
     ])
     expect(new Set(answers.map(({ error }) => error?.code))).toEqual(new Set(['identity_mismatch']))
-    const held = await ben.api.getPage({ conversationId: id })
-    expect(held.data?.data.map(({ content, reactions }) => [content, reactions])).toEqual([[before, []]])
+    expect(await stored()).toEqual(earlier)
 
     // The control: in Ana's own session the same page sends what was written in it.
     user = 'ANA'

@@ -4,7 +4,7 @@ import type { Presence, TimelineMessage } from '@rapport-chat/client'
 import { useEffect, useRef, useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext, useStrings } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
-import { displayName, firstName } from '../format/names'
+import { conversationName, displayName, firstName } from '../format/names'
 import { useConversation } from '../hooks/use-conversations'
 import { useDraft } from '../hooks/use-draft'
 import { useOpenConversation, useTimeline } from '../hooks/use-realtime-chat'
@@ -70,7 +70,7 @@ function Interface({
   const [isSearching, setSearching] = useState(false)
   const field = useRef<MessageInputHandle>(null)
   const list = useRef<MessageListHandle>(null)
-  const name = conversation?.title ?? displayName(person, strings)
+  const name = conversationName(conversation, person, strings)
   const canSend = !readOnly && (conversation?.can_send ?? true)
 
   const startEdit = (message: TimelineMessage): void => {
