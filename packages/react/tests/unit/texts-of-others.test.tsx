@@ -117,7 +117,7 @@ describe('controls of the direction', () => {
   it('around and in a link do not change how its address reads', () => {
     // Reads as "https://bank.example/elpmaxe.live//:sptth" where the link takes the direction of the text.
     const address = 'https://evil.example/elpmaxe.knab//:sptth'
-    for (const text of [`\u202E${address}`, `${address.slice(0, 20)}\u202E${address.slice(20)}`]) {
+    for (const text of [`\u202E${address}`, `${address.slice(0, 24)}\u202E${address.slice(24)}`]) {
       const { container } = renderWith(forgedClient(), <MessageBubble message={from({ content: text })} />)
       const link = container.querySelector('a.rpt-link')
       expect(link?.textContent).toBe(address)
