@@ -460,13 +460,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb'
+  where path = 'chat/61_message_insert.sql' and checksum = 'f3ad5df245bdd084730171022fb92a8ed5184a23d6a709fab82d87661392f9de'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb')
+  ('chat/61_message_insert.sql', 'f3ad5df245bdd084730171022fb92a8ed5184a23d6a709fab82d87661392f9de')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

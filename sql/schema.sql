@@ -1293,8 +1293,8 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive its removal. The rows of members
-  -- are locked already.
+  -- The sender's other devices show the draft until they receive a change of the membership. So its
+  -- row is updated again, which waits for nothing: the update above has locked it.
   with sent as (
     delete from public.message_drafts d
     using arrived a
@@ -3720,13 +3720,13 @@ begin
   end if;
 
   -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
-  -- were dropped or rolled back are in neither, so no number is lost. If this waits for the lock,
-  -- PostgreSQL reads the conversation again afterwards but not the newest rows; the counters then
-  -- include those.
+  -- were dropped or rolled back are in neither, so no number is lost. If this query waits for the
+  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is
+  -- correct, because the reread counters include the messages of the previous lock holder.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
-    -- The clock may go back, but the order of messages may not change.
+    -- The clock may go backwards, but the order of messages may not change.
     greatest(c.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond')
   into new.seq, new.rev, earliest
   from public.user_conversations c

@@ -21,6 +21,7 @@ pub mod db;
 // Shells and engines.
 pub mod http;
 pub mod replication;
+pub mod requests;
 pub mod schema;
 pub mod visibility;
 

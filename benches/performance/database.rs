@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::Failure;
 
-/// The database for everything.
+/// The database that all benchmarks use.
 const DATABASE: &str = "postgres";
 
 /// Lifetime of tokens: longer than any benchmark.
@@ -106,7 +106,7 @@ pub(crate) fn person_id(number: usize) -> Uuid {
 /// A connection on the current runtime that lives as long as its client.
 pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // The connection ends with its client. The caller of the client receives its errors.
+    // The connection ends with its client. Its errors are also returned by the client's calls.
     Tasks::new().spawn("benchmark connection", async move {
         let _ = connection.await;
     });

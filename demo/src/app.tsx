@@ -9,8 +9,8 @@ import { loadPeople, type DemoPerson, type People } from './session'
 const EMOJI_DATA = `${import.meta.env.BASE_URL}emoji`
 
 /**
- * `/demo/` asks who one is. `?as=ana` is one person, `?as=ana,ben` two side by side. `c` and `m` are
- * the open conversation and a message in it.
+ * `/demo/` shows the choice of a user. `?as=ana` opens the chat of one user, `?as=ana,ben` those of
+ * two side by side. `c` and `m` are the open conversation and a message in it.
  */
 export function App(): ReactNode {
   const [people, setPeople] = useState<People | null>(null)
@@ -49,7 +49,7 @@ interface Place {
   readonly messageId?: string | undefined
 }
 
-/** Only the first pane has an address of its own. */
+/** Only the first pane reflects its state in the address. */
 function placeOf(isMain: boolean): Place {
   if (!isMain) return { conversationId: null }
   const parameters = new URLSearchParams(location.search)

@@ -2,7 +2,7 @@ import { Avatar } from '@rapport-chat/react'
 import type { ReactNode } from 'react'
 import type { DemoPerson } from './session'
 
-/** Who to be. Two people side by side show both ends of a conversation. */
+/** The choice of a user. Two users side by side show both ends of a conversation. */
 export function Chooser({ people }: { people: readonly DemoPerson[] }): ReactNode {
   return (
     <main className="demo-chooser">

@@ -35,7 +35,7 @@ export class Session {
   constructor(
     private readonly people: People,
     readonly person: DemoPerson,
-    /** Seconds; for trying what happens when a token expires. */
+    /** Lifetime in seconds, to try what happens when a token expires. */
     private readonly lifetime: string | null,
   ) {}
 

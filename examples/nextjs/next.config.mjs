@@ -1,4 +1,4 @@
-// The address of Rapport for this server. Browsers never see it.
+// The address at which this server reaches Rapport. It is never sent to browsers.
 const RAPPORT_URL = process.env.RAPPORT_URL ?? 'http://127.0.0.1:4000'
 
 /** @type {import('next').NextConfig} */

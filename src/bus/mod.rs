@@ -5,10 +5,12 @@
 //! and rows of `realtime.messages` have separate queues: visibility checks of the former must not
 //! delay the latter, as long as the queue of changes has room. Other parts can listen to the
 //! changes of some tables ([`tables`]); nothing ever waits for them. In the other direction, the
-//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets, the deliveries
-//! to them ([`people`]), and the channels whose permissions must be checked again ([`rechecks`]).
+//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets ([`people`]), the
+//! messages delivered to them ([`deliveries`]), and the channels whose permissions must be checked
+//! again ([`rechecks`]).
 
 pub mod broadcasts;
+pub mod deliveries;
 pub mod people;
 pub mod rechecks;
 pub mod tables;
@@ -18,7 +20,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use self::broadcasts::{BroadcastListener, Broadcasts};
-use self::people::{Delivered, People};
+use self::deliveries::Delivered;
+use self::people::People;
 use self::rechecks::Rechecks;
 use self::tables::{TableListener, Tables};
 use crate::change::{InsertedMessages, StreamEvent, TableName};

@@ -1,20 +1,13 @@
-//! The users with sockets in this process, and the messages delivered to them. One part of the
-//! process knows both; another writes them to the database.
+//! The users with sockets in this process. One part of the process knows them; another writes them
+//! to the database.
 //!
-//! Both are states, not queues. The writer takes what has changed since the last time and puts back
-//! what it could not write.
+//! This is a state, not a queue. The writer takes what has changed since the last time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
-
-use crate::observability::metrics::BusMetrics;
-
-/// Maximum pairs of conversation and user with a delivery that waits to be written. Further ones
-/// during a database outage are dropped and counted; the next delivered message makes up for them.
-const MAX_DELIVERIES: usize = 65_536;
 
 /// The users with sockets in this process.
 #[derive(Clone, Debug, Default)]
@@ -113,73 +106,6 @@ impl Drop for Device {
     }
 }
 
-/// The positions up to which messages were delivered to the sockets of their recipients.
-#[derive(Clone, Debug, Default)]
-pub struct Delivered {
-    inner: Arc<DeliveredInner>,
-}
-
-#[derive(Debug, Default)]
-struct DeliveredInner {
-    /// A standard mutex, held to change one position or to take all of them.
-    positions: Mutex<HashMap<(Uuid, Uuid), i64>>,
-    notify: Notify,
-    metrics: BusMetrics,
-}
-
-impl Delivered {
-    pub(super) fn new(metrics: BusMetrics) -> Self {
-        Self {
-            inner: Arc::new(DeliveredInner {
-                metrics,
-                ..DeliveredInner::default()
-            }),
-        }
-    }
-
-    /// Records that a message with this `seq` was delivered to a socket of this user.
-    pub fn note(&self, conversation: Uuid, person: Uuid, seq: i64) {
-        let mut positions = self.lock();
-        let key = (conversation, person);
-        if let Some(position) = positions.get_mut(&key) {
-            *position = seq.max(*position);
-            return;
-        }
-        if positions.len() >= MAX_DELIVERIES {
-            self.inner.metrics.deliveries_missed.inc();
-            return;
-        }
-        let is_first = positions.is_empty();
-        positions.insert(key, seq);
-        drop(positions);
-        if is_first {
-            self.inner.notify.notify_one();
-        }
-    }
-
-    /// Waits until there is a position to take.
-    pub async fn recorded(&self) {
-        loop {
-            if !self.lock().is_empty() {
-                return;
-            }
-            self.inner.notify.notified().await;
-        }
-    }
-
-    /// The positions recorded since the last call, keyed by conversation and user.
-    pub fn take(&self) -> HashMap<(Uuid, Uuid), i64> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Uuid, Uuid), i64>> {
-        self.inner
-            .positions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,20 +134,5 @@ mod tests {
             HashMap::from([(ANA, true), (BEN, false)])
         );
         assert_eq!(people.everybody(), [ANA]);
-    }
-
-    #[test]
-    fn positions_only_move_forward_and_are_bounded() {
-        let metrics = BusMetrics::default();
-        let delivered = Delivered::new(metrics.clone());
-        delivered.note(ANA, BEN, 2);
-        delivered.note(ANA, BEN, 1);
-        assert_eq!(delivered.take(), HashMap::from([((ANA, BEN), 2)]));
-        assert!(delivered.take().is_empty());
-        for person in 0..=MAX_DELIVERIES as u128 {
-            delivered.note(ANA, Uuid::from_u128(person), 1);
-        }
-        assert_eq!(metrics.deliveries_missed.get(), 1);
-        assert_eq!(delivered.take().len(), MAX_DELIVERIES);
     }
 }

@@ -5,13 +5,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tokio_postgres::types::ToSql;
 
-use super::idempotency::Writer;
-use super::{OTHER_PERSON, check_identity, column, confirmation, whole_list};
+use super::classes::Writer;
+use super::conversations::OTHER_PERSON;
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, column, confirmation, whole_list};
 
 const LIST: &str = "select p.row::text from json_array_elements(chat.blocked_people()) p (row)";
 

@@ -11,10 +11,10 @@ use axum::http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::check_identity;
 use crate::http::input::BeaconFields;
 use crate::http::{ApiError, Caller};
 use crate::observability::metrics::ChatMetrics;
+use crate::requests::check_identity;
 
 /// Maximum length of each field, in characters.
 const MAX_MESSAGE: usize = 1000;

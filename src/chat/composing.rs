@@ -7,36 +7,31 @@
 //! newer one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_postgres::Row;
-use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
+use super::gathering::{Gathering, Pace, Pending, Remaining, is_early, read_with_snapshot, value};
 use super::topics;
 use crate::auth::Claims;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
-use crate::db::{Db, DbError, Query, Snapshot};
+use crate::db::{Db, DbError, Query};
 use crate::shutdown::Tasks;
 
-/// How long changes gather before the query. A draft is saved every few seconds while its author
-/// types, and another device may show it this much later.
-const GATHERING: Duration = Duration::from_millis(50);
+/// A draft is saved every few seconds while its author types, and another device may show it this
+/// much later.
+const PACE: Pace = Pace {
+    gathering: Duration::from_millis(50),
+    until_visible: Duration::from_millis(500),
+    after_failure: Duration::from_millis(500),
+};
 
 /// Memberships per query. Each costs about a tenth of a millisecond, so a query stays below the
 /// timeout of a statement.
 const MEMBERSHIPS_PER_QUERY: usize = 1_000;
-
-/// The pause after a failed query, and before a change that was not visible yet is read again.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit
-/// that never becomes visible belongs to another history of the database.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 const COMPOSING: &str = "\
     select c.user_id, c.conversation_id, c.draft, c.can_send \
@@ -54,13 +49,11 @@ pub(super) struct Composing {
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
-    /// A standard mutex, held only to add one entry or to take all.
-    pending: Mutex<Pending>,
-    notify: Notify,
+    changes: Gathering<Changes>,
 }
 
 #[derive(Debug, Default)]
-struct Pending {
+struct Changes {
     /// At most the memberships of users with devices.
     memberships: HashMap<Membership, Change>,
     /// Users whose standing in the application changed. At most the connected users.
@@ -69,13 +62,23 @@ struct Pending {
     conversations: HashSet<Uuid>,
 }
 
-impl Pending {
+impl Changes {
+    fn is_of_standing(&self) -> bool {
+        !self.people.is_empty() || !self.conversations.is_empty()
+    }
+}
+
+impl Pending for Changes {
     fn is_empty(&self) -> bool {
         self.memberships.is_empty() && !self.is_of_standing()
     }
 
-    fn is_of_standing(&self) -> bool {
-        !self.people.is_empty() || !self.conversations.is_empty()
+    fn put_back(&mut self, earlier: Self) {
+        for (membership, change) in earlier.memberships {
+            self.memberships.entry(membership).or_insert(change);
+        }
+        self.people.extend(earlier.people);
+        self.conversations.extend(earlier.conversations);
     }
 }
 
@@ -97,8 +100,7 @@ impl Composing {
         Self {
             inner: Arc::new(Inner {
                 broadcasts,
-                pending: Mutex::default(),
-                notify: Notify::new(),
+                changes: Gathering::default(),
             }),
         }
     }
@@ -109,50 +111,50 @@ impl Composing {
             xid: Some(xid),
             since: Instant::now(),
         };
-        self.lock().memberships.insert(membership, change);
-        self.inner.notify.notify_one();
+        let changes = &self.inner.changes;
+        changes.add(|changes| changes.memberships.insert(membership, change));
     }
 
     /// Records that the application changed whether a user is active, or the user's role or teams.
     pub(super) fn standing_changed(&self, person: Uuid) {
-        self.lock().people.insert(person);
-        self.inner.notify.notify_one();
+        let changes = &self.inner.changes;
+        changes.add(|changes| changes.people.insert(person));
     }
 
     /// Records the same change for one of the two users of a direct conversation.
     pub(super) fn conversation_changed(&self, conversation: Uuid) {
-        self.lock().conversations.insert(conversation);
-        self.inner.notify.notify_one();
+        let changes = &self.inner.changes;
+        changes.add(|changes| changes.conversations.insert(conversation));
     }
 
     /// Reads and sends values until the server stops.
     pub(super) async fn run(self, db: Db, tasks: Tasks) {
-        let telling = async {
-            loop {
-                self.inner.notify.notified().await;
-                tokio::time::sleep(GATHERING).await;
-                let pending = std::mem::take(&mut *self.lock());
-                if let Err(error) = self.tell(&db, &pending).await {
-                    tracing::debug!(%error, "cannot read drafts and permissions to send; retrying");
-                    self.put_back(pending);
-                }
-                if !self.lock().is_empty() {
-                    tokio::time::sleep(PAUSE).await;
-                    self.inner.notify.notify_one();
-                }
-            }
-        };
-        tokio::select! {
-            () = telling => {}
-            () = tasks.token().cancelled() => {}
-        }
+        let handle = |changes| self.tell(&db, changes);
+        self.inner.changes.run(PACE, &tasks, handle).await;
     }
 
-    async fn tell(&self, db: &Db, pending: &Pending) -> Result<(), DbError> {
-        let mut changes = pending.memberships.clone();
-        if pending.is_of_standing() {
-            let people: Vec<Uuid> = pending.people.iter().copied().collect();
-            let places: Vec<Uuid> = pending.conversations.iter().copied().collect();
+    async fn tell(&self, db: &Db, changes: Changes) -> Remaining<Changes> {
+        let mut remaining = Remaining::<Changes>::default();
+        match self.tell_all(db, &changes).await {
+            Ok(early) => remaining.early.memberships = early,
+            Err(error) => {
+                tracing::debug!(%error, "cannot read drafts and permissions to send; retrying");
+                remaining.failed = changes;
+            }
+        }
+        remaining
+    }
+
+    /// Returns the changes that are not visible yet.
+    async fn tell_all(
+        &self,
+        db: &Db,
+        recorded: &Changes,
+    ) -> Result<HashMap<Membership, Change>, DbError> {
+        let mut changes = recorded.memberships.clone();
+        if recorded.is_of_standing() {
+            let people: Vec<Uuid> = recorded.people.iter().copied().collect();
+            let places: Vec<Uuid> = recorded.conversations.iter().copied().collect();
             let rows = db
                 .query_as(&Claims::of_service(), MEMBERSHIPS, &[&people, &places])
                 .await?;
@@ -170,45 +172,33 @@ impl Composing {
             self.inner.broadcasts.has_members(&topic)
         });
         let changes: Vec<(Membership, Change)> = changes.into_iter().collect();
+        let mut early = HashMap::new();
         for changes in changes.chunks(MEMBERSHIPS_PER_QUERY) {
-            self.tell_some(db, changes).await?;
+            early.extend(self.tell_some(db, changes).await?);
         }
-        Ok(())
+        Ok(early)
     }
 
-    async fn tell_some(&self, db: &Db, changes: &[(Membership, Change)]) -> Result<(), DbError> {
+    async fn tell_some(
+        &self,
+        db: &Db,
+        changes: &[(Membership, Change)],
+    ) -> Result<HashMap<Membership, Change>, DbError> {
         let people: Vec<Uuid> = changes.iter().map(|((_, person), _)| *person).collect();
         let places: Vec<Uuid> = changes.iter().map(|((place, _), _)| *place).collect();
-        let answers = db
-            .run_as(
-                &Claims::of_service(),
-                &[
-                    // In this order: if the snapshot is older than the rows, they are only read
-                    // again.
-                    Query {
-                        sql: Snapshot::CURRENT,
-                        parameters: &[],
-                    },
-                    Query {
-                        sql: COMPOSING,
-                        parameters: &[&people, &places],
-                    },
-                ],
-            )
-            .await?;
-        let [snapshot, rows] = answers.as_slice() else {
-            let error = "two queries did not return two results";
-            return Err(DbError::Unexpected(error.into()));
+        let query = Query {
+            sql: COMPOSING,
+            parameters: &[&people, &places],
         };
-        let snapshot = Snapshot::read(snapshot)?;
+        let (snapshot, rows) = read_with_snapshot(db, query).await?;
+        let now = Instant::now();
         let changes: HashMap<_, _> = changes.iter().copied().collect();
         let mut early = HashMap::new();
-        for row in rows {
+        for row in &rows {
             let (person, conversation): Membership = (value(row, 0)?, value(row, 1)?);
             let membership = (conversation, person);
             if let Some(change) = changes.get(&membership)
-                && change.xid.is_some_and(|xid| !snapshot.sees(xid))
-                && change.since.elapsed() < COMMIT_PATIENCE
+                && is_early(&snapshot, change.xid.as_slice(), change.since, now)
             {
                 early.insert(membership, *change);
                 continue;
@@ -226,33 +216,6 @@ impl Composing {
                 .into(),
             });
         }
-        self.put_back(Pending {
-            memberships: early,
-            ..Pending::default()
-        });
-        Ok(())
+        Ok(early)
     }
-
-    /// Keeps changes for the next query, unless a newer change of the same membership was recorded.
-    fn put_back(&self, changes: Pending) {
-        let mut pending = self.lock();
-        for (membership, change) in changes.memberships {
-            pending.memberships.entry(membership).or_insert(change);
-        }
-        pending.people.extend(changes.people);
-        pending.conversations.extend(changes.conversations);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        // A panic while the mutex is held leaves complete entries.
-        self.inner
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, DbError> {
-    row.try_get(index)
-        .map_err(|error| DbError::Unexpected(error.into()))
 }

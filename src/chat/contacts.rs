@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::column;
 use crate::db::Db;
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
+use crate::requests::column;
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;

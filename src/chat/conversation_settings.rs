@@ -5,12 +5,13 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::idempotency::Writer;
-use super::{check_identity, confirmation, conversations, only};
+use super::classes::Writer;
+use super::conversations;
 use crate::db::Query;
 use crate::http::ApiError;
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
+use crate::requests::{check_identity, confirmation, only};
 
 const SET: &str = "select chat.set_conversation_settings($1::uuid, $2::jsonb)";
 

@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::idempotency::Writer;
-use super::rate_limits::Class;
-use super::{OTHER_PERSON, check_identity, column, extended, only};
+use super::classes::{Class, Writer};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, column, extended, only};
+
+/// Field names for the other user of a conversation, snake case first (chat API 2.2). `user_id` is
+/// accepted only by the route that opens a conversation.
+pub(super) const OTHER_PERSON: [&str; 3] = ["other_user_id", "participant_id", "recipient_id"];
 
 /// Header with the number of unread messages in all conversations that are neither muted nor
 /// archived.

@@ -1,4 +1,5 @@
 //! Records how far messages were sent to the sockets of their recipients, so that senders see it.
+//! The socket engine delivers rows and does not know which of them are messages; this file does.
 //!
 //! One statement writes all positions that moved within an interval, however many messages moved
 //! them.
@@ -8,7 +9,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::auth::Claims;
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::{Delivered, Message};
+use crate::change::{Action, ChangeEvent};
 use crate::db::{Db, DbError};
 use crate::shutdown::Tasks;
 
@@ -23,7 +25,24 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 const NOTE: &str = "select chat.note_delivered($1::uuid[], $2::uuid[], $3::bigint[])";
 
-/// Runs until the server stops.
+/// Reads a row change as a new message, if it is one.
+pub(super) fn message_of(change: &ChangeEvent) -> Option<Message> {
+    let table = &change.relation.table;
+    if change.action() != Action::Insert
+        || table.name != "user_messages"
+        || table.schema != "public"
+    {
+        return None;
+    }
+    let row = change.image();
+    Some(Message {
+        conversation: row.text("conversation_id")?.parse().ok()?,
+        sender: row.text("sender_id").and_then(|id| id.parse().ok()),
+        seq: row.text("seq")?.parse().ok()?,
+    })
+}
+
+/// Writes delivered positions until the server stops.
 pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
     let writing = async {
         loop {
@@ -70,4 +89,74 @@ async fn write(db: &Db, positions: &[((Uuid, Uuid), i64)]) -> Result<(), DbError
     )
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{
+        Column, ColumnValue, Relation, ReplicaIdentity, Row, RowChange, TableName,
+    };
+
+    const PLACE: Uuid = Uuid::from_u128(1);
+    const ANA: Uuid = Uuid::from_u128(2);
+
+    /// A change of a row with these columns.
+    fn change(
+        table: TableName,
+        columns: &[(&str, Option<String>)],
+        row: impl FnOnce(Row) -> RowChange,
+    ) -> ChangeEvent {
+        let value = |value: &Option<String>| match value {
+            Some(text) => ColumnValue::Text(text.clone().into()),
+            None => ColumnValue::Null,
+        };
+        let values = columns.iter().map(|(_, text)| value(text)).collect();
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            type_oid: 25,
+            type_modifier: -1,
+            is_identity: false,
+        };
+        ChangeEvent {
+            relation: Arc::new(Relation {
+                oid: 1,
+                table,
+                identity: ReplicaIdentity::Full,
+                columns: columns.iter().map(|(name, _)| column(name)).collect(),
+            }),
+            row: row(Row(values)),
+        }
+    }
+
+    #[test]
+    fn only_an_inserted_message_is_a_new_message() {
+        let message = |sender| Message {
+            conversation: PLACE,
+            sender,
+            seq: 7,
+        };
+        let insert = |new| RowChange::Insert { new };
+        let update = |new| RowChange::Update { old: None, new };
+        let of = |schema: &str, table: &str, sender: Option<Uuid>, row: fn(Row) -> RowChange| {
+            let columns = [
+                ("seq", Some("7".to_owned())),
+                ("sender_id", sender.map(|id| id.to_string())),
+                ("conversation_id", Some(PLACE.to_string())),
+            ];
+            message_of(&change(TableName::new(schema, table), &columns, row))
+        };
+        let table = "user_messages";
+        assert_eq!(
+            of("public", table, Some(ANA), insert),
+            Some(message(Some(ANA)))
+        );
+        // A message of the server has no sender.
+        assert_eq!(of("public", table, None, insert), Some(message(None)));
+        assert_eq!(of("public", table, Some(ANA), update), None);
+        assert_eq!(of("public", "message_reactions", Some(ANA), insert), None);
+        assert_eq!(of("other", table, Some(ANA), insert), None);
+    }
 }

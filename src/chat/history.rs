@@ -7,12 +7,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{column, only};
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::Delivered;
 use crate::db::{Db, Query};
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page, PageSize};
 use crate::http::{ApiError, Caller};
+use crate::requests::{column, only};
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;

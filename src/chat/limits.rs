@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use axum::response::Response;
 
-use super::only;
 use crate::auth::Claims;
 use crate::db::Db;
 use crate::http::ApiError;
 use crate::http::input::MAX_BODY_BYTES;
 use crate::http::pagination::json_text;
+use crate::requests::only;
 
 /// How long a result is cached. The route requires no token, so not every request may query the
 /// database. A changed setting becomes visible this much later.

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::only;
 use crate::db::Db;
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
+use crate::requests::only;
 
 const GET: &str = "select chat.me()::text";
 

@@ -4,11 +4,11 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use tokio_postgres::Row;
 
-use super::column;
 use crate::db::Db;
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
+use crate::requests::column;
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;

@@ -6,13 +6,13 @@ use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::response::Response;
 
-use super::confirmation;
-use super::idempotency::Writer;
+use super::classes::Writer;
 use super::messages::{self, message_response};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::{ApiError, Caller};
+use crate::requests::confirmation;
 
 /// Passes the message's own revision if it is among the given ones, and otherwise a revision that
 /// no message has. The function compares it again under the message's lock.

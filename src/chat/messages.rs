@@ -10,15 +10,14 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::conversations::REFUSE_OPENING;
-use super::idempotency::Writer;
-use super::rate_limits::Class;
-use super::{OTHER_PERSON, check_identity, column, whole_list};
+use super::classes::{Class, Writer};
+use super::conversations::{OTHER_PERSON, REFUSE_OPENING};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::{Page, json_text};
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, column, whole_list};
 
 /// A message, if the caller can see it: the row and its revision.
 pub(super) const GET: &str = "\
@@ -141,7 +140,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Distinguishes a repetition from another request with the same `client_message_id`.
+    /// Distinguishes a retry from another request with the same `client_message_id`.
     fn hash(&self) -> String {
         let fields = json!([
             self.content,
@@ -242,7 +241,7 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
             ));
         }
     };
-    // On a repetition the caller may no longer be able to see the message.
+    // On a retry the caller may no longer be able to see the message.
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

@@ -4,12 +4,12 @@ use axum::extract::State;
 use axum::response::Response;
 use jiff::civil::Time;
 
-use super::idempotency::Writer;
-use super::{check_identity, only};
+use super::classes::Writer;
 use crate::db::{Db, Query};
 use crate::http::input::Fields;
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, only};
 
 const GET: &str = "select chat.preferences()::text";
 

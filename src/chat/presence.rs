@@ -8,13 +8,13 @@ use axum::response::Response;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::idempotency::Writer;
+use super::classes::Writer;
 use super::typing::{Others, Typing};
-use super::{check_identity, column, only, whole_list};
 use crate::db::{Db, Query};
 use crate::http::input::{BeaconFields, Parameters, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, column, only, whole_list};
 
 /// Maximum number of users in one request.
 pub(super) const MAX_USER_IDS: usize = 200;

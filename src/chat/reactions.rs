@@ -4,13 +4,14 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::idempotency::Writer;
-use super::{check_identity, column, messages};
+use super::classes::Writer;
+use super::messages;
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId, PathIdAndText};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, column};
 
 const LIST: &str =
     "select r.row::text from json_array_elements(chat.reactions_of($1::uuid)) r (row)";

@@ -4,12 +4,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::idempotency::Writer;
-use super::{check_identity, only};
+use super::classes::Writer;
 use crate::db::{Db, Query};
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, only};
 
 /// Maximum number of messages per request: more than a user sees at a time. A whole conversation is
 /// mark by its id.

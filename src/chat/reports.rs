@@ -4,12 +4,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
-use super::idempotency::Writer;
-use super::{check_identity, only};
+use super::classes::Writer;
 use crate::db::Query;
 use crate::http::ApiError;
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
+use crate::requests::{check_identity, only};
 
 const REPORT: &str = "\
     select set_config('rapport.outcome', json_build_object('created', r.created)::text, true) \

@@ -97,7 +97,7 @@ impl Typing {
         let until = Some(now + expires_in);
         let is_told = if let Some(state) = typists.get_mut(&typist) {
             let is_due = now >= state.told_at + MIN_INTERVAL;
-            // A start soon after an end is sent later. A repetition need not be sent.
+            // A start soon after an end is sent later. A repeated start need not be sent.
             state.is_owed = !is_due && (state.is_owed || state.until.is_none());
             if is_due {
                 state.told_at = now;

@@ -1,14 +1,14 @@
-//! The limit of open files of this process. Every socket is an open file.
+//! The process's limit on open files. Every socket is an open file.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files other than sockets: database connections, listeners, the runtime's own files, and
-/// requests in progress.
+/// Number of open files other than sockets: database connections, listeners, the runtime's own
+/// files, and requests in progress.
 const BESIDES_SOCKETS: u64 = 1_024;
 
-/// Raises the soft limit to the hard limit, which needs no privilege, and warns if that is not
-/// enough for `sockets`. Shells and systemd start programs with a limit of 1,024, because `select`
-/// supports no more; Rapport does not use `select`.
+/// Raises the soft limit to the hard limit, which needs no privilege. Warns if the hard limit is
+/// too low for `sockets`. Shells and systemd start programs with a soft limit of 1,024, because
+/// `select` supports no more. Rapport does not use `select`.
 pub(super) fn raise_limit(sockets: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -17,8 +17,8 @@ use crate::error_code::ErrorCode;
 /// The cursor of the next page, for clients that do not read `Link`.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
-/// The first element of a cursor. A change of the format gets another number, so that an old cursor
-/// is refused instead of misread.
+/// The first element of a cursor. A new format gets a new number, so that an old cursor is refused
+/// instead of misread.
 const CURSOR_VERSION: u8 = 1;
 
 /// Parameters that determine where a page begins. The URL of the next page has a cursor instead.
@@ -85,7 +85,7 @@ pub fn foreign_cursor() -> ApiError {
     ApiError::new(ErrorCode::MalformedRequest).with_hint("cursor is not a valid cursor")
 }
 
-/// The number of rows to return: `limit`, clamped to 1 and `most`, or `default`.
+/// The number of rows to return: `limit`, clamped to the range from 1 to `most`, or `default`.
 ///
 /// # Errors
 /// 422 if `limit` is not a number.
@@ -254,8 +254,8 @@ impl Page {
         response
     }
 
-    /// Renders the page as an object. The tag excludes the time; otherwise no two responses would
-    /// match.
+    /// Renders the page as an object. The `ETag` does not cover `server_time`; otherwise it would
+    /// differ in every response.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
             cursor

@@ -366,14 +366,17 @@ pub struct ChatMetrics {
     /// `/sync` requests that are waiting for a change.
     pub sync_waiting: Gauge,
     /// Requests refused by a rate limit, by class.
-    pub rate_limited: Family<RateLimitLabels, Counter>,
+    pub rate_limited: RateLimitRefusals,
     /// Errors reported by clients.
     pub client_errors: Counter,
     /// Comparisons of the activity, role and teams of all connected users.
     pub standings_compared: Counter,
 }
 
-/// The labels of [`ChatMetrics::rate_limited`].
+/// Requests refused by a rate limit, by class. Clones share their values.
+pub type RateLimitRefusals = Family<RateLimitLabels, Counter>;
+
+/// The labels of [`RateLimitRefusals`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RateLimitLabels {
     /// The kind of request that was limited.

@@ -19,7 +19,7 @@ pub enum ReplicationState {
     Failing,
 }
 
-/// Who reads the replication slot.
+/// Whether the replication slot is in use, and by which process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
@@ -29,18 +29,18 @@ pub enum SlotState {
     Taken,
     /// No process.
     Inactive,
-    /// No process can read it any more: PostgreSQL removed WAL that it needs.
+    /// It can no longer be read: PostgreSQL removed WAL that it needs.
     Lost,
 }
 
-/// The replication slot at the last check, which uses the connection that reads the slot.
+/// The replication slot at the last check. The check uses the connection that reads the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SlotReport {
-    /// Who reads the slot.
+    /// Whether the slot is in use, and by which process.
     pub state: SlotState,
     /// WAL written but not yet acknowledged, in bytes.
     pub lag_bytes: u64,
-    /// Recent time from the write of WAL to its acknowledgement, in seconds, as measured by
+    /// Recent delay between writing WAL and acknowledging it, in seconds, as measured by
     /// PostgreSQL. `None` if there was nothing to measure.
     pub lag_seconds: Option<f64>,
     /// WAL that the database retains for the slot, in bytes.

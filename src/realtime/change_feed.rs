@@ -9,14 +9,12 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::hub::{GAP, Hub, StreamState};
 use super::protocol::{ChangeData, RowData, SystemNotice};
 use super::wire::body::Body;
 use crate::bus::Listener;
-use crate::bus::people::Delivered;
-use crate::change::{Action, ChangeEvent, ChangeTransaction, StreamEvent};
+use crate::bus::deliveries::Delivered;
+use crate::change::{ChangeEvent, ChangeTransaction, StreamEvent};
 use crate::observability::metrics::DropReason;
 use crate::shutdown::Tasks;
 use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_record};
@@ -171,7 +169,7 @@ async fn deliver(
         };
         match encode(transaction, change, delivery) {
             Encoded::Data(data) => {
-                let message = ChatMessage::read(change);
+                let recorded = delivered.of_change(change);
                 for recipient in &delivery.recipients {
                     let is_queued = deliveries.change(
                         recipient.channel,
@@ -179,12 +177,11 @@ async fn deliver(
                         change.action(),
                         &data,
                     );
-                    if let Some(message) = &message
+                    if let Some(recorded) = &recorded
                         && is_queued
                         && let Some(person) = hub.person(recipient.channel)
-                        && message.sender != Some(person)
                     {
-                        delivered.note(message.conversation, person, message.seq);
+                        recorded.add(person);
                     }
                 }
             }
@@ -195,32 +192,6 @@ async fn deliver(
                 }
             }
         }
-    }
-}
-
-/// A new chat message: the fields needed to report to its sender that it was delivered.
-struct ChatMessage {
-    conversation: Uuid,
-    sender: Option<Uuid>,
-    seq: i64,
-}
-
-impl ChatMessage {
-    /// Reads the change as a new message, if it is one.
-    fn read(change: &ChangeEvent) -> Option<Self> {
-        let table = &change.relation.table;
-        if change.action() != Action::Insert
-            || table.name != "user_messages"
-            || table.schema != "public"
-        {
-            return None;
-        }
-        let row = change.image();
-        Some(Self {
-            conversation: row.text("conversation_id")?.parse().ok()?,
-            sender: row.text("sender_id").and_then(|id| id.parse().ok()),
-            seq: row.text("seq")?.parse().ok()?,
-        })
     }
 }
 

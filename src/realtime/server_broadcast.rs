@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::hub::Hub;
-use super::hub::topic::TopicKey;
+use super::hub::{Hub, TopicKey};
 use super::protocol::{Broadcast, UserPayload};
 use crate::bus::broadcasts::{Audiences, BroadcastListener};
 use crate::shutdown::Tasks;

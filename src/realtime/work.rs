@@ -11,10 +11,11 @@ use std::time::Duration;
 use futures_util::future::{Either, join, select};
 use tokio::sync::{Semaphore, watch};
 
-use super::channel::authorize::{AuthorizeError, Authorizer, Permissions, Question};
+use super::channel::authorize::{AuthorizeError, Authorizer, Question};
 use super::hub::{Hub, StreamState};
 use super::messages::replay::Replayer;
 use super::messages::store::{Store, StoreError};
+use super::permissions::Permissions;
 use super::protocol::sub_topic;
 use super::session::{
     AuthorizeOrder, Outcome, PersistOrder, RecheckOrder, RecheckOutcome, ReplayOrder,
@@ -258,7 +259,7 @@ impl Workshop {
         let mut state = self.hub.mark_subscribed(channel);
         // If the channel has left in the meantime, this must not wait. The registration is removed
         // when the session receives the outcome, which never happens if the socket ends first.
-        if until_live && self.hub.member(channel).is_some() {
+        if until_live && self.hub.has_member(channel) {
             let mut stream = self.hub.watch_stream();
             // The hub outlives this work, so waiting ends only with the condition.
             if let Ok(live) = stream.wait_for(|state| *state == StreamState::Live).await {

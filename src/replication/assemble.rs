@@ -1,15 +1,18 @@
 //! Assembles [`Chunk`]s from messages: whole transactions, or bounded pieces of large ones.
 //!
-//! Guarantees, for a stream that starts at or before [`Progress`]: chunks are returned in commit
-//! order; each change is returned once, although PostgreSQL repeats everything that was not
-//! acknowledged when a connection ends; at most [`ChunkLimits`] worth of changes is held, plus one
-//! change. Pure: no I/O, no clock.
+//! Guarantees, for a stream that starts at or before [`Progress`]:
+//! - Chunks are returned in commit order.
+//! - Each change is returned once, although PostgreSQL repeats everything that was not acknowledged
+//!   when a connection ends.
+//! - The changes held exceed [`ChunkLimits`] by at most one change.
 //!
-//! Repetitions are recognized by commit LSN and ordinal. The positions of commit records strictly
-//! increase. Decoding a transaction again gives the same changes in the same order, because the
-//! decoder reads the catalogs as of that time. Rows inserted into `realtime.messages` are counted
-//! separately from row changes. They take another path, and a connection reads them only if their
-//! publication exists.
+//! Pure: no I/O, no clock.
+//!
+//! Repeated changes are recognized by commit LSN and ordinal. The positions of commit records
+//! strictly increase. Decoding a transaction again gives the same changes in the same order,
+//! because the decoder reads the catalogs as of that time. Rows inserted into `realtime.messages`
+//! are counted separately from row changes. They take another path, and a connection reads them
+//! only if their publication exists.
 
 use std::sync::Arc;
 
@@ -68,13 +71,13 @@ pub(super) struct ChunkLimits {
 /// The part of the stream that has been handed over. It outlives the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The last commit of which something was handed over.
+    /// The last commit that was handed over, in part or completely.
     pub commit_lsn: Lsn,
     /// The number of its changes that were handed over.
     pub changes: u64,
     /// The number of its rows of `realtime.messages` that were handed over.
     pub messages: u64,
-    /// Whether all of it was handed over.
+    /// Whether that commit was handed over completely.
     pub is_whole: bool,
 }
 
@@ -137,8 +140,8 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Whether it matters to listeners of row changes. A last chunk without changes tells them that
-    /// a transaction ends whose first chunks they have.
+    /// Whether listeners of row changes need this chunk. A last chunk without changes ends a
+    /// transaction of which they have received the first chunks.
     pub(super) fn has_changes(&self) -> bool {
         !self.transaction.changes.is_empty() || self.transaction.first_ordinal > 0
     }
@@ -151,7 +154,7 @@ pub(super) struct Step {
     pub chunk: Option<Chunk>,
     /// The position to acknowledge once the chunk, and everything before it, is handed over.
     pub acknowledge: Option<Lsn>,
-    /// The number of tables emptied by TRUNCATE. Subscribers are not told.
+    /// The number of tables emptied by TRUNCATE. Subscribers are not notified.
     pub truncated_tables: usize,
 }
 
@@ -496,8 +499,8 @@ mod tests {
         }
     }
 
-    /// Feeds `messages` to a new assembler, as one connection does, and hands over everything. In
-    /// the chunk with the index `dies_in`, it ends after the messages.
+    /// Feeds `messages` to a new assembler, as one connection does, and hands over everything. The
+    /// connection ends in the chunk with the index `dies_in`, after that chunk's messages.
     fn connection(
         messages: &[WalMessage],
         limits: ChunkLimits,

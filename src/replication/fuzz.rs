@@ -55,7 +55,7 @@ pub fn stream(data: &[u8]) {
         .collect();
     let mut progress = Progress::default();
     let first = read(&messages, limits, &mut progress);
-    // A transaction may be open at the end. Its changes are returned by the repetition.
+    // A transaction may be open at the end. Its changes are returned by the second read.
     let again = read(&messages, limits, &mut progress);
     for chunk in &again {
         for before in &first {

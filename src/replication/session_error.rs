@@ -90,7 +90,7 @@ impl SessionError {
     }
 
     /// Whether reading the slot again would fail in the same way, so that only a new slot helps.
-    /// `is_streaming` tells whether the server had accepted the slot before the error.
+    /// `is_streaming` states whether the server had accepted the slot before the error.
     ///
     /// - 42704 while streaming: the publication of row changes did not exist when the change was
     ///   written. The decoder reads the catalogs as of then, so creating it now does not help.

@@ -211,7 +211,7 @@ impl Stream {
 
     /// Positions are comparable only within one history of one cluster. After a restored backup, a
     /// switch to another cluster, or a failover to a standby that lacks the last transactions, new
-    /// transactions would otherwise look like repetitions.
+    /// transactions would otherwise look like repeated ones.
     fn check_cluster(&mut self, cluster: ClusterHistory, end: Lsn) {
         let memory = &mut self.memory;
         let is_same = memory

@@ -91,7 +91,7 @@ impl ColumnsCache {
         if let Some((known, columns)) = self.0.get_mut(&key)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
-            // Saves the next look-up the comparison by columns.
+            // The next look-up then needs no comparison by columns.
             known.clone_from(relation);
             return Arc::clone(columns);
         }

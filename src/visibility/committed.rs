@@ -22,16 +22,16 @@ use crate::shutdown::Tasks;
 /// A snapshot costs the server nothing, so the server's own limit only matters if it is stuck.
 const SESSION: &str = "set statement_timeout = '10s'";
 
-/// Maximum time for one look, after which its connection is dropped. It exceeds the server's own
+/// Maximum time for one check, after which its connection is dropped. It exceeds the server's own
 /// limit, so it only matters if the network loses packets.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// First and longest pause between two looks. The rest of a commit usually takes microseconds. A
+/// First and longest pause between two checks. The rest of a commit usually takes microseconds. A
 /// standby that must confirm it first can take any time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time after which a warning says what the changes wait for.
+/// Time after which a warning is logged that the changes are waiting for these commits.
 const WARN_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads which transactions new snapshots see, over one connection.
@@ -101,9 +101,9 @@ impl CommitWatch {
     /// Whether a current snapshot sees all of `xids`, except those that no snapshot will ever see.
     async fn are_visible(&self, xids: &[u32]) -> Result<bool, QueryError> {
         let mut connection = self.connection.lock().await;
-        // Taken out, so that a look that is dropped midway also drops its connection.
+        // The connection is taken out, so that a check that is dropped midway also drops it.
         let client = connection.take();
-        let looking = async {
+        let check = async {
             let client = match client.filter(|client| !client.is_closed()) {
                 Some(client) => client,
                 None => self.connect().await?,
@@ -127,7 +127,7 @@ impl CommitWatch {
             }
             Ok::<_, QueryError>((client, are_visible))
         };
-        let (client, are_visible) = tokio::time::timeout(LOOK_TIMEOUT, looking)
+        let (client, are_visible) = tokio::time::timeout(CHECK_TIMEOUT, check)
             .await
             .unwrap_or(Err(QueryError::Unavailable(None)))?;
         *connection = Some(client);
@@ -147,8 +147,8 @@ impl CommitWatch {
 }
 
 impl PendingCommits<'_> {
-    /// Waits until every new snapshot sees all of them. Other sessions do not see these rows
-    /// earlier either.
+    /// Waits until every new snapshot sees all transactions of the batch. Other sessions do not see
+    /// their rows earlier either.
     pub(super) async fn wait_visible(&self) {
         // Boxed for the same reason: it is awaited in several places of a resolution.
         self.seen

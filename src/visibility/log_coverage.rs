@@ -1,9 +1,9 @@
-//! What the WAL contains of the rows of published tables.
+//! Determines which columns of published tables the WAL contains.
 //!
 //! A change of a partition that is published as its root (`publish_via_partition_root`) is labelled
 //! with the root's replica identity, but its image contains what the partition's own identity
-//! keeps. Neither is derived from the other, and the change does not name the partition. Only what
-//! all partitions have in common is therefore known.
+//! keeps. The change does not name the partition, and neither identity follows from the other.
+//! Therefore only the columns that all partitions have in common are known.
 
 use std::collections::HashMap;
 
@@ -56,7 +56,7 @@ with recursive part as (
 ///   reads.
 ///
 /// A column list of the publication defines what may leave the database, so nothing is added to it.
-/// Partitions can have different expressions; then there is none.
+/// If partitions have different expressions for a column, no expression is returned.
 fn coverage() -> String {
     format!(
         "

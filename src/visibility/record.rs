@@ -72,7 +72,7 @@ pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue
 /// columns of the replica identity have not changed and are taken from the new row.
 ///
 /// In a key image, null means that the value is missing, because the columns of a replica identity
-/// are never null. `has_whole_rows` tells whether an image that is marked as full is full.
+/// are never null. `has_whole_rows` states whether an image that is marked as full is full.
 pub(crate) fn old_value(
     change: &RowChange,
     index: usize,

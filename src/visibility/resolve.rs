@@ -94,7 +94,7 @@ impl Engine {
         let roles = roles(&table_batches);
         let begun = Instant::now();
         for table_batch in &table_batches {
-            // In the first attempt, a statement may not fit the tables any more. A later attempt
+            // In the first attempt, a statement may no longer match the tables. A later attempt
             // ends early only if a query becomes impossible, which happens to each query once.
             let mut may_be_stale = true;
             loop {

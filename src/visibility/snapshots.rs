@@ -21,7 +21,7 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
 /// Pause between two snapshots. Access that was gained or lost during this time before a deletion
-/// is missed. A look at the server's current snapshot costs microseconds.
+/// is missed. Reading the server's current snapshot takes microseconds.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum time between a snapshot and the commit that it is used for. Snapshots are usually
@@ -84,9 +84,9 @@ pub(super) struct SnapshotHistory {
     is_running: AtomicBool,
     /// Oldest first. A std lock: held for a look-up or an insertion.
     entries: Mutex<Vec<Entry>>,
-    /// When the last look began. An async lock, because a look is under way while it is held; a
-    /// caller that waited for it uses the result.
-    looked_at: tokio::sync::Mutex<Option<Instant>>,
+    /// When the last call of [`Self::export_if_changed`] began. An async lock, because it is held
+    /// during the call; a caller that waited for it uses the result.
+    checked_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl SnapshotHistory {
@@ -96,7 +96,7 @@ impl SnapshotHistory {
             tasks: tasks.clone(),
             is_running: AtomicBool::new(false),
             entries: Mutex::default(),
-            looked_at: tokio::sync::Mutex::default(),
+            checked_at: tokio::sync::Mutex::default(),
         }
     }
 
@@ -155,25 +155,25 @@ impl SnapshotHistory {
     /// state that is too old.
     async fn refresh(&self) {
         let called_at = Instant::now();
-        let mut looked_at = self.looked_at.lock().await;
-        if looked_at.is_some_and(|at| at >= called_at) {
+        let mut checked_at = self.checked_at.lock().await;
+        if checked_at.is_some_and(|at| at >= called_at) {
             return;
         }
         let at = Instant::now();
-        let result = tokio::time::timeout(TIMEOUT, self.look(at))
+        let result = tokio::time::timeout(TIMEOUT, self.export_if_changed(at))
             .await
             .unwrap_or(Err(QueryError::Unavailable(None)));
         match result {
-            Ok(()) => *looked_at = Some(at),
+            Ok(()) => *checked_at = Some(at),
             Err(error) => {
-                tracing::debug!(%error, "snapshot export failed; deletions are judged without one");
+                tracing::debug!(%error, "snapshot export failed; deletions are checked without one");
                 self.lock().clear();
             }
         }
     }
 
     /// Exports the current snapshot, unless no transaction has ended since the last one.
-    async fn look(&self, at: Instant) -> Result<(), QueryError> {
+    async fn export_if_changed(&self, at: Instant) -> Result<(), QueryError> {
         let exporter = self.exporter().await?;
         let known = {
             let entries = self.lock();

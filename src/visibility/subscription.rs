@@ -231,7 +231,7 @@ impl Subscriptions {
         is_same
     }
 
-    /// Moves channels with a table that is not published any more to `waiting`. Returns them with
+    /// Moves channels with a table that is no longer published to `waiting`. Returns them with
     /// the error.
     pub(super) fn unregister_unpublished(
         &mut self,

@@ -392,7 +392,7 @@ test('the feed of the guide catches up after its socket was disconnected', async
   assert.deepEqual(feed.getState().messages.map(seen), (await ok(ben.getMessages(conversation))).map(seen))
 })
 
-test('a failed message is reported, and its repetition does not create a second one', async () => {
+test('a failed message is reported, and a retry does not create a second one', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const wire = await Wire.to(server.url)

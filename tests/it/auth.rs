@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::support::chat_server::Person::{Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::token::{
-    CRITICAL_HEADER, anon_key, mint, mint_under, mint_with, now_s, service_role_key, user_claims,
-    user_token,
+    CRITICAL_HEADER, anon_key, mint, mint_with, mint_with_header, now_s, service_role_key,
+    user_claims, user_token,
 };
 
 fn claims_with(changes: Value) -> Value {
@@ -64,7 +64,7 @@ async fn only_a_valid_user_token_is_accepted() {
             URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
             URL_SAFE_NO_PAD.encode(user_claims(Ana.id()).to_string())
         ),
-        mint_under(CRITICAL_HEADER, &user_claims(Ana.id())),
+        mint_with_header(CRITICAL_HEADER, &user_claims(Ana.id())),
         anon_key(),
         "sb_publishable_abc".to_owned(),
         "sb_secret_abc".to_owned(),

@@ -1,7 +1,9 @@
-//! House rules that the compiler does not check: layers, dependency cycles, line ends, file
-//! headers, SQL conventions, licences.
+//! House rules that the compiler does not check: layers, the order of parts, dependency cycles,
+//! line ends, file headers, SQL conventions, licences.
 
 mod circles;
+mod order;
+mod sources;
 mod wrapping;
 
 use std::collections::{BTreeMap, BTreeSet};

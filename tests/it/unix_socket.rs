@@ -1,4 +1,4 @@
-//! The server reaches the database through a Unix socket with all its connections.
+//! All of the server's connections to the database work over a Unix socket.
 
 use std::process::Stdio;
 
@@ -9,8 +9,8 @@ use crate::support::database::{install_demonstration, own_cluster_with};
 use crate::support::whole_server::{WholeServer, next_event};
 
 #[tokio::test]
-async fn messages_are_delivered_if_the_database_listens_in_a_socket_directory() {
-    // A relative directory is below the cluster's data directory.
+async fn messages_are_delivered_if_the_database_listens_on_a_unix_socket() {
+    // PostgreSQL resolves a relative directory against its data directory.
     let cluster = own_cluster_with(&[("unix_socket_directories", ".")]).await;
     let over_tcp = cluster.url_for("postgres");
     install_demonstration(&over_tcp).await;

@@ -1,4 +1,4 @@
-"""Makes some of the ids that Schemathesis invents those of rows that exist, so that it gets behind the first 404."""
+"""Replaces some generated ids by ids of existing rows, so that not every answer is 404."""
 
 import os
 import uuid
@@ -10,7 +10,7 @@ MESSAGE = os.environ["SCHEMATHESIS_MESSAGE"]
 CALLER = os.environ["SCHEMATHESIS_CALLER"]
 OTHER = os.environ["SCHEMATHESIS_OTHER"]
 
-# Names that must be the caller's own id, and names of other things that exist.
+# Fields that must contain the caller's id, and existing values for other fields.
 OWN = {"current_user_id", "sender_id", "reporter_id"}
 KNOWN = {
     "conversation_id": CONVERSATION,
@@ -25,7 +25,7 @@ KNOWN = {
 
 
 def known(name, path, value):
-    """What stands for an invented id: decided by the id itself, so that a failure can be repeated."""
+    """The value to send for a generated id. Depends only on the arguments, for reproducible failures."""
     if name in OWN or (name == "user_id" and path.rsplit("/", 1)[-1] not in ("blocks", "conversations", "{user_id}")):
         return CALLER
     if not isinstance(value, str) or len(value) != 36 or value[-1] not in "01234567":
@@ -40,11 +40,11 @@ def known(name, path, value):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     meta = case.meta
-    # Two invented keys are often the same.
+    # Schemathesis often generates the same key twice, which would make the second request a retry.
     if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if meta is not None and not meta.generation.mode.is_positive:
-        # An empty parameter is an absent one, and 0 and 1 are truth values: nothing that would be refused.
+        # The routes accept these: an empty parameter counts as absent, and 0 and 1 are booleans.
         for name, value in (case.query or {}).items():
             if value in ("", "0", "1", 0, 1):
                 case.query[name] = "?"

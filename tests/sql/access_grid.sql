@@ -3,7 +3,7 @@
 begin;
 \ir support.sql
 
--- Ana has a conversation with Ben, one with Bob, blocked by her afterwards, and one that Eve left.
+-- Ana has three conversations: with Ben, with Bob (she blocks him) and with Eve (who leaves).
 select tests.add_person('bob'), tests.add_person('eve');
 
 create table tests.scene (actor text primary key, conversation uuid);
@@ -17,8 +17,8 @@ from tests.scene s, unnest(array['ben', 'zoe', 'ada', 'sue', 'anon', 'service_ro
 where s.actor = 'ana';
 grant select on tests.scene to public;
 
--- Each contains a message of Ana's that she edited and pinned and the other user reported; a
--- message of the other user's that Ana reacted to and hid; and a draft of hers
+-- Each contains a message from Ana, which she edits and pins and the other user reports; a message
+-- from the other user, which Ana reacts to and hides; and Ana's draft.
 do $$
 declare
   place record;
@@ -163,7 +163,7 @@ insert into tests.grid values
 ('directory',                   'select', 'select from chat.directory',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
 ('names of teams',              'select', 'select from chat.teams',                                                                          'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused');
 
--- Inserted without row-level security, so that a stranger has a row to try
+-- Reads without row-level security, so that a stranger also has the id of a message to try.
 create function tests.first_message(conversation uuid)
 returns table (id uuid)
 language sql

@@ -1,4 +1,4 @@
--- Drafts and the right to send, as the server reads them for the devices of a member.
+-- Drafts and the right to send, as the server reads them for a member's devices.
 
 begin;
 \ir support.sql
@@ -18,34 +18,35 @@ language sql
 security definer
 as $$ select count(*) from chat.memberships_with(people, conversations) $$;
 
--- a draft is its author's; other settings in the same request do not hide it
+-- Only its author sees a draft. Other settings in the same request do not hide it.
 select tests.act_as('ana');
 select chat.set_conversation_settings(:'c', '{"draft": "begun", "is_pinned": true}');
 select tests.act_as('owner');
-select tests.equals(tests.composing('ana', :'c'), 'begun t', 'Ana''s');
-select tests.equals(tests.composing('ben', :'c'), '- t', 'Ben''s');
-select tests.equals(tests.composing('zoe', :'c'), null, 'a stranger''s');
+select tests.equals(tests.composing('ana', :'c'), 'begun t', 'the author');
+select tests.equals(tests.composing('ben', :'c'), '- t', 'the other member');
+select tests.equals(tests.composing('zoe', :'c'), null, 'a stranger');
 
--- a message that is sent takes the draft along
+-- Sending a message removes the draft.
 select tests.message('ana', :'c', 'sent');
-select tests.equals(tests.composing('ana', :'c'), '- t', 'sent');
+select tests.equals(tests.composing('ana', :'c'), '- t', 'after sending');
 
--- a block and a suspension concern both
+-- After a block, or a suspension of one member, neither member can send.
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ben'), tests.id('ana'));
-select tests.equals(tests.composing('ana', :'c'), '- f', 'blocked');
-select tests.equals(tests.composing('ben', :'c'), '- f', 'blocking');
+select tests.equals(tests.composing('ana', :'c'), '- f', 'the blocked member');
+select tests.equals(tests.composing('ben', :'c'), '- f', 'the blocking member');
 delete from public.user_blocks;
 update public.users set status = 'suspended' where id = tests.id('ben');
-select tests.equals(tests.composing('ana', :'c'), '- f', 'with somebody suspended');
-select tests.equals(tests.composing('ada', :'other'), '- f', 'with somebody suspended');
+select tests.equals(tests.composing('ana', :'c'), '- f', 'Ana with a suspended member');
+select tests.equals(tests.composing('ada', :'other'), '- f', 'Ada with a suspended member');
 
--- whom that concerns: both in each direct conversation of that person, or in the one that is named
-select tests.equals(tests.with_ben(array[tests.id('ben')], '{}'), 4::bigint, 'of a person');
+-- The affected memberships: both members of each of a user's direct conversations, or of a given
+-- conversation
+select tests.equals(tests.with_ben(array[tests.id('ben')], '{}'), 4::bigint, 'of a user');
 select tests.equals(tests.with_ben('{}', array[:'c']::uuid[]), 2::bigint, 'of a conversation');
-select tests.equals(tests.with_ben(array[tests.id('ben')], array[:'c']::uuid[]), 4::bigint, 'each once');
-select tests.equals(tests.with_ben(array[tests.id('zoe')], '{}'), 0::bigint, 'of somebody without one');
+select tests.equals(tests.with_ben(array[tests.id('ben')], array[:'c']::uuid[]), 4::bigint, 'of both, each membership once');
+select tests.equals(tests.with_ben(array[tests.id('zoe')], '{}'), 0::bigint, 'of a user without conversations');
 
--- only the server may ask
+-- Only the server may call the functions.
 select tests.act_as('ana');
 select tests.expect_error($$select chat.composing('{}', '{}')$$, '42501');
 select tests.expect_error($$select chat.memberships_with('{}', '{}')$$, '42501');

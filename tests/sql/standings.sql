@@ -15,7 +15,7 @@ returns bigint
 language sql
 as $$ select s.standing from chat.standings('{}', array[current_setting('tests.c')::uuid]) s $$;
 
--- whether a statement changes the numbers of Ana, of Ben, and of their conversation
+-- Whether a statement changes the number of Ana, of Ben, and of their conversation
 create function tests.moves(statement text)
 returns boolean[]
 language plpgsql
@@ -41,7 +41,7 @@ from (values
   ($$update public.users set status = 'suspended' where id = tests.id('zoe')$$, array[false, false, false])
 ) v (statement, moves);
 
--- one row for each user, existing or not, and for each direct conversation
+-- One row for each user, existing or not, and for each existing direct conversation
 select tests.equals(
   (
     select count(*)
@@ -53,7 +53,7 @@ select tests.equals(
   4::bigint,
   'rows');
 
--- only the server may call it
+-- Only the server may call the function.
 select tests.act_as('ana');
 select tests.expect_error($$select chat.standings('{}', '{}')$$, '42501');
 select tests.act_as('service_role');

@@ -5,8 +5,7 @@ begin;
 
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select tests.message('ana', current_setting('tests.c')::uuid, 'hello') as m \gset
--- Zoe is in another team. So is Dan, who also hides, is blocked by Ana, has blocked her and is
--- suspended.
+-- Zoe and Dan are in another team. Dan also hides his presence, has blocked Ana and is suspended.
 select tests.add_person('dan', '00000000-0000-4000-8000-00000000007b');
 update public.users set status = 'suspended' where id = tests.id('dan');
 insert into public.user_notification_preferences (user_id, share_presence, share_typing) values (tests.id('dan'), false, false);
@@ -74,15 +73,16 @@ insert into tests.questions values
   ('insert into realtime.messages (topic, extension) values (''user:'' || $who::text, ''presence'') returning topic');
 grant select on tests.questions to public;
 
--- Every function that clients may call with a user id is checked above, or does not accept one:
+-- Every function that clients may call with a user id is checked above. The exceptions do not
+-- accept the id of an arbitrary user.
 select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions with a user id that are not checked')
 from pg_proc p
 where has_function_privilege('authenticated', p.oid, 'execute')
   and (p.pronamespace = 'chat'::regnamespace or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%'))
   and array_to_string(p.proargnames[1:p.pronargs], ' ') ~ '(user|person|people|sender|member|other|mention)'
   and not exists (select from tests.questions q where q.statement ~ ('\m' || p.proname || '\('))
-  -- Ids of a page of the caller's own rows, or of their own message, or nothing but what the
-  -- arguments contain
+  -- These accept an id from a page of the caller's own rows or from their own message, or use
+  -- nothing but their arguments.
   and p.proname not in ('member_page', 'contact_page', 'search_entries', 'search_keys');
 
 create function tests.compare(actor text) returns void language plpgsql as $$

@@ -47,7 +47,8 @@ $$;
 
 update chat.config set value = 'true' where key in ('fill_read_by', 'typing_in_table', 'share_current_page');
 
--- From here on names in the test have their usual meaning, because it runs as the owner at times.
+-- From here on, the test's own names mean PostgreSQL's types and tables. Parts of it run as the
+-- owner, and would otherwise run the caller's code themselves.
 set local search_path = pg_catalog, public, pg_temp;
 
 -- -------------------------------------------------------------------------------- what the caller prepares
@@ -116,7 +117,7 @@ select tests.holds(count(*) > 70, 'views were created') from pg_class c where c.
 -- ------------------------------------------------------------------------------------------- what is called
 -- realtime.send warns if a policy refuses.
 set local client_min_messages = error;
--- One conversation, created after the types, so that no function was compiled before them.
+-- The conversation is created after the types, so that no function is compiled before them.
 select set_config('track_functions', 'all', true) where current_setting('is_superuser') = 'on';
 select tests.act_as('ana');
 select tests.run(format('select chat.open_conversation(%L)', tests.id('ben')));
@@ -228,7 +229,7 @@ declare
   );
 begin
   if culprits is not null then
-    raise exception E'run as somebody else than the caller:\n%', culprits;
+    raise exception E'the caller''s code ran as another role:\n%', culprits;
   end if;
 end
 $$;

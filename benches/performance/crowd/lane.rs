@@ -3,8 +3,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Maximum distance of a receipt ahead of the known messages if another thread sends. A larger
-/// distance means that the message belongs to another run.
+/// If another thread sends, a receipt may be at most this many messages ahead of the last known
+/// one. A larger distance means that the message belongs to another run.
 const AHEAD: u32 = 100_000;
 
 /// A message in flight.
@@ -15,18 +15,18 @@ struct Pending {
 
 /// Counts receipts by sequence number.
 pub(crate) struct Lane {
-    /// Receipts that complete a message.
+    /// Number of receipts that complete a message.
     receivers: u32,
     /// The number of the next message.
     pub(crate) next: u32,
-    /// Messages that have not reached every receiver.
+    /// Number of messages that have not reached every receiver.
     pub(crate) outstanding: usize,
     /// The number of the first message in `pending`.
     base: u32,
     pending: VecDeque<Pending>,
     /// Expired messages, which may still arrive.
     expired: HashSet<u32>,
-    /// Whether another thread sends, so that a receipt may come before [`Lane::reach`] reports its
+    /// Whether another thread sends. A receipt may then arrive before [`Lane::reach`] records its
     /// message.
     follows: bool,
 }

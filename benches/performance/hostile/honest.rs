@@ -22,11 +22,12 @@ use crate::server::Server;
 pub(super) const CLIENTS: usize = 100;
 const PER_ROOM: usize = 10;
 
-/// Messages per second and user, and rows written per second.
+/// Messages per second that each user sends.
 const BROADCASTS_PER_SECOND: f64 = 1.0;
+/// Time between two rows.
 const ROWS_EVERY: Duration = Duration::from_millis(100);
 
-/// The lane of rows.
+/// The lane of markers in rows. Markers in broadcasts have the sender's number as their lane.
 const ROWS: usize = 0xffff;
 
 /// How long outstanding deliveries may take at the end of a phase.
@@ -51,10 +52,12 @@ struct Seen {
 pub(super) struct Honest {
     sockets: Sockets,
     seen: Seen,
-    /// Start of the phase, messages sent in it, and rows written before it.
+    /// Start of the phase.
     begun: Instant,
-    said: u64,
+    /// Broadcasts and heartbeats sent in the phase.
+    sent: u64,
     beats: u64,
+    /// Rows written before the phase, and in total.
     rows_before: u64,
     rows: Arc<AtomicU64>,
     is_writing: Arc<AtomicBool>,
@@ -84,7 +87,7 @@ impl Honest {
                 faults: Vec::new(),
             },
             begun: epoch,
-            said: 0,
+            sent: 0,
             beats: 0,
             rows_before: 0,
             rows: Arc::default(),
@@ -124,22 +127,22 @@ impl Honest {
     pub(super) fn begin(&mut self) {
         self.seen.broadcasts_us.reset();
         self.seen.rows_us.reset();
-        (self.begun, self.said, self.beats) = (Instant::now(), 0, 0);
+        (self.begun, self.sent, self.beats) = (Instant::now(), 0, 0);
         self.rows_before = self.rows.load(Ordering::Relaxed);
         self.is_writing.store(true, Ordering::Relaxed);
     }
 
-    /// Sends due messages and receives for a moment.
+    /// Sends the messages that are due, then receives for about a millisecond.
     pub(super) fn turn(&mut self) -> Result<(), Failure> {
         let due = |rate: f64, begun: Instant| (begun.elapsed().as_secs_f64() * rate) as u64;
-        while self.said < due(BROADCASTS_PER_SECOND * CLIENTS as f64, self.begun) {
-            let client = (self.said % CLIENTS as u64) as SocketId;
-            let marker = mark(self.seen.epoch, client, self.said);
+        while self.sent < due(BROADCASTS_PER_SECOND * CLIENTS as f64, self.begun) {
+            let client = (self.sent % CLIENTS as u64) as SocketId;
+            let marker = mark(self.seen.epoch, client, self.sent);
             let payload = json!({"marker": marker, "text": "x".repeat(180)}).to_string();
             let frame = phoenix::broadcast(phoenix::JOIN_REF, &room(client), &payload);
             self.sockets.queue(client, BINARY, &frame);
             self.sockets.flush(client, &mut self.seen);
-            self.said += 1;
+            self.sent += 1;
         }
         while self.beats < due(CLIENTS as f64 / HEARTBEAT_SECONDS, self.begun) {
             let client = (self.beats % CLIENTS as u64) as SocketId;
@@ -160,7 +163,7 @@ impl Honest {
             self.sockets
                 .turn(Duration::from_millis(5), &mut self.seen)?;
             let rows = self.rows.load(Ordering::Relaxed) - self.rows_before;
-            let expected = self.said * (PER_ROOM as u64 - 1);
+            let expected = self.sent * (PER_ROOM as u64 - 1);
             lost_broadcasts = expected.abs_diff(self.seen.broadcasts_us.len());
             lost_rows = (rows * CLIENTS as u64).abs_diff(self.seen.rows_us.len());
         }
@@ -176,7 +179,7 @@ impl Honest {
         }))
     }
 
-    /// All faults so far.
+    /// Stops the writer and returns all faults.
     pub(super) fn faults(&mut self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(Ok(Err(error))) = self.writer.take().map(JoinHandle::join) {

@@ -28,7 +28,7 @@ const SCHEMA: &str = "
         room int not null, person uuid not null, primary key (room, person));
     create table if not exists public.bench_items (
         id bigint generated always as identity primary key, room int not null, body text not null);
-    create table if not exists public.bench_unheard (
+    create table if not exists public.bench_unsubscribed (
         id bigint generated always as identity primary key, room int not null, body text not null);
     alter table public.bench_items enable row level security;
     drop policy if exists \"Members read their room\" on public.bench_items;
@@ -40,10 +40,10 @@ const SCHEMA: &str = "
     do $$ begin
         if not exists (select from pg_publication_tables
                        where pubname = 'supabase_realtime' and tablename = 'bench_items') then
-            alter publication supabase_realtime add table public.bench_items, public.bench_unheard;
+            alter publication supabase_realtime add table public.bench_items, public.bench_unsubscribed;
         end if;
     end $$;
-    truncate public.bench_items, public.bench_unheard, private.bench_members;";
+    truncate public.bench_items, public.bench_unsubscribed, private.bench_members;";
 
 const INSERT: &str = "insert into public.bench_items (room, body)
     select * from unnest($1::int[], $2::text[])";
@@ -96,8 +96,8 @@ pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
     ))
 }
 
-/// Row 13: the same with 5,000 subscribers. The goal assumes one core of the database; the detail
-/// shows how many were used.
+/// Row 13: the same with 5,000 subscribers. The goal assumes that the database uses one core. The
+/// detail of the result shows how many it used.
 pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     let load = Load {
         // Few enough that a batch takes seconds and several batches are measured.
@@ -118,13 +118,13 @@ pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
 }
 
 /// Row 16: changes of a table without subscribers, while another table has some.
-pub(super) fn unheard(lab: &Laboratory) -> Result<Outcome, Failure> {
+pub(super) fn unsubscribed(lab: &Laboratory) -> Result<Outcome, Failure> {
     let changes = lab.settings.clients(200_000);
     let (mut imported, mut single) = (Vec::new(), Vec::new());
     for _ in 0..lab.settings.runs {
         // Transactions of a thousand rows, as in an import, and of one row, back to back.
-        imported.push(unheard_rate(lab, changes, 1000)?);
-        single.push(unheard_rate(lab, changes, 1)?);
+        imported.push(unsubscribed_rate(lab, changes, 1000)?);
+        single.push(unsubscribed_rate(lab, changes, 1)?);
     }
     let figure = |name, rates: &[f64]| Figure {
         name,
@@ -156,14 +156,18 @@ pub(super) fn unheard(lab: &Laboratory) -> Result<Outcome, Failure> {
 }
 
 /// Changes per CPU second of a newly started server.
-fn unheard_rate(lab: &Laboratory, changes: usize, per_transaction: usize) -> Result<f64, Failure> {
+fn unsubscribed_rate(
+    lab: &Laboratory,
+    changes: usize,
+    per_transaction: usize,
+) -> Result<f64, Failure> {
     let server = Server::rapport(&lab.database)?;
     let mut crowd = subscribers(lab, &server, PEOPLE_PER_ROOM)?;
     crowd.idle(lab.settings.pause())?;
     let cpu = server.process.cpu_seconds();
     lab.database.execute(&format!(
         "do $$ begin for batch in 1..{changes} by {per_transaction} loop
-             insert into public.bench_unheard (room, body)
+             insert into public.bench_unsubscribed (room, body)
              select n, repeat('x', 200) from generate_series(1, least({per_transaction}, {changes})) n;
              commit;
          end loop; end $$"
@@ -275,7 +279,7 @@ pub(crate) fn prepare(database: &Database, people: usize) -> Result<(), Failure>
     ))
 }
 
-/// Connects this many users, two per room, each subscribed to the whole table.
+/// Connects `people` users, two per room. Each subscribes to the whole table.
 fn subscribers(lab: &Laboratory, server: &Server, people: usize) -> Result<Crowd, Failure> {
     prepare(&lab.database, people)?;
     let binding = json!({"event": "INSERT", "schema": "public", "table": "bench_items"});

@@ -11,7 +11,7 @@ use crate::crowd::{Counted, Crowd};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Members of one topic: a case between one member and all members.
+/// Members per topic: between the extremes of one member and all clients.
 const PER_TOPIC: usize = 100;
 
 /// Row 8: memory of the process per socket.

@@ -94,7 +94,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         number: 16,
         what: "row changes without subscribers",
-        measure: changes::unheard,
+        measure: changes::unsubscribed,
     },
     Row {
         number: 17,

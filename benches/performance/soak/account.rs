@@ -1,4 +1,4 @@
-//! Tracks which client must receive which message, and which has.
+//! Tracks which clients must receive each message, and which have received it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ const LOST_AFTER: Duration = Duration::from_secs(20);
 /// How long a message is remembered, to detect duplicates.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Time after sending within which the loss of the sender's connection may also lose the message.
-/// Closing a socket with unread data resets it, and the last sent data is discarded.
+/// If the sender loses its connection within this time after sending, the message may be lost too.
+/// Closing a socket with unread data resets the connection, which discards the data sent last.
 const SAFE_AFTER: Duration = Duration::from_secs(2);
 
 /// Lane and sequence number of a message.
@@ -22,21 +22,21 @@ pub(super) type ClientId = usize;
 struct Pending {
     sent: Instant,
     sender: Option<ClientId>,
-    /// Clients that were joined when it was sent, have been since, and have not received it yet.
+    /// Clients that have been joined since the message was sent and have not received it yet.
     awaited: HashSet<ClientId>,
     received: HashSet<ClientId>,
 }
 
-/// Numbers of delivery failures by kind.
+/// The number of wrong deliveries of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wrongs {
+pub(super) struct WrongDeliveries {
     /// Missing deliveries.
     pub(super) lost: u64,
     /// Duplicate deliveries.
     pub(super) repeated: u64,
     /// Deliveries to clients that were not joined or must not see the row.
     pub(super) misdelivered: u64,
-    /// Deliveries after [`REMEMBERED`].
+    /// Deliveries of messages older than [`REMEMBERED`].
     pub(super) late: u64,
 }
 
@@ -44,10 +44,12 @@ pub(super) struct Wrongs {
 #[derive(Default)]
 pub(super) struct Account {
     pending: HashMap<Key, Pending>,
-    pub(super) wrongs: Wrongs,
-    /// Messages sent, required deliveries, and actual deliveries.
+    pub(super) wrong: WrongDeliveries,
+    /// Number of messages sent.
     pub(super) sent: u64,
+    /// Number of required deliveries.
     pub(super) awaited: u64,
+    /// Number of deliveries, including wrong ones.
     pub(super) delivered: u64,
 }
 
@@ -65,19 +67,19 @@ impl Account {
         self.pending.insert(key, pending);
     }
 
-    /// Records a receipt. `is_entitled`: the receiver is joined, or was while the message was in
-    /// flight.
+    /// Records a receipt. `is_entitled` states whether the receiver was joined while the message
+    /// was in flight.
     pub(super) fn receive(&mut self, key: Key, client: ClientId, is_entitled: bool) {
         self.delivered += 1;
         let Some(pending) = self.pending.get_mut(&key) else {
-            self.wrongs.late += 1;
+            self.wrong.late += 1;
             return;
         };
         pending.awaited.remove(&client);
         if !pending.received.insert(client) {
-            self.wrongs.repeated += 1;
+            self.wrong.repeated += 1;
         } else if !is_entitled || pending.sender == Some(client) {
-            self.wrongs.misdelivered += 1;
+            self.wrong.misdelivered += 1;
         }
     }
 
@@ -105,7 +107,7 @@ impl Account {
     /// Counts overdue deliveries as lost and removes old messages.
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
-        let lost = &mut self.wrongs.lost;
+        let lost = &mut self.wrong.lost;
         self.pending.retain(|_, pending| {
             let age = now - pending.sent;
             if age > LOST_AFTER {
@@ -126,7 +128,7 @@ impl Account {
 
     /// Counts all missing deliveries as lost.
     pub(super) fn close(&mut self) {
-        self.wrongs.lost += self.outstanding() as u64;
+        self.wrong.lost += self.outstanding() as u64;
         self.pending.clear();
     }
 }

@@ -1,4 +1,4 @@
-//! Both protocol versions, as far as the soak test uses them.
+//! The part of both protocol versions that the soak test uses.
 
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ impl Version {
     }
 }
 
-/// The topic of a binary frame of kind 4.
+/// The topic of a binary frame of kind 4, a broadcast from the server.
 pub(super) fn topic_of_binary(frame: &[u8]) -> Option<&str> {
     let &[4, topic, _event, _metadata, _encoding, ref rest @ ..] = frame else {
         return None;

@@ -24,7 +24,7 @@ use crate::client::phoenix::{HEARTBEAT_SECONDS, JoinConfig};
 use crate::database::{Database, connect, current_thread};
 use crate::row::{changes, joins};
 use crate::server::Server;
-use account::{ClientId, Wrongs};
+use account::{ClientId, WrongDeliveries};
 use client::{Channel, Client, Clients, ROWS, Stage};
 use message::Version;
 use vitals::{Holdings, Memory};
@@ -83,8 +83,8 @@ pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failu
     let leftovers = after.leftovers(&before);
     let (first_kib, last_kib) = memory.ends();
     let slope = memory.slope();
-    let wrongs = clients.account.wrongs;
-    let is_well = wrongs == Wrongs::default()
+    let wrong = clients.account.wrong;
+    let is_well = wrong == WrongDeliveries::default()
         && presences_wrong == 0
         && clients.complaints.is_empty()
         && leftovers.is_empty()
@@ -94,8 +94,8 @@ pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failu
         "clients": CLIENTS, "topics": TOPICS,
         "messages": clients.account.sent,
         "deliveries_owed": clients.account.awaited, "deliveries": clients.account.delivered,
-        "lost": wrongs.lost, "repeated": wrongs.repeated, "misdelivered": wrongs.misdelivered,
-        "late": wrongs.late, "presences_wrong": presences_wrong,
+        "lost": wrong.lost, "repeated": wrong.repeated, "misdelivered": wrong.misdelivered,
+        "late": wrong.late, "presences_wrong": presences_wrong,
         "memory_kib": {"first": first_kib, "last": last_kib},
         "memory_slope_percent_per_minute": slope,
         "descriptors": [before.descriptors, after.descriptors],

@@ -82,7 +82,7 @@ export class ChatError extends Error {
 export type Result<T> = Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
 export interface UserChatOptions {
-  /** The base URL of the routes. The default fits a page behind a rewrite. */
+  /** The base URL of the routes. The default requires the rewrites in `next.config.mjs`. */
   baseUrl?: string
   /** The session's access token. If omitted, the browser's session cookie identifies the caller. */
   accessToken?: () => Promise<string | null | undefined>
@@ -141,7 +141,7 @@ export class UserChatAPI {
     return this.request('PUT', '/presence', { body: { user_id: userId, status, current_page: currentPage } })
   }
 
-  /** At most ten users that the caller may message. Fewer than two characters find none. */
+  /** At most ten users that the caller may message. A query shorter than two characters returns none. */
   searchUsers(query: string, currentUserId: string, teamId?: string | null): Result<Person[]> {
     return this.request('GET', '/search', { query: { q: query, type: 'users', currentUserId, teamId } })
   }
@@ -152,8 +152,8 @@ export class UserChatAPI {
   }
 
   /**
-   * A page of changes since a cursor. Without a cursor, the list of conversations and a first
-   * cursor.
+   * Returns a page of changes since a cursor. Without a cursor, it returns the list of
+   * conversations and a first cursor.
    */
   sync(since?: string): Result<Sync> {
     return this.request('GET', '/sync', { query: { since } })
@@ -186,7 +186,7 @@ export class UserChatAPI {
   }
 }
 
-/** Proxies in front of the routes may respond as well, and not in JSON. */
+/** The error of a response. A proxy in front of Rapport may have sent it, and not as JSON. */
 function refusal(response: Response, text: string): ChatError {
   try {
     const { error, code, hint, retry_after } = JSON.parse(text)

@@ -45,7 +45,7 @@ test('a text that the server does not have survives a reload', async () => {
   expect(second.saved).toEqual(['Hello'])
 })
 
-test('a text that was sent is no draft any more', async () => {
+test('sending a text removes its draft', async () => {
   const { clock, saved, drafts, storage } = draftsOf()
   drafts.set('a', 'Hello')
   drafts.clear('a')

@@ -40,7 +40,7 @@ export class LeadingTab {
     })
   }
 
-  /** The tab that leads has done what it was asked for, or there is no such tab any more. */
+  /** The leading tab has carried out the request, or no tab leads any longer. */
   answered(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
   }

@@ -1,13 +1,13 @@
 -- Sending a message. There are two row triggers and one statement trigger:
 --   10 refuses strangers before anything is locked for them;
 --   20 locks the conversation and assigns seq and rev;
---   30 updates the counters once per statement, for the rows that were really inserted. A row
---      trigger would leave a dead row version per message, and would count rows that "on conflict
---      do nothing" then drops.
+--   30 updates the counters once per statement, for the rows that were inserted. A row trigger
+--      would leave a dead row version per message. It would also count rows that "on conflict do
+--      nothing" then drops.
 
--- Runs as the inserting role, to find out whether row-level security applies to it. The policy
--- decides whether the caller may write, but PostgreSQL checks it after the row triggers, and a
--- stranger must not lock anything.
+-- This function runs as the inserting role, to find out whether row-level security applies to it.
+-- The policy decides whether the caller may write. But PostgreSQL checks the policy after the row
+-- triggers, when a stranger's message would already have locked the conversation.
 create or replace function chat.judge_message()
 returns trigger
 language plpgsql
@@ -35,12 +35,13 @@ create or replace trigger user_messages_10_judge
   before insert on public.user_messages
   for each row execute function chat.judge_message();
 
--- The plan is kept for the session, and may have been made while the table was empty. A plan that
--- sorts the rows it scanned would make a large insert quadratic.
+-- PL/pgSQL caches the plan of the query below for the session, possibly one made while the table
+-- was empty. If that plan sorts the rows that it scans, a large insert takes quadratic time.
 --
--- PostgreSQL adds a very large cost to a node whose type is disabled. If it uses one nevertheless,
--- it would consider the plan worth compiling, which takes tens of milliseconds at every execution.
--- So every function that disables a type also disables compilation.
+-- PostgreSQL adds a very large cost to a plan node of a disabled type. If a plan contains such a
+-- node nevertheless, its cost exceeds the threshold for JIT compilation, which takes tens of
+-- milliseconds per execution. So every function that disables a node type also disables JIT
+-- compilation.
 create or replace function chat.place_message()
 returns trigger
 language plpgsql
@@ -77,13 +78,13 @@ begin
   end if;
 
   -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
-  -- were dropped or rolled back are in neither, so no number is lost. If this waits for the lock,
-  -- PostgreSQL reads the conversation again afterwards but not the newest rows; the counters then
-  -- include those.
+  -- were dropped or rolled back are in neither, so no number is lost. If this query waits for the
+  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is
+  -- correct, because the reread counters include the messages of the previous lock holder.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
-    -- The clock may go back, but the order of messages may not change.
+    -- The clock may go backwards, but the order of messages may not change.
     greatest(c.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond')
   into new.seq, new.rev, earliest
   from public.user_conversations c
@@ -176,8 +177,8 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive its removal. The rows of members
-  -- are locked already.
+  -- The sender's other devices show the draft until they receive a change of the membership. So its
+  -- row is updated again, which waits for nothing: the update above has locked it.
   with sent as (
     delete from public.message_drafts d
     using arrived a

@@ -1,7 +1,8 @@
 //! Conversations: `conversations.rs`, `conversation_settings.rs`, `contacts.rs`, `media.rs`, and
 //! reading whole conversations.
 
-use super::super::{OTHER_PERSON, contacts, conversations, media};
+use super::super::conversations::OTHER_PERSON;
+use super::super::{contacts, conversations, media};
 use super::rows::LEVELS;
 use super::{CONVERSATIONS, PEOPLE, own_id};
 use crate::error_code::ErrorCode;

@@ -3,7 +3,8 @@
 
 use axum::http::StatusCode;
 
-use super::super::{OTHER_PERSON, history, pins, reading, sync as syncing};
+use super::super::conversations::OTHER_PERSON;
+use super::super::{history, pins, reading, sync as syncing};
 use super::rows::{MESSAGE_TYPES, REASONS};
 use super::{MESSAGES, own_id};
 use crate::error_code::ErrorCode;

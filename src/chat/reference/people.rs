@@ -128,7 +128,7 @@ pub(in super::super) fn list_blocks() -> Operation {
 pub(in super::super) fn block() -> Operation {
     Operation::of_caller("block", PEOPLE, "Block a person")
         .details(
-            "Neither can send messages to the other any more. Blocked people are not notified.",
+            "Neither can send messages to the other afterwards. Blocked people are not notified.",
         )
         .body([input("user_id", uuid(), "The person to block.").or(&[
             "other_user_id",

@@ -16,23 +16,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::gathering::{COMMIT_PATIENCE, Gathering, Pace, Pending, Remaining, is_early};
 use super::topics;
 use crate::auth::Claims;
 use crate::bus::rechecks::Rechecks;
 use crate::db::{Db, DbError, Snapshot};
 use crate::shutdown::Tasks;
 
-/// How long changes gather before one query checks whether other transactions see them. It is short
-/// compared with the second within which a removed member must stop receiving.
-const GATHERING: Duration = Duration::from_millis(20);
-
-/// The pause before the next query if a change is not visible yet, or after a failed query.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit
-/// that never becomes visible belongs to another history of the database; a needless recheck is
-/// harmless.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// The pauses are short compared with the second within which a removed member must stop receiving.
+/// The query reads only a snapshot.
+const PACE: Pace = Pace {
+    gathering: Duration::from_millis(20),
+    until_visible: Duration::from_millis(100),
+    after_failure: Duration::from_millis(100),
+};
 
 /// Maximum number of pending changes, of about 100 bytes each. They become visible within
 /// milliseconds, so more than this means that a statement removed many members at once; then all
@@ -48,18 +45,15 @@ pub(super) struct Rights {
 #[derive(Debug)]
 struct Inner {
     rechecks: Rechecks,
-    /// A standard mutex, held only to add changes or to take all.
-    pending: Mutex<Pending>,
-    notify: Notify,
+    /// At most [`MAX_CHANGES`].
+    changes: Gathering<Changes>,
+    /// When all channels are rechecked a second time after changes were missed. A standard mutex,
+    /// held to read or set it.
+    all_at: Mutex<Option<Instant>>,
+    missed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Pending {
-    /// At most [`MAX_CHANGES`].
-    changes: HashMap<Owner, Change>,
-    /// When all channels are rechecked a second time after changes were missed.
-    all_at: Option<Instant>,
-}
+type Changes = HashMap<Owner, Change>;
 
 /// The conversation and the user of a membership.
 type Owner = (Uuid, Uuid);
@@ -78,8 +72,9 @@ impl Rights {
         Self {
             inner: Arc::new(Inner {
                 rechecks,
-                pending: Mutex::default(),
-                notify: Notify::new(),
+                changes: Gathering::default(),
+                all_at: Mutex::default(),
+                missed: Notify::new(),
             }),
         }
     }
@@ -92,16 +87,17 @@ impl Rights {
     }
 
     fn changed_at(&self, owner: Owner, xid: u32, since: Instant) {
-        let mut pending = self.lock();
-        pending.changes.insert(owner, Change { xid, since });
-        if pending.changes.len() > MAX_CHANGES {
-            pending.changes.clear();
-            drop(pending);
+        let is_full = self.inner.changes.add(|changes| {
+            changes.insert(owner, Change { xid, since });
+            let is_full = changes.len() > MAX_CHANGES;
+            if is_full {
+                changes.clear();
+            }
+            is_full
+        });
+        if is_full {
             self.everybody_at(since);
-            return;
         }
-        drop(pending);
-        self.inner.notify.notify_one();
     }
 
     /// Requests a recheck of all channels, because changes were missed. Missed changes may not be
@@ -113,100 +109,86 @@ impl Rights {
 
     fn everybody_at(&self, now: Instant) {
         self.inner.rechecks.everything();
-        self.lock().all_at = Some(now + COMMIT_PATIENCE);
-        self.inner.notify.notify_one();
+        *self.lock_all_at() = Some(now + COMMIT_PATIENCE);
+        self.inner.missed.notify_one();
     }
 
     /// Requests rechecks until the server stops.
     pub(super) async fn run(self, db: Db, tasks: Tasks) {
-        let requesting = async {
-            loop {
-                self.wait().await;
-                tokio::time::sleep(GATHERING).await;
-                let changes = self.take(Instant::now());
-                if changes.is_empty() {
-                    continue;
-                }
-                match current_snapshot(&db).await {
-                    Ok(snapshot) => self.request(changes, &snapshot, Instant::now()),
-                    Err(error) => {
-                        tracing::debug!(
-                            %error,
-                            "cannot check whether changed memberships are visible; retrying"
-                        );
-                        self.put_back(changes);
-                    }
-                }
-                if !self.lock().changes.is_empty() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        };
+        let handle = |changes| self.request_visible(&db, changes);
         tokio::select! {
-            () = requesting => {}
-            () = tasks.token().cancelled() => {}
+            () = self.inner.changes.run(PACE, &tasks, handle) => {}
+            () = self.repeat_for_all() => {}
         }
     }
 
-    /// Waits until there are changes, or until the repeated recheck of all channels is due.
-    async fn wait(&self) {
-        loop {
-            let all_at = {
-                let pending = self.lock();
-                if !pending.changes.is_empty() {
-                    return;
-                }
-                pending.all_at
-            };
-            let notified = self.inner.notify.notified();
-            match all_at {
-                Some(at) => {
-                    if tokio::time::timeout_at(at, notified).await.is_err() {
-                        return;
-                    }
-                }
-                None => notified.await,
+    /// Requests rechecks for changes that other transactions see.
+    async fn request_visible(&self, db: &Db, changes: Changes) -> Remaining<Changes> {
+        let mut remaining = Remaining::<Changes>::default();
+        match current_snapshot(db).await {
+            Ok(snapshot) => remaining.early = self.request(changes, &snapshot, Instant::now()),
+            Err(error) => {
+                tracing::debug!(
+                    %error,
+                    "cannot check whether changed memberships are visible; retrying"
+                );
+                remaining.failed = changes;
             }
         }
+        remaining
     }
 
-    /// Takes all changes, and requests the repeated recheck of all channels if it is due.
-    fn take(&self, now: Instant) -> HashMap<Owner, Change> {
-        let mut pending = self.lock();
-        if pending.all_at.is_some_and(|at| at <= now) {
-            pending.all_at = None;
-            self.inner.rechecks.everything();
-        }
-        std::mem::take(&mut pending.changes)
-    }
-
-    /// Requests rechecks for the changes that are visible in this snapshot, and keeps the others.
-    fn request(&self, changes: HashMap<Owner, Change>, snapshot: &Snapshot, now: Instant) {
-        let (seen, early): (HashMap<_, _>, HashMap<_, _>) =
-            changes.into_iter().partition(|(_, change)| {
-                snapshot.sees(change.xid) || change.since + COMMIT_PATIENCE < now
-            });
+    /// Requests rechecks for the changes that are visible in this snapshot, and returns the others.
+    fn request(&self, changes: Changes, snapshot: &Snapshot, now: Instant) -> Changes {
+        let (early, seen): (Changes, Changes) = changes
+            .into_iter()
+            .partition(|(_, change)| is_early(snapshot, &[change.xid], change.since, now));
         for ((conversation, person), _) in seen {
             let topic = topics::of_conversation(conversation);
             self.inner.rechecks.member(topic, person);
         }
-        self.put_back(early);
+        early
     }
 
-    /// Keeps changes for the next query, unless a newer change of the same member was recorded.
-    fn put_back(&self, changes: HashMap<Owner, Change>) {
-        let mut pending = self.lock();
-        for (owner, change) in changes {
-            pending.changes.entry(owner).or_insert(change);
+    /// Requests each repeated recheck of all channels when it is due.
+    async fn repeat_for_all(&self) {
+        loop {
+            let all_at = *self.lock_all_at();
+            let missed = self.inner.missed.notified();
+            match all_at {
+                Some(at) => {
+                    if tokio::time::timeout_at(at, missed).await.is_err() {
+                        self.repeat_if_due(Instant::now());
+                    }
+                }
+                None => missed.await,
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        // A panic while the mutex is held leaves complete changes.
-        self.inner
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn repeat_if_due(&self, now: Instant) {
+        let mut all_at = self.lock_all_at();
+        if all_at.is_some_and(|at| at <= now) {
+            *all_at = None;
+            self.inner.rechecks.everything();
+        }
+    }
+
+    fn lock_all_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        let all_at = self.inner.all_at.lock();
+        all_at.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending for Changes {
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn put_back(&mut self, earlier: Self) {
+        for (owner, change) in earlier {
+            self.entry(owner).or_insert(change);
+        }
     }
 }
 
@@ -228,8 +210,9 @@ mod tests {
 
     /// The rechecks that are requested with this snapshot at this time.
     fn requested(rights: &Rights, rechecks: &Rechecks, snapshot: &str, now: Instant) -> Requested {
-        let changes = rights.take(now);
-        rights.request(changes, &Snapshot::parse(snapshot).unwrap(), now);
+        let changes = rights.inner.changes.take();
+        let early = rights.request(changes, &Snapshot::parse(snapshot).unwrap(), now);
+        rights.inner.changes.add(|changes| changes.put_back(early));
         rechecks.take()
     }
 
@@ -253,7 +236,7 @@ mod tests {
         rights.changed_at((PLACE, BEN), 12, now);
         assert_eq!(requested("12:12:", now), none);
         assert_eq!(requested("13:13:", now), expected(BEN));
-        assert!(rights.lock().changes.is_empty());
+        assert!(rights.inner.changes.take().is_empty());
         // A change that no snapshot ever sees is checked after a limited time.
         rights.changed_at((PLACE, BEN), 20, now);
         assert_eq!(requested("13:13:", now + COMMIT_PATIENCE), none);
@@ -271,7 +254,7 @@ mod tests {
         rights.everybody_at(now);
         assert!(rechecks.take().everything);
         let is_rechecked_at = |time| {
-            rights.take(time);
+            rights.repeat_if_due(time);
             rechecks.take().everything
         };
         assert!(!is_rechecked_at(now), "too early");
@@ -280,12 +263,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_ends_after_the_second_recheck_without_a_change() {
-        let rights = Rights::new(Rechecks::default());
-        let past = Instant::now() - COMMIT_PATIENCE;
-        rights.everybody_at(past);
-        // It ends without a change.
-        rights.wait().await;
+    async fn the_second_recheck_needs_no_further_change() {
+        let rechecks = Rechecks::default();
+        let rights = Rights::new(rechecks.clone());
+        rights.everybody_at(Instant::now() - COMMIT_PATIENCE);
+        rechecks.take();
+        tokio::select! {
+            () = rights.repeat_for_all() => panic!("repeating ends only with the server"),
+            () = rechecks.requested() => assert!(rechecks.take().everything),
+        }
     }
 
     #[test]
@@ -298,6 +284,6 @@ mod tests {
         assert_eq!(rechecks.take(), Requested::default());
         rights.changed((PLACE, Uuid::from_u128(MAX_CHANGES as u128)), 10);
         assert!(rechecks.take().everything);
-        assert!(rights.lock().changes.is_empty());
+        assert!(rights.inner.changes.take().is_empty());
     }
 }

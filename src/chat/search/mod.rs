@@ -13,13 +13,12 @@ use uuid::Uuid;
 
 use self::fragments::Terms;
 use self::query::MessageQuery;
-use super::concurrency::ConcurrencyLimit;
-use super::{column, whole_list};
 use crate::db::Db;
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page, PageSize, json_text};
 use crate::http::{ApiError, Caller};
-use crate::observability::metrics::ChatMetrics;
+use crate::observability::metrics::RateLimitRefusals;
+use crate::requests::{ConcurrencyLimit, column, whole_list};
 
 /// Maximum number of people per response. It is small, so that a directory cannot be enumerated
 /// letter by letter.
@@ -67,11 +66,11 @@ const FIND_MESSAGES: &str = "\
 pub(super) struct Searches(ConcurrencyLimit);
 
 impl Searches {
-    pub(super) fn new(metrics: ChatMetrics) -> Self {
+    pub(super) fn new(refusals: RateLimitRefusals) -> Self {
         Self(ConcurrencyLimit::new(
             MAX_CONCURRENT,
             "searches_at_once",
-            metrics,
+            refusals,
         ))
     }
 }

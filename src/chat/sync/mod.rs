@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use self::cursor::{Chain, Cursor, Position, Snapshot, xid};
 pub(super) use self::signals::Signals;
-use super::{column, only};
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::Delivered;
 use crate::db::Db;
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, json_text};
 use crate::http::{ApiError, Caller};
+use crate::requests::{column, only};
 
 /// Default and maximum number of rows per page, for each of conversations, removals and messages.
 pub(super) const DEFAULT_LIMIT: i32 = 100;

@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::bus::Bus;
 use crate::bus::tables::{TableEvent, TableListener};
 use crate::change::{ChangeEvent, ChangeTransaction, TableName};
-use crate::chat::concurrency::{ConcurrencyLimit, Permit};
 use crate::http::ApiError;
 use crate::observability::metrics::ChatMetrics;
+use crate::requests::{ConcurrencyLimit, Permit};
 use crate::shutdown::Tasks;
 
 /// Every change that `/sync` returns updates a row of one of these tables: a message updates its
@@ -92,10 +92,11 @@ struct Pending {
 impl Signals {
     /// Starts the task that reads the changes. The task and all waiting requests end with `tasks`.
     pub(in crate::chat) fn start(bus: &Bus, metrics: ChatMetrics, tasks: &Tasks) -> Self {
+        let refusals = metrics.rate_limited.clone();
         let signals = Self {
             registry: Arc::default(),
             stop: tasks.token().clone(),
-            people: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", metrics.clone()),
+            people: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", refusals),
             metrics,
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         };

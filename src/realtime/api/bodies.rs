@@ -8,17 +8,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use futures_util::TryStreamExt as _;
 
-use super::super::Realtime;
+use super::super::service::Realtime;
 use super::refusal::Refusal;
 use crate::http::budget::Share;
 use crate::http::input::body;
 
 /// Maximum time for a body to arrive. The largest body needs it at 140 kB/s.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Size that a body may have even when the budget for all bodies is used up, in bytes. A chat
-/// message fits.
-pub(in super::super) const MODEST_BODY_BYTES: usize = 16 * 1024;
 
 /// A received body, which counts towards the budget until it is dropped.
 pub(super) struct ReceivedBody {

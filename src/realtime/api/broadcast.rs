@@ -9,11 +9,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::super::Realtime;
 use super::super::channel::authorize::Question;
-use super::super::hub::topic::TopicKey;
+use super::super::hub::TopicKey;
 use super::super::messages::store::{StoreOrder, StorePayload};
 use super::super::protocol::{Broadcast, Persist, PersistError, UserPayload};
+use super::super::service::Realtime;
 use super::access;
 use super::bodies::{self, ReceivedBody};
 use super::refusal::{Refusal, refused_list};

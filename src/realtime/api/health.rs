@@ -8,7 +8,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::super::Realtime;
+use super::super::service::Realtime;
 use super::{access, reference};
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::strangers;

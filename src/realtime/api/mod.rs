@@ -6,7 +6,7 @@
 
 mod access;
 
-pub(super) mod bodies;
+mod bodies;
 mod broadcast;
 mod health;
 pub mod reference;
@@ -23,8 +23,8 @@ use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 
 pub use self::health::tenant_health;
 use self::refusal::Refusal;
-use super::Realtime;
 use super::hub::rate::Rate;
+use super::service::Realtime;
 use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::strangers;

@@ -19,12 +19,45 @@ pub struct Subscription {
     pub bindings: Result<Vec<Binding>, SubscribeError>,
     /// Options that differ from the defaults.
     pub options: SubscribeOptions,
-    /// A registration is running.
-    pub is_running: bool,
-    /// The identity changed during the registration, so the bindings must be registered again.
-    pub is_stale: bool,
+    /// Whether they are being registered.
+    pub registration: Registration,
     /// Consecutive attempts that failed because the database was unavailable.
     pub failures: u32,
+}
+
+/// Whether bindings are being registered. Only one registration runs at a time.
+///
+/// ```text
+///  Idle ──begin──► Running ──begin──► Outdated
+///   ▲                 │                  │
+///   └──────end────────┴───────end────────┘ then it begins again
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// No.
+    Idle,
+    /// Yes.
+    Running,
+    /// Yes, under an identity that has been replaced since. They are registered again afterwards.
+    Outdated,
+}
+
+impl Registration {
+    /// Requests a registration. Returns whether to start it now.
+    pub fn begin(&mut self) -> bool {
+        let is_idle = *self == Self::Idle;
+        *self = if is_idle {
+            Self::Running
+        } else {
+            Self::Outdated
+        };
+        is_idle
+    }
+
+    /// Notes that the running registration has ended. Returns whether to start another one.
+    pub fn end(&mut self) -> bool {
+        std::mem::replace(self, Self::Idle) == Self::Outdated
+    }
 }
 
 /// Assigns an id to each binding, in order. Equal parameters have equal ids, and different
@@ -104,6 +137,17 @@ mod tests {
 
     fn bindings(params: &[Value]) -> Vec<BindingParams> {
         params.iter().cloned().map(BindingParams::derived).collect()
+    }
+
+    #[test]
+    fn a_registration_that_is_requested_again_while_it_runs_follows_once() {
+        let mut registration = Registration::Idle;
+        assert!(registration.begin());
+        assert!(!registration.end());
+        assert!(registration.begin());
+        assert!(!registration.begin() && !registration.begin());
+        assert!(registration.end());
+        assert_eq!(registration, Registration::Idle);
     }
 
     #[test]

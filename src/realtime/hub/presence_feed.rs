@@ -11,20 +11,20 @@
 //! The lock belongs to the topic and protects only presence. A broadcast never takes it, and it is
 //! not held while a diff is delivered.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::protocol::{PhxRefs, Serializer, TrackPayload};
+use super::super::protocol::{Serializer, TrackPayload};
 use super::super::wire::body::Body;
 use super::super::wire::frame::Frame;
+use super::deliveries::Deliveries;
 use super::presence::Tracked;
+use super::registry::{Hub, MemberEntry};
 use super::topic::Topic;
-use super::{Deliveries, Hub, Member};
 use crate::visibility::ChannelId;
 
 /// How long changes accumulate after a diff. A single change is sent immediately. Of many
@@ -35,34 +35,6 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Members that receive a diff before other tasks of the thread get their turn.
 const MEMBERS_PER_TURN: usize = 256;
-
-/// The topics whose presence changed, and the source of references.
-#[derive(Debug, Default)]
-pub struct PresenceFeed {
-    refs: PhxRefs,
-    /// Each topic once. A plain mutex, held for a push or a take.
-    changed: Mutex<Vec<Arc<Topic>>>,
-    wake: Notify,
-}
-
-impl PresenceFeed {
-    /// Notes that the presence of a topic changed. Called with the presence of the topic locked, so
-    /// that the next diff includes the change.
-    fn mark_changed(&self, topic: &Arc<Topic>) {
-        if !topic.presence_is_marked.swap(true, Ordering::Relaxed) {
-            self.lock().push(Arc::clone(topic));
-            self.wake.notify_one();
-        }
-    }
-
-    fn take(&self) -> Vec<Arc<Topic>> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Topic>>> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Hub {
     /// Lists a channel in its topic under `key`. `max_bytes` limits the approximate size of the
@@ -75,32 +47,17 @@ impl Hub {
         max_bytes: usize,
     ) -> Tracked {
         // A channel that has left tracks nothing.
-        let Some(member) = self.member(channel) else {
+        let Some(MemberEntry { topic, .. }) = self.entry_of(channel) else {
             return Tracked::Unchanged;
         };
-        let topic = member.topic();
-        let phx_ref = self.presence().refs.next();
-        let mut set = topic.presence();
-        let tracked = set.track(channel, key, payload, phx_ref, max_bytes);
-        if tracked == Tracked::Changed {
-            self.presence().mark_changed(topic);
-        }
-        tracked
+        self.presence()
+            .track(&topic, channel, key, payload, max_bytes)
     }
 
     /// Stops listing a channel.
     pub fn untrack(&self, channel: ChannelId) {
-        if let Some(member) = self.member(channel) {
-            self.untrack_member(&member);
-        }
-    }
-
-    /// Stops listing a channel that leaves.
-    pub(super) fn untrack_member(&self, member: &Member) {
-        let topic = member.topic();
-        let mut set = topic.presence();
-        if set.untrack(member.id()) {
-            self.presence().mark_changed(topic);
+        if let Some(MemberEntry { topic, .. }) = self.entry_of(channel) {
+            self.presence().untrack(&topic, channel);
         }
     }
 }
@@ -111,18 +68,18 @@ impl Deliveries<'_> {
         // Accumulated broadcasts are older, so they are flushed first. Nothing else is written
         // under the lock.
         self.flush_batch();
-        let Some(member) = self.member(channel) else {
+        let Some(MemberEntry { member, topic }) = self.entry_of(channel) else {
             return;
         };
-        let topic = member.topic();
         let mut set = topic.presence();
         let state = set.state();
         member.follow_presence(set.version());
-        let serializer = member.serializer();
-        let frame = serializer.encode_presence_state(member.join_ref(), topic.json(), state.state);
+        let serializer = member.serializer;
+        let frame =
+            serializer.encode_presence_state(member.join_ref.as_ref(), topic.json(), state.state);
         self.deliver(&member, frame);
         if let Some(rest) = state.rest {
-            let frames = diff_frame(serializer, topic, &rest);
+            let frames = diff_frame(serializer, &topic, &rest);
             self.deliver(&member, Frame::shared(frames));
         }
         drop(set);
@@ -139,7 +96,7 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
         if topics.is_empty() {
             tokio::select! {
                 () = &mut stopped => return,
-                () = hub.presence().wake.notified() => continue,
+                () = hub.presence().changed() => continue,
             }
         }
         let started = Instant::now();
@@ -183,7 +140,7 @@ async fn publish(hub: &Hub, topic: &Topic) {
         let mut deliveries = hub.deliveries();
         let mut receivers = 0;
         for member in members.iter().filter(|member| member.follows(version)) {
-            match member.serializer() {
+            match member.serializer {
                 Serializer::V1 => deliveries.share(member, &v1),
                 Serializer::V2 => deliveries.share(member, &v2),
             }

@@ -4,55 +4,18 @@
 //! them. Joining and leaving change one slot of a dense list; the next fan-out makes a new shared
 //! copy.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::protocol::{Serializer, TOPIC_PREFIX, json_string, sub_topic};
-use super::Member;
+use super::super::protocol::Serializer;
+use super::member::Member;
 use super::presence::PresenceSet;
-
-/// Identifies a topic. The public and the private topic with the same name are different topics
-/// (protocol 4.1).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TopicKey {
-    topic: Arc<str>,
-    /// Policies decide who may join.
-    is_private: bool,
-}
-
-impl TopicKey {
-    /// The topic with this sub-topic, the name without `realtime:` that REST and SQL use.
-    pub fn new(sub_topic: &str, is_private: bool) -> Self {
-        Self::from_full_name(format!("{TOPIC_PREFIX}{sub_topic}").into(), is_private)
-    }
-
-    /// The topic with this full name, as a channel joins it.
-    pub fn from_full_name(topic: Arc<str>, is_private: bool) -> Self {
-        Self { topic, is_private }
-    }
-
-    /// The full name.
-    pub fn topic(&self) -> &Arc<str> {
-        &self.topic
-    }
-
-    /// The name without `realtime:`.
-    pub fn sub_topic(&self) -> &str {
-        sub_topic(&self.topic)
-    }
-
-    /// Whether policies decide who may join.
-    pub fn is_private(&self) -> bool {
-        self.is_private
-    }
-}
+use super::topic_name::{TopicKey, TopicName};
 
 /// A topic with members.
 #[derive(Debug)]
 pub struct Topic {
-    key: TopicKey,
-    /// The full name as JSON text, ready to be copied into every message.
-    json: Box<str>,
+    name: Arc<TopicName>,
     /// A plain mutex. It is held to change one slot, or to copy the list for the first fan-out
     /// after a change; never while frames are queued or written.
     members: Mutex<Members>,
@@ -69,10 +32,6 @@ struct Members {
     /// An immutable copy of `list`, shared with readers. Dropped when the list changes.
     shared: Option<Arc<Audience>>,
 }
-
-/// The index of a member in the list of its topic. Read and written only under the topic's lock.
-#[derive(Debug, Default)]
-pub struct Seat(AtomicUsize);
 
 /// The members of a topic at one moment.
 #[derive(Debug)]
@@ -105,7 +64,7 @@ impl Audience {
         } else {
             &[]
         };
-        members.iter().filter(|member| member.is_replaying())
+        members.iter().filter(|member| member.is_replaying)
     }
 }
 
@@ -113,28 +72,32 @@ impl Topic {
     /// A topic without members.
     pub fn new(key: TopicKey) -> Self {
         Self {
-            json: json_string(key.topic()),
-            key,
+            name: Arc::new(TopicName::new(key)),
             members: Mutex::default(),
             presence: Mutex::default(),
             presence_is_marked: AtomicBool::new(false),
         }
     }
 
-    /// Its name.
+    /// Its name, which its members share.
+    pub fn name(&self) -> &Arc<TopicName> {
+        &self.name
+    }
+
+    /// Its key.
     pub fn key(&self) -> &TopicKey {
-        &self.key
+        self.name.key()
     }
 
     /// The full name as JSON text.
     pub fn json(&self) -> &str {
-        &self.json
+        self.name.json()
     }
 
     /// Adds a member.
     pub(super) fn enter(&self, member: Arc<Member>) {
         let mut members = self.lock();
-        member.seat().0.store(members.list.len(), Ordering::Relaxed);
+        member.seat.0.store(members.list.len(), Ordering::Relaxed);
         members.list.push(member);
         members.shared = None;
     }
@@ -142,10 +105,10 @@ impl Topic {
     /// Removes a member. The last member moves to its slot in the list.
     pub(super) fn leave(&self, member: &Member) {
         let mut members = self.lock();
-        let seat = member.seat().0.load(Ordering::Relaxed);
+        let seat = member.seat.0.load(Ordering::Relaxed);
         members.list.swap_remove(seat);
         if let Some(moved) = members.list.get(seat) {
-            moved.seat().0.store(seat, Ordering::Relaxed);
+            moved.seat.0.store(seat, Ordering::Relaxed);
         }
         members.shared = None;
     }
@@ -160,12 +123,12 @@ impl Topic {
         let Members { list, shared } = &mut *self.lock();
         let audience = shared.get_or_insert_with(|| {
             let has_version =
-                |serializer| list.iter().any(|member| member.serializer() == serializer);
+                |serializer| list.iter().any(|member| member.serializer == serializer);
             Arc::new(Audience {
                 members: list.as_slice().into(),
                 has_v1: has_version(Serializer::V1),
                 has_v2: has_version(Serializer::V2),
-                has_replaying: list.iter().any(|member| member.is_replaying()),
+                has_replaying: list.iter().any(|member| member.is_replaying),
             })
         });
         Arc::clone(audience)

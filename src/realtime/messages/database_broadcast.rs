@@ -12,8 +12,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::super::hub::Hub;
-use super::super::hub::topic::TopicKey;
+use super::super::hub::{Deliveries, Hub, TopicKey};
 use super::super::protocol::{Broadcast, BroadcastError, UserPayload};
 use crate::bus::MessageListener;
 use crate::change::{ColumnValue, Relation, Row};
@@ -74,7 +73,7 @@ enum RowError {
 
 /// Rows that are sent together.
 struct Turn<'a> {
-    deliveries: super::super::hub::Deliveries<'a>,
+    deliveries: Deliveries<'a>,
     hub: &'a Hub,
     max_bytes: usize,
     frames: usize,

@@ -2,7 +2,6 @@
 //! replay, and the partitions of the table.
 
 pub mod database_broadcast;
-pub mod own_ids;
 pub mod partitions;
 pub mod replay;
 pub mod store;

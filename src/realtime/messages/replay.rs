@@ -9,8 +9,9 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, Statement};
-use uuid::Uuid;
 
+use super::super::channel::ReplayParams;
+use super::super::hub::{ReplayedMessage, ReplayedPayload};
 use crate::db::connect::{ConnectError, Connector};
 use crate::shutdown::Tasks;
 
@@ -52,35 +53,6 @@ const NEWEST: &str = "\
             over (order by inserted_at desc, place desc) as bytes \
         from newest) \
     select id, event, payload, binary_payload from measured where bytes <= $4 order by inserted_at, place";
-
-/// The parameters of a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayParams {
-    /// Milliseconds since 1970.
-    pub since_ms: i64,
-    /// Maximum number of messages.
-    pub limit: i64,
-}
-
-/// A stored message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplayedMessage {
-    /// The row's id, by which clients recognize it.
-    pub id: Uuid,
-    /// The user's own event name.
-    pub event: String,
-    /// The payload.
-    pub payload: ReplayedPayload,
-}
-
-/// See [`ReplayedMessage`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplayedPayload {
-    /// One JSON value.
-    Json(String),
-    /// Arbitrary bytes.
-    Binary(Vec<u8>),
-}
 
 /// Why a replay fails.
 #[derive(Debug, Error)]

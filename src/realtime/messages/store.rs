@@ -17,8 +17,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::super::channel::authorize::AuthorizeError;
-use super::super::hub::Hub;
-use super::super::hub::topic::TopicKey;
+use super::super::hub::{Hub, TopicKey};
 use super::super::protocol::{Broadcast, Persist, UserPayload};
 use crate::auth::Claims;
 use crate::db::connect::Connector;

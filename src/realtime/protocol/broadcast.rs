@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::super::wire::frame::{FrameKind, push_frame};
-use super::{Ref, Serializer, json_string, push_ref};
+use super::json::json_string;
+use super::message::{Ref, push_ref};
+use super::serializer::Serializer;
 
 /// First byte of a binary frame: a broadcast to a member.
 const KIND_USER_BROADCAST: u8 = 4;

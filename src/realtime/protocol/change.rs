@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::push_string;
+use super::json::push_string;
 use crate::change::{Action, TableName, TimestampMicros};
 
 /// A row change on the wire, without its row images.

@@ -1,8 +1,8 @@
 //! The parts of a server message that are common to both versions: the fields of the envelope, and
 //! the payload.
 
+use super::json::push_string;
 use super::message::{Ref, Reply, ServerMessage, sub_topic};
-use super::push_string;
 
 /// The fields around a payload.
 pub(super) struct Envelope<'a> {

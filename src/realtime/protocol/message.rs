@@ -7,7 +7,11 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::TOPIC_PREFIX;
+use super::json::json_string;
+
+/// The prefix of every channel topic. The rest is the sub-topic, which is the name used in SQL and
+/// REST.
+pub const TOPIC_PREFIX: &str = "realtime:";
 
 /// A frame that is not a message of the protocol (2.3). The fault is neither reported nor logged:
 /// Supabase Realtime reports nothing either, and a log line per frame would let clients fill a
@@ -38,13 +42,18 @@ impl Ref {
 
     /// Reads a reference from the header of a binary frame: `None` if empty.
     pub(super) fn from_text(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(super::json_string(text).into()))
+        (!text.is_empty()).then(|| Self(json_string(text).into()))
     }
 
     /// The JSON text.
     pub fn as_json(&self) -> &str {
         &self.0
     }
+}
+
+/// Appends a reference as the client sent it, or `null`.
+pub(super) fn push_ref(out: &mut Vec<u8>, reference: Option<&Ref>) {
+    out.extend_from_slice(reference.map_or(b"null", |reference| reference.as_json().as_bytes()));
 }
 
 /// A message from a client. Borrows from its frame.

@@ -17,8 +17,9 @@ use thiserror::Error;
 
 use super::super::wire::body::Body;
 use super::super::wire::frame::{Frame, FrameKind, push_frame};
-use super::message::Ref;
-use super::{Serializer, push_ref, push_string};
+use super::json::push_string;
+use super::message::{Ref, push_ref};
+use super::serializer::Serializer;
 
 /// The keys of a meta that belong to the server. They are removed from a client's payload: clients
 /// would disagree about a meta with a repeated key.

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::super::wire::body::Body;
+use super::super::wire::frame::Frame;
 use super::*;
 use crate::change::{Action, TableName, TimestampMicros};
 

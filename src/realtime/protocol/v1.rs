@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::envelope::{envelope, push_payload};
-use super::message::{ClientEvent, ClientMessage, MalformedMessage, Ref, ServerMessage};
-use super::{push_ids, push_ref, push_string};
+use super::json::{push_ids, push_string};
+use super::message::{ClientEvent, ClientMessage, MalformedMessage, Ref, ServerMessage, push_ref};
 
 /// Follows the data of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"},\"ref\":null}";

@@ -9,10 +9,10 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::{envelope, push_payload};
+use super::json::{push_ids, push_string};
 use super::message::{
-    ClientEvent, ClientMessage, MalformedMessage, PayloadEncoding, Ref, ServerMessage,
+    ClientEvent, ClientMessage, MalformedMessage, PayloadEncoding, Ref, ServerMessage, push_ref,
 };
-use super::{push_ids, push_ref, push_string};
 
 /// Follows the data of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"}]";

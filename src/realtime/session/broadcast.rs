@@ -1,36 +1,21 @@
 //! Broadcasts from a client: which are forwarded, and how the sender is notified of refused ones
 //! (protocol 4).
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
-use super::super::channel::Channel;
+use super::super::channel::{Channel, Writing};
 use super::super::error::BroadcastRefusal;
 use super::super::protocol::{
-    Broadcast, ClientMessage, PayloadEncoding, Persist, PersistError, Reply, Status, SystemNotice,
-    UserPayload,
+    Broadcast, ClientMessage, PayloadEncoding, Persist, PersistError, Reply, UserPayload,
 };
-use super::Session;
 use super::effect::{BroadcastOrder, Effect};
-use super::permission::Writing;
+use super::state::Session;
 use crate::config::RealtimeConfig;
-use crate::limits::{Bucket, UnixMillis};
+use crate::limits::UnixMillis;
 use crate::observability::metrics::{DropReason, Limit};
-
-/// Notices about refused pushes that a socket may receive in a burst, and per second after that.
-/// All refusals are counted in the metrics; a client that sends a thousand pushes does not need a
-/// thousand notices.
-pub(super) const NOTICE_BURST: u32 = 5;
-const NOTICES_PER_SECOND: u32 = 1;
 
 /// Error for a channel that sends while the server exceeds its rate of events (3.5).
 const TOO_MANY_EVENTS: &str = "Too many messages per second";
-
-/// The budget of notices for a new session.
-pub(super) fn notices(now: UnixMillis) -> Bucket {
-    Bucket::full(NOTICE_BURST, now)
-}
 
 /// A push to broadcast. As in Supabase Realtime, the metadata of a binary push is not forwarded. It
 /// determines whether to store the message.
@@ -118,20 +103,6 @@ impl Session {
         }
         self.close_channel(&message.topic, TOO_MANY_EVENTS.to_owned(), now, effects);
     }
-
-    /// Notifies a channel why a push without acknowledgement was refused, unless the socket has
-    /// received too many such notices recently.
-    pub(super) fn notice(
-        &mut self,
-        topic: &str,
-        text: Cow<'static, str>,
-        now: UnixMillis,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.notices.take(NOTICE_BURST, NOTICES_PER_SECOND, now) {
-            self.tell(topic, SystemNotice::channel(Status::Error, text), effects);
-        }
-    }
 }
 
 /// Returns the broadcast that a push requests and whether to store it, or why it is refused.
@@ -159,7 +130,7 @@ fn accept<'a>(
         } => {
             check_size(payload.len())?;
             persist = Persist::from_metadata(metadata, config.max_message_ttl_seconds())?;
-            if persist.is_some() && !channel.is_private {
+            if persist.is_some() && !channel.is_private() {
                 return Err(PersistError::Public.into());
             }
             Broadcast::User {

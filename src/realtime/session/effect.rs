@@ -6,14 +6,13 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::super::channel::TokenMark;
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
-use super::super::error::CloseReason;
-use super::super::hub::topic::TopicKey;
-use super::super::hub::{MemberSpec, StreamState};
-use super::super::messages::replay::{ReplayParams, ReplayedMessage};
+use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::{ReplayParams, TokenMark};
+use super::super::hub::{MemberSpec, ReplayedMessage, StreamState, TopicKey};
 use super::super::messages::store::{StoreError, StoreOrder};
+use super::super::permissions::Permissions;
 use super::super::protocol::{Broadcast, Ref, ServerMessage, TrackPayload, UserPayload};
+use super::super::wire::close::CloseReason;
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
 

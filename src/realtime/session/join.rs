@@ -4,19 +4,18 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::super::channel::authorize::Permissions;
-use super::super::channel::postgres_changes::{self, Subscription};
+use super::super::channel::postgres_changes::{self, Registration, Subscription};
 use super::super::channel::{
-    Channel, Holder, Joining, Recheck, Tracking, Wait, WritePermission, join_bytes,
+    Access, Channel, Holder, Joining, Life, Replaced, Replay, ReplayParams, Rights, Tracked,
+    Tracking, Wait, join_bytes,
 };
 use super::super::error::{JoinRefusal, expiry};
-use super::super::hub::MemberSpec;
-use super::super::messages::replay::{ReplayParams, ReplayedMessage};
+use super::super::hub::{MemberSpec, ReplayedMessage};
 use super::super::protocol::{
-    ClientMessage, JoinPayload, Ref, ReplayConfig, Reply, ServerMessage, sub_topic,
+    ClientMessage, JoinPayload, Ref, ReplayConfig, Reply, ServerMessage, SystemNotice, sub_topic,
 };
-use super::Session;
 use super::effect::{Effect, ReplayOrder};
+use super::state::{Session, join_burst};
 use crate::config::RealtimeConfig;
 use crate::limits::{UnixMillis, Window};
 use crate::observability::metrics::{DropReason, Limit};
@@ -64,7 +63,7 @@ impl Session {
         // A second join of a topic ends the first, whether or not the second succeeds.
         let replaced = self.channels.remove(&*message.topic).map(|channel| {
             effects.push(Effect::Detach(channel.id));
-            channel.join_ref
+            Replaced(channel.join_ref)
         });
         let begun = payload.and_then(|payload| self.begin_join(message, &payload, now, effects));
         match begun {
@@ -72,7 +71,7 @@ impl Session {
                 if let Some(joining) = self
                     .channels
                     .get_mut(&topic)
-                    .and_then(|channel| channel.joining.as_mut())
+                    .and_then(|channel| channel.joining_mut())
                 {
                     joining.replaced = replaced;
                 }
@@ -147,8 +146,7 @@ impl Session {
                 options: SubscribeOptions {
                     bigint_as_string: options.bigint_as_string,
                 },
-                is_running: false,
-                is_stale: false,
+                registration: Registration::Idle,
                 failures: 0,
             })
         });
@@ -160,6 +158,7 @@ impl Session {
             let wanted = join.and_then(|join| join.presence.key.as_deref());
             wanted.map(Arc::from)
         };
+        let wants_presence = join.is_some_and(|join| join.presence.enabled);
         let channel = Channel {
             id: self.shared.hub.next_channel(),
             topic: Arc::clone(&topic),
@@ -169,34 +168,26 @@ impl Session {
             ack: join.is_some_and(|join| join.broadcast.ack),
             echo: join.is_some_and(|join| join.broadcast.echo),
             bytes: join_bytes(&topic, presence_key.as_deref(), &reply),
-            presence: join.is_some_and(|join| join.presence.enabled),
+            wants_presence,
             tracking: Tracking {
                 key: presence_key,
-                bytes: 0,
+                tracked: Tracked::Nothing,
                 calls: Window::new(now),
             },
-            is_private,
-            is_managed,
-            recheck: Recheck::default(),
-            read: if is_private {
-                Permissions::default()
+            access: if is_private {
+                Access::Private(Box::new(Rights::new(is_managed, wants_presence)))
             } else {
-                Permissions::ALL
+                Access::Public
             },
-            is_presence_asked: join.is_some_and(|join| join.presence.enabled),
-            write: WritePermission::NotAsked,
             storing: None,
-            is_warned: false,
             subscription,
-            joining: Some(Box::new(Joining {
+            life: Life::Joining(Box::new(Joining {
                 reply,
                 replaced: None,
                 wait,
-                replay,
-                replayed: Vec::new(),
+                replay: replay.map_or(Replay::None, Replay::Pending),
                 awaits_messages: broadcast.replication_ready,
             })),
-            refreshing: None,
             waiting: None,
         };
         effects.push(Effect::Attach(
@@ -206,10 +197,10 @@ impl Session {
                 join_ref: channel.push_ref(),
                 is_legacy: join.is_none(),
                 // A private topic cannot be read before the policies are checked.
-                read: channel.read,
+                read: channel.access.read(),
                 // A client that did not request presence still receives diffs, if it may read them
                 // (protocol 5.3).
-                awaits_state: channel.presence,
+                awaits_state: channel.wants_presence,
                 is_replaying: replay.is_some(),
                 person: channel.holder.claims.person(),
             },
@@ -245,8 +236,8 @@ impl Session {
         let Some(channel) = self.channels.get(topic) else {
             return;
         };
-        if channel.is_private {
-            effects.push(channel.ask_to_read(&channel.holder, &self.headers, 0));
+        if channel.is_private() {
+            effects.extend(channel.ask_to_read(&channel.holder, &self.headers, 0));
             return;
         }
         self.subscribe_joining(topic, now, effects);
@@ -263,12 +254,12 @@ impl Session {
         let Some(channel) = self.channels.get(topic) else {
             return;
         };
-        let replay = channel.joining.as_ref().and_then(|joining| joining.replay);
-        let Some(params) = replay else {
+        let Some(&Replay::Pending(params)) = channel.joining().map(|joining| &joining.replay)
+        else {
             self.subscribe_joining(topic, now, effects);
             return;
         };
-        if !channel.read.broadcast {
+        if !channel.access.read().broadcast {
             let refusal = JoinRefusal::Unauthorized(channel.sub_topic().to_owned());
             self.refuse_joining(topic, &refusal, now, effects);
             return;
@@ -293,7 +284,7 @@ impl Session {
         let Some(joining) = self
             .channels
             .get_mut(topic)
-            .and_then(|channel| channel.joining.as_mut())
+            .and_then(|channel| channel.joining_mut())
         else {
             return;
         };
@@ -301,7 +292,7 @@ impl Session {
             self.refuse_joining(topic, &JoinRefusal::ReplayUnavailable, now, effects);
             return;
         };
-        joining.replayed = messages;
+        joining.replay = Replay::Read(messages);
         self.subscribe_joining(topic, now, effects);
     }
 
@@ -315,10 +306,7 @@ impl Session {
             return;
         };
         match &channel.subscription {
-            None => {
-                self.join_done(topic, effects);
-                self.settle(topic, now, effects);
-            }
+            None => self.answer_join(topic, None, now, effects),
             Some(subscription) => match &subscription.bindings {
                 Ok(_) => effects.extend(channel.subscribe()),
                 Err(error) => {
@@ -329,49 +317,55 @@ impl Session {
         }
     }
 
-    /// Answers a join: sends the reply, closes the replaced channel and delivers the held messages.
-    pub(super) fn join_done(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
+    /// Answers a join: sends the reply, closes the replaced channel, replays messages and delivers
+    /// the held ones. Then follow the notice about the bindings and the presence state, and at last
+    /// the waiting messages are handled. Does nothing if the join was answered before.
+    pub(super) fn answer_join(
+        &mut self,
+        topic: &Arc<str>,
+        notice: Option<SystemNotice>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let Some(joining) = &mut channel.joining else {
-            return;
+        let joining = match std::mem::replace(&mut channel.life, Life::Joined { is_warned: false })
+        {
+            Life::Joining(joining) => *joining,
+            joined @ Life::Joined { .. } => {
+                channel.life = joined;
+                return;
+            }
         };
-        let reply = Reply::Joined(std::mem::take(&mut joining.reply));
-        let replaced = joining.replaced.take();
-        let replayed = std::mem::take(&mut joining.replayed);
-        let awaits_messages = std::mem::take(&mut joining.awaits_messages);
         let reference = channel.join_reference.clone();
+        let reply = Reply::Joined(joining.reply);
         effects.push(Effect::Send(channel.reply(reference, reply)));
-        if let Some(join_ref) = replaced {
+        if let Some(Replaced(join_ref)) = joining.replaced {
             effects.push(Effect::Send(ServerMessage::Close {
                 join_ref,
                 topic: Arc::clone(topic),
             }));
         }
-        if !replayed.is_empty() {
-            effects.push(Effect::Replay(channel.id, replayed));
+        if let Replay::Read(messages) = joining.replay
+            && !messages.is_empty()
+        {
+            effects.push(Effect::Replay(channel.id, messages));
         }
         effects.push(Effect::Open(channel.id));
-        if awaits_messages {
+        if joining.awaits_messages {
             effects.push(Effect::AwaitMessages(channel.id, Arc::clone(topic)));
         }
         if !std::mem::replace(&mut self.is_user, true) {
             self.shared.hub.add_user();
         }
-    }
-
-    /// Finishes a join after its first notice: sends the presence state, then handles the waiting
-    /// messages.
-    pub(super) fn settle(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
-        let Some(channel) = self.channels.get_mut(topic) else {
-            return;
-        };
-        if channel.presence && channel.read.presence {
+        if let Some(notice) = notice {
+            effects.push(Effect::Send(channel.system(notice)));
+        }
+        if channel.wants_presence && channel.access.read().presence {
             // Clients report no joins until they have received a state (protocol 5.2).
             effects.push(Effect::PresenceState(channel.id));
         }
-        channel.joining = None;
         channel.catch_up(&self.headers, effects);
         self.receive_waiting(topic, now, effects);
     }
@@ -383,11 +377,11 @@ impl Session {
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(mut channel) = self.channels.remove(topic) else {
+        let Some(channel) = self.channels.remove(topic) else {
             return;
         };
         effects.push(Effect::Detach(channel.id));
-        let Some(joining) = channel.joining.take() else {
+        let Life::Joining(joining) = channel.life else {
             return;
         };
         self.refuse(
@@ -397,7 +391,7 @@ impl Session {
             refusal,
             effects,
         );
-        for message in channel.waiting.take().unwrap_or_default().messages {
+        for message in channel.waiting.unwrap_or_default().messages {
             self.receive(&message.borrow(), now, effects);
         }
     }
@@ -406,7 +400,7 @@ impl Session {
         &self,
         topic: &Arc<str>,
         (join_ref, reference): (Option<Ref>, Option<Ref>),
-        replaced: Option<Option<Ref>>,
+        replaced: Option<Replaced>,
         refusal: &JoinRefusal,
         effects: &mut Vec<Effect>,
     ) {
@@ -421,7 +415,7 @@ impl Session {
             topic: Arc::clone(topic),
             reply: Reply::Error(refusal.reason()),
         }));
-        if let Some(join_ref) = replaced {
+        if let Some(Replaced(join_ref)) = replaced {
             effects.push(Effect::Send(ServerMessage::Close {
                 join_ref,
                 topic: Arc::clone(topic),
@@ -466,10 +460,4 @@ fn replay_params(
             }))
         }
     }
-}
-
-/// Joins that are allowed in a burst. A client that reconnects joins all its channels at once.
-pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
-    let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
-    config.max_joins_per_second_per_socket.max(channels)
 }

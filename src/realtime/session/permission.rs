@@ -6,18 +6,17 @@
 
 use std::sync::Arc;
 
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
-use super::super::channel::{Channel, Holder, OwnedMessage, TokenMark, WritePermission};
+use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::{
+    Channel, Holder, NewToken, ReadsLess, TokenMark, WriteDecision, WriteState, Writing,
+};
 use super::super::error::{JoinRefusal, no_longer_permitted, no_permission, write_refusal};
-use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice};
-use super::Session;
+use super::super::permissions::Permissions;
+use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice, sub_topic};
 use super::effect::{AuthorizeOrder, Effect};
+use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
-
-/// Maximum bytes of payloads that wait in all channels of a socket. It is at least the size of the
-/// largest client frame, because the first message of a channel usually waits.
-const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
 
 /// Notice for a channel whose new token cannot be checked at present.
 const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
@@ -25,24 +24,6 @@ const REFRESH_WAITS: &str = "Realtime was unable to connect to the project datab
 /// The same notice if the policies took too long.
 const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in force until it \
                                 expires, trying again";
-
-/// What a message writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Writing {
-    /// A broadcast.
-    Broadcast,
-    /// The presence of the client.
-    Presence,
-}
-
-impl Writing {
-    fn is_allowed_by(self, permissions: Permissions) -> bool {
-        match self {
-            Self::Broadcast => permissions.broadcast,
-            Self::Presence => permissions.presence,
-        }
-    }
-}
 
 impl Session {
     /// Whether the channel of `message` may write now. If not, this handles the message: either the
@@ -58,87 +39,27 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return false;
         };
-        if !channel.is_private {
+        let Some(rights) = channel.access.rights_mut() else {
             return true;
-        }
-        // A client that tracks presence also receives presence updates, if the policies allow it.
-        let reads_first = writing == Writing::Presence && !channel.is_presence_asked;
-        let question = match &channel.write {
-            WritePermission::Unknown(_) => None,
-            WritePermission::Known(_) | WritePermission::NotAsked if reads_first => {
-                Some(Question::Read { presence: true })
-            }
-            WritePermission::Known(permissions) if writing.is_allowed_by(*permissions) => {
-                return true;
-            }
-            WritePermission::NotAsked => Some(Question::Write),
-            WritePermission::Known(_) | WritePermission::Asking => None,
         };
-        if let Some(question) = question {
-            channel.write = WritePermission::Asking;
-            effects.push(channel.ask(question, &channel.holder, &self.headers, 0));
-        }
-        if channel.write == WritePermission::Asking {
-            self.hold(message, effects);
-        } else {
-            self.refuse_write(message, writing, now, effects);
+        match rights.decide(writing) {
+            WriteDecision::Allowed => return true,
+            WriteDecision::Wait => self.hold(message, effects),
+            WriteDecision::Check(question) => {
+                rights.write = WriteState::Checking;
+                effects.extend(channel.ask(question, &channel.holder, &self.headers, 0));
+                self.hold(message, effects);
+            }
+            WriteDecision::Refused(error) => {
+                self.refuse_write(message, writing, error.as_ref(), now, effects);
+            }
         }
         false
     }
 
-    /// Holds a message until the current work of its channel is done.
-    pub(super) fn hold(&mut self, message: &ClientMessage<'_>, effects: &mut Vec<Effect>) {
-        let waiting: usize = self
-            .channels
-            .values()
-            .filter_map(|channel| channel.waiting.as_ref())
-            .map(|waiting| waiting.bytes())
-            .sum();
-        let Some(channel) = self.channels.get_mut(&*message.topic) else {
-            return;
-        };
-        let owned = OwnedMessage::new(message, Arc::clone(&channel.topic));
-        let bytes = owned.payload_bytes();
-        let is_joining = channel.joining.is_some();
-        let kept = channel.waiting.get_or_insert_default();
-        if kept.has_room(bytes, !is_joining) && waiting + bytes <= MAX_WAITING_BYTES_OF_SESSION {
-            kept.push(owned);
-            self.count_held();
-            return;
-        }
-        self.shared.hub.metrics().dropped(DropReason::RateLimited);
-        let reference = owned.into_reference();
-        if reference.is_some() {
-            let reason = if is_joining {
-                super::TOO_MANY_BEFORE_JOIN
-            } else {
-                super::TOO_MANY_WAITING
-            };
-            effects.push(Effect::Send(
-                channel.reply(reference, Reply::Error(reason.into())),
-            ));
-        }
-    }
-
-    /// Handles the waiting messages in order. If one of them starts new work, the remaining ones
-    /// wait again.
-    pub(super) fn receive_waiting(
-        &mut self,
-        topic: &str,
-        now: UnixMillis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let waiting = self
-            .channels
-            .get_mut(topic)
-            .and_then(|channel| channel.waiting.take());
-        for message in waiting.unwrap_or_default().messages {
-            self.receive(&message.borrow(), now, effects);
-        }
-    }
-
-    /// Whether an answer is older than a change that may have affected the permissions. If so, the
-    /// question is asked again. Errors are never outdated, because they carry no permissions.
+    /// Whether an answer is older than a change that may have affected the permissions, or leaves
+    /// out presence, which is needed since. If so, the question is asked again. Errors are never
+    /// outdated, because they carry no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,
@@ -149,18 +70,23 @@ impl Session {
         let Some(channel) = self.channels.get(topic) else {
             return false;
         };
-        if answer.is_err() || round == channel.recheck.round {
+        let Some(rights) = channel.access.rights() else {
+            return false;
+        };
+        let newer = rights
+            .new_token
+            .holder()
+            .filter(|holder| holder.mark == mark && question != Question::Write);
+        let (holder, wanted) = match newer {
+            Some(holder) => (holder, rights.read.question()),
+            None => (&channel.holder, question),
+        };
+        if answer.is_err() || (round == rights.round && question == wanted) {
             return false;
         }
-        let refreshing = channel
-            .refreshing
-            .as_ref()
-            .map(|refreshing| &refreshing.holder)
-            .filter(|holder| holder.mark == mark && question != Question::Write);
-        let holder = refreshing.unwrap_or(&channel.holder);
         // An answer about a replaced token is no longer needed.
         if holder.mark == mark {
-            effects.push(channel.ask(question, holder, &self.headers, 0));
+            effects.extend(channel.ask(wanted, holder, &self.headers, 0));
         }
         true
     }
@@ -178,21 +104,25 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let is_about_refresh = channel
-            .refreshing
-            .as_ref()
-            .is_some_and(|refreshing| refreshing.holder.mark == mark);
-        if channel.joining.is_some() {
+        let (id, is_joining) = (channel.id, channel.joining().is_some());
+        let is_about_current = channel.holder.mark == mark;
+        let Some(rights) = channel.access.rights_mut() else {
+            return;
+        };
+        let newer = rights.new_token.holder();
+        let is_about_newer = newer.is_some_and(|holder| holder.mark == mark);
+        if is_joining {
             self.join_authorized(topic, answer, now, effects);
-        } else if is_about_refresh && question != Question::Write {
+        } else if is_about_newer && question != Question::Write {
             self.refresh_authorized(topic, answer, now, effects);
-        } else if channel.write == WritePermission::Asking && channel.holder.mark == mark {
-            channel.write_authorized(question, answer, effects);
+        } else if rights.write == WriteState::Checking && is_about_current {
+            if rights.answer_write(question, answer) {
+                effects.push(Effect::Permit(id, rights.read.permissions()));
+            }
             self.receive_waiting(topic, now, effects);
-            if let Some(channel) = self.channels.get_mut(topic)
-                && matches!(channel.write, WritePermission::Unknown(_))
-            {
-                channel.write = WritePermission::NotAsked;
+            let channel = self.channels.get_mut(topic);
+            if let Some(rights) = channel.and_then(|channel| channel.access.rights_mut()) {
+                rights.forget_failure();
             }
         }
         // Otherwise the answer is about a token that has been replaced since.
@@ -211,8 +141,10 @@ impl Session {
         let name = channel.sub_topic().to_owned();
         match answer {
             Ok(read) if read.any() => {
-                channel.permit(read, effects);
-                channel.recheck.known = channel.recheck.round;
+                if let Some(rights) = channel.access.rights_mut() {
+                    rights.answer_join(read);
+                }
+                effects.push(Effect::Permit(channel.id, channel.access.read()));
                 self.read_stored(topic, now, effects);
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
@@ -233,8 +165,13 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let Some(mut refreshing) = channel.refreshing.take() else {
+        let Some(rights) = channel.access.rights_mut() else {
             return;
+        };
+        let (holder, failures) = match std::mem::replace(&mut rights.new_token, NewToken::None) {
+            NewToken::None => return,
+            NewToken::Checking(holder) => (holder, 0),
+            NewToken::Retrying { holder, failures } => (holder, failures),
         };
         match answer {
             Ok(read) => {
@@ -242,7 +179,7 @@ impl Session {
                     self.close_channel(topic, why, now, effects);
                     return;
                 }
-                channel.take_over(refreshing.holder, effects);
+                channel.take_over(holder, effects);
                 let person = channel.holder.claims.person();
                 self.shared.hub.set_person(channel.id, person);
                 effects.extend(channel.subscribe());
@@ -255,7 +192,7 @@ impl Session {
             // Clients never rejoin a closed channel, so an outage does not close it. The previous
             // token remains in force until it expires.
             Err(error) => {
-                if refreshing.failures == 0 {
+                if failures == 0 {
                     let text = match error {
                         AuthorizeError::Canceled(_) => REFRESH_CANCELED,
                         _ => REFRESH_WAITS,
@@ -263,13 +200,11 @@ impl Session {
                     let notice = SystemNotice::channel(Status::Error, text);
                     effects.push(Effect::Send(channel.system(notice)));
                 }
-                refreshing.failures = refreshing.failures.saturating_add(1);
-                effects.push(channel.ask_to_read(
-                    &refreshing.holder,
-                    &self.headers,
-                    refreshing.failures,
-                ));
-                channel.refreshing = Some(refreshing);
+                let failures = failures.saturating_add(1);
+                effects.extend(channel.ask_to_read(&holder, &self.headers, failures));
+                if let Some(rights) = channel.access.rights_mut() {
+                    rights.new_token = NewToken::Retrying { holder, failures };
+                }
                 self.receive_waiting(topic, now, effects);
             }
         }
@@ -279,16 +214,13 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         writing: Writing,
+        error: Option<&AuthorizeError>,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
         self.shared.hub.metrics().dropped(DropReason::Forbidden);
         let Some(channel) = self.channels.get(&*message.topic) else {
             return;
-        };
-        let error = match &channel.write {
-            WritePermission::Unknown(error) => Some(error),
-            _ => None,
         };
         let reason = write_refusal(error, channel.sub_topic());
         // Presence pushes always receive a reply (protocol 5.1).
@@ -303,22 +235,16 @@ impl Session {
 }
 
 impl Channel {
-    /// Whether messages of the topic wait. They wait for the answer to the join, for the permission
-    /// to write, for a broadcast that is being stored, or for the first check of a new token.
-    /// Messages that were sent after a new token must be checked under it.
-    pub(super) fn is_holding(&self) -> bool {
-        self.joining.is_some()
-            || self.write == WritePermission::Asking
-            || self.storing.is_some()
-            || self
-                .refreshing
-                .as_ref()
-                .is_some_and(|refreshing| refreshing.failures == 0)
-    }
-
-    /// Returns an effect that checks what `holder` may read of the topic.
-    pub(super) fn ask_to_read(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
-        self.ask(self.read_question(), holder, headers, failures)
+    /// Returns an effect that checks what `holder` may read of the topic. `None` on a public topic,
+    /// where everyone may.
+    pub(super) fn ask_to_read(
+        &self,
+        holder: &Holder,
+        headers: &Arc<str>,
+        failures: u32,
+    ) -> Option<Effect> {
+        let question = self.access.rights()?.read.question();
+        self.ask(question, holder, headers, failures)
     }
 
     fn ask(
@@ -327,8 +253,9 @@ impl Channel {
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
-    ) -> Effect {
-        Effect::Authorize(self.order(question, holder, headers, failures))
+    ) -> Option<Effect> {
+        let order = self.order(question, holder, headers, failures)?;
+        Some(Effect::Authorize(order))
     }
 
     pub(super) fn order(
@@ -337,8 +264,8 @@ impl Channel {
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
-    ) -> AuthorizeOrder {
-        AuthorizeOrder {
+    ) -> Option<AuthorizeOrder> {
+        Some(AuthorizeOrder {
             channel: self.id,
             topic: Arc::clone(&self.topic),
             question,
@@ -346,13 +273,8 @@ impl Channel {
             mark: holder.mark,
             headers: Arc::clone(headers),
             failures,
-            round: self.recheck.round,
-        }
-    }
-
-    fn permit(&mut self, read: Permissions, effects: &mut Vec<Effect>) {
-        self.read = read;
-        effects.push(Effect::Permit(self.id, read));
+            round: self.access.rights()?.round,
+        })
     }
 
     /// Applies new permissions to read to a joined channel.
@@ -364,44 +286,20 @@ impl Channel {
         read: Permissions,
         effects: &mut Vec<Effect>,
     ) -> Result<(), String> {
-        let had = self.read;
-        if !read.any() {
-            return Err(no_permission(self.sub_topic()));
-        }
-        if (had.broadcast && !read.broadcast) || (had.presence && !read.presence) {
-            return Err(no_longer_permitted(self.sub_topic()));
-        }
-        self.permit(read, effects);
-        if self.presence && read.presence && !had.presence {
+        let Some(rights) = self.access.rights_mut() else {
+            return Ok(());
+        };
+        let had = rights.read.permissions();
+        rights.answer_read(read).map_err(|less| match less {
+            ReadsLess::Nothing => no_permission(sub_topic(&self.topic)),
+            ReadsLess::Part => no_longer_permitted(sub_topic(&self.topic)),
+        })?;
+        let read = rights.read.permissions();
+        effects.push(Effect::Permit(self.id, read));
+        if self.wants_presence && read.presence && !had.presence {
             // The channel was joined without this permission.
             effects.push(Effect::PresenceState(self.id));
         }
         Ok(())
-    }
-
-    fn write_authorized(
-        &mut self,
-        question: Question,
-        answer: Result<Permissions, AuthorizeError>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.write = match (question, answer) {
-            (Question::Write, Ok(permissions)) => WritePermission::Known(permissions),
-            (Question::Read { .. }, Ok(read)) => {
-                self.is_presence_asked = true;
-                let read = Permissions {
-                    presence: read.presence,
-                    ..self.read
-                };
-                self.permit(read, effects);
-                WritePermission::NotAsked
-            }
-            // A policy that fails would fail again.
-            (_, Err(error)) if error.is_refusal() => {
-                self.is_presence_asked = true;
-                WritePermission::Known(Permissions::default())
-            }
-            (_, Err(error)) => WritePermission::Unknown(error),
-        };
     }
 }

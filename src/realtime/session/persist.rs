@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::super::error::store_refusal;
 use super::super::messages::store::{StoreError, StoreOrder, StorePayload};
 use super::super::protocol::{Broadcast, ClientMessage, Persist, Ref, Reply, UserPayload};
-use super::Session;
 use super::effect::{Effect, PersistOrder};
+use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::super::channel::{Channel, Holder, Tracking};
+use super::super::channel::{Channel, Holder, Tracked, Tracking, Writing};
 use super::super::error::PresenceRefusal;
 use super::super::protocol::{ClientMessage, PresenceCall, Reply, TrackPayload, is_hostile_key};
-use super::Session;
 use super::effect::{Effect, TrackOrder};
-use super::permission::Writing;
+use super::state::Session;
 use crate::limits::UnixMillis;
 
 /// Maximum bytes of presence keys and payloads that one socket may track on all its channels. A
@@ -56,7 +55,7 @@ impl Session {
             .channels
             .values()
             .filter(|channel| *channel.topic != *message.topic)
-            .map(|channel| channel.tracking.bytes)
+            .map(|channel| channel.tracking.tracked.bytes())
             .sum();
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return Ok(());
@@ -100,7 +99,7 @@ impl Session {
                 if tracked_elsewhere + bytes > MAX_TRACKED_BYTES {
                     return Err(PresenceRefusal::TooLarge);
                 }
-                channel.tracking.bytes = bytes;
+                channel.tracking.tracked = Tracked::Payload { bytes };
                 effects.push(Effect::Track(TrackOrder {
                     channel: channel.id,
                     key,
@@ -117,7 +116,7 @@ impl Channel {
     /// Removes the presence of the channel.
     pub(super) fn untrack(&mut self, effects: &mut Vec<Effect>) {
         effects.push(Effect::Untrack(self.id));
-        self.tracking.bytes = 0;
+        self.tracking.tracked = Tracked::Nothing;
     }
 }
 
@@ -131,7 +130,7 @@ impl Tracking {
 
     /// Whether a presence is tracked, or was refused for lack of memory.
     pub(super) fn is_listed(&self) -> bool {
-        self.bytes > 0
+        self.tracked != Tracked::Nothing
     }
 
     /// Returns the presence key of the channel. If the client chose none, it is generated and

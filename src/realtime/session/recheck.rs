@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
-use super::super::channel::{Channel, WritePermission};
+use super::super::channel::authorize::AuthorizeError;
+use super::super::channel::{Channel, Recheck, WriteState};
 use super::super::error::{no_permission, write_refusal};
-use super::Session;
+use super::super::permissions::Permissions;
 use super::effect::{Effect, RecheckOrder, RecheckOutcome};
+use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::visibility::ChannelId;
 
@@ -18,11 +19,11 @@ impl Session {
     /// Starts a recheck of the managed channels that `is_meant` accepts.
     pub fn recheck(&mut self, is_meant: impl Fn(ChannelId) -> bool, effects: &mut Vec<Effect>) {
         for channel in self.channels.values_mut() {
-            if channel.is_managed && is_meant(channel.id) {
-                channel.recheck.round = channel.recheck.round.wrapping_add(1);
-                if matches!(channel.write, WritePermission::Known(_)) {
-                    channel.write = WritePermission::NotAsked;
-                }
+            let (id, access) = (channel.id, &mut channel.access);
+            if let Some(rights) = access.rights_mut().filter(|rights| rights.is_managed)
+                && is_meant(id)
+            {
+                rights.note_change();
                 channel.catch_up(&self.headers, effects);
             }
         }
@@ -39,7 +40,9 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        channel.recheck.is_running = false;
+        if let Some(rights) = channel.access.rights_mut() {
+            rights.recheck = Recheck::Due;
+        }
         let metrics = self.shared.hub.metrics();
         if !channel.is_answered_by(&result) {
             channel.catch_up(&self.headers, effects);
@@ -67,8 +70,9 @@ impl Session {
             Some(write) => self.write_rechecked(topic, write, now, effects),
             None => {}
         }
-        if let Some(channel) = self.channels.get_mut(topic) {
-            channel.recheck.known = channel.recheck.round;
+        let channel = self.channels.get_mut(topic);
+        if let Some(rights) = channel.and_then(|channel| channel.access.rights_mut()) {
+            rights.recheck = Recheck::Current;
         }
     }
 
@@ -84,8 +88,10 @@ impl Session {
             return;
         };
         let permissions = write.unwrap_or_default();
-        if channel.write == WritePermission::NotAsked {
-            channel.write = WritePermission::Known(permissions);
+        if let Some(rights) = channel.access.rights_mut()
+            && rights.write == WriteState::Unchecked
+        {
+            rights.write = WriteState::Known(permissions);
         }
         if !permissions.presence && channel.tracking.is_listed() {
             channel.untrack(effects);
@@ -98,8 +104,9 @@ impl Session {
 impl Channel {
     /// Starts a recheck if one is due, unless a recheck is running or the join has its own check.
     pub(super) fn catch_up(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
-        let is_due = self.recheck.known != self.recheck.round;
-        if is_due && self.joining.is_none() && !self.recheck.is_running {
+        let rights = self.access.rights();
+        let is_due = rights.is_some_and(|rights| rights.recheck == Recheck::Due);
+        if is_due && self.joining().is_none() {
             self.begin_recheck(headers, 0, effects);
         }
     }
@@ -111,26 +118,25 @@ impl Channel {
     }
 
     fn begin_recheck(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
-        self.recheck.is_running = true;
-        let order = RecheckOrder {
-            read: self.order(self.read_question(), &self.holder, headers, failures),
-            with_write: self.tracking.is_listed(),
+        let Some(rights) = self.access.rights_mut() else {
+            return;
         };
-        effects.push(Effect::Recheck(order));
+        rights.recheck = Recheck::Running;
+        let question = rights.read.question();
+        let order = self.order(question, &self.holder, headers, failures);
+        effects.extend(order.map(|read| {
+            Effect::Recheck(RecheckOrder {
+                read,
+                with_write: self.tracking.is_listed(),
+            })
+        }));
     }
 
     /// Whether a result answers the question that would be asked now.
     fn is_answered_by(&self, result: &RecheckOutcome) -> bool {
-        result.round == self.recheck.round
-            && result.mark == self.holder.mark
-            && result.question == self.read_question()
+        self.access.rights().is_some_and(|rights| {
+            result.round == rights.round && result.question == rights.read.question()
+        }) && result.mark == self.holder.mark
             && (result.write.is_some() || !self.tracking.is_listed())
-    }
-
-    /// The question about reading.
-    pub(super) fn read_question(&self) -> Question {
-        Question::Read {
-            presence: self.is_presence_asked,
-        }
     }
 }

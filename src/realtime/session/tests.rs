@@ -4,15 +4,25 @@ mod persist;
 mod presence;
 mod recheck;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
-use super::super::channel::{MAX_WAITING, MAX_WAITING_BYTES, postgres_changes};
+use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::{Holder, MAX_WAITING, MAX_WAITING_BYTES, TokenMarks, postgres_changes};
+use super::super::hub::{Hub, StreamState};
+use super::super::permissions::Permissions;
 use super::super::protocol::Serializer;
+use super::state::NOTICE_BURST;
+use super::subscribe::SUBSCRIBE_LATE;
+use super::waiting::TOO_MANY_WAITING;
 use super::*;
-use crate::auth::{KeySet, Requirements, mint};
-use crate::observability::metrics::RealtimeMetrics;
-use crate::visibility::ChannelId;
+use crate::auth::{KeySet, Requirements, Verifier, mint};
+use crate::config::RealtimeConfig;
+use crate::limits::UnixMillis;
+use crate::observability::metrics::{DropReason, RealtimeMetrics};
+use crate::visibility::{ChannelId, SubscribeError};
 
 const SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
 
@@ -863,6 +873,28 @@ fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
 }
 
 #[test]
+fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
+    let ann = token(500, "ann");
+    let mut script = Script::private(false);
+    let refresh = json!(["1", "2", "realtime:a", "access_token", {"access_token": ann}]);
+    script.push(&refresh);
+    let effects = script.read(Err(AuthorizeError::Unavailable), Some(&ann));
+    assert_eq!(effects[1], "ask 1 to read as ann after 1 failures");
+    // The first track makes presence readable under the previous token.
+    let track = json!(["1", "3", "realtime:a", "presence", {"type": "presence", "event": "track", "payload": {}}]);
+    script.push(&track);
+    let reading = Question::Read { presence: true };
+    script.answer(reading, Ok(Permissions::ALL), None);
+    // This answer is about broadcasts alone, so it says nothing about presence.
+    assert_eq!(
+        script.read(Ok(BROADCAST), Some(&ann)),
+        ["ask 1 to read with presence as ann after 0 failures"]
+    );
+    let effects = script.answer(reading, Ok(Permissions::ALL), Some(&ann));
+    assert_eq!(effects[0], "permit 1: broadcast true, presence true");
+}
+
+#[test]
 fn the_first_write_on_a_private_channel_is_checked_and_the_order_kept() {
     let mut script = Script::private(true);
     let asked = "ask 1 to write as key after 0 failures";
@@ -915,7 +947,7 @@ fn notices_about_refused_writes_without_reply_are_limited() {
     for _ in 0..10 {
         heard.extend(script.push(&broadcast("3")));
     }
-    assert_eq!(heard.len(), broadcast::NOTICE_BURST as usize);
+    assert_eq!(heard.len(), NOTICE_BURST as usize);
     assert!(
         heard
             .iter()
@@ -1088,7 +1120,7 @@ fn notices_about_refused_broadcasts_are_limited() {
     script.join("1", "realtime:a", &broadcasting(true, false));
     let notice = r#"["1",null,"realtime:a","system",{"extension":"system","status":"error","message":"The payload of a broadcast is too large: at most 10 bytes","channel":"a"}]"#;
     let large = b"{\"x\":12345}";
-    for _ in 0..super::broadcast::NOTICE_BURST {
+    for _ in 0..NOTICE_BURST {
         assert_eq!(push_binary(&mut script, "hi", large), [notice]);
     }
     assert!(push_binary(&mut script, "hi", large).is_empty());

@@ -15,10 +15,11 @@ use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use tungstenite::handshake::derive_accept_key;
 
-use super::super::Realtime;
 use super::super::channel::Holder;
 use super::super::error::HandshakeRefusal;
 use super::super::protocol::Serializer;
+use super::super::service::Realtime;
+use super::task;
 use crate::auth::TokenError;
 use crate::http::middleware::RequestId;
 use crate::limits::UnixMillis;
@@ -69,7 +70,7 @@ pub async fn upgrade(
                         ..
                     } = handshake;
                     let socket =
-                        super::open(&realtime, serializer, holder, headers, request_id, upgraded);
+                        task::open(&realtime, serializer, holder, headers, request_id, upgraded);
                     // Runs in a separate task, so that the memory of this one is freed: there is
                     // one per idle socket.
                     realtime.tasks.spawn("socket", socket);

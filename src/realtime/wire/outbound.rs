@@ -15,13 +15,16 @@ use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 use uuid::Uuid;
 
-use super::super::error::CloseReason;
 use super::body::Body;
+use super::close::CloseReason;
 use super::frame::Frame;
 pub use super::queue::QueueLimits;
 use super::queue::{EAGER_FLUSH_FRAMES, MAX_CLOSING_BYTES, Queue, retain, signed};
-use super::sockets::{Holdings, Sockets};
+use super::sockets::{Evict, Holdings, Registry};
 use crate::observability::metrics::Held;
+
+/// All open sockets of the process.
+pub type Sockets = Registry<Outbound>;
 
 /// The outgoing side of one socket.
 #[derive(Debug)]
@@ -131,11 +134,6 @@ impl Outbound {
             && self.needs_recheck.swap(false, Ordering::SeqCst)
     }
 
-    /// The memory that the socket holds.
-    pub fn holdings(&self) -> &Holdings {
-        &self.holdings
-    }
-
     /// Sets the memory of a kind that the socket's task holds.
     pub fn set_held(&self, held: Held, bytes: usize) {
         if self.holdings.get(held) != bytes {
@@ -151,29 +149,6 @@ impl Outbound {
         if let Some((held, bytes)) = self.lock().pending_release.take() {
             self.sockets.note_released(held, bytes);
         }
-    }
-
-    /// Closes the socket because all sockets together hold too much of a kind. Returns the bytes
-    /// that its task will release; `None` if the socket was already closing.
-    pub(super) fn evict(&self, held: Held) -> Option<i64> {
-        let mut queue = self.lock();
-        let was_closing = queue.closing.is_some();
-        let mut pending_release = 0;
-        if held == Held::Queues {
-            queue.begin_close(CloseReason::Memory(held));
-            if was_closing || queue.bytes > MAX_CLOSING_BYTES {
-                queue.cut();
-            }
-        } else if was_closing {
-            return None;
-        } else {
-            pending_release = signed(self.holdings.get(held));
-            queue.pending_release = Some((held, pending_release));
-            queue.begin_close(CloseReason::Memory(held));
-        }
-        self.unlock_and_report(queue);
-        self.task.wake();
-        Some(pending_release)
     }
 
     /// Whether the connection is to be cut without sending anything more.
@@ -409,6 +384,33 @@ impl Drop for Outbound {
 impl Gate {
     fn lock(&self) -> MutexGuard<'_, GateContents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Evict for Outbound {
+    fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+
+    fn evict(&self, held: Held) -> Option<i64> {
+        let mut queue = self.lock();
+        let was_closing = queue.closing.is_some();
+        let mut pending_release = 0;
+        if held == Held::Queues {
+            queue.begin_close(CloseReason::Memory(held));
+            if was_closing || queue.bytes > MAX_CLOSING_BYTES {
+                queue.cut();
+            }
+        } else if was_closing {
+            return None;
+        } else {
+            pending_release = signed(self.holdings.get(held));
+            queue.pending_release = Some((held, pending_release));
+            queue.begin_close(CloseReason::Memory(held));
+        }
+        self.unlock_and_report(queue);
+        self.task.wake();
+        Some(pending_release)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 
 use uuid::Uuid;
 
-use super::super::error::CloseReason;
+use super::close::CloseReason;
 use super::frame::Frame;
 use crate::observability::metrics::Held;
 

@@ -5,8 +5,8 @@
 //! exceeded, the sockets that hold most are closed, so that the many small ones are not affected.
 //!
 //! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
-//! owns is released when that task runs. Until then no socket reads any more: see
-//! [`Sockets::is_congested`].
+//! owns is released when that task runs. Until then, sockets stop reading: see
+//! [`Registry::is_congested`].
 //!
 //! A frame that a socket accepts immediately does not touch this module.
 
@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex};
 use dashmap::DashMap;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::outbound::Outbound;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::{Held, HeldLabels, RealtimeMetrics};
 
@@ -36,10 +35,21 @@ impl fmt::Display for SocketId {
 /// small.
 const FREED_FRACTION: i64 = 8;
 
+/// What the registry needs to know about a socket. Its only implementation is
+/// [`Outbound`](super::outbound::Outbound), which in turn reports to the registry.
+pub trait Evict {
+    /// The memory that the socket holds.
+    fn holdings(&self) -> &Holdings;
+
+    /// Closes the socket because all sockets together hold too much of a kind. Returns the bytes
+    /// that its task will release; `None` if the socket was already closing.
+    fn evict(&self, held: Held) -> Option<i64>;
+}
+
 /// All open sockets.
 #[derive(Debug)]
-pub struct Sockets {
-    open: DashMap<SocketId, Arc<Outbound>>,
+pub struct Registry<S> {
+    open: DashMap<SocketId, Arc<S>>,
     budgets: [Budget; 3],
     /// Held while searching for the largest sockets. Tasks that find it locked skip their own
     /// search.
@@ -74,7 +84,7 @@ impl Holdings {
     }
 }
 
-impl Sockets {
+impl<S: Evict> Registry<S> {
     /// Creates the registry without sockets.
     pub fn new(config: &RealtimeConfig, metrics: &RealtimeMetrics) -> Self {
         Self::with_limits(metrics, |held| match held {
@@ -104,7 +114,7 @@ impl Sockets {
     }
 
     /// Adds an open socket.
-    pub fn insert(&self, id: SocketId, socket: &Arc<Outbound>) {
+    pub fn insert(&self, id: SocketId, socket: &Arc<S>) {
         self.open.insert(id, Arc::clone(socket));
     }
 
@@ -114,7 +124,7 @@ impl Sockets {
     }
 
     /// Every open socket.
-    pub fn all(&self) -> Vec<Arc<Outbound>> {
+    pub fn all(&self) -> Vec<Arc<S>> {
         let sockets = self.open.iter();
         sockets.map(|socket| Arc::clone(&socket)).collect()
     }
@@ -161,7 +171,7 @@ impl Sockets {
         };
         let budget = self.budget(held);
         let target = budget.limit - budget.limit / FREED_FRACTION;
-        let mut sockets: Vec<(usize, Arc<Outbound>)> = self
+        let mut sockets: Vec<(usize, Arc<S>)> = self
             .open
             .iter()
             .map(|socket| (socket.holdings().get(held), Arc::clone(&socket)))

@@ -301,7 +301,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn a_repetition_returns_the_first_message() {
+async fn a_retry_returns_the_first_message() {
     let (server, conversation, _) = with_history(0).await;
     let body =
         json!({ "conversation_id": conversation, "content": "once", "client_message_id": "c-1" });
@@ -354,7 +354,7 @@ async fn simultaneous_requests_with_one_id_send_one_message() {
     assert_eq!(
         server.get(Ben, "/unread-count").await.body["total"],
         1,
-        "repetitions are not counted"
+        "retries are not counted"
     );
 }
 

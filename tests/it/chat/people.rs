@@ -7,7 +7,7 @@ use crate::support::chat_server::Person::{Ada, Ana, Ben, Sue, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer, names_field};
 
 #[tokio::test]
-async fn the_caller_is_told_who_they_are() {
+async fn me_returns_the_caller_as_the_application_knows_them() {
     let server = ChatServer::start().await;
     let ada = server.get(Ada, "/me").await;
     let expected = json!({
@@ -108,7 +108,7 @@ async fn only_visible_people_can_be_blocked() {
 }
 
 #[tokio::test]
-async fn preferences_have_defaults_and_are_set_separately() {
+async fn preferences_have_defaults_and_can_be_set_one_by_one() {
     let server = ChatServer::start().await;
     let defaults = server.get(Ana, "/preferences").await;
     assert_eq!(defaults.status, 200, "{defaults:?}");

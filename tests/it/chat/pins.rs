@@ -1,4 +1,4 @@
-//! Pinned messages, and reported messages.
+//! Pinning and reporting messages.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,12 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-async fn put(server: &ChatServer, person: Person, message: &Value, method: Method) -> Answer {
+async fn request_pin(
+    server: &ChatServer,
+    person: Person,
+    message: &Value,
+    method: Method,
+) -> Answer {
     let path = format!("/messages/{}/pin", message["id"].as_str().unwrap());
     answer(server.request(person, method, &path)).await
 }
@@ -27,7 +32,7 @@ async fn pins_are_shared_and_paged() {
         sent.push(server.say(Ana, &conversation, text).await);
     }
     for (person, index) in [(Ben, 2), (Ana, 0), (Ana, 3), (Ana, 2)] {
-        let pinned = put(&server, person, &sent[index], Method::PUT).await;
+        let pinned = request_pin(&server, person, &sent[index], Method::PUT).await;
         assert_eq!((pinned.status.as_u16(), &pinned.body), (204, &Value::Null));
     }
     let path = format!("/conversations/{conversation}/pins");
@@ -50,14 +55,14 @@ async fn pins_are_shared_and_paged() {
     assert_eq!(second.header("x-next-cursor"), None);
 
     for _ in 0..2 {
-        let unpinned = put(&server, Ben, &sent[0], Method::DELETE).await;
+        let unpinned = request_pin(&server, Ben, &sent[0], Method::DELETE).await;
         assert_eq!(unpinned.status, 204);
     }
-    // A message deleted for everyone, or only for the caller, is not pinned any more.
+    // A message deleted for everyone, or only for the caller, is no longer pinned.
     let deleted = format!("/messages/{}", sent[3]["id"].as_str().unwrap());
     answer(server.request(Ana, Method::DELETE, &deleted)).await;
     assert_eq!(contents(&server.get(Ana, &path).await), ["3"]);
-    put(&server, Ana, &sent[3], Method::PUT)
+    request_pin(&server, Ana, &sent[3], Method::PUT)
         .await
         .assert_refused(409, "message_deleted");
     let hidden = format!("/messages/{}?for=me", sent[2]["id"].as_str().unwrap());
@@ -72,7 +77,7 @@ async fn only_members_can_pin_and_see_pins() {
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "1").await;
     for method in [Method::PUT, Method::DELETE] {
-        put(&server, Zoe, &message, method)
+        request_pin(&server, Zoe, &message, method)
             .await
             .assert_refused(404, "not_found");
     }
@@ -88,13 +93,13 @@ async fn only_members_can_pin_and_see_pins() {
     server
         .post(Ben, "/blocks", json!({ "user_id": Ana.id() }))
         .await;
-    put(&server, Ana, &message, Method::PUT)
+    request_pin(&server, Ana, &message, Method::PUT)
         .await
         .assert_refused(403, "not_allowed_recipient");
 }
 
 #[tokio::test]
-async fn a_report_stores_the_content_and_is_for_moderators() {
+async fn a_report_keeps_the_content_from_before_an_edit() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "rude").await;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// Limit, remaining and reset.
+/// The values of the headers `x-ratelimit-limit`, `-remaining` and `-reset`.
 fn status(answer: &Answer) -> [u64; 3] {
     ["limit", "remaining", "reset"].map(|name| {
         let name = format!("x-ratelimit-{name}");
@@ -262,7 +262,7 @@ fn same(body: Value) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn without_tokens_only_repetitions_are_answered() {
+async fn without_tokens_only_retries_succeed() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),
@@ -290,7 +290,7 @@ async fn without_tokens_only_repetitions_are_answered() {
     let opened = keyed("open", "/conversations", with_ada.clone()).await;
     assert_eq!(told(&opened), (201, 0));
 
-    // More repetitions than read tokens are left.
+    // There are more retries than read tokens.
     for _ in 0..25 {
         let again = send("a", "a").await;
         assert_eq!(
@@ -337,7 +337,7 @@ async fn without_tokens_only_repetitions_are_answered() {
     let keys: i64 = database.query_one(keys, &[]).await.unwrap().get(0);
     assert_eq!(keys, 2);
 
-    // Checking for a repetition counts as a read, so a flood of new writes ends at that limit.
+    // Looking for an earlier request counts as a read, so a flood of new writes ends at that limit.
     let mut readings = 0;
     while server.get(Ana, "/unread-count").await.status == 200 {
         readings += 1;
@@ -366,4 +366,30 @@ async fn only_authenticated_requests_are_counted() {
         .post(Ana, "/presence", json!({ "status": "online" }))
         .await;
     assert_eq!(write.header("x-ratelimit-limit"), None, "no limit");
+}
+
+/// What does not exist costs as much as what does, except on a path without a limit.
+#[tokio::test]
+async fn requests_without_a_route_are_limited_by_their_method() {
+    let server = ChatServer::start_with(&[
+        ("RAPPORT_CHAT_LIMITS_READ_BURST", "10"),
+        ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "1"),
+        ("RAPPORT_CHAT_LIMITS_WRITE_BURST", "20"),
+        ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "1"),
+    ])
+    .await;
+    for (method, path, expected, limit) in [
+        (Method::GET, "/nothing", 404, Some("10")),
+        (Method::DELETE, "/nothing", 404, Some("20")),
+        (Method::GET, "/presence/typing", 405, Some("10")),
+        (Method::DELETE, "/messages", 405, Some("20")),
+        (Method::OPTIONS, "/messages", 204, None),
+        (Method::GET, "/config", 200, None),
+        (Method::DELETE, "/config", 405, None),
+    ] {
+        let place = format!("{method} {path}");
+        let answer = answer(server.request(Ana, method, path)).await;
+        let found = (answer.status.as_u16(), answer.header("x-ratelimit-limit"));
+        assert_eq!(found, (expected, limit), "{place}");
+    }
 }

@@ -44,7 +44,8 @@ async fn reactions_are_added_and_removed_idempotently() {
         "the revision is unchanged"
     );
 
-    // Without `toggle`, repetitions have no effect. With it, they remove and add the reaction.
+    // Without `toggle`, repeated requests have no effect. With it, they remove and add the
+    // reaction.
     let again = server.post(Ana, &path, json!({ "reaction": check })).await;
     assert_eq!(again.body, both);
     for is_there in [false, true, false] {

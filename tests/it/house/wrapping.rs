@@ -71,7 +71,7 @@ fn comments_and_prose_end_at_100_columns() {
     for folder in ALLOWED {
         if !long.contains_key(*folder) {
             wrong.push(format!(
-                "{folder} has no long line any more: remove its entry"
+                "{folder} no longer has a long line: remove its entry"
             ));
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Server, config, plain_join};
 use crate::support::socket::{VERSIONS, Version, refused_handshake, url};
 use crate::support::token::{
-    CRITICAL_HEADER, anon_key, mint, mint_under, now_s, user_claims, user_token,
+    CRITICAL_HEADER, anon_key, mint, mint_with_header, now_s, user_claims, user_token,
 };
 
 fn token_for(seconds: u64) -> String {
@@ -145,7 +145,7 @@ async fn an_expired_token_cannot_join() {
 #[tokio::test]
 async fn a_token_with_an_unknown_critical_extension_is_refused_everywhere() {
     let server = Server::start(config()).await;
-    let token = mint_under(CRITICAL_HEADER, &user_claims(uuid::Uuid::new_v4()));
+    let token = mint_with_header(CRITICAL_HEADER, &user_claims(uuid::Uuid::new_v4()));
     let text = "The token provided is not a valid JWT";
 
     let (status, _, body) = refused_handshake(&url(server.address, &token, None)).await;

@@ -2,7 +2,7 @@
 
 use rapport::config::ReplicationConfig;
 
-use super::streaming::{Heard, Signal, Streaming, assert_each_once, flatten, publish_note};
+use super::streaming::{Received, Signal, Streaming, assert_each_once, flatten, publish_note};
 use crate::support::config::replication;
 use crate::support::database::TestDatabase;
 
@@ -26,7 +26,7 @@ async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
     let mut seen = Vec::new();
     let mut last_flags = Vec::new();
     while seen.len() < 50_001 {
-        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+        if let Some(Received::Changes(chunk)) = streaming.listener.next().await {
             last_flags.push((chunk.commit_lsn, chunk.is_last));
             seen.extend(flatten(&chunk));
         }

@@ -31,7 +31,7 @@ async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
     events
 }
 
-/// Waits until the messages' publication is read, or until it is not.
+/// Waits until the stream reads the messages' publication, or until it has stopped reading it.
 async fn until_live(streaming: &mut Streaming, expected: bool) {
     let waiting = streaming.messages_live.wait_for(|live| *live == expected);
     tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
@@ -160,8 +160,8 @@ async fn take_both(
                     kill_walsender(sql).await;
                 }
             },
-            heard = streaming.listener.next() => {
-                if let Some(super::streaming::Heard::Changes(chunk)) = heard {
+            received = streaming.listener.next() => {
+                if let Some(super::streaming::Received::Changes(chunk)) = received {
                     *taken += chunk.changes.len();
                 }
             }
@@ -225,8 +225,8 @@ async fn creating_and_dropping_a_publication_loses_no_change() {
     send(&sql, "before").await;
     let mut seen = Vec::new();
     for round in 0..2 {
-        // Open while the publication is created. What it writes can only be decoded without the
-        // publication.
+        // This transaction is open while the publication is created. Its rows can be decoded only
+        // without the publication.
         let open = sql.transaction().await.unwrap();
         open.execute(
             "insert into note values ($1, 'open')",
@@ -265,7 +265,7 @@ async fn creating_and_dropping_a_publication_loses_no_change() {
 }
 
 #[tokio::test]
-async fn messages_are_read_where_row_changes_have_no_publication() {
+async fn messages_are_read_if_row_changes_have_no_publication() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
     let role = format!("reader_{}", database.name());
@@ -282,7 +282,7 @@ async fn messages_are_read_where_row_changes_have_no_publication() {
     until_live(&mut streaming, true).await;
     send(&sql, "first").await;
     assert_eq!(events(&mut streaming, 1).await, ["first"]);
-    // Changes too, once their publication exists.
+    // Row changes are read as well, once their publication exists.
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
         .unwrap();

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use rapport::config::ReplicationConfig;
 
-use super::streaming::{Heard, Seen, Signal, Streaming, assert_each_once, flatten, publish_note};
+use super::streaming::{
+    Received, Seen, Signal, Streaming, assert_each_once, flatten, publish_note,
+};
 use crate::support::chaos::ChaosProxy;
 use crate::support::config::replication;
 use crate::support::database::{TestDatabase, connect, own_cluster};
@@ -77,7 +79,7 @@ async fn after_a_kill_inside_a_transaction_the_stream_continues_where_it_stopped
     let mut seen = Vec::new();
     let mut kills = 0;
     while seen.len() < ROWS {
-        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+        if let Some(Received::Changes(chunk)) = streaming.listener.next().await {
             assert!(seen.len() + chunk.changes.len() == ROWS || !chunk.is_last);
             seen.extend(flatten(&chunk));
             if kills < 4 && seen.len() >= (kills + 1) * 3_000 {

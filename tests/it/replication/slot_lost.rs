@@ -1,5 +1,5 @@
-//! What happens to the slot: kept, dropped, taken by another process, invalidated, created too
-//! early, holding too much WAL.
+//! The replication slot is kept, dropped, taken by another process, invalidated, created before its
+//! publication, or holds too much WAL.
 
 use rapport::config::ReplicationConfig;
 use tokio_postgres::Client;
@@ -95,7 +95,7 @@ async fn a_slot_that_holds_too_much_wal_is_recreated() {
     };
     let mut streaming = Streaming::begin(database.url(), &limited, 1);
     streaming.listener.until(Signal::Live).await;
-    // Nothing is read, so nothing is acknowledged while this is written.
+    // The listener reads nothing during this insert, so no position is acknowledged.
     sql.batch_execute(
         "insert into note select id, repeat('x', 1000) from generate_series(1, 10000) as id",
     )
@@ -181,7 +181,7 @@ async fn a_slot_older_than_its_publication_is_recreated() {
     )
     .await
     .unwrap();
-    // To decode this, the decoder needs the publication as of then, when it did not exist.
+    // Decoding this row requires the publication as of its insertion, when it did not exist.
     insert(&sql, 1).await;
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
@@ -209,7 +209,7 @@ async fn an_idle_slot_does_not_hold_the_wal_of_other_databases() {
     let sql = database.connect().await;
     publish_note(&sql).await;
     let streaming = Streaming::start(database.url(), &replication()).await;
-    // It is not published, so nothing is handed over.
+    // The table is not published, so the listener receives none of its rows.
     sql.batch_execute(
         "create table other (t text); insert into other select repeat('x', 1000) from generate_series(1, 3000)",
     )
@@ -220,7 +220,7 @@ async fn an_idle_slot_does_not_hold_the_wal_of_other_databases() {
         .await
         .unwrap()
         .get(0);
-    eventually("all of it is acknowledged", async || {
+    eventually("the WAL of the other table is acknowledged", async || {
         let row = sql
             .query_one(
                 "select confirmed_flush_lsn from pg_replication_slots where database = current_database()",

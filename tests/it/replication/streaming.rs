@@ -17,7 +17,7 @@ use rapport::shutdown::Tasks;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
-/// Long, because a busy machine is not a failure.
+/// Long, so that no test fails only because the machine is busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A change in a form that tests compare.
@@ -78,7 +78,7 @@ pub(super) fn text(value: &ColumnValue) -> &str {
     }
 }
 
-/// The events of the stream besides changes.
+/// The stream's events other than changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     Live,
@@ -88,7 +88,7 @@ pub(super) enum Signal {
 
 /// One received event.
 #[derive(Clone, Debug)]
-pub(super) enum Heard {
+pub(super) enum Received {
     Changes(Arc<ChangeTransaction>),
     Signal(Signal),
 }
@@ -192,25 +192,25 @@ impl Streaming {
 
 impl Listener {
     /// The next event; `None` when the stream has ended.
-    pub(super) async fn next(&mut self) -> Option<Heard> {
+    pub(super) async fn next(&mut self) -> Option<Received> {
         let event = tokio::time::timeout(DEADLINE, self.events.recv())
             .await
             .expect("an event within a minute")?;
         let signal = match event {
             StreamEvent::Changes(chunk) => {
                 self.check(&chunk);
-                return Some(Heard::Changes(chunk));
+                return Some(Received::Changes(chunk));
             }
             StreamEvent::Live => Signal::Live,
             StreamEvent::Interrupted => Signal::Interrupted,
             StreamEvent::Gap => {
-                // A transaction that was partly handed over may not end.
+                // A transaction that was handed over in part may remain incomplete.
                 self.last = None;
                 Signal::Gap
             }
         };
         self.signals.push(signal);
-        Some(Heard::Signal(signal))
+        Some(Received::Signal(signal))
     }
 
     fn check(&mut self, chunk: &ChangeTransaction) {
@@ -247,8 +247,8 @@ impl Listener {
         while seen.len() < count {
             assert!(begun.elapsed() < DEADLINE, "only {} of {count}", seen.len());
             match self.next().await.expect("the stream continues") {
-                Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
-                Heard::Signal(_) => {}
+                Received::Changes(chunk) => seen.extend(flatten(&chunk)),
+                Received::Signal(_) => {}
             }
         }
         assert_eq!(seen.len(), count, "more than expected: {seen:#?}");
@@ -260,11 +260,11 @@ impl Listener {
         let mut seen = Vec::new();
         let begun = Instant::now();
         loop {
-            assert!(begun.elapsed() < DEADLINE, "{signal:?} does not come");
+            assert!(begun.elapsed() < DEADLINE, "{signal:?} did not arrive");
             match self.next().await.expect("the stream continues") {
-                Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
-                Heard::Signal(heard) if heard == signal => return seen,
-                Heard::Signal(_) => {}
+                Received::Changes(chunk) => seen.extend(flatten(&chunk)),
+                Received::Signal(received) if received == signal => return seen,
+                Received::Signal(_) => {}
             }
         }
     }

@@ -1,15 +1,18 @@
--- What the Security and Performance Advisor of Supabase looks for, each as a view over the catalogue that names the
--- culprits. The numbers and names are the advisor's. Where the advisor makes allowances (rights that are missing,
--- roles that have no requests), these do not, so that nothing it reports is missed.
+-- The lints of Supabase's Security and Performance Advisor, each as a view over the catalogue that
+-- returns the culprits. Numbers and names are those of the advisor. The advisor ignores some cases
+-- (missing rights, roles without requests). These views report them, so that they find everything
+-- that the advisor finds.
 --
--- Absent: 0005 unused_index and 0020 table_bloat are about use, 0012 auth_allow_anonymous_sign_ins about the project's
--- settings, and 0027 pg_graphql_authenticated_table_exposed holds for every table that clients read (docs/operations.md).
+-- These lints are absent: 0005 unused_index and 0020 table_bloat depend on usage. 0012
+-- auth_allow_anonymous_sign_ins depends on the project's settings. 0027
+-- pg_graphql_authenticated_table_exposed reports every table that clients read
+-- (docs/operations.md).
 
 create schema lints;
 
--- Tables and views in the schemas that Rapport works in. Requests of the API reach those in public alone. The advisor
--- looks into no schema of Supabase's own; the tables of realtime are here because our policies are on them. A
--- partition is reached through its parent.
+-- Tables and views in the schemas that Rapport uses. API requests reach only those in public. The
+-- advisor ignores Supabase's own schemas; the tables of realtime are included because Rapport
+-- creates policies on them. Partitions are used through their parent.
 create view lints.relation as
 select
   c.oid,
@@ -25,7 +28,8 @@ from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname in ('public', 'chat', 'realtime') and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition;
 
--- The functions of auth and realtime are Supabase's word for word, and so without a search path.
+-- The functions of auth and realtime are omitted: their text must equal Supabase's, which has no
+-- search path.
 create view lints.function as
 select p.oid, p.oid::regprocedure::text as name, p.prosecdef, p.proconfig, n.nspname = 'public' as is_exposed
 from pg_proc p
@@ -46,7 +50,7 @@ select
 from pg_policy p
 join lints.relation r on r.oid = p.polrelid;
 
--- An index serves when it begins with the key's columns, in their order.
+-- An index is sufficient if it begins with the columns of the key, in the same order.
 create view lints."0001_unindexed_foreign_keys" as
 select format('%s: %s', r.name, k.conname) as culprit
 from lints.relation r
@@ -57,7 +61,7 @@ where not exists (
   where i.indrelid = k.conrelid
     and i.indisvalid
     and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] = k.conkey
-    -- a row without one of the columns refers to nothing
+    -- A row in which one of the columns is null has no reference.
     and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) in (
       select format('(%I IS NOT NULL)', a.attname)
       from pg_attribute a
@@ -75,7 +79,7 @@ where r.is_exposed
   and d.refclassid = 'pg_class'::regclass
   and d.refobjid = to_regclass('auth.users');
 
--- Without "(select …)" around it, the function is called for each row.
+-- Without a surrounding "(select …)", the function is called for each row.
 create view lints."0003_auth_rls_initplan" as
 select p.name as culprit
 from lints.policy p
@@ -135,7 +139,7 @@ where r.is_exposed and r.relkind in ('r', 'p') and not r.relrowsecurity;
 create view lints."0014_extension_in_public" as
 select e.extname as culprit from pg_extension e where e.extnamespace = 'public'::regnamespace;
 
--- People write their own metadata.
+-- Users can write their own metadata.
 create view lints."0015_rls_references_user_metadata" as
 select p.name as culprit from lints.policy p where p.reads || p.writes ~ 'user_meta_?data';
 
@@ -149,7 +153,7 @@ select r.name as culprit
 from lints.relation r
 where r.is_exposed and r.relkind = 'f' and (r.anon_reads or r.authenticated_reads);
 
--- pg_upgrade carries only regclass, regrole and regtype over.
+-- Of these types, pg_upgrade supports only regclass, regrole and regtype.
 create view lints."0018_unsupported_reg_types" as
 select format('%s: %s', r.name, a.attname) as culprit
 from lints.relation r
@@ -158,7 +162,7 @@ join pg_type t on t.oid = a.atttypid
 where t.typnamespace = 'pg_catalog'::regnamespace
   and t.typname ~ '^_?reg(collation|config|dictionary|namespace|oper|operator|proc|procedure)$';
 
--- Queues of pgmq are tables, and the API reaches them where pgmq_public is exposed.
+-- The queues of pgmq are tables. The API reaches them if pgmq_public is exposed.
 create view lints."0019_insecure_queue_exposed_in_api" as
 select c.oid::regclass::text as culprit
 from pg_class c
@@ -197,7 +201,8 @@ from lints.policy p
 where p.polpermissive
   and (p.reads ~ '^\(?(true|(.+) = \2)\)?$' or p.writes ~ '^\(?(true|(.+) = \2)\)?$');
 
--- A public bucket is read by address. A policy that asks for no more than the bucket lets everybody list it.
+-- Clients read a public bucket by address. A policy that checks only the bucket also lets every
+-- client list it.
 create view lints."0025_public_bucket_allows_listing" as
 select p.polname as culprit
 from pg_policy p

@@ -1,17 +1,19 @@
--- A fresh cluster in the shape of a hosted Supabase project, as far as an application's login can tell.
+-- Makes a fresh cluster look like a hosted Supabase project to the login of an application.
 --
--- A superuser called supabase_admin runs it in the database "postgres", once. What an application gets is the login
--- "postgres", without superuser: its attributes, memberships and grants are what this file is about. The services
--- (Auth, Storage, Realtime) own their schemas; their tables are here only as far as an application meets them.
+-- The superuser supabase_admin runs this file once, in the database "postgres". An application logs
+-- in as "postgres", which is not a superuser. This file reproduces the attributes, memberships and
+-- grants of that login. The services (Auth, Storage, Realtime) own their schemas. Their tables
+-- contain only what an application uses.
 --
 -- Known differences:
--- * supautils is absent. There it lets "postgres" write policies on realtime.messages and storage.objects, which
---   PostgreSQL itself refuses to anybody but the owner, and it refuses grants of and changes to reserved roles
---   (authenticator, dashboard_user, supabase_*), which PostgreSQL allows to whoever has ADMIN on the granted role.
--- * safeupdate is absent. There an UPDATE or DELETE without WHERE fails in a session of authenticator.
--- * "postgres" has fewer rights here: it is no member of pg_monitor, pg_read_all_data, pg_signal_backend and
---   pg_create_subscription, and may not write auth.users, so that nothing comes to lean on any of that.
--- * realtime.messages has no partition and no publication, as before Supabase's own Realtime server has run.
+-- * supautils is absent. On Supabase, it lets "postgres" create policies on realtime.messages and
+--   storage.objects; PostgreSQL itself allows that only to the owner. It also refuses to grant or change reserved
+--   roles (authenticator, dashboard_user, supabase_*); PostgreSQL itself allows that to every role with ADMIN on
+--   the granted role.
+-- * safeupdate is absent. On Supabase, it refuses an UPDATE or DELETE without WHERE in a session of authenticator.
+-- * "postgres" has fewer rights here, so that Rapport cannot depend on them: it is not a member of pg_monitor,
+--   pg_read_all_data, pg_signal_backend and pg_create_subscription, and may not write auth.users.
+-- * realtime.messages has no partition and no publication, as before the first start of Supabase's Realtime server.
 
 -- ------------------------------------------------------------------------------------------------------ roles
 
@@ -20,28 +22,29 @@ alter role supabase_admin createdb createrole replication bypassrls;
 create role postgres login createdb createrole replication bypassrls;
 alter role postgres set search_path = '$user', public, extensions;
 
--- who requests of the API run as
+-- The roles under which API requests run.
 create role anon nologin inherit;
 create role authenticated nologin inherit;
 create role service_role nologin inherit bypassrls;
 alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
 
--- who PostgREST logs in as
+-- The login of PostgREST.
 create role authenticator login noinherit;
 grant anon, authenticated, service_role to authenticator;
 alter role authenticator set statement_timeout = '8s';
 alter role authenticator set lock_timeout = '8s';
 
--- who the services log in as
+-- The logins of the services.
 create role supabase_auth_admin login noinherit createrole;
 create role supabase_storage_admin login noinherit createrole;
 create role supabase_realtime_admin login noinherit createrole replication;
 grant anon, authenticated, service_role to supabase_storage_admin, supabase_realtime_admin;
 create role dashboard_user nologin createdb createrole replication;
 
--- Nothing else is granted to the application's login. INHERIT and SET are the defaults since PostgreSQL 16, and both
--- hold there; ADMIN came with that version, because a role with CREATEROLE may no longer grant what it is no admin of.
+-- Nothing else is granted to the application's login. Supabase grants with INHERIT and SET, which
+-- are the defaults since PostgreSQL 16. ADMIN is needed since that version, because a role with
+-- CREATEROLE may grant only roles of which it is an admin.
 grant anon, authenticated, service_role to postgres;
 do $$
 begin
@@ -57,7 +60,8 @@ alter database postgres owner to postgres;
 grant all on database postgres to dashboard_user;
 grant usage on schema public to postgres, anon, authenticated, service_role;
 
--- Whatever is made in public, by the application or by Supabase, is open to everybody until it is revoked.
+-- Everything that the application or Supabase creates in public is open to all API roles until it
+-- is revoked.
 alter default privileges for role postgres, supabase_admin in schema public
   grant all on tables to postgres, anon, authenticated, service_role;
 alter default privileges for role postgres, supabase_admin in schema public
@@ -106,7 +110,8 @@ alter table auth.users enable row level security;
 grant select, references, trigger on auth.users to postgres;
 grant all on auth.users to dashboard_user;
 
--- The texts by which policies learn who asks. They are the ones that Rapport compiles.
+-- Policies identify the caller through these functions. Rapport compiles policies only with exactly
+-- these texts.
 create function auth.uid() returns uuid language sql stable as $$
   select
   coalesce(

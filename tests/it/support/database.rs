@@ -318,7 +318,7 @@ async fn run_database_thread(
 }
 
 /// A slot in use prevents even `drop database … with (force)`, so its reader is terminated first.
-/// It cannot reconnect, because the database accepts no connections any more.
+/// It cannot reconnect, because the database no longer accepts connections.
 async fn drop_database(admin: &Client, name: &str) {
     admin
         .batch_execute(&format!(

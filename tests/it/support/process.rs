@@ -56,10 +56,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it with this database and additional settings, and waits until it is ready.
+    /// Starts the server with this database and additional settings, and waits until it is ready.
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut log = String::new();
-        // Another process may take a free port a moment later.
+        // Another process may take the free port before the server listens on it.
         for _ in 0..5 {
             match Self::try_start(database_url, settings).await {
                 Ok(process) => return process,
@@ -69,7 +69,7 @@ impl Process {
         panic!("the server ended:\n{log}");
     }
 
-    /// The error is the log, if it exits before it is ready.
+    /// Returns the log as the error if the server exits before it is ready.
     async fn try_start(database_url: &str, settings: &[(&str, &str)]) -> Result<Self, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut child = rapport(&["serve"])
@@ -129,7 +129,7 @@ impl Process {
         assert!(sent.unwrap().success());
         let status = timeout(PATIENCE, self.child.wait())
             .await
-            .expect("it ends")
+            .expect("the server exits after SIGTERM")
             .unwrap();
         (status, begin.elapsed(), self.log.await.unwrap())
     }

@@ -1,4 +1,4 @@
-//! Signs tokens with readable claims.
+//! Signs tokens whose claims are given as JSON.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,7 +35,7 @@ pub(crate) fn mint_with(claims: &Value, secret: &str) -> String {
 }
 
 /// Signs `claims` with HS256, [`JWT_SECRET`] and a given JOSE header.
-pub(crate) fn mint_under(header: &str, claims: &Value) -> String {
+pub(crate) fn mint_with_header(header: &str, claims: &Value) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let signed = format!("{}.{}", part(header), part(&claims.to_string()));
     let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
@@ -43,7 +43,7 @@ pub(crate) fn mint_under(header: &str, claims: &Value) -> String {
     format!("{signed}.{signature}")
 }
 
-/// A JOSE header with a critical extension that no recipient knows.
+/// A JOSE header with a critical extension that no verifier supports.
 pub(crate) const CRITICAL_HEADER: &str = r#"{"alg":"HS256","crit":["x-limit"],"x-limit":1}"#;
 
 /// The claims of a signed-in user, valid for an hour, for tests that change one of them.

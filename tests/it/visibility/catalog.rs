@@ -61,7 +61,7 @@ async fn a_changed_policy_is_honoured_within_the_time_limit_under_load() {
                 .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
                 .await;
         }
-        // A second one that begins after the limit.
+        // This check begins after the time limit.
         let after = bench
             .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
             .await;
@@ -296,10 +296,10 @@ async fn wildcards_include_present_and_future_tables() {
     );
 }
 
-/// PostgreSQL's own function lists the published tables, and locks them for that. The tables that
-/// can be subscribed to must be the same for every form of publication.
+/// PostgreSQL's own function that lists the published tables also locks them, so Rapport does not
+/// use it. Both must return the same tables for every form of publication.
 #[tokio::test]
-async fn tables_are_published_as_postgres_says() {
+async fn published_tables_agree_with_those_of_postgres() {
     let bench = Bench::new(
         "create schema archive;
          create table plain (id int primary key);
@@ -387,7 +387,7 @@ async fn a_locked_table_does_not_delay_others() {
         timeout(Duration::from_secs(30), seen).await.unwrap()
     };
     assert_eq!(insert(1).await, [rows(&[1])]);
-    // The same when another change causes a full reading of the catalogue.
+    // The same holds when another change causes a full reading of the catalogue.
     bench.run("create type pair as (a int, b int)").await;
     assert_eq!(insert(2).await, [rows(&[1])]);
     assert!(bench.metrics.catalog_loads.get() > loads);
@@ -401,7 +401,7 @@ fn unauthorized(channel: u32) -> Seen {
     }
 }
 
-/// A catalogue that is never compared again without a reason.
+/// Settings under which the catalogue does not expire during a test.
 fn trusting() -> VisibilityConfig {
     VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),

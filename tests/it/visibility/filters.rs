@@ -213,8 +213,8 @@ fn filters_equal_their_sql() {
                 .iter()
                 .map(|one| format!("({})", sql(one, &types[&one.column])))
                 .collect();
-            // Each on its own first: together, a false condition could hide the error of another
-            // one.
+            // Each condition runs alone first: in a conjunction, a false one could hide the error
+            // of another.
             let mut expected = Ok(Vec::new());
             for condition in all.iter().chain([&all.join(" and ")]) {
                 if expected.is_ok() {
@@ -358,7 +358,7 @@ async fn refusals_have_the_texts_of_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_filter_is_no_window_on_a_column_that_may_not_be_selected_any_more() {
+async fn a_filter_reveals_nothing_after_the_right_to_select_its_column_is_revoked() {
     let bench = Bench::new(TABLE).await;
     for (n, filter) in [(1, "name=eq.Ann"), (2, "name=like.A%"), (3, "id=gt.0")] {
         let params = json!({"schema": "public", "table": "t", "filter": filter});
@@ -386,7 +386,8 @@ async fn a_filter_is_no_window_on_a_column_that_may_not_be_selected_any_more() {
 async fn a_filter_that_never_ends_affects_only_its_identity() {
     let bench = Bench::new(TABLE).await;
     let someone = identity("authenticated", 1);
-    // The number of x is odd. The regular expression engine finds that out by trying all divisions.
+    // A match requires an even number of x, and 999 is odd. The regular expression engine tries all
+    // divisions into four groups before it fails.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$"});
     bench.subscribe(1, &someone, params).await.unwrap();
     bench.watch(2, &someone, "t").await;
@@ -405,7 +406,7 @@ async fn a_filter_that_never_ends_affects_only_its_identity() {
     }
 }
 
-/// The table with rows that only their owner may see.
+/// A table whose rows are visible only to their owner.
 async fn private_rows() -> Bench {
     let bench = Bench::new(TABLE).await;
     bench
@@ -441,7 +442,7 @@ async fn a_failing_filter_reveals_nothing_about_hidden_rows() {
 #[tokio::test]
 async fn a_filter_is_not_evaluated_on_hidden_rows() {
     let bench = private_rows().await;
-    // It never ends for the first row, and both values are in one check.
+    // The evaluation never ends for the first row. One check contains both rows.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$|^z"});
     bench
         .subscribe(2, &identity("authenticated", 2), params)
@@ -474,7 +475,7 @@ async fn many_filters_that_never_end_are_suspended_together() {
         .await
         .unwrap();
     bench.watch(2, &identity("authenticated", 2), "t").await;
-    // The second time it is not evaluated.
+    // The filters are suspended after the first row and not evaluated for the second.
     for (id, limit) in [(1, 3_000), (2, 200)] {
         let sql = format!("insert into t (id, name) values ({id}, repeat('x', 999) || 'y')");
         let before = std::time::Instant::now();

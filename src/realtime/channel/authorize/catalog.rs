@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Row};
 
+use super::super::super::permissions::Permissions;
 use super::error::AuthorizeError;
-use super::{Permissions, Question};
+use super::question::Question;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::visibility::fingerprint;
 

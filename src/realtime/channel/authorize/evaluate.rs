@@ -10,9 +10,10 @@ use futures_util::future::join;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::super::super::permissions::Permissions;
 use super::catalog::{self, Evaluation};
 use super::error::AuthorizeError;
-use super::{Permissions, Subject};
+use super::question::{self, Subject};
 use crate::db::connect::Connector;
 use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
@@ -124,7 +125,7 @@ impl Flight<'_> {
     /// Returns the next answer, in the order of the questions.
     pub(super) async fn next(&mut self) -> Result<Permissions, AuthorizeError> {
         match self.0.next().await {
-            Some(rows) => Permissions::of_rows(&rows?),
+            Some(rows) => permissions(&rows?),
             None => Err(AuthorizeError::unexpected()),
         }
     }
@@ -133,6 +134,15 @@ impl Flight<'_> {
     pub(super) async fn land(self) -> bool {
         self.0.land().await
     }
+}
+
+/// Reads rows that contain an extension and whether it is allowed.
+fn permissions(rows: &[Row]) -> Result<Permissions, AuthorizeError> {
+    let mut permissions = Permissions::default();
+    for row in rows {
+        question::set(&mut permissions, row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(permissions)
 }
 
 /// Returns the caller of a turn, with the values of [`SETTINGS`].

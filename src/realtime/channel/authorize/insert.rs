@@ -9,8 +9,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::super::super::permissions::Permissions;
 use super::error::AuthorizeError;
-use super::{BROADCAST, PRESENCE, Permissions, Question, Subject};
+use super::question::{self, BROADCAST, PRESENCE, Question, Subject};
 use crate::db::connect::Connector;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::shutdown::Tasks;
@@ -103,7 +104,8 @@ impl Prober {
         let mut permissions = Permissions::default();
         for row in found? {
             let id: Uuid = row.try_get(0)?;
-            permissions.set(if id == ids[0] { BROADCAST } else { PRESENCE }, true);
+            let extension = if id == ids[0] { BROADCAST } else { PRESENCE };
+            question::set(&mut permissions, extension, true);
         }
         Ok(permissions)
     }

@@ -9,44 +9,49 @@ use uuid::Uuid;
 
 use crate::error_code::ErrorCode;
 use crate::http::ApiError;
-use crate::observability::metrics::{ChatMetrics, RateLimitLabels};
+use crate::observability::metrics::{RateLimitLabels, RateLimitRefusals};
 
 /// Seconds after which a refused caller may retry.
 const RETRY_AFTER: u64 = 1;
 
 /// Counts the simultaneous requests of each user. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct ConcurrencyLimit {
+pub struct ConcurrencyLimit {
     limit: usize,
     /// The label of refusals in the metrics.
     class: &'static str,
-    metrics: ChatMetrics,
+    refusals: RateLimitRefusals,
     counts: Arc<DashMap<Uuid, usize>>,
 }
 
 /// The permission for one request, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub struct Permit {
     person: Uuid,
     counts: Arc<DashMap<Uuid, usize>>,
 }
 
 impl ConcurrencyLimit {
-    pub(super) fn new(limit: usize, class: &'static str, metrics: ChatMetrics) -> Self {
+    /// Allows each user `limit` requests at a time. Refused ones are counted under the label
+    /// `class`.
+    pub fn new(limit: usize, class: &'static str, refusals: RateLimitRefusals) -> Self {
         Self {
             limit,
             class,
-            metrics,
+            refusals,
             counts: Arc::default(),
         }
     }
 
-    /// Admits one more request of this user, or fails with [`ErrorCode::RateLimited`].
-    pub(super) fn acquire(&self, person: Uuid) -> Result<Permit, ApiError> {
+    /// Admits one more request of this user.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RateLimited`] if the user has too many.
+    pub fn acquire(&self, person: Uuid) -> Result<Permit, ApiError> {
         let mut count = self.counts.entry(person).or_default();
         if *count >= self.limit {
             let labels = RateLimitLabels { class: self.class };
-            self.metrics.rate_limited.get_or_create(&labels).inc();
+            self.refusals.get_or_create(&labels).inc();
             return Err(ApiError::new(ErrorCode::RateLimited).with_retry_after(RETRY_AFTER));
         }
         *count += 1;
@@ -75,8 +80,8 @@ mod tests {
 
     #[test]
     fn limits_are_per_user_and_dropped_permits_are_returned() {
-        let metrics = ChatMetrics::default();
-        let limit = ConcurrencyLimit::new(2, "searching", metrics.clone());
+        let refusals = RateLimitRefusals::default();
+        let limit = ConcurrencyLimit::new(2, "searching", refusals.clone());
         let [ana, ben] = [1, 2].map(Uuid::from_u128);
         let first = limit.acquire(ana).expect("the first permit");
         let second = limit.acquire(ana).expect("the second permit");
@@ -88,6 +93,6 @@ mod tests {
         drop((second, third, other));
         assert!(limit.counts.is_empty());
         let labels = RateLimitLabels { class: "searching" };
-        assert_eq!(metrics.rate_limited.get_or_create(&labels).get(), 2);
+        assert_eq!(refusals.get_or_create(&labels).get(), 2);
     }
 }

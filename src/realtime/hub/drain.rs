@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::error::CloseReason;
-use super::super::hub::Hub;
+use super::super::wire::close::CloseReason;
+use super::registry::Hub;
 
 /// The longest pause between two sockets. A few sockets need not be spread out: a hundred
 /// reconnects per second are a small load.

@@ -1,0 +1,335 @@
+//! The routes of the chat, each registered once: method, path, handler, documentation from
+//! [`super::reference`], and the class that it costs a token of.
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+
+use super::classes::Class;
+use super::reference as says;
+use super::state::ChatState;
+use super::{
+    blocks, client_errors, contacts, conversation_settings, conversations, history, limits, me,
+    media, message_changes, messages, pins, preferences, presence, reactions, reading, reports,
+    search, sync,
+};
+use crate::http::conditional::conditional;
+use crate::http::input::MAX_BODY_BYTES;
+use crate::http::openapi::schema::Schema;
+use crate::http::openapi::{ApiRouter, Described};
+use crate::http::origin::cors;
+use crate::requests::Routes;
+
+/// The path under which the routes are served.
+pub const BASE_PATH: &str = "/api/supabase/user-chat";
+
+/// Every route of the chat with its full path, including CORS and caching.
+pub fn routes(state: ChatState) -> ApiRouter {
+    let cors = from_fn_with_state(state.authentication().origins().clone(), cors);
+    api()
+        .into_router()
+        .map(|routes| {
+            routes
+                // Around unknown paths and methods too: without CORS headers, a page would see a
+                // network error.
+                .layer(from_fn(conditional))
+                .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+                .layer(cors)
+                .with_state(state)
+        })
+        .under(BASE_PATH)
+}
+
+/// Describes the inputs and responses of the routes.
+pub fn described() -> Described {
+    api().into_router().under(BASE_PATH).into_parts().1
+}
+
+/// The schemas of the rows in responses, by their names in the OpenAPI document.
+pub fn row_schemas() -> Vec<(&'static str, Schema)> {
+    says::schemas()
+}
+
+/// The groups of operations, with their descriptions.
+pub fn tags() -> &'static [(&'static str, &'static str)] {
+    &says::TAGS
+}
+
+fn api() -> Routes<ChatState, Class> {
+    Routes::default()
+        .get(
+            "/conversations",
+            conversations::list_conversations,
+            says::list_conversations(),
+            Class::Read,
+        )
+        .post(
+            "/conversations",
+            conversations::open_conversation,
+            says::open_conversation(),
+            Class::Open,
+        )
+        .get(
+            "/conversations/{id}",
+            conversations::get_conversation,
+            says::get_conversation(),
+            Class::Read,
+        )
+        .patch(
+            "/conversations/{id}",
+            conversation_settings::set_conversation_settings,
+            says::set_conversation_settings(),
+            Class::Write,
+        )
+        .put(
+            "/conversations/{id}",
+            conversation_settings::set_conversation_settings,
+            says::set_conversation_settings()
+                .repeated("put_conversation_settings", "PATCH /conversations/{id}"),
+            Class::Write,
+        )
+        .delete(
+            "/conversations/{id}",
+            conversation_settings::clear_conversation,
+            says::clear_conversation(),
+            Class::Write,
+        )
+        .post(
+            "/conversations/{id}/read",
+            reading::mark_conversation_read,
+            says::mark_conversation_read(),
+            Class::MarkRead,
+        )
+        .post(
+            "/conversations/{id}/unread",
+            conversation_settings::mark_conversation_unread,
+            says::mark_conversation_unread(),
+            Class::Write,
+        )
+        .post(
+            "/conversations/{id}/typing",
+            presence::set_conversation_typing,
+            says::set_conversation_typing(),
+            Class::Typing,
+        )
+        .get(
+            "/conversations/{id}/pins",
+            pins::list_pins,
+            says::list_pins(),
+            Class::Read,
+        )
+        .post(
+            "/conversations/{id}/delivered",
+            reading::mark_delivered,
+            says::mark_delivered(),
+            Class::MarkRead,
+        )
+        .get(
+            "/conversations/{id}/members",
+            contacts::list_members,
+            says::list_members(),
+            Class::Read,
+        )
+        .get(
+            "/conversations/{id}/media",
+            media::list_media,
+            says::list_media(),
+            Class::Read,
+        )
+        .get("/me", me::get_me, says::get_me(), Class::Read)
+        .get(
+            "/contacts",
+            contacts::list_contacts,
+            says::list_contacts(),
+            Class::Read,
+        )
+        .get(
+            "/messages",
+            history::list_messages,
+            says::list_messages(),
+            Class::Read,
+        )
+        .post(
+            "/messages",
+            messages::send_message,
+            says::send_message(),
+            Class::Send,
+        )
+        .patch(
+            "/messages",
+            reading::mark_messages_read,
+            says::mark_messages_read(),
+            Class::MarkRead,
+        )
+        .put(
+            "/messages",
+            reading::mark_messages_read,
+            says::mark_messages_read().repeated("put_messages_read", "PATCH /messages"),
+            Class::MarkRead,
+        )
+        .post(
+            "/messages/read",
+            reading::mark_messages_read,
+            says::mark_messages_read().repeated("post_messages_read", "PATCH /messages"),
+            Class::MarkRead,
+        )
+        .post(
+            "/messages/mark-read",
+            reading::mark_messages_read,
+            says::mark_messages_read().repeated("post_messages_mark_read", "PATCH /messages"),
+            Class::MarkRead,
+        )
+        .get(
+            "/messages/{id}",
+            messages::get_message,
+            says::get_message(),
+            Class::Read,
+        )
+        .patch(
+            "/messages/{id}",
+            message_changes::edit_message,
+            says::edit_message(),
+            Class::Write,
+        )
+        .put(
+            "/messages/{id}",
+            message_changes::edit_message,
+            says::edit_message().repeated("put_message", "PATCH /messages/{id}"),
+            Class::Write,
+        )
+        .delete(
+            "/messages/{id}",
+            message_changes::delete_message,
+            says::delete_message(),
+            Class::Write,
+        )
+        .get(
+            "/messages/{id}/history",
+            message_changes::list_earlier_wordings,
+            says::list_earlier_wordings(),
+            Class::Read,
+        )
+        .put(
+            "/messages/{id}/pin",
+            pins::pin_message,
+            says::pin_message(),
+            Class::Write,
+        )
+        .delete(
+            "/messages/{id}/pin",
+            pins::unpin_message,
+            says::unpin_message(),
+            Class::Write,
+        )
+        .post(
+            "/messages/{id}/report",
+            reports::report_message,
+            says::report_message(),
+            Class::Write,
+        )
+        .get(
+            "/messages/{id}/reactions",
+            reactions::list_reactions,
+            says::list_reactions(),
+            Class::Read,
+        )
+        .post(
+            "/messages/{id}/reactions",
+            reactions::react,
+            says::react(),
+            Class::Write,
+        )
+        .put(
+            "/messages/{id}/reactions/{reaction}",
+            reactions::add_reaction,
+            says::add_reaction(),
+            Class::Write,
+        )
+        .delete(
+            "/messages/{id}/reactions/{reaction}",
+            reactions::remove_reaction,
+            says::remove_reaction(),
+            Class::Write,
+        )
+        .get(
+            "/presence",
+            presence::list_presence,
+            says::list_presence(),
+            Class::Read,
+        )
+        .post(
+            "/presence",
+            presence::set_presence,
+            says::set_presence(),
+            Class::Write,
+        )
+        .put(
+            "/presence",
+            presence::set_presence,
+            says::set_presence().repeated("put_presence", "POST /presence"),
+            Class::Write,
+        )
+        .delete(
+            "/presence",
+            presence::end_presence,
+            says::end_presence(),
+            Class::Write,
+        )
+        .post(
+            "/presence/typing",
+            presence::set_typing,
+            says::set_typing(),
+            Class::Typing,
+        )
+        .put(
+            "/presence/typing",
+            presence::set_typing,
+            says::set_typing().repeated("put_typing", "POST /presence/typing"),
+            Class::Typing,
+        )
+        .get(
+            "/blocks",
+            blocks::list_blocks,
+            says::list_blocks(),
+            Class::Read,
+        )
+        .post("/blocks", blocks::block, says::block(), Class::Write)
+        .delete(
+            "/blocks/{user_id}",
+            blocks::unblock,
+            says::unblock(),
+            Class::Write,
+        )
+        .get(
+            "/preferences",
+            preferences::get_preferences,
+            says::get_preferences(),
+            Class::Read,
+        )
+        .patch(
+            "/preferences",
+            preferences::set_preferences,
+            says::set_preferences(),
+            Class::Write,
+        )
+        .put(
+            "/preferences",
+            preferences::set_preferences,
+            says::set_preferences().repeated("put_preferences", "PATCH /preferences"),
+            Class::Write,
+        )
+        .get("/search", search::search, says::search(), Class::Search)
+        .get("/sync", sync::sync, says::sync(), Class::Read)
+        .get(
+            "/unread-count",
+            reading::count_unread,
+            says::count_unread(),
+            Class::Read,
+        )
+        .get_unlimited("/config", limits::show_config, says::show_config())
+        .post(
+            "/client-errors",
+            client_errors::report_client_error,
+            says::report_client_error(),
+            Class::ClientErrors,
+        )
+}

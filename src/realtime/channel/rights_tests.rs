@@ -1,0 +1,191 @@
+//! The transitions of rights: in doubt, nothing is allowed.
+
+use super::*;
+
+const BROADCAST: Permissions = Permissions {
+    broadcast: true,
+    presence: false,
+};
+const PRESENCE: Permissions = Permissions {
+    broadcast: false,
+    presence: true,
+};
+const NOTHING: Permissions = Permissions {
+    broadcast: false,
+    presence: false,
+};
+const READ_PRESENCE: Question = Question::Read { presence: true };
+
+fn refused() -> AuthorizeError {
+    AuthorizeError::Policy {
+        sqlstate: "22P02".to_owned(),
+    }
+}
+
+fn rights(write: WriteState, presence: PresenceReading) -> Rights {
+    let mut rights = Rights::new(true, false);
+    rights.read = Reading {
+        broadcast: true,
+        presence,
+    };
+    rights.write = write;
+    rights
+}
+
+#[test]
+fn a_write_is_carried_out_only_if_a_check_allowed_it() {
+    use PresenceReading::{Needed, NotNeeded};
+    use WriteDecision::{Allowed, Check, Refused, Wait};
+    use Writing::{Broadcast, Presence};
+    let failed = WriteState::Failed(AuthorizeError::Unavailable);
+    let unavailable = || Refused(Some(AuthorizeError::Unavailable));
+    let known = WriteState::Known;
+    let cases = [
+        (
+            WriteState::Unchecked,
+            NotNeeded,
+            Broadcast,
+            Check(Question::Write),
+        ),
+        (
+            WriteState::Unchecked,
+            NotNeeded,
+            Presence,
+            Check(READ_PRESENCE),
+        ),
+        (
+            WriteState::Unchecked,
+            Needed(false),
+            Presence,
+            Check(Question::Write),
+        ),
+        (WriteState::Checking, NotNeeded, Broadcast, Wait),
+        (WriteState::Checking, NotNeeded, Presence, Wait),
+        (known(BROADCAST), NotNeeded, Broadcast, Allowed),
+        (known(BROADCAST), NotNeeded, Presence, Check(READ_PRESENCE)),
+        (known(BROADCAST), Needed(true), Presence, Refused(None)),
+        (known(PRESENCE), Needed(false), Presence, Allowed),
+        (known(PRESENCE), Needed(false), Broadcast, Refused(None)),
+        (known(NOTHING), Needed(true), Broadcast, Refused(None)),
+        (failed.clone(), NotNeeded, Broadcast, unavailable()),
+        (failed, NotNeeded, Presence, unavailable()),
+    ];
+    for (write, presence, writing, expected) in cases {
+        let case = format!("{write:?}, {presence:?}, {writing:?}");
+        assert_eq!(rights(write, presence).decide(writing), expected, "{case}");
+    }
+}
+
+#[test]
+fn an_answer_for_a_write_decides_that_and_the_reading_of_presence() {
+    use PresenceReading::{Needed, NotNeeded};
+    let unavailable = || Err(AuthorizeError::Unavailable);
+    // (question, answer, write, reading presence)
+    let cases = [
+        (
+            Question::Write,
+            Ok(BROADCAST),
+            WriteState::Known(BROADCAST),
+            NotNeeded,
+        ),
+        (
+            READ_PRESENCE,
+            Ok(Permissions::ALL),
+            WriteState::Unchecked,
+            Needed(true),
+        ),
+        (
+            READ_PRESENCE,
+            Ok(NOTHING),
+            WriteState::Unchecked,
+            Needed(false),
+        ),
+        (
+            READ_PRESENCE,
+            Err(refused()),
+            WriteState::Known(NOTHING),
+            Needed(false),
+        ),
+        (
+            Question::Write,
+            Err(refused()),
+            WriteState::Known(NOTHING),
+            Needed(false),
+        ),
+        (
+            Question::Write,
+            unavailable(),
+            WriteState::Failed(AuthorizeError::Unavailable),
+            NotNeeded,
+        ),
+    ];
+    for (question, answer, write, presence) in cases {
+        let case = format!("{question:?}, {answer:?}");
+        let mut rights = rights(WriteState::Checking, NotNeeded);
+        let is_read_changed = rights.answer_write(question, answer.clone());
+        assert_eq!(rights.write, write, "{case}");
+        assert_eq!(rights.read.presence, presence, "{case}");
+        assert!(rights.read.broadcast, "{case}");
+        assert_eq!(
+            is_read_changed,
+            question == READ_PRESENCE && answer.is_ok(),
+            "{case}"
+        );
+    }
+}
+
+#[test]
+fn presence_that_was_not_part_of_a_check_is_never_readable() {
+    let mut reading = Reading::none(false);
+    reading.set(Permissions::ALL);
+    assert_eq!(reading.permissions(), BROADCAST);
+    assert_eq!(reading.question(), Question::Read { presence: false });
+    reading.need_presence();
+    assert_eq!(reading.permissions(), BROADCAST);
+    assert_eq!(reading.question(), READ_PRESENCE);
+    reading.set(Permissions::ALL);
+    assert_eq!(reading.permissions(), Permissions::ALL);
+    reading.need_presence();
+    assert_eq!(reading.permissions(), Permissions::ALL);
+}
+
+#[test]
+fn a_channel_that_reads_less_is_closed_and_keeps_nothing() {
+    let cases = [
+        (Permissions::ALL, Permissions::ALL, Ok(())),
+        (BROADCAST, Permissions::ALL, Ok(())),
+        (PRESENCE, Permissions::ALL, Ok(())),
+        (Permissions::ALL, BROADCAST, Err(ReadsLess::Part)),
+        (Permissions::ALL, PRESENCE, Err(ReadsLess::Part)),
+        (BROADCAST, PRESENCE, Err(ReadsLess::Part)),
+        (PRESENCE, BROADCAST, Err(ReadsLess::Part)),
+        (Permissions::ALL, NOTHING, Err(ReadsLess::Nothing)),
+        (BROADCAST, NOTHING, Err(ReadsLess::Nothing)),
+    ];
+    for (had, read, expected) in cases {
+        let mut rights = Rights::new(true, true);
+        rights.answer_join(had);
+        assert_eq!(rights.answer_read(read), expected, "{had:?}, {read:?}");
+        let kept = if expected.is_ok() { read } else { had };
+        assert_eq!(rights.read.permissions(), kept, "{had:?}, {read:?}");
+    }
+}
+
+#[test]
+fn a_change_makes_what_may_be_written_unknown_and_a_recheck_due() {
+    use Recheck::{Current, Due, Running};
+    for (before, after) in [(Current, Due), (Due, Due), (Running, Running)] {
+        let mut rights = rights(WriteState::Known(BROADCAST), PresenceReading::NotNeeded);
+        rights.recheck = before;
+        rights.note_change();
+        assert_eq!(rights.recheck, after);
+        assert_eq!((rights.round, rights.write), (1, WriteState::Unchecked));
+    }
+    let mut checking = rights(WriteState::Checking, PresenceReading::NotNeeded);
+    checking.note_change();
+    assert_eq!(
+        checking.write,
+        WriteState::Checking,
+        "its answer is outdated"
+    );
+}

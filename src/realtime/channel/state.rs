@@ -1,0 +1,273 @@
+//! The state of one session's membership in a topic, without any I/O.
+//!
+//! ```text
+//!  phx_join ──► Joining ─────────────────────────────► Joined ──► (removed)
+//!                  │   permissions (private topics)      │
+//!                  │   stored messages (with replay)     │   leave, another join of the topic,
+//!                  │   bindings (until live, with wait)  │   an expired token, a lost permission
+//!                  └──► (removed): refused, or late
+//! ```
+//!
+//! A removed channel has no state. What else a channel does at a time is independent of this, and
+//! each concern has a state of its own:
+//!
+//! | concern | states |
+//! | --- | --- |
+//! | permissions of a private topic | see [`Rights`] |
+//! | bindings | [`Registration`](super::postgres_changes::Registration) |
+//! | its own presence | [`Tracked`] |
+//! | stored messages for a join | [`Replay`] |
+//!
+//! Messages of the topic wait in [`Channel::waiting`] while [`Channel::holds_messages`].
+
+use std::sync::Arc;
+
+use super::super::hub::{ReplayedMessage, TopicKey};
+use super::super::protocol::{Ref, Reply, ServerMessage, SystemNotice, sub_topic};
+use super::holder::Holder;
+use super::postgres_changes::Subscription;
+use super::rights::{Access, Rights};
+use super::waiting::Waiting;
+use crate::limits::{UnixMillis, Window};
+use crate::visibility::ChannelId;
+
+/// A joined or joining channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Identifies the channel in the hub and in visibility.
+    pub id: ChannelId,
+    /// The full topic.
+    pub topic: Arc<str>,
+    /// The `join_ref` of the join. Close frames and leaves refer to it.
+    pub join_ref: Option<Ref>,
+    /// The `ref` of the join. Pushes use it if there is no `join_ref` (protocol 2.5).
+    pub join_reference: Option<Ref>,
+    /// The identity that the channel acts for.
+    pub holder: Holder,
+    /// Broadcasts are acknowledged.
+    pub ack: bool,
+    /// The client receives its own broadcasts.
+    pub echo: bool,
+    /// Approximate memory that the server needs because of the join: see [`join_bytes`].
+    pub bytes: usize,
+    /// The join requested presence: a state, followed by diffs.
+    pub wants_presence: bool,
+    /// The presence that the channel tracks.
+    pub tracking: Tracking,
+    /// Who decides what the channel may read and write.
+    pub access: Access,
+    /// Size, in bytes, of the broadcast that is being stored.
+    pub storing: Option<usize>,
+    /// The `postgres_changes` bindings. Boxed because most channels have none.
+    pub subscription: Option<Box<Subscription>>,
+    /// Whether the join is answered.
+    pub life: Life,
+    /// Messages of the topic that wait until the current work is done.
+    pub waiting: Option<Box<Waiting>>,
+}
+
+impl Channel {
+    /// Estimates the memory, in bytes, that the server needs for the channel.
+    pub fn held_bytes(&self) -> usize {
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
+        let storing = self.storing.unwrap_or(0);
+        self.bytes + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
+    }
+
+    /// Whether policies decide what the channel may do.
+    pub fn is_private(&self) -> bool {
+        matches!(self.access, Access::Private(_))
+    }
+
+    /// Whether the presence key is the `sub` of the token, and permissions are rechecked.
+    pub fn is_managed(&self) -> bool {
+        self.access.rights().is_some_and(|rights| rights.is_managed)
+    }
+
+    /// The join, if it is not answered yet.
+    pub fn joining(&self) -> Option<&Joining> {
+        match &self.life {
+            Life::Joining(joining) => Some(joining),
+            Life::Joined { .. } => None,
+        }
+    }
+
+    /// The join, to change it, if it is not answered yet.
+    pub fn joining_mut(&mut self) -> Option<&mut Joining> {
+        match &mut self.life {
+            Life::Joining(joining) => Some(joining),
+            Life::Joined { .. } => None,
+        }
+    }
+
+    /// Whether messages of the topic wait: for the answer to the join, for the permission to write,
+    /// for a broadcast that is being stored, or for the first check of a new token. Messages that
+    /// were sent after a new token must be checked under it.
+    pub fn holds_messages(&self) -> bool {
+        self.joining().is_some()
+            || self.storing.is_some()
+            || self.access.rights().is_some_and(Rights::holds_messages)
+    }
+
+    /// Returns the `join_ref` for pushes of the channel.
+    pub fn push_ref(&self) -> Option<Ref> {
+        self.join_ref
+            .clone()
+            .or_else(|| self.join_reference.clone())
+    }
+
+    /// Returns the key of the joined topic.
+    pub fn key(&self) -> TopicKey {
+        TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private())
+    }
+
+    /// Returns the topic without `realtime:`.
+    pub fn sub_topic(&self) -> &str {
+        sub_topic(&self.topic)
+    }
+
+    /// Creates a reply to a push.
+    pub fn reply(&self, reference: Option<Ref>, reply: Reply) -> ServerMessage {
+        ServerMessage::Reply {
+            join_ref: self.join_ref.clone(),
+            reference,
+            topic: Arc::clone(&self.topic),
+            reply,
+        }
+    }
+
+    /// Creates a `system` message.
+    pub fn system(&self, notice: SystemNotice) -> ServerMessage {
+        ServerMessage::System {
+            join_ref: self.push_ref(),
+            topic: Arc::clone(&self.topic),
+            notice,
+        }
+    }
+
+    /// Creates the message that closes the channel.
+    pub fn close(&self) -> ServerMessage {
+        ServerMessage::Close {
+            join_ref: self.join_ref.clone(),
+            topic: Arc::clone(&self.topic),
+        }
+    }
+}
+
+/// Memory, in bytes, of a channel without options and with a short topic. It covers the data in the
+/// session, the hub and the topic.
+const CHANNEL_BYTES: usize = 1_024;
+
+/// Bytes per byte of the topic name. The name is stored as it is and as JSON, where a character
+/// takes up to six bytes.
+const TOPIC_COPIES: usize = 7;
+
+/// Bytes per byte of the bindings in the reply to a join. Bindings are short names. Each is parsed
+/// into a separate string, and both the channel and visibility store it.
+const BINDING_COPIES: usize = 8;
+
+/// Bytes per tracked byte: the payload itself, the state for new members, and the diffs.
+const TRACKED_COPIES: usize = 3;
+
+/// Estimates the memory, in bytes, that the server needs because of a join. It depends on the
+/// topic, the presence key and the bindings as the reply lists them.
+pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
+    CHANNEL_BYTES
+        + TOPIC_COPIES * topic.len()
+        + key.map_or(0, str::len)
+        + BINDING_COPIES * reply.len()
+}
+
+/// The presence that a channel tracks.
+#[derive(Debug)]
+pub struct Tracking {
+    /// The presence key. If the client does not choose one, it is generated at the first track.
+    pub key: Option<Arc<str>>,
+    /// Whether the channel tracks a payload.
+    pub tracked: Tracked,
+    /// Recent presence pushes.
+    pub calls: Window,
+}
+
+/// Whether a channel tracks a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    /// It does not appear in the presence of its topic.
+    Nothing,
+    /// It tracks a payload, or tried to when the topic was full.
+    Payload {
+        /// Bytes of the key and the payload, as received.
+        bytes: usize,
+    },
+}
+
+impl Tracked {
+    /// Bytes of the key and the payload.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Payload { bytes } => bytes,
+        }
+    }
+}
+
+/// Whether the join of a channel is answered.
+#[derive(Debug)]
+pub enum Life {
+    /// Not yet. The messages of the topic wait.
+    Joining(Box<Joining>),
+    /// Yes.
+    Joined {
+        /// The client was warned that the token expires soon.
+        is_warned: bool,
+    },
+}
+
+/// A join that is not answered yet.
+#[derive(Debug)]
+pub struct Joining {
+    /// The bindings with their ids, as the reply lists them.
+    pub reply: String,
+    /// The channel that this join replaces on the same topic. It is closed after the join is
+    /// answered.
+    pub replaced: Option<Replaced>,
+    /// Set if the reply waits until changes are live.
+    pub wait: Option<Wait>,
+    /// The stored messages that the join requests.
+    pub replay: Replay,
+    /// The client requested a notice when broadcasts from the database are live.
+    pub awaits_messages: bool,
+}
+
+/// The `join_ref` of a channel that another join of its topic has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced(pub Option<Ref>);
+
+/// The stored messages that a join requests.
+#[derive(Debug)]
+pub enum Replay {
+    /// None.
+    None,
+    /// They are read after the permissions are known.
+    Pending(ReplayParams),
+    /// They are sent after the reply.
+    Read(Vec<ReplayedMessage>),
+}
+
+/// How long a reply waits until changes are live.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// The latest time of the reply.
+    pub until: UnixMillis,
+    /// Maximum wait in milliseconds, counted from the join.
+    pub millis: u64,
+}
+
+/// The parameters of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayParams {
+    /// Milliseconds since 1970.
+    pub since_ms: i64,
+    /// Maximum number of messages.
+    pub limit: i64,
+}

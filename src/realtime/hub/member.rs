@@ -1,0 +1,162 @@
+//! A joined channel, as fan-out sees it.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::super::permissions::Permissions;
+use super::super::protocol::{Ref, Serializer};
+use super::super::wire::outbound::{Gate, Outbound};
+use super::topic_name::{TopicKey, TopicName};
+use crate::visibility::ChannelId;
+
+/// The properties of a channel that fan-out needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// The topic.
+    pub topic: TopicKey,
+    /// The client's reference of the join.
+    pub join_ref: Option<Ref>,
+    /// The channel was joined without a `config`.
+    pub is_legacy: bool,
+    /// The initial permissions to read.
+    pub read: Permissions,
+    /// The channel receives a presence state before any diff
+    /// ([`Deliveries::presence_state`](super::Deliveries::presence_state)).
+    pub awaits_state: bool,
+    /// The join requested a replay.
+    pub is_replaying: bool,
+    /// The user on whose behalf the channel was joined, if the token belongs to one.
+    pub person: Option<Uuid>,
+}
+
+/// A joined channel, with everything that fan-out needs.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) id: ChannelId,
+    pub(super) topic: Arc<TopicName>,
+    pub(super) seat: Seat,
+    pub(super) outbound: Arc<Outbound>,
+    /// The protocol version of its socket.
+    pub(super) serializer: Serializer,
+    pub(super) join_ref: Option<Ref>,
+    /// The channel was joined without a `config`, so its changes have another shape (protocol 3.1).
+    pub(super) is_legacy: bool,
+    /// The join requested a replay. Replayed messages must not be delivered again as rows.
+    pub(super) is_replaying: bool,
+    /// The user on whose behalf the channel was joined. A plain mutex, held only to copy the id.
+    person: Mutex<Option<Uuid>>,
+    pub(super) gate: Gate,
+    /// Whether the channel may read broadcasts. The policies decide for a private channel, and the
+    /// decision may change with a new token.
+    reads_broadcasts: AtomicBool,
+    /// Whether the channel may read presence. It is decided like `reads_broadcasts`.
+    reads_presence: AtomicBool,
+    /// If the channel may read presence, it receives the diffs with a greater version than this.
+    presence_version: AtomicU64,
+    /// Its bindings are registered, so it receives the state of the change stream.
+    pub(super) is_subscribed: AtomicBool,
+    /// The number of the last excess of changes that was reported to it.
+    pub(super) told_excess: AtomicU32,
+    /// Its permissions must be rechecked.
+    needs_recheck: AtomicBool,
+}
+
+/// The index of a member in the list of its topic. Read and written only under the topic's lock.
+#[derive(Debug, Default)]
+pub(super) struct Seat(pub(super) AtomicUsize);
+
+/// The presence version of a member that receives no diffs.
+const NO_PRESENCE: u64 = u64::MAX;
+
+impl Member {
+    /// A member whose deliveries are held back until its gate is opened.
+    pub(super) fn new(
+        id: ChannelId,
+        topic: Arc<TopicName>,
+        spec: MemberSpec,
+        serializer: Serializer,
+        outbound: Arc<Outbound>,
+    ) -> Self {
+        Self {
+            id,
+            topic,
+            seat: Seat::default(),
+            outbound,
+            serializer,
+            join_ref: spec.join_ref,
+            is_legacy: spec.is_legacy,
+            is_replaying: spec.is_replaying,
+            person: Mutex::new(spec.person),
+            gate: Gate::default(),
+            reads_broadcasts: AtomicBool::new(spec.read.broadcast),
+            reads_presence: AtomicBool::new(spec.read.presence),
+            presence_version: AtomicU64::new(match spec.awaits_state {
+                true => NO_PRESENCE,
+                false => 0,
+            }),
+            is_subscribed: AtomicBool::new(false),
+            told_excess: AtomicU32::new(0),
+            needs_recheck: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets what the channel may read from now on.
+    pub(super) fn permit(&self, read: Permissions) {
+        self.reads_broadcasts
+            .store(read.broadcast, Ordering::SeqCst);
+        self.reads_presence.store(read.presence, Ordering::SeqCst);
+    }
+
+    /// Whether the channel may read broadcasts.
+    pub(super) fn reads_broadcasts(&self) -> bool {
+        self.reads_broadcasts.load(Ordering::Relaxed)
+    }
+
+    /// Makes the member receive presence diffs after `version`. Called with the presence of its
+    /// topic locked.
+    pub(super) fn follow_presence(&self, version: u64) {
+        self.presence_version.store(version, Ordering::Relaxed);
+    }
+
+    /// Whether the member receives the diff that led to `version`.
+    pub(super) fn follows(&self, version: u64) -> bool {
+        self.reads_presence.load(Ordering::Relaxed)
+            && self.presence_version.load(Ordering::Relaxed) < version
+    }
+
+    /// Whether it acts for one of these users.
+    pub(super) fn acts_for_any(&self, people: &HashSet<Uuid>) -> bool {
+        self.lock_person()
+            .is_some_and(|person| people.contains(&person))
+    }
+
+    /// Makes the socket recheck the permissions of the channel.
+    pub(super) fn request_recheck(&self) {
+        // The mark is set first, because the socket's task reads the marks of its channels after
+        // it has taken the request.
+        self.needs_recheck.store(true, Ordering::SeqCst);
+        self.outbound.request_recheck();
+    }
+
+    /// The user on whose behalf the channel is joined.
+    pub(super) fn person(&self) -> Option<Uuid> {
+        *self.lock_person()
+    }
+
+    /// Changes the user on whose behalf the channel is joined.
+    pub(super) fn set_person(&self, person: Option<Uuid>) {
+        *self.lock_person() = person;
+    }
+
+    /// Whether the permissions must be rechecked. Clears the mark.
+    pub(super) fn take_recheck(&self) -> bool {
+        self.needs_recheck.swap(false, Ordering::SeqCst)
+    }
+
+    fn lock_person(&self) -> MutexGuard<'_, Option<Uuid>> {
+        self.person.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

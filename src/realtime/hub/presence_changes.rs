@@ -1,0 +1,72 @@
+//! The topics whose presence changed since their last diff.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::super::protocol::{PhxRefs, TrackPayload};
+use super::presence::Tracked;
+use super::topic::Topic;
+use crate::visibility::ChannelId;
+
+/// The topics whose presence changed, and the source of references.
+#[derive(Debug, Default)]
+pub(super) struct PresenceChanges {
+    refs: PhxRefs,
+    /// Each topic once. A plain mutex, held for a push or a take.
+    topics: Mutex<Vec<Arc<Topic>>>,
+    wake: Notify,
+}
+
+impl PresenceChanges {
+    /// Lists a channel in a topic under `key`. `max_bytes` limits the approximate size of the
+    /// topic's state.
+    pub(super) fn track(
+        &self,
+        topic: &Arc<Topic>,
+        channel: ChannelId,
+        key: &Arc<str>,
+        payload: TrackPayload,
+        max_bytes: usize,
+    ) -> Tracked {
+        let phx_ref = self.refs.next();
+        let mut set = topic.presence();
+        let tracked = set.track(channel, key, payload, phx_ref, max_bytes);
+        if tracked == Tracked::Changed {
+            self.mark(topic);
+        }
+        tracked
+    }
+
+    /// Stops listing a channel in its topic.
+    pub(super) fn untrack(&self, topic: &Arc<Topic>, channel: ChannelId) {
+        let mut set = topic.presence();
+        if set.untrack(channel) {
+            self.mark(topic);
+        }
+    }
+
+    /// Takes the topics that changed since the last call.
+    pub(super) fn take(&self) -> Vec<Arc<Topic>> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Waits until a topic has changed.
+    pub(super) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Notes that the presence of a topic changed. Called with the presence of the topic locked, so
+    /// that the next diff includes the change.
+    fn mark(&self, topic: &Arc<Topic>) {
+        if !topic.presence_is_marked.swap(true, Ordering::Relaxed) {
+            self.lock().push(Arc::clone(topic));
+            self.wake.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Topic>>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

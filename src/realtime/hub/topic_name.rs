@@ -1,0 +1,69 @@
+//! What identifies a topic, and its name as it is written into frames.
+
+use std::sync::Arc;
+
+use super::super::protocol::{TOPIC_PREFIX, json_string, sub_topic};
+
+/// Identifies a topic. The public and the private topic with the same name are different topics
+/// (protocol 4.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicKey {
+    topic: Arc<str>,
+    /// Policies decide who may join.
+    is_private: bool,
+}
+
+impl TopicKey {
+    /// The topic with this sub-topic, the name without `realtime:` that REST and SQL use.
+    pub fn new(sub_topic: &str, is_private: bool) -> Self {
+        Self::from_full_name(format!("{TOPIC_PREFIX}{sub_topic}").into(), is_private)
+    }
+
+    /// The topic with this full name, as a channel joins it.
+    pub fn from_full_name(topic: Arc<str>, is_private: bool) -> Self {
+        Self { topic, is_private }
+    }
+
+    /// The full name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The name without `realtime:`.
+    pub fn sub_topic(&self) -> &str {
+        sub_topic(&self.topic)
+    }
+
+    /// Whether policies decide who may join.
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+}
+
+/// The name of a topic with members.
+#[derive(Debug)]
+pub struct TopicName {
+    key: TopicKey,
+    /// The full name as JSON text, ready to be copied into every message.
+    json: Box<str>,
+}
+
+impl TopicName {
+    /// The name of the topic with this key.
+    pub fn new(key: TopicKey) -> Self {
+        Self {
+            json: json_string(key.topic()),
+            key,
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &TopicKey {
+        &self.key
+    }
+
+    /// The full name as JSON text.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+}

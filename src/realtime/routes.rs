@@ -1,0 +1,23 @@
+//! The routes of the service.
+
+use axum::Router;
+use axum::routing::any;
+
+use super::api;
+use super::service::Realtime;
+use super::socket::upgrade;
+use crate::http::openapi::ApiRouter;
+
+/// The routes to broadcast over HTTP, and the two paths of the socket: the public one, and the one
+/// for gateways that rewrite paths (protocol 1.1).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "OpenAPI has no words for a socket; `docs/protocol.md` describes it"
+)]
+pub fn routes(realtime: Realtime) -> ApiRouter {
+    let sockets = Router::new()
+        .route("/realtime/v1/websocket", any(upgrade))
+        .route("/socket/websocket", any(upgrade))
+        .with_state(realtime.clone());
+    api::routes(realtime).map(|routes| routes.merge(sockets))
+}

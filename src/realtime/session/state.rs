@@ -1,0 +1,184 @@
+//! The state of one connection.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::channel::{Channel, Holder, Life, TokenMarks};
+use super::super::hub::Hub;
+use super::super::protocol::{Status, SystemNotice};
+use super::effect::Effect;
+use crate::auth::Verifier;
+use crate::bus::people::Device;
+use crate::config::RealtimeConfig;
+use crate::limits::{Bucket, UnixMillis};
+
+/// Notices about refused pushes that a socket may receive in a burst, and per second after that.
+/// All refusals are counted in the metrics; a client that sends a thousand pushes does not need a
+/// thousand notices.
+pub(super) const NOTICE_BURST: u32 = 5;
+const NOTICES_PER_SECOND: u32 = 1;
+
+/// Data that all sessions share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Verifies tokens.
+    pub verifier: Verifier,
+    /// Settings.
+    pub config: RealtimeConfig,
+    /// The sockets and channels of this process.
+    pub hub: Arc<Hub>,
+    /// Recognizes tokens that were seen before.
+    pub marks: TokenMarks,
+    /// Whether the server manages presence keys and permissions on the private topic of this name,
+    /// given without `realtime:`.
+    pub is_managed: fn(&str) -> bool,
+}
+
+/// One connection.
+pub struct Session {
+    pub(super) shared: Arc<Shared>,
+    /// The identity that opened the connection.
+    pub(super) connection: Holder,
+    /// The text of a JSON object that policies read as `request.headers`.
+    pub(super) headers: Arc<str>,
+    pub(super) channels: HashMap<Arc<str>, Box<Channel>>,
+    pub(super) joins: Bucket,
+    /// The connection has joined a channel. From then on, it counts as a user until it ends
+    /// (protocol 1.3).
+    pub(super) is_user: bool,
+    /// Budget for notices about pushes that are refused without a reply.
+    pub(super) notices: Bucket,
+    /// When the connection last became one without channels. `None` if it has channels.
+    pub(super) without_channel: Option<UnixMillis>,
+    /// No timed event is due before this time.
+    pub(super) deadline: Option<UnixMillis>,
+    /// The device that the connection counts as, for the person that a joined channel acts for.
+    pub(super) device: Option<Device>,
+    /// Approximate memory, in bytes, that the server needs for the channels and the headers.
+    pub(super) held_bytes: usize,
+}
+
+impl Session {
+    /// Creates a session for a connection that was opened with verified claims and these headers.
+    pub fn new(
+        shared: Arc<Shared>,
+        connection: Holder,
+        headers: Arc<str>,
+        now: UnixMillis,
+    ) -> Self {
+        let joins = Bucket::full(join_burst(&shared.config), now);
+        let mut session = Self {
+            shared,
+            connection,
+            headers,
+            channels: HashMap::new(),
+            joins,
+            is_user: false,
+            without_channel: Some(now),
+            notices: Bucket::full(NOTICE_BURST, now),
+            deadline: None,
+            device: None,
+            held_bytes: 0,
+        };
+        session.find_deadline(now);
+        session
+    }
+
+    /// Returns when [`Session::tick`] must be called next.
+    pub fn deadline(&self) -> Option<UnixMillis> {
+        self.deadline
+    }
+
+    /// Estimates the memory, in bytes, that the server needs for the session: its headers, its
+    /// channels, and the messages that wait for them.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Whether the connection has joined a channel since it was opened.
+    pub fn has_joined(&self) -> bool {
+        self.is_user
+    }
+
+    pub(super) fn count_held(&mut self) {
+        let channels = self.channels.values().map(|channel| channel.held_bytes());
+        self.held_bytes = self.headers.len() + channels.sum::<usize>();
+    }
+
+    pub(super) fn tell(&self, topic: &str, notice: SystemNotice, effects: &mut Vec<Effect>) {
+        if let Some(channel) = self.channels.get(topic) {
+            effects.push(Effect::Send(channel.system(notice)));
+        }
+    }
+
+    /// Notifies a channel why a push without acknowledgement was refused, unless the socket has
+    /// received too many such notices recently.
+    pub(super) fn notice(
+        &mut self,
+        topic: &str,
+        text: Cow<'static, str>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.notices.take(NOTICE_BURST, NOTICES_PER_SECOND, now) {
+            self.tell(topic, SystemNotice::channel(Status::Error, text), effects);
+        }
+    }
+
+    /// Returns when the socket is closed if it has no channel.
+    pub(super) fn expires_without_channel(&self) -> Option<UnixMillis> {
+        let since = self.without_channel?;
+        Some(since.after(self.shared.config.no_channel_timeout))
+    }
+
+    /// Updates the person whose device the socket counts as. The person stays the same while a
+    /// joined channel acts for them.
+    fn find_person(&mut self) {
+        let current = self.device.as_ref().map(Device::person);
+        let mut found = None;
+        for channel in self.channels.values() {
+            if channel.joining().is_some() {
+                continue;
+            }
+            let person = channel.holder.claims.person();
+            if person.is_some() && person == current {
+                return;
+            }
+            found = found.or(person);
+        }
+        // The previous device ends before the new one begins, because it may be the last of its
+        // person.
+        self.device = None;
+        self.device = found.map(|person| self.shared.hub.people().enter(person));
+    }
+
+    pub(super) fn find_deadline(&mut self, now: UnixMillis) {
+        if !self.channels.is_empty() {
+            self.without_channel = None;
+        } else if self.without_channel.is_none() {
+            self.without_channel = Some(now);
+        }
+        self.find_person();
+        self.count_held();
+        let warn_before = self.shared.config.expiry_warning;
+        self.deadline = self
+            .channels
+            .values()
+            .filter_map(|channel| match &channel.life {
+                Life::Joining(joining) => joining.wait.map(|wait| wait.until),
+                Life::Joined { is_warned: true } => Some(channel.holder.expires_at()),
+                Life::Joined { is_warned: false } => {
+                    Some(channel.holder.expires_at().before(warn_before))
+                }
+            })
+            .chain(self.expires_without_channel())
+            .min();
+    }
+}
+
+/// Joins that are allowed in a burst. A client that reconnects joins all its channels at once.
+pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
+    let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
+    config.max_joins_per_second_per_socket.max(channels)
+}

@@ -1,0 +1,596 @@
+//! The task of a socket: the only file that reads and writes a WebSocket.
+//!
+//! Lifecycle: one task per socket, from the upgrade to the end of the TCP connection. The task owns
+//! no buffer while it waits: bytes are read into a buffer of the worker thread, and only an
+//! unfinished frame is kept.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, Stream as _};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, Sleep};
+use tracing::Instrument as _;
+
+use super::super::channel::Holder;
+use super::super::error::PresenceRefusal;
+use super::super::hub::presence::Tracked;
+use super::super::protocol::{Serializer, ServerMessage};
+use super::super::service::Realtime;
+use super::super::session::{Effect, Session, Shared, TrackOrder};
+use super::super::wire::close::CloseReason;
+use super::super::wire::frame::{Frame, FrameError, FrameReader, Received};
+use super::super::wire::outbound::{Outbound, QueueLimits};
+use super::super::wire::sockets::SocketId;
+use super::super::work::{Work, Workshop};
+use crate::http::heads::Connection;
+use crate::limits::UnixMillis;
+use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
+
+/// The buffer of a worker thread for reading: as large as what one system call usually returns.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Consecutive reads before other tasks of the thread get their turn.
+const MAX_READS_PER_TURN: usize = 16;
+
+/// Frames queued for sockets, as a result of what was read, before other tasks of the thread get
+/// their turn. Writing that many takes about ten milliseconds.
+const MAX_FRAMES_PER_TURN: u64 = 2_048;
+
+/// Maximum time for closing a socket: writing queued frames, and waiting for the peer to close its
+/// side. Closing immediately would discard the close frame if the peer is still sending.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
+}
+
+/// Takes the stream out of hyper. The returned future runs the socket until its end.
+pub(super) fn open(
+    realtime: &Realtime,
+    serializer: Serializer,
+    holder: Holder,
+    headers: Arc<str>,
+    request_id: Box<str>,
+    upgraded: Upgraded,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (stream, write, received) = match upgraded.downcast::<TokioIo<Connection>>() {
+        Ok(parts) => {
+            let (read, write) = parts.io.into_inner().into_stream().into_split();
+            (Stream::Tcp(read), Some(write), parts.read_buf)
+        }
+        Err(upgraded) => (
+            Stream::Other(Box::new(TokioIo::new(upgraded))),
+            None,
+            bytes::Bytes::new(),
+        ),
+    };
+    let now = UnixMillis::now();
+    let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
+    let mut socket = Socket::new(realtime, serializer, session, (stream, write));
+    let id = socket.id;
+    // Only at level debug: a span takes memory, and there is one per idle socket.
+    let span = tracing::debug_span!("socket", %id, %request_id);
+    if !received.is_empty() {
+        socket.receive(&mut received.to_vec());
+    }
+    // Even an empty `received` keeps the read buffer of the handshake alive, which has 16 KiB.
+    drop(received);
+    // The socket stays in this block. A function that took it by value would store it twice for the
+    // life of the socket.
+    async move { socket.run(&request_id).await }.instrument(span)
+}
+
+/// The stream that the socket reads from.
+enum Stream {
+    /// A TCP connection. Any task may write to it, over the other half.
+    Tcp(OwnedReadHalf),
+    /// Any other stream. Only this task reads and writes.
+    Other(Box<dyn Io>),
+}
+
+impl Stream {
+    /// Reads once. A read that does not fill the buffer has emptied the socket, so no second system
+    /// call is needed to find out.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buffer);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut read),
+            Self::Other(io) => Pin::new(&mut **io).poll_read(cx, &mut read),
+        })?;
+        Poll::Ready(Ok(read.filled().len()))
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// One open socket.
+struct Socket {
+    shared: Arc<Shared>,
+    workshop: Arc<Workshop>,
+    serializer: Serializer,
+    stream: Stream,
+    outbound: Arc<Outbound>,
+    reader: FrameReader,
+    session: Session,
+    /// Work that runs beside the socket, such as database queries; `None` if there is none.
+    work: Option<FuturesUnordered<Work>>,
+    timer: Pin<Box<Sleep>>,
+    /// The deadline for which the timer was last set.
+    timer_for: Option<UnixMillis>,
+    last_received: Instant,
+    /// The frame or message that the client has not finished.
+    unfinished: Option<Unfinished>,
+    effects: Vec<Effect>,
+    /// Frames queued for sockets in this turn.
+    queued_frames: u64,
+    /// The id of the socket, under which the hub lists it from the start.
+    id: SocketId,
+}
+
+/// Runs however the task ends, even by a panic, so that no socket stays listed after its end. A
+/// socket that waits for its peer to close is still listed, because its queue takes memory.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.end_session();
+        self.shared.hub.remove_socket(self.id);
+    }
+}
+
+/// A frame, or a message in fragments, whose end has not arrived.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    /// Its number, see [`FrameReader::unfinished`].
+    frame: u64,
+    /// The time by which it must be finished.
+    ends: Instant,
+}
+
+/// What ended the reading and writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The connection is gone.
+    Broken,
+    /// A close frame is queued.
+    Closing,
+}
+
+impl Socket {
+    fn new(
+        realtime: &Realtime,
+        serializer: Serializer,
+        session: Session,
+        (stream, write): (Stream, Option<OwnedWriteHalf>),
+    ) -> Self {
+        let shared = Arc::clone(&realtime.shared);
+        let config = &shared.config;
+        let limits = QueueLimits {
+            frames: config.queue_max_frames,
+            bytes: config.queue_max_bytes,
+        };
+        let outbound = Arc::new(Outbound::new(write, limits, shared.hub.sockets()));
+        let now = Instant::now();
+        Self {
+            workshop: Arc::clone(&realtime.workshop),
+            serializer,
+            stream,
+            reader: FrameReader::default(),
+            session,
+            work: None,
+            timer: Box::pin(tokio::time::sleep_until(now + config.idle_timeout)),
+            timer_for: None,
+            last_received: now,
+            unfinished: None,
+            effects: Vec::new(),
+            queued_frames: 0,
+            id: shared.hub.add_socket(&outbound),
+            outbound,
+            shared,
+        }
+    }
+
+    /// Runs the socket until its end. The request id connects the log line about the end with the
+    /// one about the handshake.
+    async fn run(&mut self, request_id: &str) {
+        let opened = Instant::now();
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        // Channels end first, so that no more frames are queued for a socket that only waits to be
+        // closed.
+        self.end_session();
+        let reason = match (end, self.outbound.closing()) {
+            (End::Closing, Some(reason)) => reason.label(),
+            _ => CloseLabel::Broken,
+        };
+        self.shared.hub.metrics().closed(reason).inc();
+        let (socket, seconds) = (self.id, opened.elapsed().as_secs_f64());
+        tracing::info!(%socket, %request_id, reason = reason.as_str(), seconds, "socket closed");
+        if end == End::Closing {
+            let closed = poll_fn(|cx| self.poll_close(cx));
+            // A peer that does not close its side in time is disconnected.
+            let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, closed)).await;
+        }
+    }
+
+    /// Ends the channels and releases everything except queued frames. A second call does nothing.
+    fn end_session(&mut self) {
+        self.session.end(&mut self.effects);
+        self.work = None;
+        self.run_effects();
+        self.reader = FrameReader::default();
+        self.outbound.release_all();
+    }
+
+    /// Handles all events of an open socket.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.outbound.register(cx.waker());
+        self.queued_frames = 0;
+        for _ in 0..MAX_READS_PER_TURN {
+            if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+                tracing::debug!(%error, "cannot write to the socket");
+                return Poll::Ready(End::Broken);
+            }
+            if self.outbound.closing().is_some() {
+                return Poll::Ready(End::Closing);
+            }
+            self.poll_rechecks();
+            self.poll_work(cx);
+            // A timer may start new work, which must be polled once to register this task's waker.
+            while self.poll_timer(cx) {
+                self.poll_work(cx);
+            }
+            if self.shared.hub.sockets().is_congested() {
+                break;
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => return Poll::Ready(End::Broken),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "cannot read from the socket");
+                    return Poll::Ready(End::Broken);
+                }
+            }
+            if self.queued_frames > MAX_FRAMES_PER_TURN {
+                break;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes frames that other tasks left to this one.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.outbound.is_blocked() {
+            match &mut self.stream {
+                Stream::Tcp(stream) => {
+                    let stream: &TcpStream = stream.as_ref();
+                    ready!(stream.poll_write_ready(cx))?;
+                    self.outbound
+                        .drain(|slices| stream.try_write_vectored(slices))?;
+                }
+                Stream::Other(io) => {
+                    let mut is_pending = false;
+                    self.outbound.drain(|slices| {
+                        match Pin::new(&mut **io).poll_write_vectored(cx, slices) {
+                            Poll::Ready(result) => result,
+                            Poll::Pending => {
+                                is_pending = true;
+                                Err(ErrorKind::WouldBlock.into())
+                            }
+                        }
+                    })?;
+                    if is_pending {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        if let Stream::Other(io) = &mut self.stream {
+            return Pin::new(&mut **io).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) {
+        while let Some(work) = &mut self.work {
+            match Pin::new(work).poll_next(cx) {
+                Poll::Pending => return,
+                Poll::Ready(None) => self.work = None,
+                Poll::Ready(Some(done)) => {
+                    if let Some(rest) = done.rest {
+                        self.add_work(rest);
+                    }
+                    self.session
+                        .complete(done.outcome, UnixMillis::now(), &mut self.effects);
+                    self.run_effects();
+                }
+            }
+        }
+    }
+
+    fn poll_rechecks(&mut self) {
+        if self.outbound.take_recheck() {
+            let hub = Arc::clone(&self.shared.hub);
+            self.session
+                .recheck(|channel| hub.take_recheck(channel), &mut self.effects);
+            self.run_effects();
+        }
+    }
+
+    /// Returns whether a deadline of the session was due.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let idle_at = self.last_received + self.shared.config.idle_timeout;
+            if idle_at <= now {
+                self.outbound.close(CloseReason::Idle);
+                return false;
+            }
+            if self.unfinished.is_some_and(|it| it.ends <= now) {
+                self.shared.hub.metrics().limited(Limit::FrameTime);
+                self.outbound.close(CloseReason::Unfinished);
+                return false;
+            }
+            let ends = self.unfinished.map_or(idle_at, |it| it.ends);
+            self.timer.as_mut().reset(idle_at.min(ends));
+            self.timer_for = None;
+            let time = UnixMillis::now();
+            if self.session.deadline().is_some_and(|at| at <= time) {
+                self.session.tick(time, &mut self.effects);
+                self.run_effects();
+                return true;
+            }
+            self.set_timer();
+        }
+        false
+    }
+
+    /// Ensures that the timer does not fire too late. It may fire too early: that is cheaper than
+    /// resetting it with every message.
+    fn set_timer(&mut self) {
+        let deadline = self.session.deadline();
+        if deadline == std::mem::replace(&mut self.timer_for, deadline) {
+            return;
+        }
+        let Some(deadline) = deadline else {
+            return;
+        };
+        // One extra millisecond, because the wall clock is read in whole milliseconds.
+        let wait = deadline.since(UnixMillis::now()) + Duration::from_millis(1);
+        self.wake_by(Instant::now() + wait);
+    }
+
+    fn wake_by(&mut self, at: Instant) {
+        if at < self.timer.deadline() {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    /// Reads once and handles the bytes. Returns their number; 0 at the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let count = ready!(self.stream.poll_read(cx, buffer))?;
+            self.receive(&mut buffer[..count]);
+            Poll::Ready(Ok(count))
+        })
+    }
+
+    /// Handles received bytes: every message that they complete. The resulting frames are then
+    /// written together.
+    fn receive(&mut self, bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.last_received = Instant::now();
+        let now = UnixMillis::now();
+        let limit = self.frame_limit();
+        let mut reader = std::mem::take(&mut self.reader);
+        let result = reader.read(bytes, limit, |received| self.handle(received, now));
+        self.reader = reader;
+        self.note_unfinished();
+        self.run_effects();
+        if let Err(error) = result {
+            self.close_for_error(error);
+        }
+    }
+
+    /// Records the memory and the deadline of an unfinished frame.
+    fn note_unfinished(&mut self) {
+        self.outbound
+            .set_held(Held::Frames, self.reader.held_bytes());
+        let frame = self.reader.unfinished();
+        if frame != self.unfinished.map(|it| it.frame) {
+            let ends = self.last_received + self.shared.config.frame_timeout;
+            self.unfinished = frame.map(|frame| Unfinished { frame, ends });
+            if frame.is_some() {
+                self.wake_by(ends);
+            }
+        }
+    }
+
+    /// The largest message that the client may send now.
+    fn frame_limit(&self) -> usize {
+        let config = &self.shared.config;
+        let limit = config.max_frame_bytes;
+        if self.session.has_joined() {
+            limit
+        } else {
+            limit.min(config.max_frame_bytes_before_join)
+        }
+    }
+
+    /// Handles one message. Returns the largest size for the next one.
+    fn handle(&mut self, received: Received<'_>, now: UnixMillis) -> ControlFlow<(), usize> {
+        let metrics = self.shared.hub.metrics();
+        metrics.frames_received.inc();
+        let message = match &received {
+            Received::Text(text) => self.serializer.decode_text(text),
+            Received::Binary(data) => self.serializer.decode_binary(data),
+            Received::Ping(payload) => {
+                self.queue(Frame::pong(payload));
+                return ControlFlow::Continue(self.frame_limit());
+            }
+            Received::Pong => return ControlFlow::Continue(self.frame_limit()),
+            Received::Close(code) => {
+                self.run_effects();
+                self.outbound.close(CloseReason::Peer(*code));
+                return ControlFlow::Break(());
+            }
+        };
+        match message {
+            Ok(message) => self.session.receive(&message, now, &mut self.effects),
+            // Dropped silently, as in Supabase Realtime (protocol 2.3).
+            Err(_) => metrics.dropped(DropReason::Malformed),
+        }
+        ControlFlow::Continue(self.frame_limit())
+    }
+
+    fn close_for_error(&self, error: FrameError) {
+        if error == FrameError::TooBig {
+            let is_joined = self.session.has_joined();
+            self.shared.hub.metrics().limited(match is_joined {
+                true => Limit::Frame,
+                false => Limit::FrameBeforeJoin,
+            });
+        }
+        self.outbound.close(CloseReason::Frame(error));
+    }
+
+    fn queue(&self, frame: Frame) {
+        let hub = &self.shared.hub;
+        hub.deliveries().send(&self.outbound, frame);
+    }
+
+    /// Executes the session's effects. Frames for this socket are written at the end, in one system
+    /// call.
+    fn run_effects(&mut self) {
+        self.set_timer();
+        self.outbound
+            .set_held(Held::Channels, self.session.held_bytes());
+        if self.effects.is_empty() {
+            return;
+        }
+        let hub = Arc::clone(&self.shared.hub);
+        let mut deliveries = hub.deliveries();
+        // Taken with its capacity: an idle socket owns no buffers.
+        for effect in std::mem::take(&mut self.effects) {
+            // Consecutive broadcasts are delivered together. All other effects keep their order.
+            if !matches!(effect, Effect::Broadcast(_)) {
+                deliveries.flush_batch();
+            }
+            match effect {
+                Effect::Send(message) => {
+                    deliveries.send(&self.outbound, self.serializer.encode(&message));
+                }
+                Effect::Close(reason) => self.outbound.close(reason),
+                Effect::Broadcast(order) => {
+                    let (message, except) = (order.message.borrow(), order.except);
+                    if let Err(error) = deliveries.broadcast(&order.topic, &message, except) {
+                        // The session has checked it, so this is a bug in the server.
+                        tracing::error!(%error, "cannot encode an accepted broadcast; dropping it");
+                    }
+                    if let Some(reply) = order.reply {
+                        deliveries.acknowledge(&self.outbound, self.serializer.encode(&reply));
+                    }
+                }
+                Effect::Attach(channel, spec) => {
+                    hub.attach(channel, spec, self.serializer, &self.outbound);
+                }
+                Effect::Permit(channel, read) => hub.permit(channel, read),
+                Effect::Open(channel) => hub.open(channel),
+                Effect::PresenceState(channel) => deliveries.presence_state(channel),
+                Effect::Track(order) => {
+                    let reply = self.track(order);
+                    deliveries.send(&self.outbound, self.serializer.encode(&reply));
+                }
+                Effect::Untrack(channel) => hub.untrack(channel),
+                Effect::Detach(channel) => {
+                    hub.detach(channel);
+                    self.workshop.visibility.unsubscribe(channel);
+                }
+                Effect::Subscribe(order) => {
+                    let work = self.workshop.subscribe(order);
+                    self.add_work(work);
+                }
+                Effect::Authorize(order) => {
+                    let work = self.workshop.authorize(order);
+                    self.add_work(work);
+                }
+                Effect::Recheck(order) => {
+                    let work = self.workshop.recheck(order);
+                    self.add_work(work);
+                }
+                Effect::ReadStored(order) => {
+                    let work = self.workshop.read_stored(order);
+                    self.add_work(work);
+                }
+                Effect::Replay(channel, messages) => deliveries.replay(channel, &messages),
+                Effect::Persist(order) => {
+                    let work = self.workshop.persist(order);
+                    self.add_work(work);
+                }
+                Effect::AwaitMessages(channel, topic) => {
+                    let work = self.workshop.await_messages(channel, topic);
+                    self.add_work(work);
+                }
+            }
+        }
+        deliveries.flush();
+        self.queued_frames += deliveries.frames();
+    }
+
+    /// Lists a channel in presence and returns the reply.
+    fn track(&self, order: TrackOrder) -> ServerMessage {
+        let hub = &self.shared.hub;
+        let limit = self.shared.config.max_presence_state_bytes;
+        let mut reply = order.reply;
+        match hub.track(order.channel, &order.key, order.payload, limit) {
+            Tracked::Changed | Tracked::Unchanged => {}
+            Tracked::Full => {
+                let refusal = PresenceRefusal::PresenceFull(limit);
+                refusal.count(hub.metrics());
+                reply.replace_reply(refusal.reply());
+            }
+        }
+        reply
+    }
+
+    fn add_work(&mut self, work: Work) {
+        self.work.get_or_insert_default().push(work);
+    }
+
+    /// Writes the close frame and waits until the peer closes.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outbound.register(cx.waker());
+        if self.outbound.is_cut() {
+            return Poll::Ready(());
+        }
+        match self.poll_write(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) => {}
+        }
+        if let Some(CloseReason::Peer(_)) = self.outbound.closing() {
+            // The peer closed first, so its side is done.
+            return Poll::Ready(());
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let Ok(1..) = ready!(self.stream.poll_read(cx, buffer)) else {
+                    return Poll::Ready(());
+                };
+            }
+        })
+    }
+}
