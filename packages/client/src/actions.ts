@@ -123,6 +123,37 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
   return ok(null)
 }
 
+export async function saveDraft(engine: Engine, conversationId: string, text: string): Promise<Result<null>> {
+  const { api, store } = engine
+  const { error } = await api.updateConversation(conversationId, { draft: text })
+  if (error) return refused(error)
+  const row = store.row(conversationId)
+  if (row) store.putConversation({ ...row, draft: text === '' ? null : text })
+  return ok(null)
+}
+
+/** Marks everything up to this position as read. */
+export async function markRead(engine: Engine, conversationId: string, seq: number): Promise<Result<null>> {
+  const { api, store, options } = engine
+  const history = store.history(conversationId)
+  // The last message that is held up to here: the route takes messages, not positions.
+  const last = history?.messages.findLast(({ row }) => row.seq <= seq)
+  const unread = history?.countUnread(seq, options.userId)
+  const isRead = (row: Conversation, left = row.unread_count): Conversation => ({
+    ...row,
+    marked_unread: false,
+    last_read_seq: Math.max(row.last_read_seq, seq),
+    unread_count: Math.min(row.unread_count, left),
+  })
+  const undo = store.overlay.add({ conversationId, onConversation: (row) => isRead(row, unread) })
+  const { data, error } = await api.markConversationRead(conversationId, last?.row.id)
+  const row = store.row(conversationId)
+  // The answer shows the result at once; the server tells this device of it a moment later, too.
+  if (data && row) store.putConversation(isRead(row, data.unread_count))
+  undo()
+  return error ? refused(error) : ok(null)
+}
+
 export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {
   const history = engine.store.history(conversationId)
   const seq = messageId === undefined ? undefined : history?.get(messageId)?.row.seq

@@ -330,24 +330,7 @@ export class Conversation implements ConversationClient {
     this.#engine.store.changeHistory(this.id, change)
   }
 
-  async #mark(seq: number): Promise<Result<null>> {
-    const { id } = this
-    const engine = this.#engine
-    // The last message that is held up to here: the route takes messages, not positions.
-    const last = this.#loaded.messages.findLast(({ row }) => row.seq <= seq)
-    const unread = this.#loaded.countUnread(seq, engine.options.userId)
-    const isRead = (row: wire.Conversation, left = row.unread_count) => ({
-      ...row,
-      marked_unread: false,
-      last_read_seq: Math.max(row.last_read_seq, seq),
-      unread_count: Math.min(row.unread_count, left),
-    })
-    const undo = engine.store.overlay.add({ conversationId: id, onConversation: (row) => isRead(row, unread) })
-    const { data, error } = await engine.api.markConversationRead(id, last?.row.id)
-    const row = engine.store.row(id)
-    // The answer shows the result at once; the server tells this device of it a moment later, too.
-    if (data && row) engine.store.putConversation(isRead(row, data.unread_count))
-    undo()
-    return error ? refused(error) : ok(null)
+  #mark(seq: number): Promise<Result<null>> {
+    return this.#engine.act('markRead', this.id, seq)
   }
 }

@@ -98,7 +98,7 @@ export class Engine {
     this.drafts = new Drafts({
       clock,
       storage,
-      save: (id, text) => this.#saveDraft(id, text),
+      save: async (id, text) => !(await this.act('saveDraft', id, text)).error,
       onChange: () => this.store.touchList(),
     })
     this.store = new Store({
@@ -438,16 +438,8 @@ export class Engine {
   // Messages
 
   #post(message: Outgoing): Promise<Result<wire.Message>> {
-    const { key, conversationId, content, messageType, replyToId, metadata, file } = message
-    return this.api.postMessage({
-      clientMessageId: key,
-      conversationId,
-      content,
-      messageType,
-      replyToId,
-      metadata,
-      file,
-    })
+    const { key, createdAt: _at, state: _state, error: _error, ...rest } = message
+    return this.api.postMessage({ clientMessageId: key, ...rest })
   }
 
   #sent(message: Outgoing, stored: wire.Message): void {
@@ -483,14 +475,6 @@ export class Engine {
     const { conversation_id, user_id, is_typing, expires_in_ms } = payload
     if (user_id === this.options.userId) return
     this.#typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
-  }
-
-  async #saveDraft(conversationId: string, text: string): Promise<boolean> {
-    const { error } = await this.api.updateConversation(conversationId, { draft: text })
-    if (error) return false
-    const row = this.store.row(conversationId)
-    if (row) this.store.putConversation({ ...row, draft: text === '' ? null : text })
-    return true
   }
 
   /** Who the user is, what the server can do, and what the user prefers. */

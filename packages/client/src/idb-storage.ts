@@ -62,13 +62,10 @@ export function idbStorage(userId: string): ChatStorage {
     },
     async wipe() {
       await memory.wipe()
-      await open()
-        .then(async (db) => {
-          // First emptied: a tab that the browser has frozen delays the deletion.
-          const transaction = db.transaction(SHELVES, 'readwrite')
-          await Promise.all(SHELVES.map((shelf) => done(transaction.objectStore(shelf).clear())))
-          db.close()
-        })
+      // First emptied: a tab that the browser has frozen delays the deletion.
+      await Promise.all(SHELVES.map(async (shelf) => done((await shelfOf(shelf, 'readwrite')).clear())))
+        .then(open)
+        .then((db) => db.close())
         .catch(() => {})
       opened = null
       const request = indexedDB.deleteDatabase(name)

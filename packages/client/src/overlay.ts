@@ -30,10 +30,6 @@ export class Overlay {
     }
   }
 
-  clear(): void {
-    this.#changes = NONE
-  }
-
   /** The changes of a message, in the order in which they were made. */
   ofMessage(id: string): readonly Change[] {
     // Almost always empty: most snapshots must not allocate for each message.

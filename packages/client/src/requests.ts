@@ -34,8 +34,7 @@ export interface RequestSettings {
 
 export class Requests {
   readonly #settings: RequestSettings
-  /** Counts `cancelAll`. A request of an earlier round is cancelled. */
-  #round = 0
+  #abort = new AbortController()
 
   constructor(settings: RequestSettings) {
     this.#settings = settings
@@ -43,31 +42,29 @@ export class Requests {
 
   /** The user signs out: what waits for a token is not sent, and no answer arrives any more. */
   cancelAll(): void {
-    this.#round += 1
+    this.#abort.abort()
+    this.#abort = new AbortController()
   }
 
   async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
     const { token, onSignedOut } = this.#settings
-    const round = this.#round
-    const check = (): void => {
-      if (round !== this.#round) throw new Error('cancelled')
-    }
+    const { signal } = this.#abort
     try {
       // A page that is being closed may not live until the host has answered.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
-      check()
+      signal.throwIfAborted()
       let response = await this.#attempt(method, path, request, first)
       if (response.status === 401 && token.isUsed) {
         const second = await token.replace(first)
-        check()
+        signal.throwIfAborted()
         if (second !== null && second !== first) response = await this.#attempt(method, path, request, second)
       }
       const result = await read<T>(response)
-      check()
+      signal.throwIfAborted()
       if (result.error && isSignedOut(result.error)) onSignedOut?.(result.error)
       return result
     } catch (cause) {
-      const isCancelled = round !== this.#round || request.signal?.aborted
+      const isCancelled = signal.aborted || request.signal?.aborted
       return refused(isCancelled ? chatError('aborted', 'The request was cancelled.') : unreachable(cause))
     }
   }

@@ -4,8 +4,8 @@ export type Shelf = 'outbox' | 'drafts' | 'recent'
 
 export interface ChatStorage {
   all<T>(shelf: Shelf): Promise<(readonly [key: string, value: T])[]>
-  put(shelf: Shelf, key: string, value: unknown): Promise<void>
-  delete(shelf: Shelf, key: string): Promise<void>
+  put(shelf: Shelf, key: string, value: unknown): Promise<unknown>
+  delete(shelf: Shelf, key: string): Promise<unknown>
   /** Deletes everything of this user. */
   wipe(): Promise<void>
 }
@@ -24,17 +24,13 @@ export function sessionStorageOf(storage: ChatStorage): SessionStorage {
   let session: object | null = {}
   return {
     open: () => void (session ??= {}),
-    async all<T>(shelf: Shelf) {
+    async all(shelf) {
       const begun = session
-      const found = begun ? await storage.all<T>(shelf) : []
-      return session === begun ? found : []
+      const found = await storage.all<never>(shelf)
+      return begun && begun === session ? found : []
     },
-    async put(shelf, key, value) {
-      if (session) await storage.put(shelf, key, value)
-    },
-    async delete(shelf, key) {
-      if (session) await storage.delete(shelf, key)
-    },
+    put: async (shelf, key, value) => session && storage.put(shelf, key, value),
+    delete: async (shelf, key) => session && storage.delete(shelf, key),
     wipe() {
       session = null
       return storage.wipe()

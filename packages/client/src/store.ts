@@ -13,7 +13,7 @@ import { People, type PersonRow } from './people'
 import { Receipts, type ReceiptPositions } from './receipts'
 import { RECENT_MESSAGES, type RecentPage, type RecentState } from './recent'
 import { senderOf, TimelineBuilder } from './timeline'
-import type { ChatError, ChatState, Conversation, InitialState, Timeline, Typing } from './types'
+import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Typing } from './types'
 import type * as wire from './wire'
 
 /** Conversations whose messages are held. Beyond it the one that was closed first is dropped. */
@@ -70,14 +70,33 @@ export class Store {
   constructor(settings: StoreSettings) {
     this.#settings = settings
     const { userId, initialState = {} } = settings
-    const since = settings.now()
-    this.#state = {
-      connection: { status: 'idle', since, downSince: since, retryAt: null, error: null },
-      timelines: {},
-      isLeader: false,
-      ...begin(userId, initialState),
+    const me: Me = {
+      id: userId,
+      full_name: null,
+      avatar_url: null,
+      email: null,
+      role: null,
+      teams: [],
+      can_write: true,
+      ...initialState.me,
     }
-    this.putPerson(this.#state.me)
+    this.#state = {
+      connection: { status: 'idle', since: settings.now(), downSince: settings.now(), retryAt: null, error: null },
+      me,
+      people: {},
+      conversations: [],
+      conversationsStatus: initialState.conversations ? 'ready' : 'loading',
+      conversationsError: null,
+      timelines: {},
+      unread: initialState.unread ?? { total: 0, mentions: 0, byConversation: {} },
+      presence: {},
+      typing: {},
+      preferences: initialState.preferences ?? null,
+      config: initialState.config ?? null,
+      unsentCount: 0,
+      isLeader: false,
+    }
+    this.putPerson(me)
     for (const conversation of initialState.conversations ?? []) this.putConversation(conversation)
     for (const receipt of initialState.receipts ?? []) this.#putReceipt(receipt)
     for (const page of initialState.pages ?? []) {
@@ -145,14 +164,14 @@ export class Store {
 
   // Changing
 
-  /** The user signs out: nothing of what was shown is kept. */
+  /** The user signs out: knows as little as a new store. */
   reset(): void {
-    this.overlay.clear()
     this.#people.clear()
     this.#forget()
     for (const [id, { opened }] of this.#entries) if (opened === 0) this.#entries.delete(id)
-    this.set(begin(this.#settings.userId, {}))
-    this.putPerson(this.#state.me)
+    const empty = new Store({ ...this.#settings, initialState: undefined }).getState()
+    this.set({ ...empty, connection: this.#state.connection })
+    this.putPerson(empty.me)
   }
 
   /** What the last page of this user showed. */
@@ -504,35 +523,6 @@ export class Store {
       this.#isScheduled = false
       for (const listener of this.#listeners) listener()
     })
-  }
-}
-
-/** What a client knows before the server has answered. */
-function begin(
-  userId: string,
-  { me, conversations, unread, preferences, config }: InitialState,
-): Omit<ChatState, 'connection' | 'timelines' | 'isLeader'> {
-  return {
-    me: {
-      id: userId,
-      full_name: null,
-      avatar_url: null,
-      email: null,
-      role: null,
-      teams: [],
-      can_write: true,
-      ...me,
-    },
-    people: {},
-    conversations: [],
-    conversationsStatus: conversations ? 'ready' : 'loading',
-    conversationsError: null,
-    unread: unread ?? { total: 0, mentions: 0, byConversation: {} },
-    presence: {},
-    typing: {},
-    preferences: preferences ?? null,
-    config: config ?? null,
-    unsentCount: 0,
   }
 }
 
