@@ -72,7 +72,9 @@ export class Requests {
   #attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
     const { baseUrl, userId, fetch } = this.#settings
     const { query, body, headers, signal, keepalive } = request
-    const parameters = Object.entries({ current_user_id: userId, ...query }).flatMap(([name, value]) => (value == null ? [] : [[name, String(value)]]))
+    const parameters = Object.entries({ current_user_id: userId, ...query }).flatMap(([name, value]) =>
+      value == null ? [] : [[name, String(value)]],
+    )
     const search = parameters.length > 0 ? `?${new URLSearchParams(parameters)}` : ''
     return fetch(baseUrl + path + search, {
       method,

@@ -161,7 +161,9 @@ test(
   async () => {
     const tab = await openTab()
     await isLive(tab)
-    await tab.route(/\/messages(\?|$)/, (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()))
+    await tab.route(/\/messages(\?|$)/, (route) =>
+      route.request().method() === 'POST' ? route.abort() : route.continue(),
+    )
     const content = randomUUID()
     await tab.evaluate((text) => window.room.send(text), content)
     await tab.waitForFunction(() => window.client.getState().unsentCount === 1)

@@ -201,7 +201,10 @@ function Items({
       event.preventDefault()
       const next = all[at + 1] ?? all[at - 1]
       if (onArchiveConversation) onArchiveConversation(conversation.id)
-      else archive(conversation.id, conversationName(conversation, conversation.other_user, strings), !conversation.is_archived)
+      else {
+        const name = conversationName(conversation, conversation.other_user, strings)
+        archive(conversation.id, name, !conversation.is_archived)
+      }
       next?.focus()
     } else if (event.key.length === 1 && /\p{L}|\p{N}/u.test(event.key) && !event.ctrlKey && !event.metaKey) {
       // Type-ahead by the first letter, beginning after the focused item.

@@ -58,7 +58,9 @@ export function QuickPanel({ anchor, onClose, onOpen, onNewConversation }: Quick
                 />
                 <span className="rpt-person-text">
                   <span className="rpt-person-top">
-                    <bdi className="rpt-person-name">{conversationName(conversation, conversation.other_user, strings)}</bdi>
+                    <bdi className="rpt-person-name">
+                      {conversationName(conversation, conversation.other_user, strings)}
+                    </bdi>
                     {conversation.last_message_at && (
                       <Time value={conversation.last_message_at} kind="short" className="rpt-item-time" />
                     )}

@@ -12,7 +12,15 @@ import { rangesOf } from '../../src/format/message-text'
 import { QuickPanel } from '../../src/navigation/quick-panel'
 import { Avatar } from '../../src/parts/avatar'
 import { en } from '../../src/strings/en'
-import { conversation, FakeClient, initialState, message, PEOPLE, PREFERENCES, timeline } from '../../src/testing/fake-client'
+import {
+  conversation,
+  FakeClient,
+  initialState,
+  message,
+  PEOPLE,
+  PREFERENCES,
+  timeline,
+} from '../../src/testing/fake-client'
 import { renderWith } from './render'
 
 const CONTROLS = [...'\u061C\u200E\u200F\u202A\u202B\u202C\u202D\u202E\u2066\u2067\u2068\u2069']
