@@ -6,6 +6,7 @@ import type { Engine } from './engine'
 import { ok, refused } from './errors'
 import { withReaction, type Change } from './overlay'
 import type { ChangeKind, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
+import { TypingReporter } from './typing-reporter'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
 
@@ -120,6 +121,20 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
     const { error } = await engine.conversation(id).markRead()
     if (error) return refused(error)
   }
+  return ok(null)
+}
+
+const reporters = new WeakMap<Engine, Map<string, TypingReporter>>()
+
+/** Reports typing while the text in the composer changes. An empty text ends it. */
+export async function type(engine: Engine, conversationId: string, text: string): Promise<Result<null>> {
+  const all = reporters.get(engine) ?? new Map<string, TypingReporter>()
+  reporters.set(engine, all)
+  const reporter =
+    all.get(conversationId) ??
+    new TypingReporter(engine.environment.clock, (isTyping) => void engine.api.setTyping(conversationId, isTyping))
+  all.set(conversationId, reporter)
+  reporter.input(text)
   return ok(null)
 }
 

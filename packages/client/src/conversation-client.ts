@@ -7,7 +7,6 @@ import { ok, refused } from './errors'
 import type { History, LoadedPage, Position } from './history'
 import { randomId } from './ids'
 import { Reader } from './reading'
-import { TypingReporter } from './typing'
 import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
 import type * as wire from './wire'
 
@@ -19,7 +18,6 @@ const MAX_UNREAD_AT_END = 30
 
 export class Conversation implements ConversationClient {
   readonly #engine: Engine
-  readonly #typing: TypingReporter
   #reader: Reader | null = null
   #opened = 0
   #release: (() => void)[] = []
@@ -30,7 +28,6 @@ export class Conversation implements ConversationClient {
     engine: Engine,
   ) {
     this.#engine = engine
-    this.#typing = new TypingReporter(engine.environment.clock, (isTyping) => void engine.api.setTyping(id, isTyping))
   }
 
   getTimeline(): Timeline {
@@ -99,7 +96,7 @@ export class Conversation implements ConversationClient {
 
   send(content: string, { replyToId, metadata, messageType, file }: SendOptions = {}): string {
     const key = randomId()
-    this.#typing.stop()
+    this.stopTyping()
     this.#engine.drafts.clear(this.id)
     this.#engine.outbox.add({
       key,
@@ -173,7 +170,7 @@ export class Conversation implements ConversationClient {
   setDraft(text: string): void {
     if (text === this.getDraft()) return
     this.#engine.drafts.set(this.id, text)
-    this.#typing.input(text)
+    void this.#engine.act('type', this.id, text)
   }
 
   getDraft(): string {
@@ -181,7 +178,7 @@ export class Conversation implements ConversationClient {
   }
 
   stopTyping(): void {
-    this.#typing.stop()
+    void this.#engine.act('type', this.id, '')
   }
 
   // Loading
@@ -224,7 +221,7 @@ export class Conversation implements ConversationClient {
   }
 
   #leave(): void {
-    this.#typing.stop()
+    this.stopTyping()
     this.#reader?.close()
     this.#reader = null
     for (const release of this.#release.splice(0)) release()
