@@ -400,13 +400,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = '7311f3a7eb3c4faaa7cbe7c92542d94ec00b46ba0b3214f6223abc42c11cc501'
+  where path = 'chat/40_people.sql' and checksum = 'ac64ccc83353de716edea9f4c0797118201e03670c21df268eabcd8289728b25'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', '7311f3a7eb3c4faaa7cbe7c92542d94ec00b46ba0b3214f6223abc42c11cc501')
+  ('chat/40_people.sql', 'ac64ccc83353de716edea9f4c0797118201e03670c21df268eabcd8289728b25')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -628,13 +628,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = 'bde9a52ee6b5df118936e7e0c896c9a30e0894a7f83c48d360952637695ec3b8'
+  where path = 'chat/90_policies.sql' and checksum = '2fd16ba35489b7a9216dd8d81460e942c25f3c0aaf5a8987e7c44f2478450b43'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', 'bde9a52ee6b5df118936e7e0c896c9a30e0894a7f83c48d360952637695ec3b8')
+  ('chat/90_policies.sql', '2fd16ba35489b7a9216dd8d81460e942c25f3c0aaf5a8987e7c44f2478450b43')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -688,13 +688,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '1322f51fb0df35d4f983099bdf992834f995ac04dd56c458d11d27729dbb7195'
+  where path = 'realtime/30_policies.sql' and checksum = '654b7835df86cdd824d0d7d65fc29039f359e4b62af77e5242f661eea190831d'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '1322f51fb0df35d4f983099bdf992834f995ac04dd56c458d11d27729dbb7195')
+  ('realtime/30_policies.sql', '654b7835df86cdd824d0d7d65fc29039f359e4b62af77e5242f661eea190831d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1838,6 +1838,21 @@ $$;
 
 COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Grants users read access to every column of the chat''s shared tables, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
 
+-- Name: has_key(jsonb, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.has_key(keys jsonb, id uuid) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE STRICT COST 1e-30 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return keys ? id::text;
+end
+$$;
+
+-- Name: FUNCTION has_key(keys jsonb, id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.has_key(keys jsonb, id uuid) IS 'Is the id a key of the object? For policies: its cost is almost 0, so that it is evaluated before every condition of the query.';
+
 -- Name: hide_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.hide_message(message_id uuid) RETURNS void
@@ -2046,7 +2061,7 @@ COMMENT ON FUNCTION chat.is_blank(content text) IS 'Does the text contain nothin
 -- Name: is_chat_topic(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.is_chat_topic(topic text) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE COST 1e-30 PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
@@ -2078,6 +2093,21 @@ $$;
 -- Name: FUNCTION is_my_conversation(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.is_my_conversation(conversation_id uuid) IS 'Is the caller a member? For functions; policies use chat.my_conversation_ids().';
+
+-- Name: is_requested_topic(text, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_requested_topic(topic text, requested text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE COST 1e-30 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return coalesce(topic = nullif(requested, ''), true);
+end
+$$;
+
+-- Name: FUNCTION is_requested_topic(topic text, requested text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.is_requested_topic(topic text, requested text) IS 'Is the topic of a row the one in the setting realtime.topic, if that is set?';
 
 -- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2330,7 +2360,22 @@ $$;
 
 -- Name: FUNCTION known_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.known_people_ids() IS 'The users whose row of user_presence the caller may read, for its policy. The row of a user who does not share their presence contains nothing.';
+COMMENT ON FUNCTION chat.known_people_ids() IS 'The users whose row of user_presence the caller may read. The row of a user who does not share their presence contains nothing.';
+
+-- Name: known_people_keys(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.known_people_keys() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (select coalesce(jsonb_object_agg(id, null) filter (where id is not null), '{}') from chat.known_people_ids() id);
+end
+$$;
+
+-- Name: FUNCTION known_people_keys(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.known_people_keys() IS 'The ids of the users whose row of user_presence the caller may read as the keys of an object, for chat.has_key().';
 
 -- Name: knows(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2829,7 +2874,7 @@ COMMENT ON FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) IS 'May this 
 -- Name: may_listen(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER COST 1e-30
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -3337,7 +3382,27 @@ $$;
 
 -- Name: FUNCTION my_conversation_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one lookup per statement instead of a function call per row.';
+COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The ids of the caller''s conversations.';
+
+-- Name: my_conversation_keys(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.my_conversation_keys() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Not from chat.my_conversation_ids(): that would store the rows once more, in every statement.
+  return (
+    select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
+    from public.user_conversation_members m
+    where m.user_id = (select auth.uid()) and m.left_at is null
+  );
+end
+$$;
+
+-- Name: FUNCTION my_conversation_keys(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.my_conversation_keys() IS 'The ids of the caller''s conversations as the keys of an object, for chat.has_key().';
 
 -- Name: my_id(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -7462,27 +7527,27 @@ CREATE POLICY "members add reactions" ON public.message_reactions FOR INSERT TO 
 
 -- Name: message_edits members read earlier wordings; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members read earlier wordings" ON public.message_edits FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+CREATE POLICY "members read earlier wordings" ON public.message_edits FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id));
 
 -- Name: user_messages members read the messages of their conversations; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members read the messages of their conversations" ON public.user_messages FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+CREATE POLICY "members read the messages of their conversations" ON public.user_messages FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id));
 
 -- Name: message_pins members see the pins of their conversations; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members see the pins of their conversations" ON public.message_pins FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+CREATE POLICY "members see the pins of their conversations" ON public.message_pins FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id));
 
 -- Name: message_reactions members see the reactions of their conversations; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members see the reactions of their conversations" ON public.message_reactions FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+CREATE POLICY "members see the reactions of their conversations" ON public.message_reactions FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id));
 
 -- Name: conversation_receipts members see the receipts of their conversations; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members see the receipts of their conversations" ON public.conversation_receipts FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+CREATE POLICY "members see the receipts of their conversations" ON public.conversation_receipts FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id));
 
 -- Name: user_conversations members see their conversations; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members see their conversations" ON public.user_conversations FOR SELECT TO authenticated USING ((id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+CREATE POLICY "members see their conversations" ON public.user_conversations FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), id));
 
 -- Name: user_messages members send messages; Type: POLICY; Schema: public; Owner: -
 
@@ -7514,23 +7579,23 @@ CREATE POLICY "people add their own blocks" ON public.user_blocks FOR INSERT TO 
 
 -- Name: user_conversation_members people change their own memberships; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people change their own memberships" ON public.user_conversation_members FOR UPDATE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (left_at IS NULL))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people change their own memberships" ON public.user_conversation_members FOR UPDATE TO authenticated USING (((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])) AND (left_at IS NULL))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_notification_preferences people change their own preferences; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people change their own preferences" ON public.user_notification_preferences FOR UPDATE TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people change their own preferences" ON public.user_notification_preferences FOR UPDATE TO authenticated USING ((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)]))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_presence people change their own presence; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people change their own presence" ON public.user_presence FOR UPDATE TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people change their own presence" ON public.user_presence FOR UPDATE TO authenticated USING ((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)]))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_blocks people remove their own blocks; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people remove their own blocks" ON public.user_blocks FOR DELETE TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people remove their own blocks" ON public.user_blocks FOR DELETE TO authenticated USING ((blocker_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])));
 
 -- Name: message_reactions people remove their own reactions; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people remove their own reactions" ON public.message_reactions FOR DELETE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids))));
+CREATE POLICY "people remove their own reactions" ON public.message_reactions FOR DELETE TO authenticated USING ((chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id) AND (user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)]))));
 
 -- Name: user_presence people report their own presence; Type: POLICY; Schema: public; Owner: -
 
@@ -7538,27 +7603,27 @@ CREATE POLICY "people report their own presence" ON public.user_presence FOR INS
 
 -- Name: user_presence people see the presence of their teams and partners; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see the presence of their teams and partners" ON public.user_presence FOR SELECT TO authenticated USING ((user_id IN ( SELECT chat.known_people_ids() AS known_people_ids)));
+CREATE POLICY "people see the presence of their teams and partners" ON public.user_presence FOR SELECT TO authenticated USING (chat.has_key(( SELECT chat.known_people_keys() AS known_people_keys), user_id));
 
 -- Name: user_blocks people see their own blocks; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own blocks" ON public.user_blocks FOR SELECT TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people see their own blocks" ON public.user_blocks FOR SELECT TO authenticated USING ((blocker_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])));
 
 -- Name: message_drafts people see their own drafts; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own drafts" ON public.message_drafts FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people see their own drafts" ON public.message_drafts FOR SELECT TO authenticated USING ((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])));
 
 -- Name: message_hides people see their own hidden messages; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own hidden messages" ON public.message_hides FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people see their own hidden messages" ON public.message_hides FOR SELECT TO authenticated USING ((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])));
 
 -- Name: user_conversation_members people see their own memberships; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own memberships" ON public.user_conversation_members FOR SELECT TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (left_at IS NULL)));
+CREATE POLICY "people see their own memberships" ON public.user_conversation_members FOR SELECT TO authenticated USING (((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])) AND (left_at IS NULL)));
 
 -- Name: user_notification_preferences people see their own preferences; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own preferences" ON public.user_notification_preferences FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people see their own preferences" ON public.user_notification_preferences FOR SELECT TO authenticated USING ((user_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])));
 
 -- Name: user_notification_preferences people set their own preferences; Type: POLICY; Schema: public; Owner: -
 
@@ -7566,7 +7631,7 @@ CREATE POLICY "people set their own preferences" ON public.user_notification_pre
 
 -- Name: user_messages senders change their own messages; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "senders change their own messages" ON public.user_messages FOR UPDATE TO authenticated USING (((sender_id = ( SELECT chat.my_id() AS my_id)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)))) WITH CHECK ((sender_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "senders change their own messages" ON public.user_messages FOR UPDATE TO authenticated USING ((chat.has_key(( SELECT chat.my_conversation_keys() AS my_conversation_keys), conversation_id) AND (sender_id = ANY (ARRAY[( SELECT chat.my_id() AS my_id)])))) WITH CHECK ((sender_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_blocks; Type: ROW SECURITY; Schema: public; Owner: -
 
@@ -7602,7 +7667,7 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages messages belong to the requested topic; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "messages belong to the requested topic" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true)) WITH CHECK (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true));
+CREATE POLICY "messages belong to the requested topic" ON realtime.messages AS RESTRICTIVE USING (chat.is_requested_topic(topic, ( SELECT current_setting('realtime.topic'::text, true) AS current_setting))) WITH CHECK (chat.is_requested_topic(topic, ( SELECT current_setting('realtime.topic'::text, true) AS current_setting)));
 
 -- Name: messages_default; Type: ROW SECURITY; Schema: realtime; Owner: -
 
@@ -7967,6 +8032,11 @@ REVOKE ALL ON FUNCTION chat.grant_roles_to_installer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.grant_shared_columns() FROM PUBLIC;
 
+-- Name: FUNCTION has_key(keys jsonb, id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.has_key(keys jsonb, id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.has_key(keys jsonb, id uuid) TO authenticated;
+
 -- Name: FUNCTION hide_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.hide_message(message_id uuid) FROM PUBLIC;
@@ -8044,6 +8114,11 @@ GRANT ALL ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) TO s
 
 REVOKE ALL ON FUNCTION chat.known_people_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.known_people_ids() TO authenticated;
+
+-- Name: FUNCTION known_people_keys(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.known_people_keys() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.known_people_keys() TO authenticated;
 
 -- Name: FUNCTION knows(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -8160,6 +8235,11 @@ GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snaps
 
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
+
+-- Name: FUNCTION my_conversation_keys(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.my_conversation_keys() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.my_conversation_keys() TO authenticated;
 
 -- Name: FUNCTION my_id(); Type: ACL; Schema: chat; Owner: -
 

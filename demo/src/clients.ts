@@ -15,6 +15,8 @@ export function clientOf(people: People, person: DemoPerson): ChatClient {
     anonKey: people.anon_key,
     accessToken: session.accessToken,
   })
+  // Signs in while the page is rendered.
+  void session.accessToken().catch(() => null)
   clients.set(person.id, client)
   return client
 }

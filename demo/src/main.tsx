@@ -4,7 +4,10 @@ import '@rapport-chat/react/styles.css'
 import './page.css'
 import { App } from './app'
 import { applyToPage, pageOptions } from './options'
+import { loadPeople } from './session'
 
+// `App` handles a failure.
+loadPeople().catch(() => undefined)
 applyToPage(pageOptions())
 createRoot(document.getElementById('root') as HTMLElement).render(
   <StrictMode>

@@ -21,7 +21,15 @@ interface Tokens {
   readonly refresh_token: string
 }
 
-export async function loadPeople(): Promise<People> {
+let loading: Promise<People> | null = null
+
+/** Requested once, and before the page is rendered: everything else waits for it. */
+export function loadPeople(): Promise<People> {
+  loading ??= fetchPeople()
+  return loading
+}
+
+async function fetchPeople(): Promise<People> {
   const response = await fetch('/dev/people')
   if (!response.ok) throw new Error(`GET /dev/people: ${response.status}`)
   return (await response.json()) as People

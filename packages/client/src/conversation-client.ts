@@ -224,6 +224,8 @@ export class Conversation implements ConversationClient {
     this.stopTyping()
     this.#reader?.close()
     this.#reader = null
+    // The list shows the draft from now on, also if the user was typing until now.
+    this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
   }
 

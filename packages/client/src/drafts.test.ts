@@ -6,17 +6,18 @@ import { FakeClock, settled } from './testing'
 function draftsOf(storage = memoryStorage()) {
   const clock = new FakeClock()
   const saved: string[] = []
+  const changes: (string | undefined)[] = []
   const server = { isReachable: true }
-  const drafts = new Drafts({
+  const drafts: Drafts = new Drafts({
     clock,
     storage,
     save: async (_, text) => {
       if (server.isReachable) saved.push(text)
       return server.isReachable
     },
-    onChange: () => {},
+    onChange: (id) => changes.push(drafts.get(id)),
   })
-  return { clock, saved, server, drafts, storage }
+  return { clock, saved, server, drafts, storage, changes }
 }
 
 test('a text is kept here at once, and on the server after a pause', async () => {
@@ -53,4 +54,14 @@ test('sending a text removes its draft', async () => {
   expect(await storage.all('drafts')).toEqual([])
   await clock.advance(5_000)
   expect(saved).toEqual([])
+})
+
+test('the list is told of a draft that appears, rests or disappears, and not of each letter', async () => {
+  const { clock, drafts, changes } = draftsOf()
+  for (const text of ['H', 'He', 'Hel']) drafts.set('a', text)
+  expect(changes).toEqual(['H'])
+  await clock.advance(800)
+  expect(changes).toEqual(['H', 'Hel', undefined])
+  for (const text of ['Hell', 'Hello', '']) drafts.set('a', text)
+  expect(changes.slice(3)).toEqual(['Hell', ''])
 })

@@ -10,6 +10,10 @@ export interface DraftsSettings {
   storage: ChatStorage
   /** Saves the text on the server. Returns whether it did. */
   save(conversationId: string, text: string): Promise<boolean>
+  /**
+   * A draft appeared, disappeared, or came to rest. Not for every letter: the list of conversations
+   * would be built and rendered again with each key press.
+   */
   onChange(conversationId: string): void
 }
 
@@ -37,10 +41,11 @@ export class Drafts {
   }
 
   set(conversationId: string, text: string): void {
-    if (this.#texts.get(conversationId) === text) return
+    const before = this.#texts.get(conversationId)
+    if (before === text) return
     this.#texts.set(conversationId, text)
     void this.#settings.storage.put('drafts', conversationId, text)
-    this.#settings.onChange(conversationId)
+    if (!before || !text) this.#settings.onChange(conversationId)
     this.#saveLater(conversationId)
   }
 
@@ -74,6 +79,7 @@ export class Drafts {
     this.#timers.delete(id)
     const text = this.#texts.get(id)
     if (text === undefined) return
+    this.#settings.onChange(id)
     const isSaved = await this.#settings.save(id, text)
     // The user may have continued to type.
     if (isSaved && this.#texts.get(id) === text) this.#forget(id)

@@ -1,6 +1,6 @@
--- Who may read and write which rows. anon has no rights on any table. Clients may read every column,
--- because a hidden column would break "select *". They may not read system columns of rows that are
--- shared with other users.
+-- Who may read and write which rows. anon has no rights on any table. Clients may read every
+-- column, because a hidden column would break "select *". They may not read system columns of rows
+-- that are shared with other users.
 --
 -- A policy must be evaluated before every condition of the query. PostgreSQL evaluates conditions
 -- in the order of their estimated costs if the operators of the query are leakproof, as those of

@@ -4,7 +4,7 @@
 use super::super::conversations::OTHER_PERSON;
 use super::super::{contacts, conversations, media};
 use super::rows::LEVELS;
-use super::{CONVERSATIONS, PEOPLE, own_id};
+use super::tags::{CONVERSATIONS, PEOPLE, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{flag, moment, named, one_of, text, text_up_to, uuid};
 use crate::http::openapi::{Operation, input};

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use super::super::conversations::OTHER_PERSON;
 use super::super::{history, pins, reading, sync as syncing};
 use super::rows::{MESSAGE_TYPES, REASONS};
-use super::{MESSAGES, own_id};
+use super::tags::{MESSAGES, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{
     address, any_object, constant, count, flag, integer, list, list_up_to, named, object, one_of,

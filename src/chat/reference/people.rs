@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::preferences::EMAIL_MODES;
 use super::super::{presence, search};
 use super::rows::STATUSES;
-use super::{MESSAGES, PEOPLE, SETTINGS, own_id};
+use super::tags::{MESSAGES, PEOPLE, SETTINGS, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{
     between, described, flag, moment, named, one_of, text, text_of, text_up_to, uuid,

@@ -7,35 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sources::{Module, Sources, path};
 
-/// Modules that still have circles, and the reason. A circle belongs to the innermost module that
-/// contains all its files.
-const ALLOWED: &[(&str, &str)] = &[
-    (
-        "chat::reference",
-        "mod.rs lists the routes and holds what they share",
-    ),
-];
-
 #[test]
 fn no_module_has_a_circle_of_files() {
     let sources = Sources::read();
-    let edges = sources.edges();
-    let mut wrong = Vec::new();
-    let mut found = BTreeSet::new();
-    for circle in circles(&edges) {
-        let module = common_module(&circle);
-        if !ALLOWED.iter().any(|(allowed, _)| *allowed == module) {
-            let files: Vec<String> = circle.iter().map(|path| path.join("::")).collect();
-            wrong.push(format!("{module} has a circle: {}", files.join(", ")));
-        }
-        found.insert(module);
-    }
-    for (module, _) in ALLOWED {
-        if !found.contains(*module) {
-            wrong.push(format!("{module} no longer has a circle: remove its entry"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let found: Vec<String> = circles(&sources.edges())
+        .iter()
+        .map(|circle| circle.iter().map(|path| path.join("::")).collect())
+        .map(|files: Vec<String>| files.join(", "))
+        .collect();
+    assert!(found.is_empty(), "circles of files:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -105,18 +85,4 @@ fn circles(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
         }
     }
     circles.into_iter().collect()
-}
-
-/// The innermost module that contains all these files.
-fn common_module(circle: &[Module]) -> String {
-    let first = circle[0].clone();
-    let length = (1..=first.len())
-        .rev()
-        .find(|length| {
-            circle
-                .iter()
-                .all(|path| path.starts_with(&first[..*length]))
-        })
-        .unwrap_or(1);
-    first[..length].join("::")
 }

@@ -17,7 +17,7 @@ import {
 } from 'lucide-react'
 import { useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
-import { useNow, useTimeFormat } from '../context/use-time'
+import { useTimeFormat, useToday } from '../context/use-time'
 import { conversationName } from '../format/names'
 import { inline } from '../format/text'
 import { useTypingIndicator } from '../hooks/use-typing-indicator'
@@ -81,7 +81,7 @@ function HeaderStatus({
   const { strings, isMounted } = useChatContext()
   const { isTyping } = useTypingIndicator(conversationId)
   const format = useTimeFormat()
-  const now = useNow()
+  const today = useToday()
   // A space keeps the height of the header until the presence is known.
   let text = '\u00A0'
   if (isTyping) text = strings.typing
@@ -89,7 +89,7 @@ function HeaderStatus({
     const isGone = presence.status === 'offline'
     const status =
       isGone && presence.last_seen
-        ? strings.lastSeen(format.moment(new Date(presence.last_seen), now))
+        ? strings.lastSeen(format.moment(new Date(presence.last_seen), today))
         : strings[presence.status]
     const own = inline([presence.status_emoji, presence.status_text].filter(Boolean).join(' '))
     text = own && !isGone ? `${status} · ${own}` : status

@@ -113,7 +113,7 @@ export function MessageInput(props: MessageInputProps): ReactNode {
       event.preventDefault()
       event.stopPropagation()
       onCancelStrip?.()
-    } else if (event.key === 'ArrowUp' && value === '' && !strip && onEditLast) {
+    } else if (event.key === 'ArrowUp' && !event.altKey && value === '' && !strip && onEditLast) {
       event.preventDefault()
       onEditLast()
     }

@@ -2,6 +2,8 @@
 
 import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
+import { useLatest } from '../context/use-latest'
+import { useChatState } from '../context/use-store'
 import { ConversationsList } from './conversations-list'
 import { EmptyState } from './empty-state'
 import { NewChatDialog } from './new-chat-dialog'
@@ -33,28 +35,35 @@ interface Place {
 export function Messenger({ conversationId, messageId, onOpen, density = 'comfortable' }: MessengerProps): ReactNode {
   const { strings, onNavigate } = useChatContext()
   const [own, setOwn] = useState<Place>({ conversationId: null, visit: 0 })
+  const hasNone = useChatState(
+    (state) => state.conversationsStatus === 'ready' && state.conversations.every(({ is_archived }) => is_archived),
+  )
   const isControlled = conversationId !== undefined
   const place: Place = isControlled ? { conversationId, messageId, visit: own.visit } : own
   const [isFinding, setFinding] = useState(false)
   const [isHelping, setHelping] = useState(false)
   const root = useRef<HTMLDivElement>(null)
 
+  // Never changes, so that opening a conversation does not render every item of the list.
+  const callbacks = useLatest({ onOpen, onNavigate })
   const open = useCallback(
     (id: string | null, message?: string) => {
       setOwn((old) => ({ conversationId: id, messageId: message, visit: old.visit + 1 }))
-      onOpen?.(id, message)
-      onNavigate?.(
+      callbacks.current.onOpen?.(id, message)
+      callbacks.current.onNavigate?.(
         id === null
           ? { to: 'list' }
           : { to: 'conversation', conversationId: id, ...(message !== undefined && { messageId: message }) },
       )
     },
-    [onOpen, onNavigate],
+    [callbacks],
   )
+  const select = useCallback(({ id }: { id: string }, message?: string) => open(id, message), [open])
+  const find = useCallback(() => setFinding(true), [])
   useShortcuts(root, {
     current: place.conversationId,
     open,
-    find: () => setFinding(true),
+    find,
     help: () => setHelping(true),
   })
 
@@ -81,14 +90,14 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
         <ConversationsList
           activeConversationId={place.conversationId}
           density={density}
-          onConversationSelect={({ id }, message) => open(id, message)}
-          onNewConversation={() => setFinding(true)}
+          onConversationSelect={select}
+          onNewConversation={find}
           showConnection={place.conversationId === null}
         />
       </div>
       <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (
-          <EmptyState variant="no-selection" onNewConversation={() => setFinding(true)} />
+          <EmptyState variant={hasNone ? 'no-conversations' : 'no-selection'} onNewConversation={find} />
         ) : (
           <UserChatInterface
             // A second jump to the same message opens the conversation there again.

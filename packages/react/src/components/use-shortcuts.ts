@@ -28,8 +28,10 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
     const onKey = (event: KeyboardEvent): void => {
       const element = root.current
       if (!element || event.defaultPrevented) return
-      const target = event.target as Node
+      const target = event.target as Element
       if (target !== document.body && !element.contains(target)) return
+      // A dialog covers what the shortcuts lead to.
+      if (target.closest('dialog')) return
       const mod = event.ctrlKey || event.metaKey
       if (mod && !event.altKey && !event.shiftKey && event.key.toLowerCase() === 'k') latest.current.find()
       else if (mod && event.key === '/') latest.current.help()

@@ -1,12 +1,10 @@
 'use client'
 
-import type { Presence, TimelineMessage } from '@rapport-chat/client'
+import type { Presence } from '@rapport-chat/client'
 import { useEffect, useRef, useState, type ReactNode } from 'react'
-import { useChatClient, useChatContext, useStrings } from '../context/chat-context'
-import { useChatState } from '../context/use-store'
-import { conversationName, displayName, firstName } from '../format/names'
+import { useChatContext, useStrings } from '../context/chat-context'
+import { conversationName } from '../format/names'
 import { useConversation } from '../hooks/use-conversations'
-import { useDraft } from '../hooks/use-draft'
 import { useOpenConversation, useTimeline } from '../hooks/use-realtime-chat'
 import { useWatchedPresence } from '../hooks/use-user-presence'
 import { MessageList, type MessageListHandle } from '../list/message-list'
@@ -15,10 +13,9 @@ import { ConnectionBanner } from './connection-banner'
 import { ConversationHeader } from './conversation-header'
 import { ConversationSearch } from './conversation-search'
 import { EmptyState } from './empty-state'
-import { MessageInput, type ComposerStrip, type MessageInputHandle } from './message-input'
-import { previewText } from './message/quote'
+import { ConversationComposer, type ComposerMode } from './composer/conversation-composer'
+import type { MessageInputHandle } from './message-input'
 import { useMessageActions } from './message/use-message-actions'
-import { useUploads } from './composer/use-uploads'
 import { PinnedBar } from './pinned-bar'
 import { ConversationTyping } from './typing-indicator'
 
@@ -43,8 +40,6 @@ export function UserChatInterface(props: UserChatInterfaceProps): ReactNode {
   return <Interface key={props.conversationId} {...props} />
 }
 
-type Mode = { readonly kind: 'reply' | 'edit'; readonly message: TimelineMessage } | null
-
 function Interface({
   conversationId,
   otherUser,
@@ -55,29 +50,20 @@ function Interface({
   focusMessageId,
   readOnly = false,
 }: UserChatInterfaceProps): ReactNode {
-  const { strings, components } = useChatContext()
-  const client = useChatClient()
+  const { strings } = useChatContext()
   const conversation = useConversation(conversationId)
   const handle = useOpenConversation(conversationId, focusMessageId)
   const timeline = useTimeline(handle)
   const person = conversation?.other_user ?? otherUser ?? null
   const watched = useWatchedPresence(person ? [person.id] : [])
   const presence = (userPresence ?? watched)[person?.id ?? '']
-  const maxLength = useChatState((state) => state.config?.max_message_length)
-  const { draft, setDraft } = useDraft(conversationId)
-  const [mode, setMode] = useState<Mode>(null)
-  const [editText, setEditText] = useState('')
+  const [mode, setMode] = useState<ComposerMode>(null)
   const [isSearching, setSearching] = useState(false)
   const field = useRef<MessageInputHandle>(null)
   const list = useRef<MessageListHandle>(null)
   const name = conversationName(conversation, person, strings)
   const canSend = !readOnly && (conversation?.can_send ?? true)
 
-  const startEdit = (message: TimelineMessage): void => {
-    setMode({ kind: 'edit', message })
-    setEditText(message.content)
-    field.current?.focus()
-  }
   const { actions, panels, saveEdit } = useMessageActions({
     conversation: handle,
     canSend,
@@ -85,9 +71,11 @@ function Interface({
       setMode({ kind: 'reply', message })
       field.current?.focus()
     },
-    onEdit: startEdit,
+    onEdit: (message) => {
+      setMode({ kind: 'edit', message })
+      field.current?.focus()
+    },
   })
-  const onFileUpload = useUploads(handle)
   useEffect(() => () => handle.stopTyping(), [handle])
 
   if (timeline.status === 'not_found')
@@ -96,22 +84,6 @@ function Interface({
         <EmptyState variant="not-found" {...(onBack && { action: { label: strings.back, onClick: onBack } })} />
       </section>
     )
-
-  const send = (content: string): void => {
-    if (mode?.kind === 'edit') {
-      saveEdit(mode.message, content)
-      setMode(null)
-      return
-    }
-    handle.send(content, mode?.kind === 'reply' ? { replyToId: mode.message.id } : {})
-    setMode(null)
-    setDraft('')
-  }
-  const editLast = (): void => {
-    const last = timeline.messages.findLast((message) => actions.canEdit(message) && Number.isFinite(message.seq))
-    if (last) startEdit(last)
-  }
-  const Input = components.MessageInput ?? MessageInput
 
   return (
     <section className="rpt rpt-interface" data-slot="chat-interface" aria-label={strings.conversationWith(name)}>
@@ -151,19 +123,14 @@ function Interface({
       />
       {composer ??
         (canSend ? (
-          <Input
+          <ConversationComposer
+            conversation={handle}
+            name={name}
+            mode={mode}
+            onMode={setMode}
+            actions={actions}
+            onSaveEdit={saveEdit}
             handle={field}
-            label={strings.composerLabel(firstName(name))}
-            value={mode?.kind === 'edit' ? editText : draft}
-            onChange={mode?.kind === 'edit' ? setEditText : setDraft}
-            onStopTyping={() => handle.stopTyping()}
-            onSendMessage={send}
-            strip={stripOf(mode, strings, client.userId)}
-            onCancelStrip={() => setMode(null)}
-            onEditLast={editLast}
-            autoFocus
-            {...(maxLength && { maxLength })}
-            {...(onFileUpload && { onFileUpload })}
           />
         ) : (
           <p className="rpt-notice" data-slot="cannot-send">
@@ -173,16 +140,6 @@ function Interface({
       {panels}
     </section>
   )
-}
-
-function stripOf(mode: Mode, strings: ReturnType<typeof useStrings>, me: string): ComposerStrip | null {
-  if (!mode) return null
-  const { message } = mode
-  const title =
-    mode.kind === 'edit'
-      ? strings.editingMessage
-      : strings.replyingTo(message.sender_id === me ? strings.you : displayName(message.sender, strings))
-  return { kind: mode.kind, title, text: previewText(message, strings) }
 }
 
 function Beginning({ person, name }: { person: AvatarPerson | null; name: string }): ReactNode {

@@ -6,7 +6,7 @@ import { useNavigationStrings } from './base-context'
 
 const MINUTE_MS = 60_000
 
-// One timer for all components; the snapshot changes once a minute.
+// One timer for all components. The snapshot changes at midnight, when "today" becomes "yesterday".
 const listeners = new Set<() => void>()
 let timer: ReturnType<typeof setInterval> | undefined
 
@@ -24,14 +24,12 @@ function subscribe(listener: () => void): () => void {
   }
 }
 
-function currentMinute(): number {
-  return Math.floor(Date.now() / MINUTE_MS)
-}
+const currentDay = (): number => new Date().setHours(0, 0, 0, 0)
 
-/** The current time, to the minute. */
-export function useNow(): Date {
-  const now = useSyncExternalStore(subscribe, currentMinute, () => 0)
-  return useMemo(() => new Date(now * MINUTE_MS), [now])
+/** The current day in the viewer's zone, as its midnight. */
+export function useToday(): Date {
+  const day = useSyncExternalStore(subscribe, currentDay, () => 0)
+  return useMemo(() => new Date(day), [day])
 }
 
 export function useTimeFormat(): TimeFormat {

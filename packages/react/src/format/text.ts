@@ -52,7 +52,11 @@ function withoutTrailing(address: string): string {
   return address.slice(0, end)
 }
 
-const EMOJI_ONLY = emojiPattern()
+/** Compiling the pattern takes many milliseconds, so only a text that may match it pays for that. */
+let emojiOnly: RegExp | null = null
+
+/** Nearly every message contains a letter, and of all emoji only ℹ️ does. */
+const LETTER = /[^\P{L}\u2139]/u
 
 function emojiPattern(): RegExp {
   try {
@@ -65,7 +69,9 @@ function emojiPattern(): RegExp {
 
 /** Whether the text is one to three emoji and nothing else. Such messages are shown large. */
 export function isEmojiOnly(text: string): boolean {
-  return text.length <= 60 && EMOJI_ONLY.test(text.trim())
+  if (text.length > 60 || LETTER.test(text)) return false
+  emojiOnly ??= emojiPattern()
+  return emojiOnly.test(text.trim())
 }
 
 /** The length in code points, as the server counts it. */

@@ -2,17 +2,18 @@
 
 import type { ConversationClient, Timeline } from '@rapport-chat/client'
 import { ArrowDown } from 'lucide-react'
-import { useEffect, useImperativeHandle, useMemo, useRef, useState, type ReactNode, type Ref } from 'react'
+import { useEffect, useImperativeHandle, useMemo, useReducer, useRef, useState, type ReactNode, type Ref } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useBrowserLayoutEffect } from '../context/use-latest'
 import { EmptyState } from '../components/empty-state'
 import { onListKey } from './list-keys'
 import type { MessageActions } from './message-actions'
 import { ChunkWatcher, MessageChunk } from './message-chunk'
+import { MountedChunks } from './mounted-chunks'
 import { RowState } from './row-state'
 import { RowLayout } from './rows'
 import { useHeldTail } from './use-held-tail'
-import { useScroll } from './use-scroll'
+import { neededChunk, useScroll } from './use-scroll'
 import { ListSkeleton, PageError, PageSkeleton } from './skeleton'
 
 export interface MessageListHandle {
@@ -63,7 +64,23 @@ export function MessageList(props: MessageListProps): ReactNode {
   const chunks = useMemo(() => rowLayout.layout(messages, firstUnreadSeq), [rowLayout, messages, firstUnreadSeq])
   const byKey = useMemo(() => new Map(messages.map((message) => [message.key, message])), [messages])
 
-  const scroll = useScroll({ scroller, rows: rowsElement, conversation, timeline, state, watcher })
+  const [mounting] = useState(() => new MountedChunks())
+  const [, renderAgain] = useReducer((count: number) => count + 1, 0)
+  const { mounted, hasMore } = mounting.of(chunks, neededChunk(conversation, timeline))
+  const mountMore = (): void => {
+    mounting.mountMore(chunks)
+    renderAgain()
+  }
+
+  const scroll = useScroll({
+    scroller,
+    rows: rowsElement,
+    conversation,
+    timeline,
+    state,
+    watcher,
+    mountMore: hasMore ? mountMore : null,
+  })
 
   useEffect(() => (scroller.current ? watcher.start(scroller.current) : undefined), [watcher])
 
@@ -143,13 +160,13 @@ export function MessageList(props: MessageListProps): ReactNode {
           }
         >
           {isLoading && <ListSkeleton label={strings.loadingMessages} />}
-          {!isLoading && timeline.pageError && timeline.hasOlder && (
+          {!isLoading && !hasMore && timeline.pageError && timeline.hasOlder && (
             <PageError onRetry={() => void conversation.loadOlder()} />
           )}
-          {!isLoading && timeline.hasOlder && !timeline.pageError && <PageSkeleton />}
-          {!isLoading && !timeline.hasOlder && beginning}
+          {!isLoading && (hasMore || (timeline.hasOlder && !timeline.pageError)) && <PageSkeleton />}
+          {!isLoading && !hasMore && !timeline.hasOlder && beginning}
           <div data-slot="chunks" {...(isEmpty ? {} : { role: logRole ? 'log' : 'list' })}>
-            {chunks.map((chunk) => (
+            {mounted.map((chunk) => (
               <MessageChunk
                 key={chunk.id}
                 chunk={chunk}

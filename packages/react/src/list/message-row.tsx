@@ -3,14 +3,14 @@
 import { Ellipsis, Reply, SmilePlus } from 'lucide-react'
 import { memo, useRef, useSyncExternalStore, type PointerEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
-import { useNow, useTimeFormat } from '../context/use-time'
+import { useTimeFormat, useToday } from '../context/use-time'
 import { MessageBubble } from '../components/message-bubble'
 import { IconButton } from '../parts/icon-button'
 import { Time } from '../parts/time'
 import { isLive, type MessageActions } from './message-actions'
 import { rowLabel } from './row-label'
 import type { Row } from './rows'
-import type { RowState } from './row-state'
+import { ACTIVE, HIGHLIGHTED, TOOLBAR, type RowState } from './row-state'
 
 /** A press this long opens the actions, as on phones elsewhere. */
 const LONG_PRESS_MS = 450
@@ -35,26 +35,16 @@ export const MessageRow = memo(function MessageRow({
 }: MessageRowProps): ReactNode {
   const { strings, isMounted } = useChatContext()
   const format = useTimeFormat()
-  const now = useNow()
+  const today = useToday()
   const { key } = message
-  const isActive = useSyncExternalStore(
+  const flags = useSyncExternalStore(
     state.subscribe,
-    () => state.isActive(key),
-    () => false,
-  )
-  const hasToolbar = useSyncExternalStore(
-    state.subscribe,
-    () => state.hasToolbar(key),
-    () => false,
-  )
-  const isHighlighted = useSyncExternalStore(
-    state.subscribe,
-    () => state.isHighlighted(key),
-    () => false,
+    () => state.flags(key),
+    () => 0,
   )
   const longPress = useLongPress((anchor) => actions.openMenu(message, anchor))
-  const day = isMounted ? format.day(new Date(message.created_at), now) : ''
-  const label = isMounted ? rowLabel(message, strings, format, now) : undefined
+  const day = isMounted ? format.day(new Date(message.created_at), today) : ''
+  const label = isMounted ? rowLabel(message, strings, format, today) : undefined
 
   return (
     <>
@@ -74,14 +64,14 @@ export const MessageRow = memo(function MessageRow({
         role="listitem"
         aria-setsize={-1}
         aria-label={isFirstUnread ? `${strings.newMessages}. ${label}` : label}
-        tabIndex={isActive ? 0 : -1}
+        tabIndex={flags & ACTIVE ? 0 : -1}
         data-key={key}
         data-id={message.id}
         data-seq={Number.isFinite(message.seq) ? message.seq : undefined}
         data-day={day}
         data-own={message.isOwn || undefined}
         data-start={(position === 'first' || position === 'single') && !startsDay && !isFirstUnread ? '' : undefined}
-        data-highlighted={isHighlighted || undefined}
+        data-highlighted={(flags & HIGHLIGHTED) !== 0 || undefined}
         data-new={message.state === 'sending' || message.state === 'pending' || undefined}
         {...(isLive(message) && longPress)}
       >
@@ -91,7 +81,7 @@ export const MessageRow = memo(function MessageRow({
           showAvatar={showAvatar && !message.isOwn}
           actions={actions}
         />
-        {hasToolbar && isLive(message) && message.message_type !== 'system' && (
+        {(flags & TOOLBAR) !== 0 && isLive(message) && message.message_type !== 'system' && (
           <Toolbar message={message} position={position} actions={actions} />
         )}
       </div>

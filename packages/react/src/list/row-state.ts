@@ -1,3 +1,12 @@
+/** The row has the list's tab stop. */
+export const ACTIVE = 1
+
+/** The row shows its toolbar. */
+export const TOOLBAR = 2
+
+/** The row was jumped to a moment ago. */
+export const HIGHLIGHTED = 4
+
 /**
  * Which row has the roving tab stop, the toolbar and the highlight. Only the rows that these change
  * for are rendered again, so that moving the pointer over the list stays cheap.
@@ -34,16 +43,13 @@ export class RowState {
     if (this.highlighted !== key) this.change(() => (this.highlighted = key))
   }
 
-  isActive(key: string): boolean {
-    return this.active === key
-  }
-
-  hasToolbar(key: string): boolean {
-    return (this.hovered ?? this.focused) === key
-  }
-
-  isHighlighted(key: string): boolean {
-    return this.highlighted === key
+  /** What the row shows of this, as one number: a row subscribes once. */
+  flags(key: string): number {
+    return (
+      (this.active === key ? ACTIVE : 0) |
+      ((this.hovered ?? this.focused) === key ? TOOLBAR : 0) |
+      (this.highlighted === key ? HIGHLIGHTED : 0)
+    )
   }
 
   private change(apply: () => void): void {

@@ -21,7 +21,7 @@ export interface Chunk {
 const GROUP_MS = 5 * 60_000
 
 /** Rows that are mounted and unmounted together. */
-export const CHUNK_ROWS = 20
+export const CHUNK_ROWS = 10
 
 export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): Row[] {
   const unread =

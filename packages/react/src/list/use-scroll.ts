@@ -4,7 +4,7 @@ import type { ConversationClient, Timeline } from '@rapport-chat/client'
 import { useEffect, useRef, useState, type RefObject } from 'react'
 import { useBrowserLayoutEffect, useLatest } from '../context/use-latest'
 import type { ChunkWatcher } from './message-chunk'
-import { CHUNK_ROWS } from './rows'
+import { chunkOf } from './mounted-chunks'
 import type { RowState } from './row-state'
 import { ScrollKeeper } from './scroll-keeper'
 
@@ -15,6 +15,8 @@ interface ScrollOptions {
   timeline: Timeline
   state: RowState
   watcher: ChunkWatcher
+  /** Mounts one more of the loaded chunks, or null if all are mounted. */
+  mountMore: (() => void) | null
 }
 
 export interface Scroll {
@@ -48,7 +50,17 @@ const UNREAD_SHARE = 1 / 3
 /** Where a conversation was left, for the same visit of the page. The client lives as long. */
 const places = new WeakMap<ConversationClient, { key: string; offset: number; jump: number }>()
 
-export function useScroll({ scroller, rows, conversation, timeline, state, watcher }: ScrollOptions): Scroll {
+/** The chunk from which on everything has to be mounted, because the list opens or jumps there. */
+export function neededChunk(conversation: ConversationClient, { jump, messages }: Timeline): number | null {
+  const place = places.get(conversation)
+  const left = place && messages.find(({ key }) => key === place.key)
+  const wanted = [left?.seq, jump && jump.target.at !== 'newest' ? jump.target.seq : undefined].filter(
+    (seq): seq is number => seq !== undefined && Number.isFinite(seq),
+  )
+  return wanted.length > 0 ? chunkOf(Math.min(...wanted)) : null
+}
+
+export function useScroll({ scroller, rows, conversation, timeline, state, watcher, mountMore }: ScrollOptions): Scroll {
   const keeper = useRef<ScrollKeeper | null>(null)
   const latest = useLatest(timeline)
   const atEnd = useRef(true)
@@ -78,7 +90,10 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
       atEnd.current ? { seq: lastSeq, isAtEnd: true } : seq === null ? null : { seq, isAtEnd: false },
     )
     if (status !== 'ready' || viewport === 0) return
-    if (hasOlder && !isLoadingOlder && !pageError && fromTop < viewport * LOAD_VIEWPORTS) void conversation.loadOlder()
+    if (fromTop < viewport * LOAD_VIEWPORTS) {
+      if (mountMore) mountMore()
+      else if (hasOlder && !isLoadingOlder && !pageError) void conversation.loadOlder()
+    }
     if (hasNewer && !isLoadingNewer && !pageError && fromBottom < viewport * LOAD_VIEWPORTS)
       void conversation.loadNewer()
   })
@@ -150,7 +165,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
         keep.place(line, UNREAD_SHARE)
       return
     }
-    watcher.pin(Math.floor(message.seq / CHUNK_ROWS))
+    watcher.pin(chunkOf(message.seq))
     // The pinned chunk renders in the next commit.
     requestAnimationFrame(() => {
       const element = rowOf(rows, message.key)
@@ -192,7 +207,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (!first || timeline.hasNewer) return toNewest()
     // A second press leads to the end.
     seenSeq.current = lastStoredSeq(timeline)
-    watcher.pin(Math.floor(first.seq / CHUNK_ROWS))
+    watcher.pin(chunkOf(first.seq))
     requestAnimationFrame(() => {
       const element = rowOf(rows, first.key)
       if (element) keeper.current?.place(element, UNREAD_SHARE)

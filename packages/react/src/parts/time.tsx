@@ -2,7 +2,7 @@
 
 import { useContext, type ReactNode } from 'react'
 import { ChatContext } from '../context/base-context'
-import { useNow, useTimeFormat } from '../context/use-time'
+import { useTimeFormat, useToday } from '../context/use-time'
 
 interface TimeProps {
   value: string
@@ -14,12 +14,19 @@ interface TimeProps {
 export function Time({ value, kind = 'time', className }: TimeProps): ReactNode {
   const { isMounted } = useContext(ChatContext)
   const format = useTimeFormat()
-  const now = useNow()
+  const today = useToday()
   const date = new Date(value)
   const text =
-    kind === 'time' ? format.time(date) : kind === 'short' ? format.short(date, now) : format.moment(date, now)
+    kind === 'time' ? format.time(date) : kind === 'short' ? format.short(date, today) : format.moment(date, today)
   return (
-    <time className={className} dateTime={value} title={isMounted ? format.full(date) : undefined}>
+    <time
+      className={className}
+      dateTime={value}
+      // The complete date is formatted when somebody points at it: a list has hundreds of times.
+      onPointerEnter={(event) => {
+        event.currentTarget.title = format.full(date)
+      }}
+    >
       {isMounted ? text : ''}
     </time>
   )

@@ -102,6 +102,9 @@ export const checks = {
       said.filter((text) => text !== 'Sent'),
       ['Ben: say this 32'],
     )
+    // Rows far from the view are not in the document.
+    await ana.slot('pill').click()
+    await ana.row('say this 32').waitFor()
     const label = await ana.row('say this 32').getAttribute('aria-label')
     assert.match(label, /^Ben Brandt, say this 32, \d/)
     await close()

@@ -32,11 +32,20 @@ export const checks = {
     await close()
   },
 
-  async '19 closing the last window makes one offline'(t) {
-    const { ana, ben, close } = await both(t)
-    await ana.page.locator('[data-slot="header-status"]', { hasText: 'Online' }).waitFor()
+  async '19 five minutes without input make one away, a key online, closing the last window offline'(t) {
+    const { ana, ben, close } = await both(t, { clock: true })
+    const status = (text) => ana.page.locator('[data-slot="header-status"]', { hasText: text })
+    await status('Online').waitFor()
+    await ben.page.evaluate(() => window.advance(4 * 60_000))
+    await ben.page.evaluate(() => window.advance(60_000 + 1000))
+    await status('Away').waitFor()
+    await ben.page.keyboard.press('Shift')
+    await status('Online').waitFor()
+    const from = Date.now()
     await ben.page.close()
-    await ana.page.locator('[data-slot="header-status"]', { hasText: 'Last seen' }).waitFor({ timeout: 25_000 })
+    await status('Last seen').waitFor()
+    const after = Date.now() - from
+    assert.ok(after <= 12_000, `offline after ${after} ms`)
     await close()
   },
 
@@ -140,5 +149,59 @@ export const checks = {
     for (const page of pages.filter((one) => !one.isClosed()))
       await page.locator('.rpt-item-preview', { hasText: 'to all windows 7' }).waitFor({ timeout: 20_000 })
     await context.close()
+  },
+
+  async '31 Alt with arrows changes the conversation, with Shift to an unread one'({ browser, server }) {
+    const sue = server.user('sue')
+    const ids = {}
+    for (const other of ['ana', 'ben', 'zoe']) {
+      ids[other] = await sue.conversationWith(other)
+      await server.user(other).send(ids[other], `for the shortcuts from ${other}`)
+      await sue.call('POST', `/conversations/${ids[other]}/read`, {})
+    }
+    const window = await openWindow(browser, server, 'sue')
+    const opened = (id) =>
+      window.until((wanted) => document.querySelector('[aria-current="page"]')?.dataset.conversation === wanted, id)
+    await window.openChat('Zoe')
+    await opened(ids.zoe)
+    const order = await window
+      .slot('conversation-link')
+      .evaluateAll((links) => links.map((link) => link.dataset.conversation))
+    const at = order.indexOf(ids.zoe)
+    // From the empty composer, where an arrow alone would edit the last message.
+    await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
+    await window.page.keyboard.press('Alt+ArrowDown')
+    await opened(order[at + 1])
+    await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
+    await window.page.keyboard.press('Alt+ArrowUp')
+    await opened(order[at])
+    assert.equal(await window.slot('strip').count(), 0)
+    // Only the conversation that is unread, wherever it is in the list.
+    await server.user('ben').send(ids.ben, 'unread for the shortcuts')
+    await window.page.locator(`[data-slot="conversation"]:has([data-conversation="${ids.ben}"])[data-unread]`).waitFor()
+    await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
+    await window.page.keyboard.press('Alt+Shift+ArrowUp')
+    await opened(ids.ben)
+    await window.context.close()
+  },
+
+  async '31 Ctrl+Shift+F leads to the search, Ctrl+/ shows the shortcuts'(t) {
+    const { ana, close } = await both(t)
+    await ana.page.keyboard.press('Control+Shift+F')
+    await ana.until(() => document.activeElement?.matches('[data-slot="search"]') === true)
+    await ana.page.keyboard.type('be')
+    await ana.slot('search-results').getByText('Ben Brandt').first().waitFor()
+    await ana.page.keyboard.press('Escape')
+    await ana.slot('conversation-link').first().waitFor()
+    await ana.page.keyboard.press('Control+/')
+    await ana.slot('dialog').getByText('Search messages').waitFor()
+    // What is behind the dialog stays as it is.
+    const before = await ana.page.locator('[aria-current="page"]').getAttribute('data-conversation')
+    await ana.page.keyboard.press('Alt+ArrowDown')
+    await ana.page.keyboard.press('Escape')
+    await ana.slot('dialog').waitFor({ state: 'detached' })
+    assert.equal(await ana.page.locator('[aria-current="page"]').getAttribute('data-conversation'), before)
+    assert.notEqual(await ana.page.evaluate(() => document.activeElement?.tagName), 'BODY')
+    await close()
   },
 }

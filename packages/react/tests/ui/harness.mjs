@@ -1,7 +1,8 @@
 // A Rapport server with five users, the built page in front of it, and two browsers' worth of help.
 import { execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -22,35 +23,70 @@ export async function startServer({
   if (!existsSync(binary))
     throw new Error(`${binary} does not exist. Build it with \`cargo build\`, or set RAPPORT_BIN.`)
   const temporary = await mkdtemp(join(tmpdir(), 'rapport-ui-'))
-  const envFile = join(temporary, 'env')
-  const log = []
-  const server = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', envFile], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    // The checks search more than a person does.
-    env: { ...process.env, RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE: '600' },
-  })
-  const exited = new Promise((done) => server.once('exit', done))
+  // Started by root, PostgreSQL runs as another user, who has to reach its files.
+  await chmod(temporary, 0o711)
+  const port = await freePort()
+  let running = await spawnServer({ binary, temporary, port })
   // Also when a script throws before it closes the server.
-  process.once('exit', () => server.kill('SIGTERM'))
-  for (const stream of [server.stdout, server.stderr])
-    stream.on('data', (data) => (log.push(String(data)), log.length > 400 && log.shift()))
-  const env = await readEnv(envFile, exited, log)
-  const page = await servePage({ folder, upstream: Number(new URL(env.API_URL).port) })
+  process.once('exit', () => running.child.kill('SIGTERM'))
+  const page = await servePage({ folder, upstream: port })
   return {
     url: page.url,
-    env,
-    log: () => log.join(''),
+    get env() {
+      return running.env
+    },
+    log: () => running.log.join(''),
     cut: page.cut,
     restore: page.restore,
-    user: (name) => userOf(env, name),
-    sql: (text) => query(env.DB_URL, text),
+    requestsTo: page.requestsTo,
+    /** Ends the server without a chance to clean up, as a crash does. Its database ends with it. */
+    async kill() {
+      running.child.kill('SIGKILL')
+      await running.exited
+    },
+    /** Starts it again with the same port, database and keys. */
+    async restart() {
+      running = await spawnServer({ binary, temporary, port })
+    },
+    user: (name) => userOf(running.env, name),
+    sql: (text) => query(running.env.DB_URL, text),
     async close() {
       await page.close()
-      server.kill('SIGTERM')
-      await exited
+      running.child.kill('SIGTERM')
+      await running.exited
       await rm(temporary, { recursive: true, force: true })
     },
   }
+}
+
+/** A port without a listener. The server keeps it when it is started again. */
+async function freePort() {
+  const listener = createServer()
+  await new Promise((done) => listener.listen(0, '127.0.0.1', done))
+  const { port } = listener.address()
+  await new Promise((done) => listener.close(done))
+  return port
+}
+
+/** Resolves when the server is ready. */
+async function spawnServer({ binary, temporary, port }) {
+  const envFile = join(temporary, 'env')
+  await rm(envFile, { force: true })
+  const log = []
+  const child = spawn(
+    binary,
+    ['dev', '--data-dir', join(temporary, 'data'), '--port', String(port), '--env-file', envFile],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // The checks search more than a person does.
+      env: { ...process.env, RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE: '600' },
+    },
+  )
+  const exited = new Promise((done) => child.once('exit', done))
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (data) => (log.push(String(data)), log.length > 400 && log.shift()))
+  const env = await readEnv(envFile, exited, log)
+  return { child, exited, log, env }
 }
 
 /** The file appears once the server is ready. */
@@ -121,9 +157,10 @@ export async function openWindow(
   browser,
   server,
   name,
-  { path = '', viewport = { width: 1000, height: 800 }, ...options } = {},
+  { path = '', viewport = { width: 1000, height: 800 }, clock = false, ...options } = {},
 ) {
   const context = await browser.newContext({ viewport, ...options })
+  if (clock) await context.addInitScript(movableClock)
   const page = await context.newPage()
   const problems = []
   page.on('console', (message) => {
@@ -186,6 +223,32 @@ function actions(page) {
 /** Waits for two frames: layout and observers have run. */
 export const settle = (page) =>
   page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
+
+/**
+ * Runs in the page before its own scripts: `advance(ms)` moves the clock and calls the timers that
+ * are due by then. Only timers of a minute and more are held, so that everything else runs as ever.
+ */
+export const movableClock = () => {
+  const { setTimeout: later, clearTimeout: cancel } = window
+  const long = new Map()
+  let moved = 0
+  const real = Date.now
+  Date.now = () => real() + moved
+  window.setTimeout = (run, after = 0, ...rest) => {
+    const id = later(() => (long.delete(id), run(...rest)), after)
+    if (after >= 60_000) long.set(id, { at: Date.now() + after, run: () => run(...rest) })
+    return id
+  }
+  window.clearTimeout = (id) => (long.delete(id), cancel(id))
+  window.advance = (ms) => {
+    moved += ms
+    for (const [id, { at, run }] of long) {
+      if (at > Date.now()) continue
+      window.clearTimeout(id)
+      run()
+    }
+  }
+}
 
 /** Waits outside of the page until the function returns something true. */
 export async function eventually(check, what) {

@@ -21,10 +21,13 @@ const TYPES = {
 export async function servePage({ folder, upstream }) {
   const sockets = new Set()
   let isCut = false
+  /** How often each path was requested. */
+  const requests = new Map()
 
   const server = createServer(async (incoming, outgoing) => {
     const { pathname } = new URL(incoming.url, 'http://page')
     if (pathname === '/demo' || pathname.startsWith('/demo/')) return serveFile(folder, pathname, outgoing)
+    requests.set(pathname, (requests.get(pathname) ?? 0) + 1)
     if (isCut || !upstream) return incoming.destroy()
     const passed = request(
       { port: upstream, method: incoming.method, path: incoming.url, headers: incoming.headers },
@@ -70,6 +73,7 @@ export async function servePage({ folder, upstream }) {
     restore() {
       isCut = false
     },
+    requestsTo: (path) => requests.get(path) ?? 0,
     close: () => {
       for (const socket of sockets) socket.destroy()
       server.closeAllConnections()

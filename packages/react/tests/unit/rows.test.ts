@@ -92,14 +92,14 @@ describe('RowLayout', () => {
 
   it('lays out a changed message again', () => {
     const layout = new RowLayout()
-    const all = messages(1, 10)
+    const all = messages(1, 9)
     const [before] = layout.layout(all, null)
     const [after] = layout.layout(
-      [...all.slice(0, 9), { ...(all[9] as (typeof all)[number]), content: 'edited' }],
+      [...all.slice(0, 8), { ...(all[8] as (typeof all)[number]), content: 'edited' }],
       null,
     )
     expect(after).not.toBe(before)
     expect(after?.rows[0]).toBe(before?.rows[0])
-    expect(after?.rows[9]?.message.content).toBe('edited')
+    expect(after?.rows[8]?.message.content).toBe('edited')
   })
 })

@@ -89,6 +89,6 @@ describe('the length of a text', () => {
 })
 
 describe('isEmojiOnly', () => {
-  it.each(['🎉', '😀😀😀', '👨‍👩‍👧 ❤️', '🇩🇪'])('accepts %s', (text) => expect(isEmojiOnly(text)).toBe(true))
-  it.each(['', 'a', '🎉!', '😀😀😀😀', '12'])('refuses %s', (text) => expect(isEmojiOnly(text)).toBe(false))
+  it.each(['🎉', '😀😀😀', '👨‍👩‍👧 ❤️', '🇩🇪', 'ℹ️', '1️⃣', '🅰️', 'Ⓜ️'])('accepts %s', (text) => expect(isEmojiOnly(text)).toBe(true))
+  it.each(['', 'a', 'ж', '好', '🎉!', '😀😀😀😀', '12'])('refuses %s', (text) => expect(isEmojiOnly(text)).toBe(false))
 })

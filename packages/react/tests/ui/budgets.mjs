@@ -1,0 +1,481 @@
+// node tests/ui/budgets.mjs [words …]: measures the demonstration page in Chromium against a real
+// server and prints each figure beside its budget, as rows of a table. Times are never asserted:
+// they depend on the machine. RAPPORT_BIN should be a release build.
+import { launchChromium } from '../browser/browsers.mjs'
+import { isLive } from './checks-messages.mjs'
+import { eventually, settle, startServer } from './harness.mjs'
+import { mainThread } from './trace.mjs'
+
+const wanted = process.argv.slice(2)
+const rows = []
+/** `ok`: whether the budget holds. */
+const report = (what, figure, budget, ok) => {
+  rows.push({ what, figure, budget, ok })
+  console.log(`| ${what} | ${figure} | ${budget} | ${ok ? 'yes' : '**no**'} |`)
+}
+const sorted = (values) => [...values].sort((a, b) => a - b)
+const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, Math.floor(values.length * share))]
+const median = (values) => quantile(values, 0.5)
+const ms = (value) => `${Math.round(value)} ms`
+
+const session = (window) => window.context.newCDPSession(window.page)
+const throttle = async (window, rate) => (await session(window)).send('Emulation.setCPUThrottlingRate', { rate })
+
+/** Runs in the page before anything else: what is waited for, and when it was painted. */
+const watchPaint = () => {
+  /** Resolves with the time at which the frame after the condition became true was painted. */
+  window.painted = (condition) =>
+    new Promise((done, fail) => {
+      setTimeout(() => fail(new Error(`never: ${condition}`)), 20_000)
+      const look = () => {
+        if (!condition()) return
+        observer.disconnect()
+        // A task after the frame begins once the frame was handed over for painting.
+        requestAnimationFrame(() => {
+          const { port1, port2 } = new MessageChannel()
+          port1.onmessage = () => done(performance.now())
+          port2.postMessage(null)
+        })
+      }
+      const observer = new MutationObserver(look)
+      observer.observe(document, { childList: true, subtree: true, characterData: true })
+      look()
+    })
+  window.rowWith = (text) =>
+    [...document.querySelectorAll('[data-slot="message-row"]')].findLast((row) => row.textContent.includes(text))
+  /** Event timing: the longest interaction of each kind since the last call. */
+  window.interactions = []
+  new PerformanceObserver((list) => {
+    for (const { name, duration, interactionId } of list.getEntries())
+      if (interactionId) window.interactions.push({ name, duration })
+  }).observe({ type: 'event', durationThreshold: 16, buffered: true })
+}
+
+const seed = (server, conversation, sender, count, prefix) =>
+  server.sql(`insert into public.user_messages (conversation_id, sender_id, content, client_message_id)
+    select '${conversation}', '${server.user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
+
+async function open(t, name, { path = '', rate = 1, ...options } = {}) {
+  const context = await t.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
+  await context.addInitScript(watchPaint)
+  const page = await context.newPage()
+  const window = { context, page }
+  if (rate !== 1) await throttle(window, rate)
+  await page.goto(`${t.server.url}/demo/?as=${name}${path}`)
+  return { ...window, until: (check, argument) => page.waitForFunction(check, argument, { polling: 50 }) }
+}
+
+const measures = {
+  async 'first message'(t) {
+    const conversation = await t.server.user('ana').conversationWith('ben')
+    await seed(t.server, conversation, 'ben', 300, 'first')
+    await t.server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
+    for (const [rate, budget] of [
+      [4, 1500],
+      [1, null],
+    ]) {
+      const times = []
+      for (let i = 0; i < 5; i++) {
+        const ana = await open(t, 'ana', { path: `&c=${conversation}`, rate })
+        times.push(await ana.page.evaluate(() => window.painted(() => window.rowWith('first 300.') !== undefined)))
+        await ana.context.close()
+      }
+      report(
+        `first message visible, empty cache, CPU ×${rate}`,
+        `${ms(median(times))} (${ms(Math.min(...times))} to ${ms(Math.max(...times))})`,
+        budget ? `≤ ${budget} ms` : '',
+        budget ? median(times) <= budget : true,
+      )
+    }
+  },
+
+  async 'change of conversation'(t) {
+    const prefixes = {}
+    for (const other of ['ana', 'ben', 'zoe', 'ada']) {
+      const conversation = await t.server.user('sue').conversationWith(other)
+      await seed(t.server, conversation, other, 120, `change-${other}`)
+      await t.server.user('sue').call('POST', `/conversations/${conversation}/read`, {})
+      prefixes[conversation] = `change-${other} 120.`
+    }
+    const click = (sue, conversation) =>
+      sue.page.evaluate(
+        ([id, text]) =>
+          new Promise((done) => {
+            const link = document.querySelector(`[data-conversation="${id}"]`)
+            const from = performance.now()
+            link.click()
+            void window.painted(() => window.rowWith(text) !== undefined).then((at) => done(at - from))
+          }),
+        [conversation, prefixes[conversation]],
+      )
+    const fresh = []
+    const cached = []
+    for (let i = 0; i < 4; i++) {
+      const sue = await open(t, 'sue', { rate: 4 })
+      await sue.page.locator('[data-slot="conversation-link"]').nth(3).waitFor()
+      await isLive(sue)
+      for (const id of Object.keys(prefixes)) fresh.push(await click(sue, id))
+      for (const id of Object.keys(prefixes)) cached.push(await click(sue, id))
+      await sue.context.close()
+    }
+    report(
+      'conversation that is not loaded, CPU ×4',
+      `median ${ms(median(fresh))}, longest ${ms(Math.max(...fresh))}`,
+      '≤ 400 ms',
+      median(fresh) <= 400,
+    )
+    report(
+      'conversation that was loaded before, CPU ×4',
+      `median ${ms(median(cached))}, longest ${ms(Math.max(...cached))}`,
+      '≤ 100 ms',
+      median(cached) <= 100,
+    )
+  },
+
+  async echo(t) {
+    const conversation = await t.server.user('ana').conversationWith('ben')
+    for (const [rate, budget] of [
+      [1, 17],
+      [4, 50],
+    ]) {
+      const ana = await open(t, 'ana', { path: `&c=${conversation}`, rate })
+      await ana.page.locator('[data-slot="field"]').waitFor()
+      await isLive(ana)
+      const shown = []
+      const painted = []
+      for (let i = 0; i < 24; i++) {
+        const text = `echo ${rate}-${i}.`
+        await ana.page.locator('[data-slot="field"]').pressSequentially(text)
+        await settle(ana.page)
+        // In two steps, so that the key is pressed after the page listens.
+        await ana.page.evaluate((wantedText) => {
+          window.times = new Promise((done, fail) => {
+            let from = 0
+            let inDocument = 0
+            addEventListener('keydown', (event) => (from = event.timeStamp), { capture: true, once: true })
+            const isShown = () => {
+              const row = window.rowWith(wantedText)
+              if (row) inDocument ||= performance.now()
+              return row !== undefined
+            }
+            window.painted(isShown).then((at) => done([inDocument - from, at - from]), fail)
+          })
+        }, text)
+        await ana.page.keyboard.press('Enter')
+        const [first, second] = await ana.page.evaluate(() => window.times)
+        shown.push(first)
+        painted.push(second)
+        await ana.until(() => document.querySelector('[data-status="pending"], [data-status="sending"]') === null)
+      }
+      report(
+        `Enter to the message in the document, CPU ×${rate}`,
+        `median ${ms(median(shown))}, p95 ${ms(quantile(shown, 0.95))}`,
+        `≤ ${budget === 17 ? '1 frame' : `${budget} ms`}`,
+        quantile(shown, 0.95) <= budget,
+      )
+      report(
+        `Enter to the painted message, CPU ×${rate}`,
+        `median ${ms(median(painted))}, p95 ${ms(quantile(painted, 0.95))}`,
+        rate === 1 ? '≤ 2 frames' : '≤ 50 ms',
+        quantile(painted, 0.95) <= (rate === 1 ? 34 : 50),
+      )
+      await ana.context.close()
+    }
+  },
+
+  async interactions(t) {
+    const conversation = await t.server.user('ana').conversationWith('ben')
+    await seed(t.server, conversation, 'ben', 60, 'interactions')
+    await t.server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
+    const ana = await open(t, 'ana', { path: `&c=${conversation}`, rate: 4 })
+    const { page } = ana
+    await page.locator('[data-slot="field"]').waitFor()
+    await isLive(ana)
+    const slot = (name) => page.locator(`[data-slot="${name}"]`)
+    const away = () => page.keyboard.press('Escape')
+    const steps = {
+      'typing a letter': () => page.locator('[data-slot="field"]').pressSequentially('interaction'),
+      'sending': () => page.keyboard.press('Enter'),
+      'new message': async () => {
+        await page.keyboard.press('Control+k')
+        await page.getByRole('combobox').waitFor()
+        await away()
+      },
+      'finding a person': async () => {
+        await page.keyboard.press('Control+k')
+        await page.getByRole('combobox').pressSequentially('ben')
+        await page.getByRole('option').first().waitFor()
+        // The first one empties the field.
+        await away()
+        await away()
+      },
+      'menu of a message': async () => {
+        await slot('message-row').last().locator('.rpt-bubble').click({ button: 'right' })
+        await page.getByRole('menu').waitFor()
+        await away()
+      },
+      'reactions of a message': async () => {
+        await slot('message-row').last().focus()
+        await page.keyboard.press('+')
+        await slot('quick-reactions').waitFor()
+        await page.keyboard.press('Enter')
+      },
+      'moving through messages': async () => {
+        await slot('message-row').last().focus()
+        for (let i = 0; i < 10; i++) await page.keyboard.press('ArrowUp')
+        await page.keyboard.press('End')
+      },
+      'search in the conversation': async () => {
+        await slot('conversation-header').getByRole('button', { name: 'Search in this conversation' }).click()
+        await page.getByRole('searchbox', { name: 'Search in this conversation' }).pressSequentially('word')
+        await slot('hit').first().waitFor()
+        await away()
+      },
+      'menu of the conversation': async () => {
+        await slot('conversation-header').locator('button').last().click()
+        await page.getByRole('menu').waitFor()
+        await away()
+      },
+      'presence menu': async () => {
+        await slot('presence-menu').locator('button').click()
+        await page.getByRole('menu').waitFor()
+        await away()
+      },
+      'quick access': async () => {
+        await slot('quick-access').locator('button').first().click()
+        await settle(page)
+        await away()
+      },
+      'next conversation': async () => {
+        await page.keyboard.press('Alt+ArrowDown')
+        await settle(page)
+        await page.keyboard.press('Alt+ArrowUp')
+      },
+    }
+    let worst = 0
+    const found = []
+    for (const [name, step] of Object.entries(steps)) {
+      await page.evaluate(() => (window.interactions = []))
+      await step()
+      // The entry of an interaction is queued after its frame.
+      await settle(page)
+      await settle(page)
+      const longest = await page.evaluate(() => Math.max(0, ...window.interactions.map(({ duration }) => duration)))
+      worst = Math.max(worst, longest)
+      found.push(`${name} ${longest}`)
+    }
+    console.log(`  interactions in ms: ${found.join(', ')}`)
+    report('longest interaction of twelve kinds (INP), CPU ×4', ms(worst), '< 200 ms', worst < 200)
+    await ana.context.close()
+  },
+
+  async scrolling(t) {
+    const conversation = await t.server.user('ada').conversationWith('zoe').catch(() => null)
+    const [reader, other] = conversation ? ['ada', 'zoe'] : ['sue', 'ada']
+    const id = conversation ?? (await t.server.user('sue').conversationWith('ada'))
+    await seed(t.server, id, other, 10_000, 'scroll')
+    await t.server.user(reader).call('POST', `/conversations/${id}/read`, {})
+    const shown = await open(t, reader, { path: `&c=${id}` })
+    const { page } = shown
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    await isLive(shown)
+    await settle(page)
+    const box = await page.locator('[data-slot="scroller"]').boundingBox()
+    await page.mouse.move(box.x + 200, box.y + box.height / 2)
+    const trace = await mainThread(shown)
+    let worst = 0
+    let most = 0
+    for (let step = 0; step < 6000; step++) {
+      await page.mouse.wheel(0, -600)
+      const { moved, count, isAtTop } = await page.evaluate(async () => {
+        const frame = () => new Promise((done) => requestAnimationFrame(done))
+        const scroller = document.querySelector('[data-slot="scroller"]')
+        await frame()
+        await frame()
+        const port = scroller.getBoundingClientRect()
+        const row = document.elementFromPoint(port.left + 200, port.top + port.height / 2)?.closest('[data-key]')
+        const before = row?.getBoundingClientRect().top
+        const isLoading = document.querySelector('[data-slot="page-skeleton"]')?.getBoundingClientRect().bottom > port.top - 2 * port.height
+        // A page that is on its way arrives while the list stands still.
+        if (isLoading) {
+          const first = document.querySelector('[data-chunk]')?.dataset.chunk
+          for (let i = 0; i < 60 && document.querySelector('[data-chunk]')?.dataset.chunk === first; i++) await frame()
+          for (let i = 0; i < 6; i++) await frame()
+        }
+        return {
+          moved: row?.isConnected ? Math.abs(row.getBoundingClientRect().top - before) : 0,
+          count: document.querySelectorAll('[data-slot="message-row"]').length,
+          isAtTop: document.querySelector('[data-slot="beginning"]') !== null && scroller.scrollTop + scroller.scrollHeight - scroller.clientHeight < 2,
+        }
+      })
+      worst = Math.max(worst, moved)
+      most = Math.max(most, count)
+      if (isAtTop) break
+    }
+    const { longest, long, frames } = await trace.stop()
+    report(
+      'longest task while scrolling through 10,000 messages, CPU ×1',
+      `${ms(longest)}, ${long} above 50 ms`,
+      '≤ 50 ms',
+      longest <= 50,
+    )
+    const p95 = quantile(frames, 0.95)
+    report(
+      'script and layout of a frame meanwhile, p95, CPU ×1',
+      `${p95.toFixed(1)} ms in ${frames.length} frames`,
+      '≤ 8 ms',
+      p95 <= 8,
+    )
+    report('position error of the row in the middle', `${worst.toFixed(1)} px`, '0 px', worst < 1)
+    report('rows in the document', `${most}`, '≤ 400', most <= 400)
+    await shown.context.close()
+  },
+
+  async hour(t) {
+    const others = ['ana', 'ben', 'zoe', 'ada']
+    const conversations = []
+    for (const other of others) conversations.push(await t.server.user('sue').conversationWith(other))
+    const context = await t.browser.newContext({ viewport: { width: 1280, height: 800 } })
+    await context.addInitScript(() => {
+      const timers = new Set()
+      const { setTimeout: later, clearTimeout: cancel, setInterval: every, clearInterval: end } = window
+      window.setTimeout = (run, after, ...rest) => {
+        const id = later(() => (timers.delete(id), run(...rest)), after)
+        timers.add(id)
+        return id
+      }
+      window.setInterval = (...all) => {
+        const id = every(...all)
+        timers.add(id)
+        return id
+      }
+      window.clearTimeout = (id) => (timers.delete(id), cancel(id))
+      window.clearInterval = (id) => (timers.delete(id), end(id))
+      window.timerCount = () => timers.size
+    })
+    const page = await context.newPage()
+    const channels = new Set()
+    page.on('websocket', (socket) =>
+      socket.on('framesent', ({ payload }) => {
+        const match = /"(phx_join|phx_leave)"/.exec(String(payload))
+        const topic = /"(realtime:[^"]+)"/.exec(String(payload))?.[1]
+        if (match && topic) channels[match[1] === 'phx_join' ? 'add' : 'delete'](topic)
+      }),
+    )
+    await page.goto(`${t.server.url}/demo/?as=sue`)
+    const shown = { context, page, until: (check, argument) => page.waitForFunction(check, argument, { polling: 50 }) }
+    const cdp = await session(shown)
+    const visit = async (index, text) => {
+      await page.locator(`[data-conversation="${conversations[index]}"]`).click()
+      if (text) await page.locator('[data-slot="message-row"]', { hasText: text }).last().waitFor()
+      else await isLive(shown)
+    }
+    const look = async () => {
+      await settle(page)
+      await cdp.send('HeapProfiler.collectGarbage')
+      await cdp.send('HeapProfiler.collectGarbage')
+      const { usedSize } = await cdp.send('Runtime.getHeapUsage')
+      const { jsEventListeners, nodes } = await cdp.send('Memory.getDOMCounters')
+      return {
+        heap: usedSize / 1e6,
+        listeners: jsEventListeners,
+        nodes,
+        channels: channels.size,
+        timers: await page.evaluate(() => window.timerCount()),
+      }
+    }
+    // Once through all conversations, so that what is compared has loaded everything it needs.
+    for (let round = 0; round < 2; round++)
+      for (let index = 0; index < conversations.length; index++) await visit(index)
+    await visit(0)
+    const before = await look()
+    const ROUNDS = 60
+    for (let round = 0; round < ROUNDS; round++) {
+      const at = round % conversations.length
+      const text = `hour-${round}`
+      await seed(t.server, conversations[at], others[at], 60, text)
+      // So many unread messages open at the first one.
+      await visit(at, `${text} 1.`)
+    }
+    await visit(0)
+    // Typing, presence and reading come to rest.
+    await eventually(async () => (await look()).timers <= before.timers + 2, 'timers to end').catch(() => undefined)
+    const after = await look()
+    report(
+      `heap after ${ROUNDS * 60} messages and ${ROUNDS} changes of conversation`,
+      `${before.heap.toFixed(1)} to ${after.heap.toFixed(1)} MB`,
+      '+ ≤ 10 MB',
+      after.heap - before.heap <= 10,
+    )
+    report(
+      'listeners, channels, timers before and after',
+      `${before.listeners}, ${before.channels}, ${before.timers}; ${after.listeners}, ${after.channels}, ${after.timers}`,
+      'constant',
+      after.channels <= before.channels && after.timers <= before.timers + 2,
+    )
+    await context.close()
+  },
+
+  async 'other window'(t) {
+    const conversation = await t.server.user('ana').conversationWith('ben')
+    const ana = await open(t, 'ana', { path: `&c=${conversation}` })
+    const ben = await open(t, 'ben', { path: `&c=${conversation}` })
+    for (const shown of [ana, ben]) {
+      await shown.page.locator('[data-slot="field"]').waitFor()
+      await isLive(shown)
+    }
+    const times = []
+    for (let i = 0; i < 60; i++) {
+      const text = `other ${i}.`
+      const arrived = ben.page.evaluate(
+        (wantedText) =>
+          window.painted(() => window.rowWith(wantedText) !== undefined).then((at) => performance.timeOrigin + at),
+        text,
+      )
+      const sent = ana.page.evaluate(
+        () =>
+          new Promise((done) =>
+            addEventListener(
+              'keydown',
+              (event) => event.key === 'Enter' && done(performance.timeOrigin + event.timeStamp),
+              { capture: true },
+            ),
+          ),
+      )
+      await ana.page.locator('[data-slot="field"]').fill(text)
+      await ana.page.keyboard.press('Enter')
+      times.push((await arrived) - (await sent))
+      await ana.until(() => document.querySelector('[data-status="pending"], [data-status="sending"]') === null)
+    }
+    report(
+      'Enter to painted in the other window, CPU ×1',
+      `median ${ms(median(times))}, p95 ${ms(quantile(times, 0.95))}`,
+      'p95 ≤ 250 ms',
+      quantile(times, 0.95) <= 250,
+    )
+    await ana.context.close()
+    await ben.context.close()
+  },
+}
+
+// DEMO_DIST: another build of the page, to compare with.
+const server = await startServer(process.env.DEMO_DIST ? { folder: process.env.DEMO_DIST } : {})
+const browser = await launchChromium()
+console.log('| what | measured | budget | holds |\n| --- | --- | --- | --- |')
+let failed = 0
+try {
+  for (const [name, measure] of Object.entries(measures)) {
+    if (wanted.length > 0 && !wanted.some((word) => name.includes(word))) continue
+    try {
+      await measure({ browser, server })
+    } catch (error) {
+      failed++
+      console.log(`FAIL ${name}: ${String(error.stack ?? error).slice(0, 2000)}`)
+    }
+    await Promise.all(browser.contexts().map((context) => context.close().catch(() => undefined)))
+  }
+} finally {
+  await browser.close()
+  await server.close()
+}
+process.exitCode = failed > 0 ? 1 : 0

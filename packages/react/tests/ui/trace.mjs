@@ -1,0 +1,69 @@
+// What the main thread of a page does, from the browser's own trace.
+
+/** Script, styles and layout. Painting and compositing are not the page's work. */
+const WORK = new Set([
+  'EvaluateScript',
+  'FunctionCall',
+  'TimerFire',
+  'FireAnimationFrame',
+  'EventDispatch',
+  'RunMicrotasks',
+  'UpdateLayoutTree',
+  'Layout',
+  'IntersectionObserverController::computeIntersections',
+])
+
+/** Records until `stop`, which tells how long tasks took and how much of each frame was work. */
+export async function mainThread({ context, page }) {
+  const session = await context.newCDPSession(page)
+  const events = []
+  session.on('Tracing.dataCollected', ({ value }) => events.push(...value))
+  const done = new Promise((resolve) => session.once('Tracing.tracingComplete', resolve))
+  await session.send('Tracing.start', {
+    transferMode: 'ReportEvents',
+    traceConfig: {
+      recordMode: 'recordAsMuchAsPossible',
+      includedCategories: ['devtools.timeline', 'disabled-by-default-devtools.timeline'],
+      excludedCategories: ['*'],
+    },
+  })
+  return {
+    async stop() {
+      await session.send('Tracing.end')
+      await done
+      return summary(events)
+    },
+  }
+}
+
+export function summary(events) {
+  // The thread that lays out is the page's main thread. Other pages of the browser have their own.
+  const counts = new Map()
+  for (const { name, pid, tid } of events)
+    if (name === 'UpdateLayoutTree') counts.set(`${pid} ${tid}`, (counts.get(`${pid} ${tid}`) ?? 0) + 1)
+  const main = [...counts].sort((a, b) => b[1] - a[1])[0]?.[0]
+  const own = events.filter(({ pid, tid }) => `${pid} ${tid}` === main).sort((a, b) => a.ts - b.ts)
+
+  const tasks = own.filter(({ name, ph }) => name === 'RunTask' && ph === 'X').map(({ dur = 0 }) => dur / 1000)
+  const frames = []
+  let work = 0
+  let end = 0
+  for (const { name, ph, ts, dur = 0 } of own) {
+    if (name === 'BeginMainThreadFrame') {
+      frames.push(work)
+      work = 0
+    }
+    // Only the outermost of nested events counts.
+    if (ph === 'X' && WORK.has(name) && ts >= end) {
+      work += dur / 1000
+      end = ts + dur
+    }
+  }
+  frames.push(work)
+  return {
+    longest: Math.max(0, ...tasks),
+    long: tasks.filter((dur) => dur > 50).length,
+    frames: frames.filter((dur) => dur > 0),
+    events: own,
+  }
+}
