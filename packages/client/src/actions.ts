@@ -124,16 +124,14 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
   return ok(null)
 }
 
-const reporters = new WeakMap<Engine, Map<string, TypingReporter>>()
+const reporters = new WeakMap<object, TypingReporter>()
 
 /** Reports typing while the text in the composer changes. An empty text ends it. */
-export async function type(engine: Engine, conversationId: string, text: string): Promise<Result<null>> {
-  const all = reporters.get(engine) ?? new Map<string, TypingReporter>()
-  reporters.set(engine, all)
-  const reporter =
-    all.get(conversationId) ??
-    new TypingReporter(engine.environment.clock, (isTyping) => void engine.api.setTyping(conversationId, isTyping))
-  all.set(conversationId, reporter)
+export async function type(engine: Engine, conversation: { id: string }, text: string): Promise<Result<null>> {
+  const { api, environment } = engine
+  const report = (isTyping: boolean) => void api.setTyping(conversation.id, isTyping)
+  const reporter = reporters.get(conversation) ?? new TypingReporter(environment.clock, report)
+  reporters.set(conversation, reporter)
   reporter.input(text)
   return ok(null)
 }

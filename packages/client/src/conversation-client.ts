@@ -170,7 +170,7 @@ export class Conversation implements ConversationClient {
   setDraft(text: string): void {
     if (text === this.getDraft()) return
     this.#engine.drafts.set(this.id, text)
-    void this.#engine.act('type', this.id, text)
+    void this.#engine.act('type', this, text)
   }
 
   getDraft(): string {
@@ -178,7 +178,7 @@ export class Conversation implements ConversationClient {
   }
 
   stopTyping(): void {
-    void this.#engine.act('type', this.id, '')
+    void this.#engine.act('type', this, '')
   }
 
   // Loading

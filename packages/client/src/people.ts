@@ -83,10 +83,10 @@ export class People {
     if (!this.#presence.has(userId)) this.putPresence(userId, row)
   }
 
+  /** Forgets everybody. What is put next is announced. */
   clear(): void {
     this.byId.clear()
     this.#presence.clear()
-    this.#onChange()
   }
 
   /** Built once for all changes: a first load brings hundreds. */

@@ -164,11 +164,10 @@ export class Store {
 
   // Changing
 
-  /** The user signs out: knows as little as a new store. */
+  /** The user signs out: knows as little as a new store. Displayed conversations stay, without messages. */
   reset(): void {
     this.#people.clear()
     this.#forget()
-    for (const [id, { opened }] of this.#entries) if (opened === 0) this.#entries.delete(id)
     const empty = new Store({ ...this.#settings, initialState: undefined }).getState()
     this.set({ ...empty, connection: this.#state.connection })
     this.putPerson(empty.me)
