@@ -6,6 +6,7 @@ import type { Engine } from './engine'
 import { ok, refused } from './errors'
 import { withReaction, type Change } from './overlay'
 import type { ChangeKind, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
+import { TypingReporter } from './typing-reporter'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
 
@@ -121,6 +122,49 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
     if (error) return refused(error)
   }
   return ok(null)
+}
+
+const reporters = new WeakMap<object, TypingReporter>()
+
+/** Reports typing while the text in the composer changes. An empty text ends it. */
+export async function type(engine: Engine, conversation: { id: string }, text: string): Promise<Result<null>> {
+  const { api, environment } = engine
+  const report = (isTyping: boolean) => void api.setTyping(conversation.id, isTyping)
+  const reporter = reporters.get(conversation) ?? new TypingReporter(environment.clock, report)
+  reporters.set(conversation, reporter)
+  reporter.input(text)
+  return ok(null)
+}
+
+export async function saveDraft(engine: Engine, conversationId: string, text: string): Promise<Result<null>> {
+  const { api, store } = engine
+  const { error } = await api.updateConversation(conversationId, { draft: text })
+  if (error) return refused(error)
+  const row = store.row(conversationId)
+  if (row) store.putConversation({ ...row, draft: text === '' ? null : text })
+  return ok(null)
+}
+
+/** Marks everything up to this position as read. */
+export async function markRead(engine: Engine, conversationId: string, seq: number): Promise<Result<null>> {
+  const { api, store, options } = engine
+  const history = store.history(conversationId)
+  // The last message that is held up to here: the route takes messages, not positions.
+  const last = history?.messages.findLast(({ row }) => row.seq <= seq)
+  const unread = history?.countUnread(seq, options.userId)
+  const isRead = (row: Conversation, left = row.unread_count): Conversation => ({
+    ...row,
+    marked_unread: false,
+    last_read_seq: Math.max(row.last_read_seq, seq),
+    unread_count: Math.min(row.unread_count, left),
+  })
+  const undo = store.overlay.add({ conversationId, onConversation: (row) => isRead(row, unread) })
+  const { data, error } = await api.markConversationRead(conversationId, last?.row.id)
+  const row = store.row(conversationId)
+  // The answer shows the result at once; the server tells this device of it a moment later, too.
+  if (data && row) store.putConversation(isRead(row, data.unread_count))
+  undo()
+  return error ? refused(error) : ok(null)
 }
 
 export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {

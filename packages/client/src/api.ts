@@ -8,6 +8,8 @@ import type * as wire from './wire'
 export type { RequestOptions } from './requests'
 
 export interface UserChatAPIOptions {
+  /** The user in whose name all requests are made. The server refuses them in any other session. */
+  userId?: string
   /** The base URL of the routes. The default fits a page behind a rewrite. */
   baseUrl?: string
   /** The session's access token. If omitted, the session cookie identifies the caller. */
@@ -90,7 +92,7 @@ export class UserChatAPI {
 
   /** The caller's conversations that are not archived: pinned ones first, then by last message. */
   getConversations(userId: string, options?: RequestOptions): Promise<Result<wire.Conversation[]>> {
-    return this.#get('/conversations', { currentUserId: userId, limit: 100 }, options)
+    return this.#get('/conversations', { current_user_id: userId, limit: 100 }, options)
   }
 
   /** Either of the two users must be the caller. */
@@ -157,7 +159,7 @@ export class UserChatAPI {
     teamId?: string | null,
     options?: RequestOptions,
   ): Promise<Result<wire.FoundPerson[]>> {
-    return this.#get('/search', { q: query, type: 'users', currentUserId, teamId }, options)
+    return this.#get('/search', { q: query, type: 'users', current_user_id: currentUserId, teamId }, options)
   }
 
   // Messages
@@ -386,6 +388,7 @@ function onWire(values: object): object {
 function settingsFrom(options: UserChatAPIOptions): RequestSettings {
   return {
     baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
+    userId: options.userId,
     token: new Token(options.accessToken),
     // Bound, because browsers refuse to call `fetch` as a method of another object.
     fetch: options.fetch ?? ((input, init) => fetch(input, init)),

@@ -71,8 +71,8 @@ export interface ChatClient {
   start(): Unsubscribe
   stop(): void
   /**
-   * Ends the session on this device: reports the user as offline, disconnects all tabs and deletes
-   * everything that is stored in the browser. Ask first if `unsentCount` is not 0.
+   * Ends the session on this device: disconnects all tabs, deletes everything that they hold or store
+   * of this user, and reports the user as offline. Ask first if `unsentCount` is not 0.
    */
   signOut(): Promise<void>
   /** Passes on a token that the host has refreshed. Also continues after `signed_out`. */

@@ -452,17 +452,160 @@ describe('events', () => {
   })
 })
 
-test('signing out ends the presence, deletes what is stored, and closes the socket', async () => {
-  const storage = memoryStorage()
-  const routes = fakeRoutes()
-  const { client, goLive, socket, room } = clientOf(routes, {}, { storage })
-  client.start()
-  await goLive()
-  room.setDraft('unsent')
-  await client.signOut()
-  expect(routes.seen).toContain('DELETE /presence')
-  expect(await storage.all('drafts')).toEqual([])
-  expect(socket.isWanted).toBe(false)
+describe('a session that becomes another user\'s', () => {
+  /** Routes that check whom a request names, as the server does. */
+  function shared(routes: FakeRoutes) {
+    const session = { user: ME }
+    const fetcher: typeof fetch = async (input, init) => {
+      const named = new URL(String(input), 'http://test').searchParams.get('current_user_id')
+      return named === null || named === session.user ? routes.fetch(input, init) : refusal(403, 'identity_mismatch')
+    }
+    return { session, fetcher }
+  }
+
+  test('sends nothing of this user, and continues when it is theirs again', async () => {
+    const routes = fakeRoutes(history(1))
+    const { session, fetcher } = shared(routes)
+    const { client, goLive, room, clock, events } = clientOf(routes, { fetch: fetcher })
+    client.start()
+    room.open()
+    await goLive()
+    session.user = PEER
+    const before = routes.seen.length
+    room.setDraft('a draft')
+    room.send('Hello')
+    await answered()
+    void room.react('m1', '👍')
+    await clock.advance(60_000)
+    await answered()
+    expect(routes.seen.slice(before)).toEqual([])
+    expect(client.getState()).toMatchObject({
+      connection: { status: 'signed_out', error: { code: 'identity_mismatch' } },
+      unsentCount: 1,
+    })
+    expect(events.filter(({ type }) => type === 'signed_out')).toHaveLength(1)
+    session.user = ME
+    client.setToken('token')
+    await goLive()
+    expect(client.getState()).toMatchObject({ connection: { status: 'live' }, unsentCount: 0 })
+    expect(routes.messages.at(-1)?.content).toBe('Hello')
+  })
+
+  test('shows nothing of the other user', async () => {
+    const routes = fakeRoutes(history(1))
+    const { session, fetcher } = shared(routes)
+    session.user = PEER
+    const { client, room, timeline } = clientOf(routes, { fetch: fetcher })
+    client.start()
+    room.open()
+    await answered()
+    expect(client.getState()).toMatchObject({ connection: { status: 'signed_out' }, conversations: [] })
+    expect(timeline().messages).toEqual([])
+  })
+})
+
+describe('signing out', () => {
+  async function ready(options: Partial<ChatClientOptions> = {}) {
+    const storage = memoryStorage()
+    const routes = fakeRoutes(history(2))
+    const built = clientOf(routes, options, { storage })
+    built.client.start()
+    built.room.open()
+    await built.goLive()
+    const stored = async () =>
+      (await Promise.all((['outbox', 'drafts', 'recent'] as const).map((shelf) => storage.all(shelf)))).flat()
+    return { ...built, routes, stored }
+  }
+
+  test('ends the presence, deletes what is stored and held, and closes the socket', async () => {
+    const { client, room, routes, socket, clock, stored, timeline, events } = await ready({ persist: 'recent' })
+    room.setDraft('unsent')
+    await clock.advance(5_000)
+    expect(await stored()).not.toEqual([])
+    await client.signOut()
+    await clock.advance(60_000)
+    expect(routes.seen).toContain('DELETE /presence')
+    expect(await stored()).toEqual([])
+    expect(socket.isWanted).toBe(false)
+    expect(client.getState()).toMatchObject({
+      me: { full_name: null, email: null },
+      conversations: [],
+      presence: {},
+      preferences: null,
+      config: null,
+      unread: { total: 0 },
+    })
+    expect(Object.keys(client.getState().people)).toEqual([ME])
+    expect([timeline().messages, room.getDraft()]).toEqual([[], ''])
+    expect(JSON.stringify(client.getState())).not.toMatch(/text m|Name of/)
+    expect(events.at(-1)).toEqual({ type: 'forgotten' })
+  })
+
+  test('does not wait for the server', async () => {
+    const { client, room, routes, stored } = await ready()
+    routes.override = (request) => (request === 'DELETE /presence' ? new Promise(() => {}) : undefined)
+    room.setDraft('unsent')
+    void client.signOut()
+    await answered()
+    expect(routes.seen).toContain('DELETE /presence')
+    expect(await stored()).toEqual([])
+  })
+
+  test.each([
+    ['a refusal', () => refusal(422, 'validation_failed')],
+    ['a limit', () => refusal(429, 'rate_limited')],
+    ['a message', () => Response.json(message({ seq: 3, sender_id: ME, content: 'in flight' }), { status: 201 })],
+  ])('while a message is in flight: %s stores and shows nothing', async (_, response) => {
+    const { client, room, routes, stored, timeline, events } = await ready()
+    let answer: (response: Response) => void = () => {}
+    routes.override = (request) =>
+      request === 'POST /messages' ? new Promise((resolve) => (answer = resolve)) : undefined
+    room.send('in flight')
+    await answered()
+    await client.signOut()
+    answer(response())
+    await answered()
+    expect(await stored()).toEqual([])
+    expect([client.getState().unsentCount, timeline().messages]).toEqual([0, []])
+    expect(events).toEqual([{ type: 'forgotten' }])
+  })
+
+  test('while everything is being loaded: no answer is shown', async () => {
+    const routes = fakeRoutes(history(2))
+    const answers: (() => void)[] = []
+    const fetcher: typeof fetch = async (input, init) => {
+      const response = await routes.fetch(input, init)
+      if (init?.method === 'DELETE') return response
+      return new Promise((resolve) => answers.push(() => resolve(response)))
+    }
+    const { client, room, timeline } = clientOf(routes, { fetch: fetcher })
+    client.start()
+    room.open()
+    await answered()
+    await client.signOut()
+    for (const give of answers) give()
+    await answered()
+    expect(answers.length).toBeGreaterThan(3)
+    expect(client.getState()).toMatchObject({ conversations: [], config: null, preferences: null })
+    expect(timeline().messages).toEqual([])
+  })
+
+  test('what is written afterwards is not stored until the client is started again', async () => {
+    const { client, room, routes, goLive, stored, timeline } = await ready()
+    await client.signOut()
+    room.setDraft('afterwards')
+    room.send('afterwards')
+    await answered()
+    expect(await stored()).toEqual([])
+    routes.override = (request) => (request === 'POST /messages' ? refusal(503, 'database_unavailable') : undefined)
+    client.start()
+    await goLive()
+    expect(client.getState().conversations).toHaveLength(1)
+    expect(timeline().messages.slice(0, 2)).toMatchObject([{ id: 'm1' }, { id: 'm2' }])
+    room.send('in the next session')
+    await answered()
+    expect(await stored()).toMatchObject([[expect.any(String), { content: 'in the next session' }]])
+  })
 })
 
 // Thousands of messages take seconds, and more on a busy machine.
@@ -503,7 +646,7 @@ describe('several tabs', () => {
       const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
       return { ...clientOf(routes, {}, { locks, clock, storage, openChannel }), frozen: () => (isFrozen = true) }
     }
-    return { routes, clock, open }
+    return { routes, clock, storage, open }
   }
 
   test('one socket, and every tab shows what it brings', async () => {
@@ -592,16 +735,49 @@ describe('several tabs', () => {
     expect(second.timeline().messages).toHaveLength(1)
   })
 
-  test('signing out in one tab signs out in all', async () => {
-    const { open } = browser()
+  test('signing out in one tab signs out in all, and none keeps anything', async () => {
+    for (const [at, other] of [
+      [0, 1],
+      [1, 0],
+    ] as const) {
+      const { open, storage } = browser()
+      const tabs = [open(), open()]
+      tabs[0]!.client.start()
+      await tabs[0]!.goLive()
+      tabs[1]!.client.start()
+      for (const { room } of tabs) room.open()
+      await answered()
+      expect(tabs[other]!.timeline().messages).toHaveLength(1)
+      tabs[other]!.room.setDraft('a draft')
+      await tabs[at]!.client.signOut()
+      await answered()
+      expect(tabs[0]!.socket.isWanted).toBe(false)
+      expect(tabs[other]!.events).toMatchObject([{ type: 'forgotten' }, { type: 'signed_out' }])
+      for (const { client, timeline, room } of tabs) {
+        expect(client.getState()).toMatchObject({ conversations: [], preferences: null, config: null })
+        expect([timeline().messages, room.getDraft()]).toEqual([[], ''])
+      }
+      tabs[other]!.room.setDraft('afterwards')
+      tabs[other]!.room.send('afterwards')
+      await answered()
+      expect([await storage.all('drafts'), await storage.all('outbox')]).toEqual([[], []])
+    }
+  })
+
+  test('a tab that follows and finds another user\'s session signs out all', async () => {
+    const { open, routes, clock } = browser()
     const [first, second] = [open(), open()]
     first.client.start()
     await first.goLive()
     second.client.start()
     await answered()
-    await second.client.signOut()
+    routes.override = () => refusal(403, 'identity_mismatch')
+    second.room.send('Hello')
     await answered()
-    expect(first.socket.isWanted).toBe(false)
-    expect(first.events).toMatchObject([{ type: 'signed_out' }])
+    await clock.advance(1_000)
+    await answered()
+    for (const { client } of [first, second])
+      expect(client.getState().connection).toMatchObject({ status: 'signed_out', error: { code: 'identity_mismatch' } })
+    expect(second.client.getState().unsentCount).toBe(1)
   })
 })

@@ -2,7 +2,7 @@
 
 import { backoff, CONNECT_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
-import { unreachable } from './errors'
+import { isSignedOut, unreachable } from './errors'
 import type { Input } from './inputs'
 import type { Page } from './page'
 import type { ChatSocket } from './socket'
@@ -116,7 +116,7 @@ export class Connection {
     this.#pushToken(token)
   }
 
-  /** The token was refused, and so was the one that replaced it. */
+  /** The session has ended, or is another user's. */
   signedOut(error: ChatError): void {
     if (this.status === 'idle' || this.status === 'signed_out') return
     this.#endAttempt()
@@ -295,7 +295,7 @@ export class Connection {
     }
     while (!error && !polling.signal.aborted) ({ error } = await sync.poll(polling.signal))
     if (polling.signal.aborted || !error) return
-    if (error.status === 401) return this.signedOut(error)
+    if (isSignedOut(error)) return this.signedOut(error)
     this.#failures += 1
     this.#retryLater(error)
   }

@@ -7,7 +7,6 @@ import { ok, refused } from './errors'
 import type { History, LoadedPage, Position } from './history'
 import { randomId } from './ids'
 import { Reader } from './reading'
-import { TypingReporter } from './typing'
 import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
 import type * as wire from './wire'
 
@@ -19,7 +18,6 @@ const MAX_UNREAD_AT_END = 30
 
 export class Conversation implements ConversationClient {
   readonly #engine: Engine
-  readonly #typing: TypingReporter
   #reader: Reader | null = null
   #opened = 0
   #release: (() => void)[] = []
@@ -30,7 +28,6 @@ export class Conversation implements ConversationClient {
     engine: Engine,
   ) {
     this.#engine = engine
-    this.#typing = new TypingReporter(engine.environment.clock, (isTyping) => void engine.api.setTyping(id, isTyping))
   }
 
   getTimeline(): Timeline {
@@ -99,7 +96,7 @@ export class Conversation implements ConversationClient {
 
   send(content: string, { replyToId, metadata, messageType, file }: SendOptions = {}): string {
     const key = randomId()
-    this.#typing.stop()
+    this.stopTyping()
     this.#engine.drafts.clear(this.id)
     this.#engine.outbox.add({
       key,
@@ -173,7 +170,7 @@ export class Conversation implements ConversationClient {
   setDraft(text: string): void {
     if (text === this.getDraft()) return
     this.#engine.drafts.set(this.id, text)
-    this.#typing.input(text)
+    void this.#engine.act('type', this, text)
   }
 
   getDraft(): string {
@@ -181,7 +178,7 @@ export class Conversation implements ConversationClient {
   }
 
   stopTyping(): void {
-    this.#typing.stop()
+    void this.#engine.act('type', this, '')
   }
 
   // Loading
@@ -224,7 +221,7 @@ export class Conversation implements ConversationClient {
   }
 
   #leave(): void {
-    this.#typing.stop()
+    this.stopTyping()
     this.#reader?.close()
     this.#reader = null
     // The list shows the draft from now on, also if the user was typing until now.
@@ -332,24 +329,7 @@ export class Conversation implements ConversationClient {
     this.#engine.store.changeHistory(this.id, change)
   }
 
-  async #mark(seq: number): Promise<Result<null>> {
-    const { id } = this
-    const engine = this.#engine
-    // The last message that is held up to here: the route takes messages, not positions.
-    const last = this.#loaded.messages.findLast(({ row }) => row.seq <= seq)
-    const unread = this.#loaded.countUnread(seq, engine.options.userId)
-    const isRead = (row: wire.Conversation, left = row.unread_count) => ({
-      ...row,
-      marked_unread: false,
-      last_read_seq: Math.max(row.last_read_seq, seq),
-      unread_count: Math.min(row.unread_count, left),
-    })
-    const undo = engine.store.overlay.add({ conversationId: id, onConversation: (row) => isRead(row, unread) })
-    const { data, error } = await engine.api.markConversationRead(id, last?.row.id)
-    const row = engine.store.row(id)
-    // The answer shows the result at once; the server tells this device of it a moment later, too.
-    if (data && row) engine.store.putConversation(isRead(row, data.unread_count))
-    undo()
-    return error ? refused(error) : ok(null)
+  #mark(seq: number): Promise<Result<null>> {
+    return this.#engine.act('markRead', this.id, seq)
   }
 }

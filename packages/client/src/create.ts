@@ -15,7 +15,8 @@ import type { Channel, Locks } from './tabs'
 export function createChatClient(options: ChatClientOptions): ChatClient {
   const { userId, socketUrl, anonKey, tabs = 'shared', persist = 'outbox', now } = options
   const page = browserPage()
-  const isShared = page !== null && tabs === 'shared' && 'locks' in navigator && 'BroadcastChannel' in globalThis
+  const hasChannels = page !== null && 'BroadcastChannel' in globalThis
+  const isShared = hasChannels && tabs === 'shared' && 'locks' in navigator
   const canStore = persist !== false && 'indexedDB' in globalThis
   return new Client(options, {
     clock: systemClock(now),
@@ -23,7 +24,7 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
     storage: canStore ? idbStorage(userId) : memoryStorage(),
     socket: socketUrl && anonKey && 'WebSocket' in globalThis ? new RealtimeSocket({ url: socketUrl, anonKey }) : null,
     locks: isShared ? (navigator.locks as Locks) : null,
-    openChannel: isShared ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
+    openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
     // Bound, because browsers refuse to call `fetch` as a method of another object.
     fetch: options.fetch ?? ((input, init) => fetch(input, init)),
     heartbeat: startHeartbeat,

@@ -61,6 +61,12 @@ export class Drafts {
     this.#timers.clear()
   }
 
+  /** The user signs out. */
+  forget(): void {
+    this.stop()
+    this.#texts.clear()
+  }
+
   #saveLater(id: string): void {
     this.#timers.get(id)?.()
     this.#timers.set(

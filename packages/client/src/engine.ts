@@ -20,6 +20,7 @@ import { randomId } from './ids'
 import { Store } from './store'
 import { SyncEngine } from './sync'
 import { signal, type Signal } from './signal'
+import { sessionStorageOf, type SessionStorage } from './storage'
 import { Tabs, type Snapshot, type TabMessage } from './tabs'
 import { receivedView } from './timeline'
 import { Token } from './token'
@@ -50,6 +51,8 @@ export class Engine {
   readonly connection: Connection
   readonly sync: SyncEngine
   readonly token: Token
+  readonly #requests: Requests
+  readonly #storage: SessionStorage
   readonly #tabs: Tabs
   readonly #conversations = new Map<string, Conversation>()
   readonly #typing: TypingWatch
@@ -71,17 +74,19 @@ export class Engine {
     readonly environment: Environment,
   ) {
     const { userId, initialState } = options
-    const { clock, page, storage, socket } = environment
+    const { clock, page, socket } = environment
+    const storage = sessionStorageOf(environment.storage)
+    this.#storage = storage
     this.#actions = environment.actions ?? null
     this.token = new Token(options.accessToken)
-    this.api = new UserChatAPI(
-      new Requests({
-        baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
-        token: this.token,
-        fetch: environment.fetch,
-        onUnauthorized: (error) => this.#signedOut(error),
-      }),
-    )
+    this.#requests = new Requests({
+      baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
+      userId,
+      token: this.token,
+      fetch: environment.fetch,
+      onSignedOut: (error) => this.#signedOut(error),
+    })
+    this.api = new UserChatAPI(this.#requests)
     this.outbox = new Outbox({
       clock,
       storage,
@@ -93,7 +98,7 @@ export class Engine {
     this.drafts = new Drafts({
       clock,
       storage,
-      save: (id, text) => this.#saveDraft(id, text),
+      save: async (id, text) => !(await this.act('saveDraft', id, text)).error,
       onChange: () => this.store.touchList(),
     })
     this.store = new Store({
@@ -166,6 +171,7 @@ export class Engine {
 
   start(): void {
     this.#isStarted = true
+    this.#storage.open()
     if (this.#recent && this.sync.position === undefined) void this.#startFromRecent(this.#recent)
     else this.#tabs.start()
     this.outbox.resume()
@@ -193,11 +199,24 @@ export class Engine {
 
   async signOut(): Promise<void> {
     this.#tabs.post({ type: 'sign_out' })
+    const forgotten = this.#forget()
+    // Beside it: neither a database nor a server that does not answer may keep the other one waiting.
+    await Promise.all([forgotten, this.api.endPresence(undefined, { keepalive: true })])
+  }
+
+  /** Stops, and keeps nothing of this user: in the storage, in the state, or in what is on the way. */
+  #forget(): Promise<void> {
     this.stop()
-    await this.api.endPresence(undefined, { keepalive: true })
-    await this.environment.storage.wipe()
-    this.store.apply({ type: 'forget' })
-    this.store.set({ preferences: null, config: null })
+    this.#requests.cancelAll()
+    const wiped = this.#storage.wipe()
+    this.#isRestored = false
+    this.outbox.forget()
+    this.drafts.forget()
+    this.sync.reset()
+    this.#positioned = signal()
+    this.store.reset()
+    this.emit({ type: 'forgotten' })
+    return wiped
   }
 
   /** Shows what the last page showed, and follows the changes from there. */
@@ -355,7 +374,7 @@ export class Engine {
       case 'done':
         return this.outbox.discard(message.key)
       case 'sign_out':
-        this.stop()
+        void this.#forget()
         return this.emit({ type: 'signed_out' })
     }
   }
@@ -412,21 +431,15 @@ export class Engine {
 
   #signedOut(error: ChatError): void {
     if (this.#tabs.leads) this.connection.signedOut(error)
+    // The tab that leads has the same session, and finds that out with its next request.
+    else this.requestSync()
   }
 
   // Messages
 
   #post(message: Outgoing): Promise<Result<wire.Message>> {
-    const { key, conversationId, content, messageType, replyToId, metadata, file } = message
-    return this.api.postMessage({
-      clientMessageId: key,
-      conversationId,
-      content,
-      messageType,
-      replyToId,
-      metadata,
-      file,
-    })
+    const { key, createdAt: _at, state: _state, error: _error, ...rest } = message
+    return this.api.postMessage({ clientMessageId: key, ...rest })
   }
 
   #sent(message: Outgoing, stored: wire.Message): void {
@@ -462,14 +475,6 @@ export class Engine {
     const { conversation_id, user_id, is_typing, expires_in_ms } = payload
     if (user_id === this.options.userId) return
     this.#typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
-  }
-
-  async #saveDraft(conversationId: string, text: string): Promise<boolean> {
-    const { error } = await this.api.updateConversation(conversationId, { draft: text })
-    if (error) return false
-    const row = this.store.row(conversationId)
-    if (row) this.store.putConversation({ ...row, draft: text === '' ? null : text })
-    return true
   }
 
   /** Who the user is, what the server can do, and what the user prefers. */

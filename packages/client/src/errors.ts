@@ -13,6 +13,12 @@ export const ok = <T>(data: T): Result<T> => ({ data, error: null })
 export const refused = <T>(error: ChatError): Result<T> => ({ data: null, error })
 
 /**
+ * Whether the session no longer belongs to this user: it has ended, or the page's session is another
+ * user's by now. Only signing in helps.
+ */
+export const isSignedOut = ({ code, status }: ChatError): boolean => status === 401 || code === 'identity_mismatch'
+
+/**
  * Whether the same request can succeed later: the network, a timeout, a limit, or a fault of the
  * server. Everything else will be refused again.
  */

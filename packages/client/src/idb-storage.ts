@@ -62,11 +62,14 @@ export function idbStorage(userId: string): ChatStorage {
     },
     async wipe() {
       await memory.wipe()
-      await open()
+      // First emptied: a tab that the browser has frozen delays the deletion.
+      await Promise.all(SHELVES.map(async (shelf) => done((await shelfOf(shelf, 'readwrite')).clear())))
+        .then(open)
         .then((db) => db.close())
         .catch(() => {})
       opened = null
-      await done(indexedDB.deleteDatabase(name)).catch(() => {})
+      const request = indexedDB.deleteDatabase(name)
+      await new Promise((resolve) => (request.onsuccess = request.onerror = request.onblocked = resolve))
     },
   }
 }

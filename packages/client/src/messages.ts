@@ -53,7 +53,7 @@ export function fromAnswer(message: wire.Message): HeldMessage {
   return { row: columns(message), details: { rev, sender, reactions, reply_to, is_pinned } }
 }
 
-export const fromRow = (row: MessageRow): HeldMessage => ({ row: columns(row), details: null })
+export const fromRow = (row: Partial<MessageRow>): HeldMessage => ({ row: columns(row), details: null })
 
 /** Returns `held` itself if nothing is new, so that it can be compared by identity. */
 export function merge(held: HeldMessage | undefined, incoming: HeldMessage): HeldMessage {
@@ -103,7 +103,7 @@ export function preview({
   return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
 }
 
-/** Drops what only answers contain, and columns that are not shown. */
-function columns(row: MessageRow): MessageRow {
-  return Object.fromEntries(COLUMNS.map((name) => [name, row[name]])) as unknown as MessageRow
+/** Drops what only answers contain, and columns that are not shown. Missing columns are null. */
+function columns(row: Partial<MessageRow>): MessageRow {
+  return Object.fromEntries(COLUMNS.map((name) => [name, row[name] ?? null])) as unknown as MessageRow
 }

@@ -147,11 +147,14 @@ describe('failures', () => {
     expect(requests).toHaveLength(before + 1)
   })
 
-  test('a refused token stops everything until the user has signed in', async () => {
+  test.each([
+    ['a refused token', refusal(401)],
+    ['a session of another user', refusal(403, { code: 'identity_mismatch' })],
+  ])('%s stops everything until the user has signed in', async (_, signedOut) => {
     const { outbox, requests, add, clock } = outboxOf()
     outbox.resume()
     add()
-    await requests[0]!.answer(refusal(401))
+    await requests[0]!.answer(signedOut)
     expect(outbox.of('a')[0]?.state).toBe('pending')
     await clock.advance(3_600_000)
     expect(requests).toHaveLength(1)
@@ -168,6 +171,24 @@ test('a message that is discarded while it is in flight does not return', async 
   await requests[0]!.answer(refusal(422))
   expect(outbox.of('a')).toEqual([])
   expect(failed).toEqual([])
+})
+
+test.each([
+  ['a refusal', refusal(422)],
+  ['a failure', unreachable],
+  ['an answer', stored],
+])('%s of a message that was forgotten while in flight stores nothing', async (_, answer) => {
+  const storage = memoryStorage()
+  const { outbox, requests, failed, add } = outboxOf({ storage })
+  outbox.resume()
+  add()
+  outbox.pause()
+  outbox.forget()
+  await storage.wipe()
+  await requests[0]!.answer(answer)
+  outbox.resume()
+  expect([outbox.size, failed.length, requests.length]).toEqual([0, 0, 1])
+  expect(await storage.all('outbox')).toEqual([])
 })
 
 test('the clock is empty when nothing is to be sent', async () => {

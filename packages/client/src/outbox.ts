@@ -5,7 +5,7 @@
 
 import { backoff, SEND_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
-import { chatError, isTransient } from './errors'
+import { chatError, isSignedOut, isTransient } from './errors'
 import type { ChatStorage } from './storage'
 import type { ChatError, Result } from './types'
 import type * as wire from './wire'
@@ -113,6 +113,11 @@ export class Outbox {
     this.#settings.onChange(message.conversationId)
   }
 
+  /** The user signs out, and nothing is shown any more. An answer that is on the way finds nothing. */
+  forget(): void {
+    this.#messages = []
+  }
+
   /** Begins to send. `isReachable`: the server answers again, so pauses after failures are over. */
   resume(isReachable = false): void {
     this.#isRunning = true
@@ -165,7 +170,7 @@ export class Outbox {
       this.#settings.onSent(sending, data)
       this.discard(message.key)
       this.#drain()
-    } else if (error.status === 401) {
+    } else if (isSignedOut(error)) {
       // `resume` follows when the user has signed in again.
       this.#replace({ ...sending, state: 'pending' })
       this.pause()

@@ -83,6 +83,12 @@ export class People {
     if (!this.#presence.has(userId)) this.putPresence(userId, row)
   }
 
+  /** Forgets everybody. What is put next is announced. */
+  clear(): void {
+    this.byId.clear()
+    this.#presence.clear()
+  }
+
   /** Built once for all changes: a first load brings hundreds. */
   snapshot(): Pick<ChatState, 'people' | 'presence'> {
     return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.#presence) }

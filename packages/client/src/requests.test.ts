@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { UserChatAPI } from './api'
 import { Requests } from './requests'
+import { settled } from './testing'
 import { Token } from './token'
 
 /** Routes that accept one token. */
@@ -39,7 +40,7 @@ describe('a token that was refused', () => {
     const { send, seen } = routes(() => 'never')
     const reports: string[] = []
     const token = new Token(async (options) => (options?.force ? 'second' : 'first'))
-    const requests = new Requests({ baseUrl: '', token, fetch: send, onUnauthorized: ({ code }) => reports.push(code) })
+    const requests = new Requests({ baseUrl: '', token, fetch: send, onSignedOut: ({ code }) => reports.push(code) })
     const { error } = await requests.send('GET', '/config')
     expect(error).toMatchObject({ code: 'token_expired', status: 401 })
     expect(seen).toEqual(['GET /config first', 'GET /config second'])
@@ -65,6 +66,112 @@ describe('a token that was refused', () => {
       },
     })
     expect((await requests.send('GET', '/config')).error).toBeNull()
+  })
+})
+
+describe('the user', () => {
+  /** Routes in the session of one user, as the server checks it. */
+  const sessionOf = (user: string, seen: string[]): typeof fetch =>
+    async (input, init) => {
+      const url = new URL(String(input), 'http://test')
+      seen.push(`${init?.method} ${url.pathname} ${url.searchParams.getAll('current_user_id').join()}`)
+      if ([user, null].includes(url.searchParams.get('current_user_id'))) return Response.json({})
+      return Response.json({ error: 'no', code: 'identity_mismatch', hint: null, retry_after: null }, { status: 403 })
+    }
+  const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
+
+  test('is named in every request, once', async () => {
+    const seen: string[] = []
+    const api = new UserChatAPI({ baseUrl: '', userId: 'ana', fetch: sessionOf('ana', seen) })
+    await api.getConfig()
+    await api.postMessage({ content: 'Hello', clientMessageId: '1' })
+    await api.markAsRead(['m'], 'ana')
+    await api.updateConversation('c', { draft: 'Hello' })
+    await api.endPresence()
+    await api.getConversations('ana')
+    await api.searchUsers('be', 'ana')
+    expect(seen).toEqual([
+      'GET /config ana',
+      'POST /messages ana',
+      'PUT /messages ana',
+      'PATCH /conversations/c ana',
+      'DELETE /presence ana',
+      'GET /conversations ana',
+      'GET /search ana',
+    ])
+  })
+
+  test('of another session has signed out, whatever the method', async () => {
+    const reports: string[] = []
+    let refreshes = 0
+    const requests = new Requests({
+      baseUrl: '',
+      userId: 'ana',
+      token: new Token(async (options) => {
+        if (options?.force) refreshes += 1
+        return 'of Ben'
+      }),
+      fetch: sessionOf('ben', []),
+      onSignedOut: ({ code }) => reports.push(code),
+    })
+    for (const method of METHODS) expect((await requests.send(method, '/x')).error?.status).toBe(403)
+    expect(reports).toEqual(METHODS.map(() => 'identity_mismatch'))
+    // The refreshed token would be Ben's, too.
+    expect(refreshes).toBe(0)
+  })
+
+  test('who may not do something has not signed out', async () => {
+    const reports: string[] = []
+    const requests = new Requests({
+      baseUrl: '',
+      userId: 'ana',
+      token: new Token(undefined),
+      fetch: async () =>
+        Response.json({ error: 'no', code: 'forbidden', hint: null, retry_after: null }, { status: 403 }),
+      onSignedOut: ({ code }) => reports.push(code),
+    })
+    expect((await requests.send('GET', '/x')).error?.code).toBe('forbidden')
+    expect(reports).toEqual([])
+  })
+})
+
+describe('after `cancelAll`', () => {
+  test('a request that waits for its token is not sent', async () => {
+    const seen: string[] = []
+    let give: (token: string) => void = () => {}
+    const token = new Token(() => new Promise((resolve) => (give = resolve)))
+    const fetcher: typeof fetch = async (input) => {
+      seen.push(String(input))
+      return Response.json({})
+    }
+    const requests = new Requests({ baseUrl: '', token, fetch: fetcher })
+    const waiting = requests.send('GET', '/before')
+    requests.cancelAll()
+    give('token')
+    expect((await waiting).error?.code).toBe('aborted')
+    const next = requests.send('GET', '/after')
+    give('token')
+    expect((await next).error).toBeNull()
+    expect(seen).toEqual(['/after'])
+  })
+
+  test('an answer that is on the way is not taken, and signs nobody out', async () => {
+    let answer: (response: Response) => void = () => {}
+    const reports: string[] = []
+    const requests = new Requests({
+      baseUrl: '',
+      token: new Token(undefined),
+      fetch: () => new Promise((resolve) => (answer = resolve)),
+      onSignedOut: ({ code }) => reports.push(code),
+    })
+    for (const response of [Response.json({ secret: true }), new Response('', { status: 401 })]) {
+      const waiting = requests.send('GET', '/me')
+      await settled()
+      requests.cancelAll()
+      answer(response)
+      expect(await waiting).toMatchObject({ data: null, error: { code: 'aborted' } })
+    }
+    expect(reports).toEqual([])
   })
 })
 

@@ -1,6 +1,6 @@
 // One HTTP request: address, token, and the answer as a value.
 
-import { chatError, ok, refused, unreachable } from './errors'
+import { chatError, isSignedOut, ok, refused, unreachable } from './errors'
 import type { Token } from './token'
 import type { ChatError, Result } from './types'
 
@@ -21,42 +21,60 @@ export interface Request extends RequestOptions {
 
 export interface RequestSettings {
   baseUrl: string
+  /**
+   * Whose requests these are. The session belongs to the page, and another tab may have signed in as
+   * another user since. The server refuses a request that names another user than its session.
+   */
+  userId?: string | undefined
   token: Token
   fetch: typeof fetch
-  /** The token was refused, and so was the one that replaced it. */
-  onUnauthorized?: ((error: ChatError) => void) | undefined
+  /** The token was refused, and so was the one that replaced it; or the session is another user's. */
+  onSignedOut?: ((error: ChatError) => void) | undefined
 }
 
 export class Requests {
   readonly #settings: RequestSettings
+  #abort = new AbortController()
 
   constructor(settings: RequestSettings) {
     this.#settings = settings
   }
 
+  /** The user signs out: what waits for a token is not sent, and no answer arrives any more. */
+  cancelAll(): void {
+    this.#abort.abort()
+    this.#abort = new AbortController()
+  }
+
   async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
-    const { token, onUnauthorized } = this.#settings
+    const { token, onSignedOut } = this.#settings
+    const { signal } = this.#abort
     try {
       // A page that is being closed may not live until the host has answered.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
+      signal.throwIfAborted()
       let response = await this.#attempt(method, path, request, first)
       if (response.status === 401 && token.isUsed) {
         const second = await token.replace(first)
+        signal.throwIfAborted()
         if (second !== null && second !== first) response = await this.#attempt(method, path, request, second)
       }
       const result = await read<T>(response)
-      if (response.status === 401 && result.error) onUnauthorized?.(result.error)
+      signal.throwIfAborted()
+      if (result.error && isSignedOut(result.error)) onSignedOut?.(result.error)
       return result
     } catch (cause) {
-      if (request.signal?.aborted) return refused(chatError('aborted', 'The request was cancelled.'))
-      return refused(unreachable(cause))
+      const isCancelled = signal.aborted || request.signal?.aborted
+      return refused(isCancelled ? chatError('aborted', 'The request was cancelled.') : unreachable(cause))
     }
   }
 
   #attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
-    const { baseUrl, fetch } = this.#settings
-    const { query = {}, body, headers, signal, keepalive } = request
-    const parameters = Object.entries(query).flatMap(([name, value]) => (value == null ? [] : [[name, String(value)]]))
+    const { baseUrl, userId, fetch } = this.#settings
+    const { query, body, headers, signal, keepalive } = request
+    const parameters = Object.entries({ current_user_id: userId, ...query }).flatMap(([name, value]) =>
+      value == null ? [] : [[name, String(value)]],
+    )
     const search = parameters.length > 0 ? `?${new URLSearchParams(parameters)}` : ''
     return fetch(baseUrl + path + search, {
       method,

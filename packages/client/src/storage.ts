@@ -4,10 +4,38 @@ export type Shelf = 'outbox' | 'drafts' | 'recent'
 
 export interface ChatStorage {
   all<T>(shelf: Shelf): Promise<(readonly [key: string, value: T])[]>
-  put(shelf: Shelf, key: string, value: unknown): Promise<void>
-  delete(shelf: Shelf, key: string): Promise<void>
+  put(shelf: Shelf, key: string, value: unknown): Promise<unknown>
+  delete(shelf: Shelf, key: string): Promise<unknown>
   /** Deletes everything of this user. */
   wipe(): Promise<void>
+}
+
+/** Storage that is shut when the user signs out. */
+export interface SessionStorage extends ChatStorage {
+  /** A session begins. */
+  open(): void
+}
+
+/**
+ * After `wipe`, this storage reads and writes nothing until `open`. So what was still on the way when
+ * the user signed out is not stored again.
+ */
+export function sessionStorageOf(storage: ChatStorage): SessionStorage {
+  let session: object | null = {}
+  return {
+    open: () => void (session ??= {}),
+    async all(shelf) {
+      const begun = session
+      const found = await storage.all<never>(shelf)
+      return begun && begun === session ? found : []
+    },
+    put: async (shelf, key, value) => session && storage.put(shelf, key, value),
+    delete: async (shelf, key) => session && storage.delete(shelf, key),
+    wipe() {
+      session = null
+      return storage.wipe()
+    },
+  }
 }
 
 /** Keeps everything until the page is closed: for `persist: false`, tests, and browsers that refuse storage. */

@@ -164,6 +164,15 @@ export class Store {
 
   // Changing
 
+  /** The user signs out: knows as little as a new store. Displayed conversations stay, without messages. */
+  reset(): void {
+    this.#people.clear()
+    this.#forget()
+    const empty = new Store({ ...this.#settings, initialState: undefined }).getState()
+    this.set({ ...empty, connection: this.#state.connection })
+    this.putPerson(empty.me)
+  }
+
   /** What the last page of this user showed. */
   restore({ me, conversations, receipts, pages }: RecentState): void {
     this.set({ me, conversationsStatus: 'ready' })

@@ -50,6 +50,12 @@ export class SyncEngine {
     this.#cursor = cursor
   }
 
+  /** Everything was forgotten: the next request loads it again. */
+  reset(): void {
+    this.#cursor = undefined
+    this.#isLoading = false
+  }
+
   start(): void {
     if (!this.#isStopped) return
     this.#isStopped = false
@@ -141,8 +147,7 @@ export class SyncEngine {
   /** After `resync_required` everything is loaded again. Other errors are returned. */
   #recover(error: ChatError): Result<null> {
     if (error.code === 'resync_required') {
-      this.#cursor = undefined
-      this.#isLoading = false
+      this.reset()
       this.#settings.apply({ type: 'forget' })
       return ok(null)
     }

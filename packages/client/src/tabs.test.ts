@@ -84,6 +84,31 @@ test('a tab that is frozen is replaced after 15 seconds', async () => {
   expect(first.tabs.leads).toBe(false)
 })
 
+test('tabs that do not share a connection pass on nothing but that the user signs out', async () => {
+  const channels = new FakeChannels()
+  const open = () => {
+    const messages: TabMessage[] = []
+    const tabs = new Tabs({
+      name: 'rapport:me',
+      clock: new FakeClock(),
+      page: new FakePage(),
+      locks: null,
+      openChannel: channels.open,
+      onLead: () => {},
+      onFollow: () => {},
+      onMessage: (message) => messages.push(message),
+    })
+    tabs.start()
+    return { tabs, messages }
+  }
+  const [first, second] = [open(), open()]
+  first.tabs.post({ type: 'done', key: 'key1' })
+  first.tabs.post({ type: 'sign_out' })
+  await settled()
+  expect([first.tabs.leads, second.tabs.leads]).toEqual([true, true])
+  expect(second.messages).toEqual([{ type: 'sign_out' }])
+})
+
 test('a tab of another version gets a connection of its own', async () => {
   const { channels, open } = browser()
   await open()

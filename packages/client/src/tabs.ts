@@ -58,6 +58,7 @@ export interface TabsSettings {
   page: Page
   /** Null if tabs do not share, or if the browser cannot: this tab then always leads. */
   locks: Locks | null
+  /** Null if the browser cannot. */
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
   onLead(): void
   onFollow(): void
@@ -87,8 +88,8 @@ export class Tabs {
     if (this.#isStarted) return
     this.#isStarted = true
     const { locks, openChannel, page } = this.#settings
+    this.#channel = openChannel?.((data) => this.#received(data)) ?? null
     if (!locks || !openChannel) return this.#lead()
-    this.#channel = openChannel((data) => this.#received(data))
     this.#stopListening = page.listen((signal) => {
       if (signal === 'attention' && page.isVisible()) this.#ping()
       if (signal === 'activity') this.post({ type: 'activity' })
@@ -112,7 +113,8 @@ export class Tabs {
   }
 
   post(message: TabMessage): void {
-    this.#channel?.post({ version: VERSION, message })
+    // Tabs that share nothing sign out together nevertheless.
+    if (this.#settings.locks || message.type === 'sign_out') this.#channel?.post({ version: VERSION, message })
   }
 
   #lead(): void {

@@ -157,23 +157,19 @@ function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage
   return outgoing
     .filter(({ key }) => !keys.has(key))
     .map((entry): TimelineMessage => {
+      const { file } = entry
       const time = new Date(entry.createdAt).toISOString()
       const quoted = entry.replyToId === null ? undefined : history.get(entry.replyToId)
-      const row: MessageRow = {
+      const row: Partial<MessageRow> = {
         id: entry.key,
         client_message_id: entry.key,
         conversation_id: entry.conversationId,
         sender_id: userId,
         content: entry.content,
         message_type: entry.messageType,
-        file_url: entry.file?.url ?? null,
-        file_name: entry.file?.name ?? null,
-        file_size: entry.file?.size ?? null,
-        file_type: entry.file?.type ?? null,
+        ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
         created_at: time,
         updated_at: time,
-        edited_at: null,
-        deleted_at: null,
         is_edited: false,
         is_deleted: false,
         metadata: entry.metadata,

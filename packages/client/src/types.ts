@@ -141,7 +141,7 @@ export interface Timeline {
  * - `polling`: no socket can be opened; changes arrive by long poll, typing and presence do not
  * - `reconnecting`: waiting for the next attempt; see `retryAt`
  * - `offline`: the browser has no network
- * - `signed_out`: the token was refused and could not be refreshed
+ * - `signed_out`: the token was refused and could not be refreshed, or it is another user's by now
  */
 export type ConnectionStatus =
   | 'idle'
@@ -215,8 +215,13 @@ export type ChatEvent =
     }
   /** A jump led to a message that does not exist, or that the user may not see. */
   | { readonly type: 'message_unavailable'; readonly conversationId: string; readonly messageId: string }
-  /** The token was refused and could not be refreshed. Drafts and unsent messages are kept. */
+  /**
+   * The session has ended: the token was refused and could not be refreshed, it is another user's
+   * session by now, or the user signed out in another tab. Only then drafts and unsent messages are lost.
+   */
   | { readonly type: 'signed_out' }
+  /** The user signed out, here or in another tab: nothing of this user is held any more. */
+  | { readonly type: 'forgotten' }
 
 export type ChangeKind =
   | 'edit'

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { FakeClock } from './testing'
-import { TypingReporter, TypingWatch } from './typing'
+import { TypingWatch } from './typing'
+import { TypingReporter } from './typing-reporter'
 import type { Typing } from './types'
 
 describe('reporting', () => {

@@ -1,50 +1,7 @@
-// Typing in both directions.
+// Who else is typing.
 
 import type { Cancel, Clock } from './clock'
 import type { Typing } from './types'
-
-/** A report is repeated this often while the user types. The server forgets it after six seconds. */
-const REPEAT_MS = 3_000
-
-/** Typing ends this long after the last key. */
-const STOP_MS = 5_000
-
-/** Reports that the user types in one conversation. */
-export class TypingReporter {
-  readonly #clock: Clock
-  readonly #report: (isTyping: boolean) => void
-  #isTyping = false
-  #reportedAt = 0
-  #cancelStop: Cancel = () => {}
-
-  constructor(
-    clock: Clock,
-    report: (isTyping: boolean) => void,
-  ) {
-    this.#clock = clock
-    this.#report = report
-  }
-
-  /** The text changed. White space alone is not typing. */
-  input(text: string): void {
-    if (text.trim() === '') return this.stop()
-    const now = this.#clock.now()
-    if (!this.#isTyping || now - this.#reportedAt >= REPEAT_MS) {
-      this.#isTyping = true
-      this.#reportedAt = now
-      this.#report(true)
-    }
-    this.#cancelStop()
-    this.#cancelStop = this.#clock.after(STOP_MS, () => this.stop())
-  }
-
-  stop(): void {
-    this.#cancelStop()
-    if (!this.#isTyping) return
-    this.#isTyping = false
-    this.#report(false)
-  }
-}
 
 /** Who else is typing. Each entry ends by itself, because the last report may get lost. */
 export class TypingWatch {

@@ -78,7 +78,7 @@ afterEach(() => context.close())
 const sockets = new Map<Page, number>()
 const openSockets = () => [...sockets.values()].reduce((sum, count) => sum + count, 0)
 
-async function openTab(): Promise<Page> {
+async function openTab(tabs: 'shared' | 'each' = 'shared'): Promise<Page> {
   const page = await context.newPage()
   sockets.set(page, 0)
   page.on('websocket', (socket) => {
@@ -87,26 +87,27 @@ async function openTab(): Promise<Page> {
   })
   page.on('close', () => sockets.delete(page))
   await page.goto(`${server.env['API_URL']}/test-client/page`)
-  await startClient(page)
+  await startClient(page, tabs)
   return page
 }
 
-async function startClient(page: Page): Promise<void> {
+async function startClient(page: Page, tabs: 'shared' | 'each' = 'shared'): Promise<void> {
   const { API_URL, ANON_KEY, USER_ID_ANA, USER_TOKEN_ANA } = server.env
   await page.waitForFunction(() => window.createChatClient !== undefined)
   await page.evaluate(
-    ([url, anonKey, userId, token, id]) => {
+    ([url, anonKey, userId, token, id, kind]) => {
       window.client = window.createChatClient({
         userId: userId!,
         socketUrl: `${url}/realtime/v1`,
         anonKey: anonKey!,
         accessToken: async () => token!,
+        tabs: kind as 'shared' | 'each',
       })
       window.client.start()
       window.room = window.client.conversation(id!)
       window.room.open()
     },
-    [API_URL, ANON_KEY, USER_ID_ANA, USER_TOKEN_ANA, conversationId],
+    [API_URL, ANON_KEY, USER_ID_ANA, USER_TOKEN_ANA, conversationId, tabs],
   )
 }
 
@@ -161,14 +162,16 @@ test(
   async () => {
     const tab = await openTab()
     await isLive(tab)
-    await tab.route('**/messages', (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()))
+    await tab.route(/\/messages(\?|$)/, (route) =>
+      route.request().method() === 'POST' ? route.abort() : route.continue(),
+    )
     const content = randomUUID()
     await tab.evaluate((text) => window.room.send(text), content)
     await tab.waitForFunction(() => window.client.getState().unsentCount === 1)
     await tab.waitForFunction(async () =>
       (await indexedDB.databases()).some(({ name }) => name?.startsWith('rapport:')),
     )
-    await tab.unroute('**/messages')
+    await tab.unrouteAll()
     await tab.reload()
     await startClient(tab)
     await shows(tab, content)
@@ -176,15 +179,19 @@ test(
   PATIENCE_MS,
 )
 
-test(
-  'signing out deletes what is stored, in every tab',
-  async () => {
-    const [tab, other] = [await openTab(), await openTab()]
+test.each(['shared', 'each'] as const)(
+  'signing out deletes what is stored and held, in every tab: %s',
+  async (kind) => {
+    const [tab, other] = [await openTab(kind), await openTab(kind)]
     await Promise.all([isLive(tab), isLive(other)])
+    await other.waitForFunction(() => window.room.getTimeline().messages.length > 0)
     await tab.evaluate(() => window.room.setDraft('unsent'))
     await tab.evaluate(() => window.client.signOut())
     await other.waitForFunction(() => window.client.getState().connection.status === 'idle')
-    expect(await tab.evaluate(async () => (await indexedDB.databases()).length)).toBe(0)
+    const held = () => [window.client.getState().conversations.length, window.room.getTimeline().messages.length]
+    for (const page of [tab, other]) expect(await page.evaluate(held)).toEqual([0, 0])
+    await other.evaluate(() => window.room.send('afterwards'))
+    await expect.poll(() => tab.evaluate(async () => (await indexedDB.databases()).length)).toBe(0)
     await expect.poll(openSockets).toBe(0)
   },
   PATIENCE_MS,

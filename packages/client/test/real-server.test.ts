@@ -359,6 +359,63 @@ test(
 )
 
 test(
+  'in a session of another user nothing is read or written',
+  async () => {
+    const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+    const before = randomUUID()
+    ben.conversation(id).send(before)
+    await until(ana, 'the message', () => texts(ana, id).includes(before))
+    const messageId = ana.conversation(id).getTimeline().messages.at(-1)!.id
+    const stored = async () => {
+      const { data } = await ben.api.getPage({ conversationId: id })
+      return data!.data.map((row) => [row.id, row.content, row.reactions, row.is_pinned, row.is_deleted])
+    }
+    const earlier = await stored()
+    expect(earlier.at(-1)).toEqual([messageId, before, [], false, false])
+
+    // One session for all tabs of a browser: this page is Ana's, and another tab has signed in as Ben.
+    let user = 'BEN'
+    const page = clientOf('ANA', { accessToken: async () => tokenOf(user) })
+    await until(page, 'the end of the session', ({ connection }) => connection.status === 'signed_out')
+    expect(page.getState()).toMatchObject({ conversations: [], connection: { error: { code: 'identity_mismatch' } } })
+    const text = randomUUID()
+    page.conversation(id).send(text)
+    const { api } = page
+    const answers = await Promise.all([
+      api.sync(),
+      api.getPage({ conversationId: id }),
+      api.getMe(),
+      api.postMessage({ conversationId: id, content: text, clientMessageId: randomUUID() }),
+      api.editMessage(messageId, text),
+      api.deleteMessage(messageId),
+      api.addReaction(messageId, '👍'),
+      api.removeReaction(messageId, '👍'),
+      api.pin(messageId),
+      api.updateConversation(id, { draft: text }),
+      api.markConversationRead(id),
+      api.setTyping(id, true),
+      api.setPresence({ statusText: text }),
+      api.endPresence(),
+      api.setPreferences({ sound_enabled: false }),
+      api.report(messageId, 'spam', text),
+      api.block(idOf('ADA')),
+      api.clearConversation(id),
+    ])
+    expect(new Set(answers.map(({ error }) => error?.code))).toEqual(new Set(['identity_mismatch']))
+    expect(await stored()).toEqual(earlier)
+
+    // The control: in Ana's own session the same page sends what was written in it.
+    user = 'ANA'
+    page.setToken(tokenOf(user))
+    await until(ben, 'the message', () => texts(ben, id).includes(text))
+    expect(ben.conversation(id).getTimeline().messages.at(-1)?.sender_id).toBe(idOf('ANA'))
+  },
+  PATIENCE_MS,
+)
+
+test(
   'without a socket changes are polled',
   async () => {
     const [ana, ben] = [clientOf('ANA', { socket: false }), clientOf('BEN')]

@@ -18,7 +18,8 @@ import {
 import { useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useTimeFormat, useToday } from '../context/use-time'
-import { displayName } from '../format/names'
+import { conversationName } from '../format/names'
+import { inline } from '../format/text'
 import { useTypingIndicator } from '../hooks/use-typing-indicator'
 import { Avatar, type AvatarPerson } from '../parts/avatar'
 import { Question } from '../parts/dialog'
@@ -46,7 +47,7 @@ export function ConversationHeader({
   isSearching,
 }: ConversationHeaderProps): ReactNode {
   const { strings } = useChatContext()
-  const name = conversation?.title ?? displayName(person, strings)
+  const name = conversationName(conversation, person, strings)
   return (
     <header className="rpt-header" data-slot="conversation-header">
       {onBack && (
@@ -90,7 +91,7 @@ function HeaderStatus({
       isGone && presence.last_seen
         ? strings.lastSeen(format.moment(new Date(presence.last_seen), today))
         : strings[presence.status]
-    const own = [presence.status_emoji, presence.status_text].filter(Boolean).join(' ')
+    const own = inline([presence.status_emoji, presence.status_text].filter(Boolean).join(' '))
     text = own && !isGone ? `${status} · ${own}` : status
   }
   return (

@@ -5,7 +5,7 @@ import { BellOff, CircleAlert, Pin } from 'lucide-react'
 import { memo, type MouseEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useOptionalChatState } from '../context/use-store'
-import { displayName } from '../format/names'
+import { conversationName } from '../format/names'
 import { oneLine } from '../format/text'
 import { Avatar } from '../parts/avatar'
 import { Time } from '../parts/time'
@@ -53,7 +53,7 @@ function DefaultItem({
     false,
   )
   const { other_user: person, is_pinned, is_muted, marked_unread } = conversation
-  const name = conversation.title ?? displayName(person, strings)
+  const name = conversationName(conversation, person, strings)
   const count = unreadCount ?? conversation.unread_count
   const isUnread = count > 0 || marked_unread
   const when = conversation.last_message_at

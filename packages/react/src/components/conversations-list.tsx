@@ -4,7 +4,7 @@ import type { Conversation, Presence } from '@rapport-chat/client'
 import { Search, SquarePen, X } from 'lucide-react'
 import { useEffect, useMemo, useRef, useState, type KeyboardEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
-import { displayName } from '../format/names'
+import { conversationName } from '../format/names'
 import { useConversations, type ConversationFilter } from '../hooks/use-conversations'
 import { MIN_QUERY } from '../hooks/use-search'
 import { useWatchedPresence } from '../hooks/use-user-presence'
@@ -201,7 +201,10 @@ function Items({
       event.preventDefault()
       const next = all[at + 1] ?? all[at - 1]
       if (onArchiveConversation) onArchiveConversation(conversation.id)
-      else archive(conversation.id, displayName(conversation.other_user, strings), !conversation.is_archived)
+      else {
+        const name = conversationName(conversation, conversation.other_user, strings)
+        archive(conversation.id, name, !conversation.is_archived)
+      }
       next?.focus()
     } else if (event.key.length === 1 && /\p{L}|\p{N}/u.test(event.key) && !event.ctrlKey && !event.metaKey) {
       // Type-ahead by the first letter, beginning after the focused item.

@@ -5,6 +5,7 @@ import { useId, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 import { displayName } from '../format/names'
+import { inline } from '../format/text'
 import { MarkedText, rangesOf } from '../format/message-text'
 import { useMessageSearch, useUserSearch } from '../hooks/use-search'
 import { Avatar } from '../parts/avatar'
@@ -76,7 +77,7 @@ export function PersonText({ person, query }: { person: Person; query: string })
   const name = displayName(person, strings)
   const role =
     person.role === 'admin' ? strings.roleAdmin : person.role === 'super_admin' ? strings.roleSuperAdmin : null
-  const email = person.email && person.email !== name ? person.email : null
+  const email = inline(person.email)
   return (
     <span className="rpt-person-text">
       <span className="rpt-person-top">
@@ -85,7 +86,7 @@ export function PersonText({ person, query }: { person: Person; query: string })
         </bdi>
         {role && <span className="rpt-tag">{role}</span>}
       </span>
-      {email && (
+      {email && email !== name && (
         <span className="rpt-person-email">
           <MarkedText text={email} ranges={rangesOf(email, query)} />
         </span>

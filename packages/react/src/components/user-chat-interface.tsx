@@ -3,7 +3,7 @@
 import type { Presence } from '@rapport-chat/client'
 import { useEffect, useRef, useState, type ReactNode } from 'react'
 import { useChatContext, useStrings } from '../context/chat-context'
-import { displayName } from '../format/names'
+import { conversationName } from '../format/names'
 import { useConversation } from '../hooks/use-conversations'
 import { useOpenConversation, useTimeline } from '../hooks/use-realtime-chat'
 import { useWatchedPresence } from '../hooks/use-user-presence'
@@ -61,7 +61,7 @@ function Interface({
   const [isSearching, setSearching] = useState(false)
   const field = useRef<MessageInputHandle>(null)
   const list = useRef<MessageListHandle>(null)
-  const name = conversation?.title ?? displayName(person, strings)
+  const name = conversationName(conversation, person, strings)
   const canSend = !readOnly && (conversation?.can_send ?? true)
 
   const { actions, panels, saveEdit } = useMessageActions({

@@ -3,7 +3,7 @@
 import type { ChatClient, ChatEvent } from '@rapport-chat/client'
 import { useEffect, useRef } from 'react'
 import { displayName, firstName } from '../format/names'
-import { oneLine } from '../format/text'
+import { inline, oneLine } from '../format/text'
 import type { NavigationStrings } from '../strings/navigation-en'
 import type { ToastMessage } from './base-context'
 import { isDisplayed } from './displayed'
@@ -69,6 +69,6 @@ function textOf(
   strings: NavigationStrings,
 ): string {
   if (message.message_type === 'image') return strings.photo
-  if (message.message_type === 'file') return message.file_name ?? strings.file
+  if (message.message_type === 'file') return inline(message.file_name) || strings.file
   return oneLine(message.content)
 }

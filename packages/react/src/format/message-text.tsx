@@ -2,7 +2,7 @@
 
 import { Fragment, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
-import { tokenize } from './text'
+import { inline, tokenize } from './text'
 
 /** A message's text with links and code spans. Everything else is plain text. */
 export function MessageText({ text }: { text: string }): ReactNode {
@@ -11,8 +11,16 @@ export function MessageText({ text }: { text: string }): ReactNode {
   return tokenize(text).map((token, index) => {
     if (token.kind === 'link')
       return (
-        <a key={index} className="rpt-link" href={token.href} target="_blank" rel="noopener noreferrer nofollow ugc">
-          {token.text}
+        // With a direction of its own, nothing around an address can make it look like another one.
+        <a
+          key={index}
+          className="rpt-link"
+          dir="ltr"
+          href={token.href}
+          target="_blank"
+          rel="noopener noreferrer nofollow ugc"
+        >
+          {inline(token.text)}
         </a>
       )
     if (token.kind === 'code')

@@ -1,17 +1,14 @@
 import type { NavigationStrings } from '../strings/navigation-en'
+import { inline } from './text'
 
 interface Named {
   readonly full_name?: string | null
   readonly email?: string | null
 }
 
-// Controls that reorder the text around them. A name must not change how its neighbours read.
-const BIDI_CONTROLS = /[\u202A-\u202E\u2066-\u2069\u200E\u200F]/gu
-
 /** The name of a person, or their address; empty while neither is known. */
 export function knownName(person: Named | null | undefined): string {
-  const name = person?.full_name?.trim() || person?.email?.trim() || ''
-  return name.replaceAll(BIDI_CONTROLS, '')
+  return inline(person?.full_name) || inline(person?.email)
 }
 
 export function displayName(
@@ -19,6 +16,15 @@ export function displayName(
   { unknownPerson }: Pick<NavigationStrings, 'unknownPerson'>,
 ): string {
   return knownName(person) || unknownPerson
+}
+
+/** The title of a conversation, or the name of the other person. */
+export function conversationName(
+  conversation: { readonly title: string | null } | null | undefined,
+  person: Named | null | undefined,
+  strings: Pick<NavigationStrings, 'unknownPerson'>,
+): string {
+  return inline(conversation?.title) || displayName(person, strings)
 }
 
 /** The part of a name that is used in a running sentence. */

@@ -1,5 +1,5 @@
 import type { NavigationStrings } from '../strings/navigation-en'
-import { oneLine } from './text'
+import { inline, oneLine } from './text'
 
 interface Previewed {
   readonly message_type: string
@@ -12,6 +12,6 @@ interface Previewed {
 export function previewText(message: Previewed, strings: NavigationStrings): string {
   if (message.is_deleted) return strings.previewDeleted
   if (message.message_type === 'image') return oneLine(message.content) || strings.previewImage
-  if (message.message_type === 'file') return strings.previewFile(message.file_name ?? strings.file)
+  if (message.message_type === 'file') return strings.previewFile(inline(message.file_name) || strings.file)
   return oneLine(message.content)
 }

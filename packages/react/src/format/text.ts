@@ -89,7 +89,18 @@ export function isLong(text: string): boolean {
   return text.length > FOLD_CHARACTERS || text.split('\n', FOLD_LINES + 1).length > FOLD_LINES
 }
 
+// Controls that reorder the text around them (UAX #9, 2).
+const DIRECTION_CONTROLS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/gu
+
+/**
+ * A text of others as a part of a line, such as a name or the name of a file: without line breaks,
+ * and without controls that would change how its neighbours read, or the end of the text itself.
+ */
+export function inline(text: string | null | undefined): string {
+  return (text ?? '').replaceAll(DIRECTION_CONTROLS, '').replaceAll(/\s+/gu, ' ').trim()
+}
+
 /** One line of plain text for previews: line breaks and code marks are dropped. */
 export function oneLine(text: string): string {
-  return text.replaceAll(/\s+/gu, ' ').replaceAll('`', '').trim()
+  return inline(text.replaceAll('`', ''))
 }

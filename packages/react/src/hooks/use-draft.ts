@@ -1,6 +1,6 @@
 'use client'
 
-import { useCallback, useMemo, useState, useSyncExternalStore } from 'react'
+import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from 'react'
 import { useChatClient } from '../context/chat-context'
 
 export interface Draft {
@@ -22,6 +22,8 @@ export function useDraft(conversationId: string): Draft {
     () => '',
   )
   const [typed, setTyped] = useState<{ conversationId: string; text: string } | null>(null)
+
+  useEffect(() => client.listen(({ type }) => type === 'forgotten' && setTyped(null)), [client])
 
   const setDraft = useCallback(
     (text: string) => {

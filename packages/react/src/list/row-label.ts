@@ -1,6 +1,7 @@
 import type { TimelineMessage } from '@rapport-chat/client'
 import { previewText } from '../components/message/quote'
 import { displayName } from '../format/names'
+import { inline } from '../format/text'
 import type { ChatStrings } from '../strings/en'
 import type { TimeFormat } from '../format/time'
 
@@ -13,7 +14,9 @@ export function rowLabel(message: TimelineMessage, strings: ChatStrings, format:
   if (message.is_pinned) parts.push(strings.pinned)
   parts.push(format.moment(new Date(message.created_at), now))
   if (message.isOwn && !message.is_deleted) parts.push(strings.stateMessage[message.state])
-  if (message.reactions.length > 0)
-    parts.push(strings.reactionsList(message.reactions.map(({ emoji, count }) => `${emoji} ${count}`).join(' ')))
+  if (message.reactions.length > 0) {
+    const reactions = message.reactions.map(({ emoji, count }) => `${inline(emoji)} ${count}`)
+    parts.push(strings.reactionsList(reactions.join(' ')))
+  }
   return strings.rowLabel(parts)
 }

@@ -3,7 +3,7 @@
 import { useMemo, type ReactNode } from 'react'
 import { useChatClient, useNavigationStrings } from '../context/base-context'
 import { useChatState } from '../context/use-store'
-import { displayName } from '../format/names'
+import { conversationName } from '../format/names'
 import { previewText } from '../format/preview'
 import { isUnread } from '../format/unread'
 import { Avatar } from '../parts/avatar'
@@ -58,7 +58,9 @@ export function QuickPanel({ anchor, onClose, onOpen, onNewConversation }: Quick
                 />
                 <span className="rpt-person-text">
                   <span className="rpt-person-top">
-                    <bdi className="rpt-person-name">{displayName(conversation.other_user, strings)}</bdi>
+                    <bdi className="rpt-person-name">
+                      {conversationName(conversation, conversation.other_user, strings)}
+                    </bdi>
                     {conversation.last_message_at && (
                       <Time value={conversation.last_message_at} kind="short" className="rpt-item-time" />
                     )}

@@ -46,6 +46,7 @@ function DefaultAvatar({ person, size = 40, presence }: AvatarProps): ReactNode 
       {hasPicture ? (
         <img
           className="rpt-avatar-image"
+          referrerPolicy="no-referrer"
           src={address}
           alt=""
           width={size}

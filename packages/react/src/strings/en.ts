@@ -188,7 +188,7 @@ export const en = {
   reconnectNow: 'Try now',
   offlineBanner: 'You are offline. Messages are sent when you are back.',
   pollingBanner: 'Limited connection: typing and presence are not shown.',
-  signedOutBanner: 'Your session has ended. Sign in to go on.',
+  signedOutBanner: 'Your session has ended. Sign in to continue.',
   signIn: 'Sign in',
   backOnline: 'Connected again',
 
@@ -229,7 +229,7 @@ export const en = {
     previousNext: 'Previous or next conversation',
     unreadPreviousNext: 'Previous or next unread conversation',
     searchMessages: 'Search messages',
-    regions: 'List, messages and composer in turn',
+    regions: 'Switch between list, messages and composer',
     table: 'This list',
     rows: 'Move between messages',
     actions: 'Message actions',

@@ -159,6 +159,17 @@ describe('the other hooks', () => {
     expect(client.conversation(WITH_BEN).getDraft()).toBe('half a')
   })
 
+  it('forget the draft when the user signs out, and keep it when the session ends', () => {
+    const client = new FakeClient()
+    const { result } = renderHook(() => useDraft(WITH_BEN), under(client))
+    act(() => result.current.setDraft('half a'))
+    act(() => client.emit({ type: 'signed_out' }))
+    expect(result.current.draft).toBe('half a')
+    client.conversation(WITH_BEN).setDraft('')
+    act(() => client.emit({ type: 'forgotten' }))
+    expect(result.current.draft).toBe('')
+  })
+
   it('load the preferences once they are needed', () => {
     const client = new FakeClient()
     renderHook(() => usePreferences(), under(client))

@@ -4,17 +4,12 @@ import type { TimelineMessage } from '@rapport-chat/client'
 import { Download, FileText } from 'lucide-react'
 import type { ReactNode } from 'react'
 import { useStrings } from '../../context/chat-context'
+import { safeAddress } from '../../format/address'
+import { inline } from '../../format/text'
 import { fileSize } from '../../format/time'
 
 /** Used if the sender did not report the size of an image. */
 const DEFAULT_RATIO = 4 / 3
-
-/** Only addresses that a browser loads without running anything. */
-export function safeAddress(address: string | null): string | null {
-  if (!address) return null
-  if (address.startsWith('/') && !address.startsWith('//')) return address
-  return /^(?:https?:|blob:)/iu.test(address) ? address : null
-}
 
 export function Attachment({
   message,
@@ -25,7 +20,7 @@ export function Attachment({
 }): ReactNode {
   const strings = useStrings()
   const address = safeAddress(message.file_url)
-  const name = message.file_name ?? (message.message_type === 'image' ? strings.photo : strings.file)
+  const name = inline(message.file_name) || (message.message_type === 'image' ? strings.photo : strings.file)
 
   if (message.message_type === 'image' && address)
     return (
@@ -39,7 +34,7 @@ export function Attachment({
         onClick={() => onOpenImage?.(message)}
       >
         {/* The box has its size before the image loads, so nothing moves. */}
-        <img src={address} alt="" loading="lazy" decoding="async" />
+        <img referrerPolicy="no-referrer" src={address} alt="" loading="lazy" decoding="async" />
       </button>
     )
   return (

@@ -3,15 +3,21 @@
 import type { TimelineMessage } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
 import { useStrings } from '../../context/chat-context'
+import { safeAddress } from '../../format/address'
+import { inline } from '../../format/text'
 import { Dialog } from '../../parts/dialog'
-import { safeAddress } from './attachment'
 
 export function ImageDialog({ message, onClose }: { message: TimelineMessage; onClose: () => void }): ReactNode {
   const strings = useStrings()
-  const name = message.file_name ?? strings.photo
+  const name = inline(message.file_name) || strings.photo
   return (
     <Dialog title={name} kind="wide" onClose={onClose}>
-      <img className="rpt-lightbox" src={safeAddress(message.file_url) ?? undefined} alt={strings.photoNamed(name)} />
+      <img
+        className="rpt-lightbox"
+        referrerPolicy="no-referrer"
+        src={safeAddress(message.file_url) ?? undefined}
+        alt={strings.photoNamed(name)}
+      />
     </Dialog>
   )
 }

@@ -5,6 +5,7 @@ import type { ReactNode } from 'react'
 import { useStrings } from '../../context/chat-context'
 import { useOptionalChatState } from '../../context/use-store'
 import { displayName } from '../../format/names'
+import { inline } from '../../format/text'
 
 interface ReactionsProps {
   message: TimelineMessage
@@ -19,6 +20,7 @@ export function Reactions({ message, onReact }: ReactionsProps): ReactNode {
   return (
     <div className="rpt-reactions" data-slot="reactions">
       {message.reactions.map(({ emoji, count, me: isMine, user_ids }) => {
+        const shown = inline(emoji)
         const names = list.format(user_ids.map((id) => (id === me ? strings.you : displayName(people[id], strings))))
         return (
           <button
@@ -27,12 +29,12 @@ export function Reactions({ message, onReact }: ReactionsProps): ReactNode {
             className="rpt-reaction"
             tabIndex={-1}
             aria-pressed={isMine}
-            aria-label={`${strings.reactionBy(emoji, names)}, ${count}`}
-            title={strings.reactionBy(emoji, names)}
+            aria-label={`${strings.reactionBy(shown, names)}, ${count}`}
+            title={strings.reactionBy(shown, names)}
             disabled={!onReact}
             onClick={() => onReact?.(message, emoji)}
           >
-            <span className="rpt-reaction-emoji">{emoji}</span>
+            <span className="rpt-reaction-emoji">{shown}</span>
             <span className="rpt-reaction-count">{count.toLocaleString(strings.locale)}</span>
           </button>
         )

@@ -1,0 +1,70 @@
+import 'fake-indexeddb/auto'
+import { describe, expect, test } from 'vitest'
+import { idbStorage } from './idb-storage'
+import { memoryStorage, sessionStorageOf } from './storage'
+
+describe.each([
+  ['memory', () => memoryStorage()],
+  ['IndexedDB', () => idbStorage('ana')],
+])('storage of a session, in %s', (_, open) => {
+  test('keeps nothing after it was wiped, until it is opened', async () => {
+    const inner = open()
+    const storage = sessionStorageOf(inner)
+    await storage.put('drafts', 'c', 'before')
+    expect(await storage.all('drafts')).toEqual([['c', 'before']])
+    const wiped = storage.wipe()
+    await storage.put('drafts', 'c', 'meanwhile')
+    await wiped
+    await storage.put('drafts', 'd', 'afterwards')
+    expect(await inner.all('drafts')).toEqual([])
+    storage.open()
+    await storage.put('drafts', 'c', 'in the next session')
+    expect(await inner.all('drafts')).toEqual([['c', 'in the next session']])
+    await inner.wipe()
+  })
+
+  test('returns nothing that was read before the next session began', async () => {
+    const storage = sessionStorageOf(open())
+    await storage.put('outbox', 'key', 'a message')
+    const reading = storage.all('outbox')
+    const wiped = storage.wipe()
+    storage.open()
+    expect(await reading).toEqual([])
+    await wiped
+  })
+})
+
+describe('IndexedDB', () => {
+  test('a write that had begun is wiped, too', async () => {
+    const storage = sessionStorageOf(idbStorage('ben'))
+    const writing = storage.put('outbox', 'key', 'a message')
+    await storage.wipe()
+    await writing
+    expect(await idbStorage('ben').all('outbox')).toEqual([])
+    await idbStorage('ben').wipe()
+  })
+
+  test('a deletion leaves no database behind', async () => {
+    const storage = sessionStorageOf(idbStorage('cleo'))
+    await storage.put('drafts', 'c', 'text')
+    await storage.wipe()
+    await storage.delete('drafts', 'c')
+    expect((await indexedDB.databases()).map(({ name }) => name)).not.toContain('rapport:cleo')
+  })
+
+  test('is empty even if a frozen tab keeps the database open', async () => {
+    const storage = idbStorage('dora')
+    await storage.put('drafts', 'c', 'text')
+    const frozen = await new Promise<IDBDatabase>((resolve) => {
+      const request = indexedDB.open('rapport:dora')
+      request.onsuccess = () => resolve(request.result)
+    })
+    await storage.wipe()
+    const left = await new Promise((resolve) => {
+      const request = frozen.transaction('drafts').objectStore('drafts').getAll()
+      request.onsuccess = () => resolve(request.result)
+    })
+    expect(left).toEqual([])
+    frozen.close()
+  })
+})
