@@ -460,15 +460,11 @@ create or replace trigger user_notification_preferences_20_tell_of_not_sharing
   when (not new.share_read_receipts)
   execute function chat.tell_of_sharing();
 
--- Either user can keep the rows of their conversation locked, which must not prevent a block. It
--- takes effect without this, because nothing that it forbids depends on these rows. An honest
--- transaction ends within the timeout.
 create or replace function chat.tell_of_block()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
 as $$
 declare
   pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
@@ -480,15 +476,10 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
-    begin
-      -- Conversations are locked before members, as when sending.
-      perform from public.user_conversations c where c.id = between_them for no key update;
-      perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
-      perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
-    exception when lock_not_available then
-      -- The clients learn of it with the next change of the rows.
-      null;
-    end;
+    -- Conversations are locked before members, as when sending.
+    perform from public.user_conversations c where c.id = between_them for no key update;
+    perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
+    perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
   end if;
   return null;
 end

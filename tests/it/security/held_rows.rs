@@ -285,35 +285,6 @@ async fn a_held_receipt_does_not_keep_the_deliveries_of_others_from_being_record
 }
 
 #[tokio::test]
-async fn a_user_who_holds_a_conversation_does_not_prevent_a_block() {
-    let database = database().await;
-    let (owner, zoe, sue) = (
-        database.connect().await,
-        database.connect().await,
-        database.connect().await,
-    );
-    server(&sue).await;
-    let open = format!("select chat.open_conversation('{}')", Zoe.id());
-    run_as(&sue, Sue, &open).await;
-    let conversation = ids(&owner, "select id from public.user_conversations").await[0];
-    let send = format!("select chat.send_message('{conversation}', 'x')");
-    let member = "select user_id from public.user_conversation_members where user_id = auth.uid() for update";
-    let clear = format!("select chat.clear_conversation('{conversation}')");
-    for held in [member, &clear, &send] {
-        run_as(&zoe, Zoe, &send).await;
-        hold(&zoe, held).await;
-        run_as(&sue, Sue, &format!("select chat.block('{}')", Zoe.id())).await;
-        release(&zoe).await;
-        begin_as(&zoe, Zoe, "read committed").await;
-        let refused = zoe.batch_execute(&send).await;
-        let code = refused.map_err(|error| error.code().map(|code| code.code().to_owned()));
-        assert_eq!(code, Err(Some("PT403".to_owned())), "{held}");
-        release(&zoe).await;
-        run_as(&sue, Sue, &format!("select chat.unblock('{}')", Zoe.id())).await;
-    }
-}
-
-#[tokio::test]
 async fn an_open_read_of_messages_does_not_keep_old_ones() {
     let database = database().await;
     let (owner, zoe) = (database.connect().await, database.connect().await);
