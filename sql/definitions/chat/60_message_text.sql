@@ -76,8 +76,8 @@ $$;
 
 revoke all on function chat.accepted_content(text, text, boolean) from public;
 
--- Refuses a new text that is longer than configured. The row triggers call this. A statement trigger
--- would run after the rows were indexed, so a refused text would cost that work.
+-- Refuses a new text that is longer than configured. The row triggers call this. A statement
+-- trigger would run after the rows were indexed, so a refused text would cost that work.
 create or replace function chat.check_message_length(content text)
 returns void
 language plpgsql
@@ -96,8 +96,8 @@ $$;
 revoke all on function chat.check_message_length(text) from public;
 
 -- Is this an address below the storage's, as browsers and servers read it? Browsers remove tabs and
--- line ends from an address, and spaces from its end. They read "\" as "/" and "%2e" as ".", and end
--- the path at "?" or "#". Servers may also read "%2f" and "%5c" as "/".
+-- line ends from an address, and spaces from its end. They read "\" as "/" and "%2e" as ".", and
+-- end the path at "?" or "#". Servers may also read "%2f" and "%5c" as "/".
 create or replace function chat.is_in_storage(file_url text, storage_url text)
 returns boolean
 language plpgsql
