@@ -18,6 +18,12 @@ const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, M
 const median = (values) => quantile(values, 0.5)
 const ms = (value) => `${Math.round(value)} ms`
 
+/** How far one turn of the wheel scrolls: two screens, so that 10,000 messages take a minute or two. */
+const STEP_PX = 1200
+
+/** Between two keys: ten per second is fast typing. Without a pause a key is displayed with the next ones. */
+const KEYS = { delay: 100 }
+
 const session = (window) => window.context.newCDPSession(window.page)
 const throttle = async (window, rate) => (await session(window)).send('Emulation.setCPUThrottlingRate', { rate })
 
@@ -194,7 +200,7 @@ const measures = {
     const slot = (name) => page.locator(`[data-slot="${name}"]`)
     const away = () => page.keyboard.press('Escape')
     const steps = {
-      'typing a letter': () => page.locator('[data-slot="field"]').pressSequentially('interaction'),
+      'typing a letter': () => page.locator('[data-slot="field"]').pressSequentially('interaction', KEYS),
       'sending': () => page.keyboard.press('Enter'),
       'new message': async () => {
         await page.keyboard.press('Control+k')
@@ -203,7 +209,7 @@ const measures = {
       },
       'finding a person': async () => {
         await page.keyboard.press('Control+k')
-        await page.getByRole('combobox').pressSequentially('ben')
+        await page.getByRole('combobox').pressSequentially('ben', KEYS)
         await page.getByRole('option').first().waitFor()
         // The first one empties the field.
         await away()
@@ -227,7 +233,7 @@ const measures = {
       },
       'search in the conversation': async () => {
         await slot('conversation-header').getByRole('button', { name: 'Search in this conversation' }).click()
-        await page.getByRole('searchbox', { name: 'Search in this conversation' }).pressSequentially('word')
+        await page.getByRole('searchbox', { name: 'Search in this conversation' }).pressSequentially('word', KEYS)
         await slot('hit').first().waitFor()
         await away()
       },
@@ -293,8 +299,8 @@ const measures = {
     const trace = await mainThread(shown)
     let worst = 0
     let most = 0
-    for (let step = 0; step < 6000; step++) {
-      await page.mouse.wheel(0, -600)
+    for (let step = 0; step < 3000; step++) {
+      await page.mouse.wheel(0, -STEP_PX)
       const { moved, count, isAtTop } = await page.evaluate(async () => {
         const frame = () => new Promise((done) => requestAnimationFrame(done))
         const scroller = document.querySelector('[data-slot="scroller"]')
