@@ -16,13 +16,18 @@ export function App(): ReactNode {
   const [people, setPeople] = useState<People | null>(null)
   const [error, setError] = useState<string | null>(null)
   useEffect(() => {
-    loadPeople().then(setPeople, (reason: unknown) => setError(String(reason)))
+    loadPeople().then(
+      (loaded) => {
+        for (const person of chosenOf(loaded)) clientOf(loaded, person)
+        setPeople(loaded)
+      },
+      (reason: unknown) => setError(String(reason)),
+    )
   }, [])
 
   if (error) return <p className="demo-error" role="alert">{`The server did not answer. ${error}`}</p>
   if (!people) return null
-  const names = new URLSearchParams(location.search).get('as')?.split(',') ?? []
-  const chosen = names.flatMap((name) => people.people.filter((person) => person.email.startsWith(`${name}@`)))
+  const chosen = chosenOf(people)
   const [first, second] = chosen
   if (!first) return <Chooser people={people.people} />
   return (
@@ -31,6 +36,12 @@ export function App(): ReactNode {
       {second && <Pane people={people} person={second} isMain={false} />}
     </main>
   )
+}
+
+/** Whose chats the address names. Two fit beside each other. */
+function chosenOf({ people }: People): readonly DemoPerson[] {
+  const names = new URLSearchParams(location.search).get('as')?.split(',') ?? []
+  return names.flatMap((name) => people.filter((person) => person.email.startsWith(`${name}@`))).slice(0, 2)
 }
 
 function Pane({ people, person, isMain }: { people: People; person: DemoPerson; isMain: boolean }): ReactNode {

@@ -3,7 +3,10 @@ import { Session, type DemoPerson, type People } from './session'
 
 const clients = new Map<string, ChatClient>()
 
-/** One client per person and page, created outside of rendering. */
+/**
+ * One client per person and page, created outside of rendering. It is started at once, so that it
+ * signs in and asks for the list while the page is rendered.
+ */
 export function clientOf(people: People, person: DemoPerson): ChatClient {
   const known = clients.get(person.id)
   if (known) return known
@@ -15,8 +18,7 @@ export function clientOf(people: People, person: DemoPerson): ChatClient {
     anonKey: people.anon_key,
     accessToken: session.accessToken,
   })
-  // Signs in while the page is rendered.
-  void session.accessToken().catch(() => null)
+  client.start()
   clients.set(person.id, client)
   return client
 }

@@ -17,7 +17,7 @@ function connectionOf({ hasSocket = true } = {}) {
   const states: ConnectionStatus[] = []
   const inputs: Input[] = []
   const server = {
-    result: ok(syncPage()) as Result<wire.SyncPage>,
+    result: ok(syncPage()) as Result<wire.SyncPage> | Promise<Result<wire.SyncPage>>,
     syncs: 0,
     /** Long polls that wait for a change, and what answers them. */
     polls: [] as ((result: Result<wire.SyncPage>) => void)[],
@@ -231,6 +231,51 @@ describe('the token', () => {
     expect(socket.tokens).toEqual(['token1', 'token2'])
     socket.goLive(USER)
     await settled()
+    expect(connection.status).toBe('live')
+    expect(socket.opens).toBe(1)
+  })
+
+  test('one that expires while the client catches up is replaced, too, and the client is live only after it', async () => {
+    const { connection, clock, socket, states, server } = connectionOf()
+    let answer: (result: Result<wire.SyncPage>) => void = () => {}
+    server.result = new Promise((resolve) => (answer = resolve))
+    connection.start()
+    await settled()
+    socket.accept()
+    socket.goLive(USER)
+    await settled()
+    expect(connection.status).toBe('catching_up')
+    const channel = socket.channels.get(`user:${USER}`)!
+    socket.channels.clear()
+    channel.onClosed('CLOSED')
+    await settled()
+    server.result = ok(syncPage())
+    answer(server.result)
+    await settled()
+    // What was requested before may lack what came while there was no channel.
+    expect(connection.status).toBe('joining')
+    socket.goLive(USER)
+    await settled()
+    expect(connection.status).toBe('live')
+    expect(server.syncs).toBe(2)
+    await clock.advance(20_000)
+    expect(states).not.toContain('reconnecting')
+    expect(socket.opens).toBe(1)
+  })
+
+  test('one that the heartbeat passes on first still joins the channel again', async () => {
+    const { connection, socket, token, states, goLive, beat } = connectionOf()
+    connection.start()
+    await goLive()
+    const channel = socket.channels.get(`user:${USER}`)!
+    socket.channels.clear()
+    token.value = 'token2'
+    beat()
+    channel.onClosed('CLOSED')
+    await settled()
+    socket.goLive(USER)
+    await settled()
+    expect(states).not.toContain('reconnecting')
     expect(connection.status).toBe('live')
     expect(socket.opens).toBe(1)
   })

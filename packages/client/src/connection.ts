@@ -52,6 +52,8 @@ export class Connection {
   #failures = 0
   /** Changes with each attempt. What belongs to an earlier one is ignored. */
   #attempt = 0
+  /** Changes when the user's channel is joined again over the same socket. */
+  #join = 0
   #lastReceived = 0
   #token: string | null = null
   #isOpen = false
@@ -197,8 +199,9 @@ export class Connection {
       },
       onClosed: (reason) => {
         if (!isCurrent()) return
-        // An expired token ends the channel, not the socket.
-        if (/token|expired|jwt/i.test(reason) || this.status === 'live') void this.#rejoin(userId)
+        // An expired token ends the channel, not the socket. One that was joined needs no other reason.
+        const wasJoined = this.status === 'live' || this.status === 'catching_up'
+        if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin(userId)
         else this.#fail(reason)
       },
     })
@@ -206,13 +209,16 @@ export class Connection {
 
   async #rejoin(userId: string): Promise<void> {
     const attempt = this.#attempt
+    this.#join += 1
     const { clock, token, socket } = this.#settings
+    const refused = this.#token
     this.#become('joining')
     this.#cancelTimer()
     this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
-    const fresh = await token.replace(this.#token).catch(() => null)
+    const fresh = await token.replace(refused).catch(() => null)
     if (attempt !== this.#attempt) return
-    if (fresh === null || fresh === this.#token) return this.#fail('The channel was closed.')
+    // Meanwhile the heartbeat or the host may have passed on the same new token.
+    if (fresh === null || fresh === refused) return this.#fail('The channel was closed.')
     this.#token = fresh
     socket?.setToken(fresh)
     this.#joinUser(userId)
@@ -232,11 +238,12 @@ export class Connection {
   }
 
   async #catchUp(): Promise<void> {
-    const attempt = this.#attempt
+    const [attempt, join] = [this.#attempt, this.#join]
     this.#become('catching_up')
     this.#cancelTimer()
     const { error } = await this.#settings.sync.request()
-    if (attempt !== this.#attempt) return
+    // A channel that was closed meanwhile is joined again, and only then catches up.
+    if (attempt !== this.#attempt || join !== this.#join) return
     if (error) return this.#fail(error.message, error)
     this.#failures = 0
     this.#become('live')

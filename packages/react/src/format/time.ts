@@ -1,4 +1,7 @@
-/** Dates and times by `Intl`. Formatters are slow to create, so each locale keeps its own. */
+/**
+ * Dates and times by `Intl`. Formatters are slow to create, so each locale keeps its own, and creates
+ * one when something is first formatted with it.
+ */
 
 const DAY_MS = 86_400_000
 
@@ -20,7 +23,10 @@ const formats = new Map<string, TimeFormat>()
 export function timeFormat(locale: string, words: { today: string; yesterday: string }): TimeFormat {
   const known = formats.get(locale)
   if (known) return known
-  const make = (options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat => new Intl.DateTimeFormat(locale, options)
+  const make = (options: Intl.DateTimeFormatOptions): { format(date: Date): string } => {
+    let made: Intl.DateTimeFormat | undefined
+    return { format: (value) => (made ??= new Intl.DateTimeFormat(locale, options)).format(value) }
+  }
   const time = make({ hour: 'numeric', minute: '2-digit' })
   const weekday = make({ weekday: 'short' })
   const weekdayLong = make({ weekday: 'long' })

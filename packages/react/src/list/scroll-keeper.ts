@@ -147,6 +147,8 @@ export class ScrollKeeper {
   }
 
   private lowestRowInView(): Element | null {
+    // Measuring lays out the whole page, and a list without rows has nothing to measure.
+    if (this.chunks.childElementCount === 0) return null
     const bottom = this.scroller.getBoundingClientRect().bottom
     const chunk = lastStartingAbove(this.chunks.children, bottom)
     if (!chunk) return null
