@@ -466,13 +466,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = 'ea5b924137bda87cdd78b68eccda0b55e6774803b898887dab341422c5e20646'
+  where path = 'chat/60_message_text.sql' and checksum = '62801109830d721dacb8bd9e507817f1671c6f3f7f9f116794055666b8109eaf'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', 'ea5b924137bda87cdd78b68eccda0b55e6774803b898887dab341422c5e20646')
+  ('chat/60_message_text.sql', '62801109830d721dacb8bd9e507817f1671c6f3f7f9f116794055666b8109eaf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -622,13 +622,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '4d04492fe4db8339d3b2bd6e3092eb1847b2f3553fb36c7185dfdbb1d76323bc'
+  where path = 'chat/88_sync.sql' and checksum = '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '4d04492fe4db8339d3b2bd6e3092eb1847b2f3553fb36c7185dfdbb1d76323bc')
+  ('chat/88_sync.sql', '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -6081,7 +6081,6 @@ $$;
 CREATE FUNCTION chat.tell_of_block() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '1s'
     AS $$
 declare
   pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
@@ -6093,15 +6092,10 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
-    begin
-      -- Conversations are locked before members, as when sending.
-      perform from public.user_conversations c where c.id = between_them for no key update;
-      perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
-      perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
-    exception when lock_not_available then
-      -- The clients learn of it with the next change of the rows.
-      null;
-    end;
+    -- Conversations are locked before members, as when sending.
+    perform from public.user_conversations c where c.id = between_them for no key update;
+    perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
+    perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
   end if;
   return null;
 end

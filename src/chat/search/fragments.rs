@@ -82,8 +82,8 @@ impl Terms {
         self.fragments_by(WORDS_AT_ONCE, field, text)
     }
 
-    /// Searches some words at a time, until the fragments that can be shown are complete. The number
-    /// of words doubles each time, because each search begins anew.
+    /// Searches some words at a time, until the fragments that can be shown are complete. The
+    /// number of words doubles each time, because each search begins anew.
     fn fragments_by(
         &self,
         mut words_at_once: usize,
