@@ -3,11 +3,15 @@ import { strict as assert } from 'node:assert'
 import { eventually, openWindow } from './harness.mjs'
 
 /** Both windows on the conversation of Ana and Ben. */
+/** With many unread messages a window opens at the first of them, far from the new ones. */
+async function readAll(server, conversation) {
+  for (const name of ['ana', 'ben']) await server.user(name).call('POST', `/conversations/${conversation}/read`, {})
+}
+
 export async function both(t, options = {}) {
   const { browser, server } = t
   const conversation = await server.user('ana').conversationWith('ben')
-  // With many unread messages a window opens at the first of them, far from the new ones.
-  for (const name of ['ana', 'ben']) await server.user(name).call('POST', `/conversations/${conversation}/read`, {})
+  await readAll(server, conversation)
   const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}`, ...options })
   const ben = await openWindow(browser, server, 'ben', { path: `&c=${conversation}`, ...options })
   await Promise.all([ana.field.waitFor(), ben.field.waitFor()])
@@ -196,6 +200,7 @@ export const checks = {
 
   async '8 tokens that expire again and again lose nothing and sign nobody out'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
+    await readAll(server, conversation)
     const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}&token_lifetime=5` })
     await isLive(ana)
     const before = server.requestsTo('/auth/v1/token')
