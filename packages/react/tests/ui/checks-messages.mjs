@@ -2,12 +2,12 @@
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow } from './harness.mjs'
 
-/** Both windows on the conversation of Ana and Ben. */
 /** With many unread messages a window opens at the first of them, far from the new ones. */
 async function readAll(server, conversation) {
   for (const name of ['ana', 'ben']) await server.user(name).call('POST', `/conversations/${conversation}/read`, {})
 }
 
+/** Both windows on the conversation of Ana and Ben. */
 export async function both(t, options = {}) {
   const { browser, server } = t
   const conversation = await server.user('ana').conversationWith('ben')

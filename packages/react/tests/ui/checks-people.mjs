@@ -107,15 +107,19 @@ export const checks = {
       await item.locator('.rpt-item-menu').click()
       await window.page.getByRole('menuitem', { name, exact: true }).click()
     }
+    // The window shows each change before the server knows it, and the message must come after the last.
+    const isArchived = (is) =>
+      eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived === is, 'the server to know')
     await link.waitFor()
     await menu('Archive')
     await link.waitFor({ state: 'detached' })
+    await isArchived(true)
     await window.slot('toasts').getByRole('button', { name: 'Undo' }).click()
     await link.waitFor()
+    await isArchived(false)
     await menu('Archive')
     await link.waitFor({ state: 'detached' })
-    // The window shows it before the server knows it; the message must come after both.
-    await eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived, 'the server to know')
+    await isArchived(true)
     await ben.send(withBen, 'back again 26')
     await link.waitFor()
     await menu('Pin')
