@@ -414,14 +414,19 @@ const checks = {
       await own.focus(link)
       await page.keyboard.press(key)
     }
+    // The window shows each change before the server knows it, and the message must come after the last.
+    const isArchived = (is) =>
+      eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived === is, 'the server to know')
     await press('Delete')
     await own.disappears(link)
+    await isArchived(true)
     await page.$$eval('[data-slot="toasts"] button', (buttons) =>
       buttons.find((button) => button.textContent === 'Undo').click(),
     )
+    await isArchived(false)
     await press('Delete')
     await own.disappears(link)
-    await eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived, 'the server to know')
+    await isArchived(true)
     await other.send(withBen, 'back again 26')
     await own.appears(link)
     await ada.call('PATCH', `/conversations/${withBen}`, { is_pinned: true })
