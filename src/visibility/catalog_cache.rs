@@ -3,6 +3,9 @@
 //! If a reading is too old for a decision, its fingerprint is compared first. The catalogue is read
 //! again only if the fingerprint differs. The maximum age depends on the tables: see
 //! [`super::descriptions`].
+//!
+//! A comparison takes several milliseconds. [`CatalogCache::verify_ahead`] therefore begins one
+//! before the reading is too old, so that under a steady load no row waits for it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,6 +120,27 @@ impl CatalogCache {
         self.renew(&mut connection, roles, asked_at).await
     }
 
+    /// Verifies the latest reading in the background if it will soon be too old; see [`is_due`].
+    /// Does nothing while another reading runs. A failure is not reported: the first caller that
+    /// needs a new reading tries again.
+    pub(super) fn verify_ahead(self: &Arc<Self>) {
+        let age = {
+            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.as_ref().map(|latest| latest.at.elapsed())
+        };
+        let is_due = age.is_some_and(|age| is_due(age, self.ttl));
+        if !is_due || self.connection.try_lock().is_err() {
+            return;
+        }
+        let (cache, token) = (Arc::clone(self), self.tasks.token().clone());
+        self.tasks.spawn("verify the catalogue", async move {
+            // Several calls can start a task before the first task takes the lock. The later tasks
+            // then find its reading, which is younger than the limit.
+            let reading = cache.within(&[], verified_ahead_after(cache.ttl));
+            let _ = token.run_until_cancelled(reading).await;
+        });
+    }
+
     /// The latest reading, whatever its age.
     pub(super) fn latest(&self) -> Option<Arc<Catalog>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,5 +249,33 @@ impl CatalogCache {
         };
         client.batch_execute("rollback").await?;
         Ok(catalog)
+    }
+}
+
+/// Returns the age after which a reading is verified in the background. The remaining quarter of
+/// its time is much longer than a comparison takes, unless the operator chose a very short time.
+fn verified_ahead_after(ttl: Duration) -> Duration {
+    ttl * 3 / 4
+}
+
+/// Whether a reading of this age is still valid and should be verified in the background. An older
+/// reading is verified by the caller that needs it.
+fn is_due(age: Duration, ttl: Duration) -> bool {
+    age >= verified_ahead_after(ttl) && age < ttl
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_is_due_in_the_last_quarter_of_its_time() {
+        let (ttl, ms) = (Duration::from_secs(1), Duration::from_millis);
+        assert!(!is_due(ms(0), ttl));
+        assert!(!is_due(ms(749), ttl));
+        assert!(is_due(ms(750), ttl));
+        assert!(is_due(ms(999), ttl));
+        assert!(!is_due(ms(1_000), ttl), "the caller reads it");
+        assert!(!is_due(ms(0), Duration::ZERO), "nothing is cached");
     }
 }

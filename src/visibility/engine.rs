@@ -20,7 +20,7 @@ use crate::observability::metrics::VisibilityMetrics;
 /// The state of row visibility.
 pub(super) struct Engine {
     pub(super) subscriptions: Mutex<Subscriptions>,
-    pub(super) catalog: CatalogCache,
+    pub(super) catalog: Arc<CatalogCache>,
     pub(super) commits: CommitWatch,
     /// The database states before deletions.
     pub(super) snapshots: Arc<SnapshotHistory>,

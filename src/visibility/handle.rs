@@ -40,13 +40,13 @@ impl Visibility {
         metrics: VisibilityMetrics,
         tasks: &Tasks,
     ) -> Self {
-        let catalog = CatalogCache::new(
+        let catalog = Arc::new(CatalogCache::new(
             connector.clone(),
             publication.to_owned(),
             config.catalog_ttl,
             metrics.clone(),
             tasks,
-        );
+        ));
         let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
         let snapshots = SnapshotHistory::new(connector.clone(), tasks);
         let pool = QueryPool::new(connector, config.pool_size, config.statement_timeout, tasks);

@@ -157,6 +157,8 @@ impl Engine {
             commits.wait_visible().await;
             self.descriptions
                 .record(table_batches.iter().map(|table_batch| table_batch.relation));
+        } else {
+            self.catalog.verify_ahead();
         }
         self.catalog_within(&roles(table_batches), limit).await
     }
