@@ -1,4 +1,4 @@
-//! Frames checked against the rules of RFC 6455, with input cut at any byte.
+//! Tests of frames against the rules of RFC 6455, with input split at any byte.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x83, 0x44];
 
-/// A client's frame.
+/// Returns a client's frame.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
@@ -30,7 +30,8 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Reads `bytes` in pieces of `step`. Returns the messages, printed, and the result.
+/// Reads `bytes` in pieces of `step` bytes. Returns the `Debug` text of each message, and the
+/// result.
 fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), FrameError>) {
     let mut reader = FrameReader::default();
     let mut found = Vec::new();
