@@ -1,4 +1,4 @@
-//! The frames of the protocol's examples in both versions, and invalid input.
+//! Tests of the frames in the protocol's examples, in both versions, and of invalid input.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn reference(text: &str) -> Option<Ref> {
     Ref::from_json(&value).unwrap()
 }
 
-/// The payload of a frame with a short header.
+/// Returns the payload of a frame with a short header.
 fn text_of(frame: &Frame) -> String {
     let bytes = frame.parts().concat();
     assert_eq!(bytes[0], 0x81, "a final text frame");
