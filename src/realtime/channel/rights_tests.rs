@@ -1,4 +1,4 @@
-//! The transitions of rights: in doubt, nothing is allowed.
+//! Tests of the transitions of rights: without a positive answer, nothing is allowed.
 
 use super::*;
 
@@ -80,7 +80,7 @@ fn a_write_is_carried_out_only_if_a_check_allowed_it() {
 fn an_answer_for_a_write_decides_that_and_the_reading_of_presence() {
     use PresenceReading::{Needed, NotNeeded};
     let unavailable = || Err(AuthorizeError::Unavailable);
-    // (question, answer, write, reading presence)
+    // (question, answer, resulting state of writing, resulting state of reading presence)
     let cases = [
         (
             Question::Write,

@@ -29,7 +29,7 @@ const MIN_SPAN_SECONDS: u64 = 5;
 /// One rate and its limit.
 #[derive(Debug)]
 pub struct Rate {
-    /// The name in the log.
+    /// The name of the rate in the log.
     name: &'static str,
     limit: u64,
     /// The count since the last tick. Relaxed, because no other memory access depends on its order.

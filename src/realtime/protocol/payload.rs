@@ -255,7 +255,7 @@ pub enum AccessToken {
 }
 
 impl AccessToken {
-    /// Reads the payload.
+    /// Reads the payload of `access_token`.
     pub fn parse(payload: &RawValue) -> Self {
         /// Only strings are parsed, because other values could be large.
         #[derive(serde::Deserialize)]
