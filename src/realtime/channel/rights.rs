@@ -27,8 +27,8 @@
 //!   Running ──no answer, or the question has changed──► Running
 //! ```
 //!
-//! If the answer to the check of a reading, of a new token or of a recheck is no, the channel is
-//! closed. The diagram omits these transitions.
+//! If the check of a new token or a recheck says no to reading, the channel is closed. The diagram
+//! omits these transitions.
 //!
 //! While writing or a new token is `Checking`, the messages of the topic wait. Nothing is allowed
 //! without a positive answer: a permission exists only as the result of a check. The answer to a
@@ -38,7 +38,7 @@ use super::super::permissions::Permissions;
 use super::authorize::{AuthorizeError, Question};
 use super::holder::Holder;
 
-/// How it is decided what a channel may do.
+/// The source of a channel's permissions.
 #[derive(Debug)]
 pub enum Access {
     /// Every client may do everything.

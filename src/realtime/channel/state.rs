@@ -56,7 +56,7 @@ pub struct Channel {
     pub wants_presence: bool,
     /// The presence that the channel tracks.
     pub tracking: Tracking,
-    /// How it is decided what the channel may read and write.
+    /// The source of the channel's permissions.
     pub access: Access,
     /// Size in bytes of the broadcast that is being stored, if any.
     pub storing: Option<usize>,

@@ -1,4 +1,4 @@
-//! Presence pushes: the table of protocol 5.1, and the limits.
+//! Tests of presence pushes: the table of protocol 5.1, and the limits.
 
 use super::*;
 use crate::observability::metrics::DropLabels;
