@@ -139,7 +139,7 @@ pub enum JoinRefusal {
 }
 
 impl JoinRefusal {
-    /// The refusal of a private join whose permission check failed (4.3).
+    /// Returns the refusal of a private join whose permission check failed (4.3).
     pub fn from_check_error(error: AuthorizeError, sub_topic: String) -> Self {
         match error {
             AuthorizeError::Policy { .. } => Self::Unauthorized(sub_topic),
@@ -148,7 +148,7 @@ impl JoinRefusal {
         }
     }
 
-    /// The `reason` of the reply.
+    /// Returns the `reason` of the reply.
     pub fn reason(&self) -> Cow<'static, str> {
         match self {
             Self::TopicNameRequired => "TopicNameRequired: You must provide a topic name".into(),
@@ -220,7 +220,7 @@ impl BroadcastRefusal {
         }
     }
 
-    /// The limit that was reached, if any.
+    /// Returns the limit that was reached, if any.
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooLarge(_) => Some(Limit::Broadcast),
@@ -291,7 +291,7 @@ impl PresenceRefusal {
         }
     }
 
-    /// The reason under which the push is counted.
+    /// Returns the reason under which the push is counted.
     fn drop_reason(&self) -> DropReason {
         match self {
             Self::TooManyCalls | Self::TooManyEvents => DropReason::RateLimited,
@@ -307,12 +307,12 @@ pub const MESSAGES_LIVE: &str = "Replication connection established";
 /// Sent before a channel is closed because broadcasts from the database are unavailable.
 pub const MESSAGES_LATE: &str = "Replication connection was not established in time";
 
-/// The text for a channel without permission to read (3.4, 3.5).
+/// Returns the text for a channel without permission to read (3.4, 3.5).
 pub fn no_permission(sub_topic: &str) -> String {
     format!("You do not have permissions to read from this Channel topic: {sub_topic}")
 }
 
-/// The text for a channel that loses permission to read (3.5).
+/// Returns the text for a channel that loses permission to read (3.5).
 pub fn no_longer_permitted(sub_topic: &str) -> String {
     format!("You no longer have permission to read from this Channel topic: {sub_topic}")
 }
@@ -330,7 +330,7 @@ pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'st
     }
 }
 
-/// The text for a client whose broadcast was neither stored nor sent (4.8).
+/// Returns the text for a client whose broadcast was neither stored nor sent (4.8).
 pub fn store_refusal(error: &StoreError, sub_topic: &str) -> Cow<'static, str> {
     match error {
         StoreError::Forbidden | StoreError::CheckFailed(AuthorizeError::Policy { .. }) => format!(

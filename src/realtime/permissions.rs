@@ -16,7 +16,7 @@ impl Permissions {
         presence: true,
     };
 
-    /// Whether anything is allowed.
+    /// Returns whether anything is allowed.
     pub fn any(self) -> bool {
         self.broadcast || self.presence
     }

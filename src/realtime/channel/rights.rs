@@ -257,7 +257,7 @@ impl Rights {
         }
     }
 
-    /// Whether the messages of the topic wait for a check.
+    /// Returns whether the messages of the topic wait for a check.
     pub fn holds_messages(&self) -> bool {
         self.write == WriteState::Checking || matches!(self.new_token, NewToken::Checking(_))
     }

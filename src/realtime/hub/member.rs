@@ -113,7 +113,7 @@ impl Member {
         self.reads_presence.store(read.presence, Ordering::SeqCst);
     }
 
-    /// Whether the channel may read broadcasts.
+    /// Returns whether the channel may read broadcasts.
     pub(super) fn reads_broadcasts(&self) -> bool {
         self.reads_broadcasts.load(Ordering::Relaxed)
     }

@@ -210,12 +210,12 @@ impl PresenceSet {
         self.metas
     }
 
-    /// Whether no meta is published.
+    /// Returns whether no meta is published.
     pub fn is_empty(&self) -> bool {
         self.metas == 0
     }
 
-    /// Whether there are unpublished changes.
+    /// Returns whether there are unpublished changes.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }

@@ -78,7 +78,7 @@ impl Hub {
         self
     }
 
-    /// The users with sockets in this process.
+    /// Returns the users with sockets in this process.
     pub fn people(&self) -> &People {
         &self.people
     }
@@ -90,7 +90,7 @@ impl Hub {
         self
     }
 
-    /// The open sockets.
+    /// Returns the open sockets.
     pub fn sockets(&self) -> &Arc<Sockets> {
         &self.sockets
     }
@@ -102,12 +102,12 @@ impl Hub {
         self
     }
 
-    /// The rates of the whole server.
+    /// Returns the rates of the whole server.
     pub fn rates(&self) -> &Rates {
         &self.rates
     }
 
-    /// The metrics.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &RealtimeMetrics {
         &self.metrics
     }
@@ -136,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// Number of open sockets.
+    /// Returns the number of open sockets.
     pub fn socket_count(&self) -> usize {
         usize::try_from(self.metrics.sockets.get()).unwrap_or(0)
     }
@@ -227,7 +227,7 @@ impl Hub {
         }
     }
 
-    /// Whether the channel's permissions must be rechecked. Clears the mark.
+    /// Returns whether the channel's permissions must be rechecked. Clears the mark.
     pub fn take_recheck(&self, channel: ChannelId) -> bool {
         self.member(channel)
             .is_some_and(|member| member.take_recheck())
@@ -319,7 +319,7 @@ impl Hub {
         self.stream.send_replace(state)
     }
 
-    /// The members with registered bindings.
+    /// Returns the members with registered bindings.
     pub(super) fn subscribed_members(&self) -> Vec<Arc<Member>> {
         self.members
             .iter()
@@ -328,12 +328,12 @@ impl Hub {
             .collect()
     }
 
-    /// The topics whose presence changed.
+    /// Returns the topics whose presence has changed.
     pub(super) fn presence(&self) -> &PresenceChanges {
         &self.presence
     }
 
-    /// Whether the channel is joined.
+    /// Returns whether the channel is joined.
     pub fn has_member(&self, channel: ChannelId) -> bool {
         self.members.contains_key(&channel)
     }

@@ -45,12 +45,12 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// The members, unordered.
+    /// Returns the members, unordered.
     pub fn members(&self) -> &[Arc<Member>] {
         &self.members
     }
 
-    /// Whether any member uses this protocol version.
+    /// Returns whether any member uses this protocol version.
     pub fn has_version(&self, serializer: Serializer) -> bool {
         match serializer {
             Serializer::V1 => self.has_v1,
@@ -85,12 +85,12 @@ impl Topic {
         &self.name
     }
 
-    /// Its key.
+    /// Returns the key.
     pub fn key(&self) -> &TopicKey {
         self.name.key()
     }
 
-    /// The full name as JSON text.
+    /// Returns the full name as JSON text.
     pub fn json(&self) -> &str {
         self.name.json()
     }
@@ -114,12 +114,12 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Whether the topic has no members.
+    /// Returns whether the topic has no members.
     pub fn is_empty(&self) -> bool {
         self.lock().list.is_empty()
     }
 
-    /// The current members.
+    /// Returns the current members.
     pub fn audience(&self) -> Arc<Audience> {
         let Members { list, shared } = &mut *self.lock();
         let audience = shared.get_or_insert_with(|| {

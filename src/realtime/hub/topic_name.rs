@@ -30,12 +30,12 @@ impl TopicKey {
         &self.topic
     }
 
-    /// The name without `realtime:`.
+    /// Returns the name without `realtime:`.
     pub fn sub_topic(&self) -> &str {
         sub_topic(&self.topic)
     }
 
-    /// Whether policies decide who may join.
+    /// Returns whether policies decide who may join.
     pub fn is_private(&self) -> bool {
         self.is_private
     }
@@ -58,12 +58,12 @@ impl TopicName {
         }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &TopicKey {
         &self.key
     }
 
-    /// The full name as JSON text.
+    /// Returns the full name as JSON text.
     pub fn json(&self) -> &str {
         &self.json
     }

@@ -132,7 +132,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -172,7 +172,7 @@ pub enum Extension {
 }
 
 impl Extension {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PostgresChanges => "postgres_changes",

@@ -177,8 +177,8 @@ impl Session {
     }
 }
 
-/// Number of joins that are allowed in a burst. A client that reconnects joins all its channels at
-/// once.
+/// Returns the number of joins that are allowed in a burst. A client that reconnects joins all its
+/// channels at once.
 pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
     let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
     config.max_joins_per_second_per_socket.max(channels)

@@ -26,7 +26,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// The label under which the close is counted.
+    /// Returns the label under which the close is counted.
     pub fn label(self) -> CloseLabel {
         match self {
             Self::Peer(_) => CloseLabel::Client,

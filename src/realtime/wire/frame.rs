@@ -114,7 +114,7 @@ impl Frame {
         [&self.head[usize::from(self.start)..], &self.body, self.tail]
     }
 
-    /// The body, which may be shared with other frames.
+    /// Returns the body, which may be shared with other frames.
     pub fn body(&self) -> &Body {
         &self.body
     }
@@ -124,7 +124,7 @@ impl Frame {
         Self::OVERHEAD_BYTES + self.head.capacity()
     }
 
-    /// The length on the wire, in bytes.
+    /// Returns the length on the wire, in bytes.
     pub fn wire_len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
@@ -207,7 +207,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// The close code (RFC 6455, 7.4.1).
+    /// Returns the close code (RFC 6455, 7.4.1).
     pub fn close_code(self) -> u16 {
         match self {
             Self::Protocol => 1002,

@@ -219,7 +219,7 @@ impl Outbound {
         queue.is_blocked && !queue.frames.is_empty()
     }
 
-    /// Whether the queue is empty.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.lock().frames.is_empty()
     }

@@ -39,7 +39,7 @@ const FREED_FRACTION: i64 = 8;
 /// The methods of a socket that the registry uses. The only implementation is
 /// [`Outbound`](super::outbound::Outbound), which in turn reports to the registry.
 pub trait Evict {
-    /// The memory that the socket holds.
+    /// Returns the memory that the socket holds.
     fn holdings(&self) -> &Holdings;
 
     /// Closes the socket because all sockets together hold too much memory of a kind. Returns the
