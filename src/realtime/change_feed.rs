@@ -2,9 +2,9 @@
 //! `visibility`.
 //!
 //! Guarantees: changes are delivered in commit order. Changes of the stream's state (live,
-//! interrupted, a gap) are reported in that order too. While the database cannot be queried about
-//! who may see a change, this task waits. The bus then fills and replication stops reading, so no
-//! change is lost, and none is delivered unchecked.
+//! interrupted, a gap) are reported in that order too. While `visibility` cannot query the
+//! database, this task waits. The bus then fills and replication stops reading, so no change is
+//! lost, and none is delivered unchecked.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -22,8 +22,8 @@ use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_recor
 use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 
 /// Maximum number of changes that accumulate while the database is queried about the previous
-/// batch. A query costs little more for many rows than for a few, so batches grow with the load
-/// until they keep up. In a larger batch, the first row would wait too long for the last.
+/// batch. A query costs little more for many rows than for a few, so batches may grow until they
+/// keep up with the load. In a larger batch, the first row would wait too long for the last.
 const MAX_BACKLOG_CHANGES: usize = 4_096;
 
 /// Maximum size of the accumulated changes in bytes. Above this limit, replication waits.

@@ -1,4 +1,4 @@
-//! Why a handshake, a join or a push is refused, and the text that the client receives.
+//! The reasons why a handshake, a join or a push is refused, and the text that the client receives.
 //!
 //! Only this file maps the reasons to statuses and replies. A text marked with a section number is
 //! part of the protocol.
@@ -32,7 +32,7 @@ pub fn expiry(claims: &Claims, now: i64) -> Option<TokenError> {
     })
 }
 
-/// Why a handshake is refused (1.3).
+/// The reason why a handshake is refused (1.3).
 #[derive(Debug, PartialEq, Eq)]
 pub enum HandshakeRefusal {
     /// The protocol version is not supported.
@@ -79,7 +79,8 @@ impl HandshakeRefusal {
                 Some("Error connecting to Realtime".to_owned()),
             ),
             Self::TooManyFromAddress => too_many("Too many connections from this address"),
-            // Supabase Realtime limits only users, so both limits share its text.
+            // Supabase Realtime limits only the number of users, so both limits use its text for
+            // that limit.
             Self::TooManySockets | Self::TooManyUsers => too_many("Too many connected users"),
             Self::TooManyJoins => too_many("Too many joins per second"),
             // Supabase Realtime accepts these sockets and closes them soon afterwards.
@@ -102,7 +103,7 @@ impl HandshakeRefusal {
     }
 }
 
-/// Why a join is refused (3.4).
+/// The reason why a join is refused (3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinRefusal {
     /// The topic is only `realtime:`.
@@ -111,7 +112,7 @@ pub enum JoinRefusal {
     Restarting,
     /// The server allows only private channels.
     PrivateOnly,
-    /// A limit was reached: that of sockets with channels, of joins or of channels.
+    /// The limit of sockets with channels, of joins or of channels was reached.
     Limit(Limit),
     /// The token is invalid.
     Token(TokenError),
@@ -196,7 +197,7 @@ impl JoinRefusal {
     }
 }
 
-/// Why a client's broadcast is not sent. The text is sent to the client.
+/// The reason why a client's broadcast is not sent. The text is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastRefusal {
     /// The payload is larger than this limit in bytes (4.2).
@@ -237,7 +238,7 @@ impl BroadcastRefusal {
     }
 }
 
-/// Why a presence push is refused (5.1, 5.4). The text is sent to the client, except for
+/// The reason why a presence push is refused (5.1, 5.4). The text is sent to the client, except for
 /// `UnknownEvent`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PresenceRefusal {
@@ -247,7 +248,7 @@ pub enum PresenceRefusal {
     /// There were too many pushes on this channel recently.
     #[error("Client presence rate limit exceeded")]
     TooManyCalls,
-    /// The payload is too large, or all payloads that the socket tracks together are.
+    /// The payload is too large, or the payloads that the socket tracks are too large in total.
     #[error("Track message size exceeded")]
     TooLarge,
     /// The payload is not a JSON object.

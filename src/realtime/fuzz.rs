@@ -141,7 +141,7 @@ fn payload_of(bytes: &[u8]) -> Vec<u8> {
             (10, usize::try_from(u64::from_be_bytes(length)).unwrap())
         }
         length @ 0..126 => (2, usize::from(length)),
-        _ => panic!("a server does not mask"),
+        _ => panic!("a server does not mask its frames"),
     };
     let payload = bytes[header..].to_vec();
     assert_eq!(payload.len(), length);
@@ -248,7 +248,7 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     let text = delivered(Serializer::V1);
     let UserPayload::Json(json) = payload else {
         assert_eq!(*encoding, 0);
-        assert!(text.is_empty(), "bytes are not for version 1");
+        assert!(text.is_empty(), "version 1 receives no binary payloads");
         return;
     };
     assert_eq!(*encoding, 1);
@@ -295,7 +295,7 @@ fn check_text(message: &ClientMessage<'_>) {
         ClientEvent::Leave => ("phx_leave", None),
         ClientEvent::AccessToken(payload) => ("access_token", Some(*payload)),
         ClientEvent::Broadcast(payload) => ("broadcast", Some(*payload)),
-        ClientEvent::UserBroadcast { .. } => panic!("text is never a binary push"),
+        ClientEvent::UserBroadcast { .. } => panic!("a text frame was decoded as a binary push"),
         ClientEvent::Presence(payload) => ("presence", Some(*payload)),
         ClientEvent::Other(name) => (&**name, None),
     };
@@ -310,7 +310,7 @@ fn check_text(message: &ClientMessage<'_>) {
     for (serializer, text) in [(Serializer::V2, array), (Serializer::V1, object)] {
         let again = serializer
             .decode_text(&text)
-            .expect("what was read reads again");
+            .expect("a decoded message can be decoded again");
         assert_eq!(again.join_ref, message.join_ref);
         assert_eq!(again.reference, message.reference);
         assert_eq!(again.topic, message.topic);
@@ -501,7 +501,7 @@ pub fn joined(data: &[u8]) {
                     assert_eq!(&**order.topic.topic(), TOPIC);
                     assert!(order.except.is_none() && order.reply.is_some());
                     let Broadcast::User { event, payload, .. } = order.message.borrow() else {
-                        panic!("a binary push became a text");
+                        panic!("a binary push became a text broadcast");
                     };
                     assert!(message.ends_with(payload.bytes()));
                     assert!(order.message.borrow().check(TOPIC).is_ok());

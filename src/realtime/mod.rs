@@ -1,8 +1,8 @@
 //! The realtime service: clients connect over WebSocket, join channels and receive what is sent to
 //! them.
 //!
-//! A *socket* is a connection. A *session* is its protocol state, without any I/O. A *channel* is a
-//! session's membership of a *topic*. There are three kinds of input:
+//! A *socket* is a connection. A *session* is the protocol state of a socket, without any I/O. A
+//! *channel* is a session's membership of a *topic*. There are three kinds of input:
 //!
 //! - Messages of clients, which a session turns into effects, and broadcasts over HTTP.
 //! - Row changes from the bus. The change feed delivers them to the channels that may see them.

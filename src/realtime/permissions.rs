@@ -1,4 +1,4 @@
-//! What a client may do on a topic.
+//! A client's permissions on a topic.
 
 /// The permissions on a topic, one per extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

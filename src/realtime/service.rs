@@ -161,8 +161,8 @@ impl Realtime {
         self
     }
 
-    /// Closes all sockets before the server stops. From the call on, joins and handshakes are
-    /// refused. Every socket is closed with 1012 within `realtime.drain_window_ms`, or within
+    /// Closes all sockets before the server stops. As soon as this is called, joins and handshakes
+    /// are refused. Every socket is closed with 1012 within `realtime.drain_window_ms`, or within
     /// `longest` if that is shorter. Returns when all sockets are closing; their tasks finish on
     /// their own.
     pub async fn drain(&self, longest: Duration) {
@@ -170,11 +170,11 @@ impl Realtime {
         drain(&self.shared.hub, window).await;
     }
 
-    /// Declares the private topics whose names `is_managed` accepts as managed. `is_managed`
-    /// receives the name without `realtime:`. On managed topics the presence key is the `sub` of
-    /// the token, and `rechecks` can request a recheck of the permissions. On other topics clients
-    /// choose their presence keys, and permissions are checked only at the join and with each new
-    /// token, as in Supabase Realtime.
+    /// Makes private topics managed if `is_managed` returns `true` for their name, which it
+    /// receives without `realtime:`. On managed topics the presence key is the `sub` of the token,
+    /// and `rechecks` can request a recheck of the permissions. On other topics clients choose
+    /// their presence keys, and permissions are checked only at the join and with each new token,
+    /// as in Supabase Realtime.
     #[must_use]
     pub fn with_managed_topics(mut self, is_managed: fn(&str) -> bool, rechecks: Rechecks) -> Self {
         self.shared = Arc::new(Shared {

@@ -34,8 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// live. Supabase Realtime waits equally long.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum number of concurrent rechecks. It equals the size of a few batches of checks, so joins
-/// do not wait behind a change that concerns thousands of channels.
+/// Maximum number of concurrent rechecks. It equals the size of a few batches of checks, so that
+/// joins do not wait behind a change that concerns thousands of channels.
 pub const MAX_RECHECKS: usize = 32;
 
 /// Work in progress.
@@ -244,7 +244,7 @@ impl Workshop {
     }
 
     /// Processes the result of a registration. Returns the state of the change stream. If
-    /// `until_live` is set, it first waits for the stream to become live.
+    /// `until_live` is set, first waits until the stream is live.
     async fn settled(
         &self,
         result: Result<(), SubscribeError>,
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_wait_for_live_messages_ends_after_its_patience_or_without_a_sender() {
+    async fn waiting_for_live_messages_ends_after_the_patience_or_when_the_sender_is_dropped() {
         let (said, live) = watch::channel(false);
         assert!(!become_live(live.clone(), Duration::from_millis(1)).await);
         let waiting = become_live(live.clone(), MESSAGES_PATIENCE);

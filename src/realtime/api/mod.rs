@@ -29,8 +29,8 @@ use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::strangers;
 
-/// The base paths of the routes. Clients use the first. Requests from a gateway that rewrites paths
-/// have the second.
+/// The base paths of the routes. Clients use the first one, and a gateway that rewrites paths uses
+/// the second one.
 const BASE_PATHS: [&str; 2] = ["/realtime/v1/api", "/api"];
 
 /// Returns the routes under both base paths, including responses to CORS preflights.

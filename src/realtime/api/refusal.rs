@@ -1,5 +1,5 @@
-//! Why a broadcast over HTTP is refused. No other file contains the statuses and bodies of refusals
-//! (protocol 1.5).
+//! The reasons why a broadcast over HTTP is refused. No other file contains the statuses and bodies
+//! of these refusals (protocol 1.5).
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ const MAX_ITEMS: usize = 50;
 /// The last item of an incomplete list.
 const MORE: &str = "more";
 
-/// Why a request or one of its messages is refused.
+/// The reason why a request or one of its messages is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// The token is missing or invalid.
@@ -173,7 +173,7 @@ impl Refusal {
                 json!({ "errors": errors }),
             ),
             Self::NotEncodable(error) => {
-                // Requests with other errors of the payload have been refused before.
+                // Broadcasts with any other error were refused earlier.
                 let name = match error {
                     BroadcastError::TopicTooLong => "topic",
                     BroadcastError::EventTooLong => "event",

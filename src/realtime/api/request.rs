@@ -20,9 +20,9 @@ const INVALID: &str = "is invalid";
 /// The error for a payload that is too large.
 const TOO_LARGE: &str = "Payload size exceeds tenant limit";
 
-/// Maximum number of messages per batch. Errors are reported for each message, and the report on an
-/// empty message takes hundreds of times its two bytes. The default rate of Supabase Realtime
-/// allows a hundred messages.
+/// Maximum number of messages per batch. Errors are reported for each message, and the errors of an
+/// empty message take hundreds of times the two bytes of the message. The default rate of Supabase
+/// Realtime allows a hundred messages.
 const MAX_MESSAGES: usize = 10_000;
 
 /// The field names that are read, in a body and in its messages.
@@ -39,7 +39,7 @@ pub struct BatchMessage {
     pub payload: Box<RawValue>,
 }
 
-/// Why a request cannot be read.
+/// The reason why a request cannot be read.
 #[derive(Debug, PartialEq)]
 pub enum Unreadable {
     /// The body is not JSON.
@@ -233,7 +233,7 @@ fn flag(raw: &RawValue) -> Option<bool> {
     }
 }
 
-/// How the payload of a single message was sent.
+/// The format in which the payload of a single message was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
     /// JSON text.

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_that_is_requested_again_while_it_runs_follows_once() {
+    fn a_registration_requested_again_while_one_runs_starts_once_afterwards() {
         let mut registration = Registration::Idle;
         assert!(registration.begin());
         assert!(!registration.end());

@@ -1,4 +1,4 @@
-//! What a channel may do on a private topic, and the checks that determine it.
+//! The permissions of a channel on a private topic, and the checks that determine them.
 //!
 //! There are four concerns. Each has its own state, and these states change independently.
 //!
@@ -43,7 +43,8 @@ use super::holder::Holder;
 pub enum Access {
     /// Every client may do everything.
     Public,
-    /// The policies of `realtime.messages` decide. Boxed because most channels are public.
+    /// The policies of `realtime.messages` decide what the channel may do. Boxed because most
+    /// channels are public.
     Private(Box<Rights>),
 }
 
@@ -53,9 +54,9 @@ pub struct Rights {
     /// Whether the presence key is the `sub` of the token and permissions are rechecked after
     /// changes.
     pub is_managed: bool,
-    /// What the channel may read. Nothing until the join is allowed.
+    /// The permissions to read. There are none until the join is allowed.
     pub read: Reading,
-    /// What the channel may write.
+    /// The permissions to write.
     pub write: WriteState,
     /// The new token whose permissions are being checked, if any.
     pub new_token: NewToken,
@@ -66,7 +67,7 @@ pub struct Rights {
     pub round: u32,
 }
 
-/// What a channel may read.
+/// The permissions of a channel to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Whether the channel may read broadcasts.
@@ -89,7 +90,7 @@ pub enum PresenceReading {
 /// each new token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteState {
-    /// Not checked yet.
+    /// The permissions have not been checked yet.
     Unchecked,
     /// The first write waits for a running check, either of writing or of reading presence.
     Checking,
@@ -125,17 +126,17 @@ pub enum Recheck {
     /// There was a change, and no recheck is running. A recheck starts when the join has been
     /// answered.
     Due,
-    /// A recheck is running. If there is another change, its result is discarded and it is
+    /// A recheck is running. If there is another change, the result is discarded and the recheck is
     /// repeated.
     Running,
 }
 
-/// What a message of a client writes.
+/// The extension to which a client's message writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
-    /// A broadcast.
+    /// The message is a broadcast.
     Broadcast,
-    /// The client's presence.
+    /// The message changes the client's presence.
     Presence,
 }
 
@@ -148,7 +149,7 @@ impl Writing {
     }
 }
 
-/// What happens to a message that writes.
+/// The decision about a message that writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteDecision {
     /// The message is carried out.
@@ -262,7 +263,7 @@ impl Rights {
         self.write == WriteState::Checking || matches!(self.new_token, NewToken::Checking(_))
     }
 
-    /// Returns what happens to a message that writes.
+    /// Decides about a message that writes.
     pub fn decide(&self, writing: Writing) -> WriteDecision {
         // A client that tracks presence also receives presence updates, if the policies allow it.
         let reads_first =
@@ -353,7 +354,7 @@ impl Rights {
     }
 }
 
-/// Why a joined channel is closed after a check.
+/// The reason why a joined channel is closed after a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadsLess {
     /// The channel may read nothing.

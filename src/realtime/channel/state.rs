@@ -111,7 +111,7 @@ impl Channel {
             || self.access.rights().is_some_and(Rights::holds_messages)
     }
 
-    /// Returns the `join_ref` for pushes of the channel.
+    /// Returns the `join_ref` for pushes to the client on this channel.
     pub fn push_ref(&self) -> Option<Ref> {
         self.join_ref
             .clone()

@@ -81,7 +81,7 @@ pub struct Deliveries<'a> {
     frames: u64,
 }
 
-/// Consecutive broadcasts to the same members. They are written to each member together.
+/// Consecutive broadcasts to the same members. Each member receives all of them in one write.
 #[derive(Debug)]
 struct Batch {
     topic: Arc<Topic>,

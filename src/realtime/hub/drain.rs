@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closes_are_spread_over_the_window_and_few_sockets_need_less() {
+    fn closes_are_spread_over_the_window_but_few_sockets_take_less_time() {
         const WINDOW: Duration = Duration::from_secs(3);
         for (sockets, expected) in [
             (0, MAX_PAUSE),

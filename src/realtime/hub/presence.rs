@@ -15,7 +15,7 @@ use super::super::protocol::{Meta, PhxRef, TrackPayload, presence_diff, presence
 use super::super::wire::body::Body;
 use crate::visibility::ChannelId;
 
-/// Metas by presence key. Those of a key are in the order in which they joined.
+/// Metas by presence key. The metas of a key are in the order in which they joined.
 type Presences = BTreeMap<Arc<str>, Vec<Arc<Meta>>>;
 
 /// The presence of one topic. A channel tracks at most one payload, under one key. Several channels

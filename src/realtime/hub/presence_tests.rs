@@ -132,7 +132,7 @@ fn a_channel_that_leaves_and_returns_gets_a_new_meta() {
     topic.track(1, "ann", &json!({"n": 1}));
     topic.untrack(1);
     let diff = topic.publish().unwrap();
-    assert_eq!(diff["joins"], json!({}), "untracked again");
+    assert_eq!(diff["joins"], json!({}), "the channel was untracked again");
     assert_eq!(topic.state(), json!({}));
 }
 
@@ -293,7 +293,7 @@ proptest! {
     /// After every diff, each following client knows the current set, and has received no meta
     /// twice.
     #[test]
-    fn clients_that_follow_know_the_set(steps in proptest::collection::vec(step(), 0..60)) {
+    fn following_clients_know_the_current_set(steps in proptest::collection::vec(step(), 0..60)) {
         let mut topic = Topic::default();
         let mut followers = Vec::new();
         // The payload of each channel. Two channels share a key.
@@ -340,7 +340,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(topic.set.slots.len(), model.len(), "no slots remain of channels that left");
+        prop_assert_eq!(topic.set.slots.len(), model.len(), "channels that left have no slots");
         prop_assert_eq!(topic.set.len(), model.len());
         prop_assert_eq!(topic.set.bytes == 0, model.is_empty());
     }

@@ -12,7 +12,7 @@ const INTERRUPTED: &str = "Changes are interrupted: the connection to the databa
 const NOT_LIVE_YET: &str = "Changes are not live yet: waiting for the database";
 /// Sent to a channel with bindings when the WAL could not be read without a gap.
 pub const GAP: &str = "Changes may have been missed: read again what you need";
-/// Sent to a channel with bindings, once each time that changes exceed
+/// Sent to a channel with bindings each time that the rate of changes starts to exceed
 /// `realtime.max_events_per_second`.
 pub(super) const TOO_MANY_CHANGES: &str =
     "Too many changes per second: some are left out, read again what you need";

@@ -93,11 +93,11 @@ fn public_and_private_topics_with_the_same_name_are_separate() {
     let private = join(&hub, "a", true, Serializer::V2);
     assert_eq!(send(&hub, "a", false, b'1', None), 1);
     assert_eq!(send(&hub, "a", true, b'2', None), 1);
-    assert_eq!(send(&hub, "b", true, b'3', None), 0, "nobody is there");
+    assert_eq!(send(&hub, "b", true, b'3', None), 0, "no members");
     assert_eq!(
         (&*public.received(), &*private.received()),
         ("1", "2"),
-        "each its own"
+        "each topic receives only its own broadcast"
     );
 }
 
@@ -168,7 +168,7 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
         send_row(&hub, byte);
     }
     send(&hub, "a", true, b'x', None);
-    // A row arrives only once, so the second row 4 counts as another row than the replayed one.
+    // A row arrives only once, so the second row 4 is not the replayed one.
     assert_eq!(client.received(), "1243564x");
     assert_eq!(plain.received(), "0234564x");
 }

@@ -103,7 +103,7 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Removes a member. The last member moves to its slot in the list.
+    /// Removes a member. The last member in the list takes over its slot.
     pub(super) fn leave(&self, member: &Member) {
         let mut members = self.lock();
         let seat = member.seat.0.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The key that identifies a topic, and the topic's name as written into frames.
+//! The key that identifies a topic, and the topic's name in the form that frames contain.
 
 use std::sync::Arc;
 

@@ -21,7 +21,7 @@ use crate::shutdown::Tasks;
 /// Maximum number of frames queued before other tasks of the worker thread run, as for row changes.
 const FRAMES_PER_TURN: usize = 2_048;
 
-/// The code under which operators of Supabase Realtime know these log lines (protocol 4.6).
+/// The code of these log lines, which operators know from Supabase Realtime (protocol 4.6).
 const CODE: &str = "UnableToBroadcastChanges";
 
 /// The extension of rows that are broadcasts.
@@ -54,7 +54,7 @@ pub async fn run(mut listener: MessageListener, hub: Arc<Hub>, max_bytes: usize,
     }
 }
 
-/// Why a row is not broadcast.
+/// The reason why a row is not broadcast.
 #[derive(Debug, Error)]
 enum RowError {
     /// The table lacks a column that a message needs.

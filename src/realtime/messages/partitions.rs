@@ -10,7 +10,8 @@ use crate::db::connect::{ConnectError, Connector};
 use crate::shutdown::Tasks;
 
 /// How often partitions are maintained. Supabase Realtime does this every four hours and keeps
-/// three days ahead. Rapport keeps so many days ahead that even weeks of failures lose no message.
+/// three days ahead. Rapport keeps enough days ahead that even weeks of failed maintenance lose no
+/// messages.
 const INTERVAL: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// The pause after a failure. Either the database was unavailable, or an open transaction uses the

@@ -55,7 +55,7 @@ const NEWEST: &str = "\
         from newest) \
     select id, event, payload, binary_payload from measured where bytes <= $4 order by inserted_at, place";
 
-/// Why a replay failed.
+/// The reason why a replay failed.
 #[derive(Debug, Error)]
 pub enum ReplayError {
     /// The database cannot be reached.

@@ -107,7 +107,7 @@ pub enum StorePayload {
     Binary(Box<[u8]>),
 }
 
-/// Why a broadcast is neither stored nor sent.
+/// The reason why a broadcast is neither stored nor sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The policies do not let this caller store a message of the topic.

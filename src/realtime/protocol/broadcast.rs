@@ -49,7 +49,7 @@ pub enum UserPayload<'a> {
     Binary(&'a [u8]),
 }
 
-/// Why a broadcast is not sent. The reason never depends on the members of the topic.
+/// The reason why a broadcast is not sent. It never depends on the members of the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastError {
     /// The full topic does not fit into a binary frame.
@@ -70,10 +70,10 @@ pub enum BroadcastError {
 }
 
 impl<'a> UserPayload<'a> {
-    /// Checks bytes that a client declares as JSON, once for all receivers. Version 1 receives them
-    /// inside a text frame, which must remain UTF-8 and a single JSON value. Clients of version 2
-    /// parse the bytes without handling errors. The bytes are checked for either version, so that a
-    /// refusal never depends on the receivers.
+    /// Checks bytes that a client declares as JSON, once for all receivers. Members with version 1
+    /// receive them inside a text frame, which must remain UTF-8 and a single JSON value. Clients
+    /// of version 2 parse the bytes without handling errors. The check does not depend on the
+    /// receivers, so a refusal does not either.
     ///
     /// # Errors
     /// Fails if the bytes are not one JSON value in UTF-8.

@@ -26,7 +26,7 @@ pub enum RowData<'a> {
         committed_at: TimestampMicros,
         /// The JSON array of columns.
         columns: &'a [u8],
-        /// Why the images are incomplete, or `None` if they are complete (6.5, item 8).
+        /// The reason why the images are incomplete, or `None` if they are complete (6.5, item 8).
         error: Option<&'static str>,
     },
     /// Receivers learn only that the row changed, and the reason why the row is withheld (6.5).

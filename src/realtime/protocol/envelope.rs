@@ -1,4 +1,4 @@
-//! What the encodings of a server message have in common: the fields of the envelope, and the
+//! The common contents of both encodings of a server message: the fields of the envelope, and the
 //! payload.
 
 use super::json::push_string;

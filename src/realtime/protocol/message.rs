@@ -12,9 +12,9 @@ use super::json::json_string;
 /// The prefix of every channel topic. The rest is the sub-topic: the name that SQL and REST use.
 pub const TOPIC_PREFIX: &str = "realtime:";
 
-/// A frame is not a message of the protocol (2.3). The fault is neither reported nor logged.
-/// Supabase Realtime does not report it either, and with a log line per frame clients could fill a
-/// disk.
+/// The error for a frame that is not a message of the protocol (2.3). It is neither reported nor
+/// logged. Supabase Realtime does not report it either, and with a log line per frame clients could
+/// fill a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("The frame is not a message of this protocol version")]
 pub struct MalformedMessage;
@@ -85,7 +85,7 @@ pub enum ClientEvent<'a> {
     UserBroadcast {
         /// The user's own event name.
         event: &'a str,
-        /// JSON object text, or empty.
+        /// The text of a JSON object, or empty.
         metadata: &'a str,
         /// How to read `payload`.
         encoding: PayloadEncoding,

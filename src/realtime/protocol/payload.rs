@@ -21,9 +21,9 @@ pub struct JoinPayload {
 /// The `config` of a join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinConfig {
-    /// How to handle broadcasts.
+    /// The options for broadcasts.
     pub broadcast: BroadcastConfig,
-    /// How to handle presence.
+    /// The options for presence.
     pub presence: PresenceConfig,
     /// The requested row changes, in the order of the request.
     pub postgres_changes: Vec<BindingParams>,
@@ -33,20 +33,20 @@ pub struct JoinConfig {
     pub private: bool,
 }
 
-/// `config.broadcast`
+/// The object `config.broadcast`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BroadcastConfig {
-    /// Acknowledge every broadcast.
+    /// Whether to acknowledge every broadcast.
     pub ack: bool,
-    /// Send the client its own broadcasts.
+    /// Whether to send the client its own broadcasts.
     pub echo: bool,
-    /// Notify the client when broadcasts from the database are live.
+    /// Whether to notify the client when broadcasts from the database are live.
     pub replication_ready: bool,
-    /// Which stored messages to replay.
+    /// The option to replay stored messages.
     pub replay: ReplayConfig,
 }
 
-/// `config.broadcast.replay` (4.7)
+/// The option `config.broadcast.replay` (4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayConfig {
     /// The option is absent.
@@ -81,7 +81,7 @@ impl ReplayConfig {
     }
 }
 
-/// `config.presence`
+/// The object `config.presence`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
     /// Whether the client uses presence. Defaults to `true`, because clients before 2.12 do not
@@ -91,14 +91,14 @@ pub struct PresenceConfig {
     pub key: Option<String>,
 }
 
-/// `config.postgres_changes_options`
+/// The object `config.postgres_changes_options`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PostgresChangesOptions {
-    /// Delay the reply until changes are live.
+    /// Whether to delay the reply until changes are live.
     pub wait: bool,
     /// Maximum delay, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// Write 64-bit integers and numerics as strings.
+    /// Whether to write 64-bit integers and numerics as strings.
     pub bigint_as_string: bool,
 }
 

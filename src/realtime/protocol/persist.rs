@@ -3,14 +3,14 @@
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// How long to keep a broadcast.
+/// The option to store a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persist {
     /// The lifetime in seconds. If `None`, the broadcast is kept as long as other stored messages.
     pub ttl_seconds: Option<i32>,
 }
 
-/// Why `persist` is refused. The text is sent to the client.
+/// The reason why `persist` is refused. The text is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PersistError {
     /// The value is neither a boolean nor an object with an optional `ttl`.

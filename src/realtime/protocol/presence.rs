@@ -22,7 +22,7 @@ use super::message::{Ref, push_ref};
 use super::serializer::Serializer;
 
 /// The keys of a meta that belong to the server. They are removed from a client's payload, because
-/// clients would read a meta with a repeated key differently.
+/// clients would not agree on the value of a repeated key.
 const SERVER_KEYS: [&str; 2] = ["phx_ref", "phx_ref_prev"];
 
 /// The key that a state must not have at its top level. Clients treat every payload with `ids` as a
@@ -101,7 +101,7 @@ pub fn is_hostile_key(key: &str) -> bool {
     NAMES.binary_search(&key).is_ok()
 }
 
-/// Identifies a meta. Clients have no other means to distinguish a user's devices, and old metas
+/// Identifies a meta. Only by this reference do clients distinguish a user's devices, and old metas
 /// from new ones (5.2). Written as 16 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PhxRef([u8; 12]);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn property_names_of_javascript_objects_are_recognised() {
+    fn property_names_of_javascript_objects_are_recognized() {
         for (key, expected) in [
             ("__proto__", true),
             ("valueOf", true),

@@ -254,7 +254,7 @@ pub enum WorkResult {
     /// The state of the change stream after the bindings were registered, or the reason why they
     /// were not.
     Subscribed(Result<StreamState, SubscribeError>),
-    /// The registration takes long, and continues.
+    /// The registration was not completed in time, and continues.
     SubscribeLate,
     /// The result of a permission check.
     Authorized {

@@ -58,10 +58,10 @@ impl Session {
         false
     }
 
-    /// Returns whether an answer is outdated. It is if it is older than a change that may have
-    /// affected the permissions, or if it does not cover presence, which has become necessary in
-    /// the meantime. An outdated question is asked again. Errors are never outdated, because they
-    /// contain no permissions.
+    /// Returns whether an answer is outdated. An answer is outdated if it is older than a change
+    /// that may have affected the permissions, or if it does not cover presence although presence
+    /// is now needed. In this case, the question is asked again. Errors are never outdated, because
+    /// they contain no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,

@@ -47,13 +47,13 @@ pub struct Session {
     /// Whether the connection has joined a channel. From then until its end, it counts as a user
     /// (protocol 1.3).
     pub(super) is_user: bool,
-    /// The budget for notices about pushes that are refused without a reply.
+    /// The budget for notices about refused pushes that receive no reply.
     pub(super) notices: Bucket,
     /// The time since which the connection has no channels. `None` if it has channels.
     pub(super) without_channel: Option<UnixMillis>,
     /// The time before which no timed event is due.
     pub(super) deadline: Option<UnixMillis>,
-    /// The device that the connection counts as, for the user that a joined channel acts for.
+    /// The connection's device, which counts for the user that a joined channel acts for.
     pub(super) device: Option<Device>,
     /// Approximate memory, in bytes, that the server needs for the channels and the headers.
     pub(super) held_bytes: usize,

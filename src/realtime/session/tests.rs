@@ -129,8 +129,7 @@ impl Script {
         printed(effects)
     }
 
-    /// Answers a permission check of `token`. If that is `None`, the check is of the connection's
-    /// token.
+    /// Answers a permission check of `token`, or of the connection's token if `token` is `None`.
     fn answer(
         &mut self,
         question: Question,
@@ -794,7 +793,7 @@ fn a_presence_state_requires_permission_to_read_presence() {
 }
 
 #[test]
-fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
+fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
     let ann = token(500, "ann");
     let refresh =
         |token: &str| json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);

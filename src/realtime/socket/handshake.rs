@@ -1,8 +1,8 @@
 //! The checks before a connection becomes a socket, and the responses to refused handshakes
 //! (protocol 1.3).
 //!
-//! Refusals are sent immediately. Abuse is prevented by limits, never by a delay, because a proxy
-//! or client would have to wait for its end.
+//! Refusals are sent immediately. Abuse is prevented by limits and not by delays, because a proxy
+//! or client would have to wait for a delayed refusal.
 
 use std::sync::Arc;
 

@@ -44,13 +44,13 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Maximum number of consecutive reads before other tasks of the thread run.
 const MAX_READS_PER_TURN: usize = 16;
 
-/// Maximum number of frames that are queued for sockets because of what was read, before other
-/// tasks of the thread run. Writing that many takes about ten milliseconds.
+/// Maximum number of frames queued as a result of received messages before other tasks of the
+/// thread run. Writing that many frames takes about ten milliseconds.
 const MAX_FRAMES_PER_TURN: u64 = 2_048;
 
 /// Maximum time for closing a socket, which includes writing queued frames and waiting for the peer
-/// to close its side. If the connection were cut immediately while the peer is still sending, the
-/// close frame would be lost.
+/// to close its side. If the connection were closed immediately while the peer is still sending,
+/// the close frame would be lost.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 thread_local! {
@@ -103,8 +103,8 @@ enum Stream {
 }
 
 impl Stream {
-    /// Reads once. A read that does not fill the buffer has emptied the socket, which saves a
-    /// second system call to find out.
+    /// Reads once. A read that does not fill the buffer has emptied the socket, so no second system
+    /// call is needed to detect this.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buffer);
         ready!(match self {
@@ -161,7 +161,7 @@ struct Unfinished {
     ends: Instant,
 }
 
-/// Why reading and writing have ended.
+/// The reason why reading and writing have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The connection is gone.

@@ -1,9 +1,9 @@
-//! Why the server closes a socket, and the code and text that the client receives.
+//! The reasons why the server closes a socket, and the code and text that the client receives.
 
 use super::frame::FrameError;
 use crate::observability::metrics::{CloseLabel, Held};
 
-/// Why the server closes a socket.
+/// The reason why the server closes a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The peer closed the socket. Contains the peer's code, which is echoed.

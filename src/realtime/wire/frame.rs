@@ -192,7 +192,7 @@ pub enum Received<'a> {
     Close(Option<u16>),
 }
 
-/// Why the bytes of a peer cannot be read any further.
+/// The reason why the bytes of a peer cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The bytes violate the WebSocket protocol.

@@ -49,7 +49,7 @@ fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), Fra
 }
 
 #[test]
-fn messages_fragments_and_control_frames() {
+fn messages_fragments_and_control_frames_are_read() {
     let mut bytes = frame(0x81, b"whole");
     bytes.extend(frame(0x01, b"in "));
     bytes.extend(frame(0x89, b"ping between"));
@@ -224,7 +224,7 @@ fn a_code_point_may_be_split_between_fragments() {
 }
 
 #[test]
-fn headers_of_every_length() {
+fn headers_are_correct_for_every_length() {
     for length in [0, 1, 125, 126, 65_535, 65_536] {
         let body = Body::from(vec![b'x'; length]);
         let frame = Frame::text(|_| {}, body, b"");

@@ -10,7 +10,8 @@ use super::close::CloseReason;
 use super::frame::Frame;
 use crate::observability::metrics::Held;
 
-/// Buffers per vectored write. A frame has up to three. Linux accepts at most 1024.
+/// Maximum number of buffers per vectored write. A frame has up to three. Linux accepts at most
+/// 1024.
 const MAX_SLICES: usize = 192;
 
 /// Maximum number of frames that accumulate during one turn of deliveries. Once a queue has this
@@ -19,8 +20,8 @@ const MAX_SLICES: usize = 192;
 pub(super) const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
 
 /// Maximum number of remaining bytes of a partly written frame when its socket is closed for
-/// memory. A longer remainder would occupy memory until the peer reads it or the time for the close
-/// handshake is over. In that case the connection is cut instead.
+/// memory. If more bytes remain, the connection is cut instead. Otherwise they would occupy memory
+/// until the peer reads them or the time for the close handshake is over.
 pub(super) const MAX_CLOSING_BYTES: usize = 64 * 1024;
 
 /// The maximum size of a queue.
@@ -59,7 +60,7 @@ pub(super) struct Queue {
     /// Set while the socket is on the list of a [`Fanout`](super::outbound::Fanout), which will
     /// flush the queue.
     pub(super) is_listed: bool,
-    /// Why the socket is closing. Set once; no frame is accepted after the close frame.
+    /// The reason why the socket is closing. Set once; no frame is accepted after the close frame.
     pub(super) closing: Option<CloseReason>,
 }
 

@@ -32,8 +32,8 @@ impl fmt::Display for SocketId {
 }
 
 /// When a budget is exceeded, at least this fraction (1/n) of it is freed. Finding the largest
-/// sockets requires a scan of all sockets. Freeing a whole fraction keeps scans so rare that their
-/// cost per received byte is small.
+/// sockets requires a scan of all sockets. Freeing more than the excess makes scans rare, so that
+/// their cost per received byte is small.
 const FREED_FRACTION: i64 = 8;
 
 /// The methods of a socket that the registry uses. The only implementation is
@@ -43,8 +43,9 @@ pub trait Evict {
     fn holdings(&self) -> &Holdings;
 
     /// Closes the socket because all sockets together hold too much memory of a kind. Returns the
-    /// bytes that the socket's task will release. `None` if the socket was already closing and its
-    /// task holds the memory. A closing socket whose queue is too large is cut instead.
+    /// bytes that the socket's task will release. For queues this is zero, because they are freed
+    /// immediately; if the socket was already closing, its connection is cut. For other kinds,
+    /// returns `None` if the socket was already closing.
     fn evict(&self, held: Held) -> Option<i64>;
 }
 
@@ -64,7 +65,7 @@ pub struct Registry<S> {
 struct Budget {
     /// The limit in bytes.
     limit: i64,
-    /// Bytes held. This is the metric itself, so that counting is one addition.
+    /// The bytes in use. This is the metric itself, so that counting is one addition.
     in_use: Gauge<i64, AtomicI64>,
     /// The bytes within `in_use` that closing sockets still hold and will release.
     pending_release: AtomicI64,

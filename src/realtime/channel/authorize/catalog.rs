@@ -1,5 +1,5 @@
-//! Reads the policies of `realtime.messages` from the catalogue, and whether they can be evaluated
-//! without an insertion.
+//! Reads the policies of `realtime.messages` from the catalogue, and determines whether they can be
+//! evaluated without an insertion.
 //!
 //! Each flight of questions reads the fingerprint of its [`Reading`] again before it evaluates.
 //! Therefore an answer never uses policies, grants or roles that changed before its flight. Only
@@ -171,7 +171,7 @@ where r.rolname = any($1) and c.oid = $2"
 const INVALID_PARAMETER_VALUE: &str = "22023";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// How a question is answered.
+/// The method for answering a question.
 #[derive(Clone, Debug)]
 pub(super) enum Way {
     /// The catalogue alone determines the answer.
@@ -186,7 +186,7 @@ pub(super) enum Way {
 /// as text, and a list of extensions. It returns one row per extension.
 #[derive(Debug)]
 pub(super) struct Evaluation {
-    /// Unique within this process.
+    /// The id of the statement, which is unique within this process.
     pub(super) id: u64,
     pub(super) sql: String,
     /// Whether each execution must be planned for its caller.

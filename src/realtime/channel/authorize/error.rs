@@ -1,12 +1,12 @@
-//! Why a permission check has no answer.
+//! The reasons why a permission check has no answer.
 
 use thiserror::Error;
 use tokio_postgres::error::DbError;
 
 use crate::db::connect::ConnectError;
 
-/// Why a permission check has no answer (protocol 4.3). An error contains no text from the
-/// database, except the text of a cancellation, which clients may read.
+/// The reason why a permission check has no answer (protocol 4.3). An error contains no text from
+/// the database, except the text of a cancellation, which clients may read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthorizeError {
     /// A policy failed, or the role does not exist. Nothing is allowed.
@@ -59,8 +59,8 @@ impl AuthorizeError {
         }
     }
 
-    /// Returns whether the statement itself is at fault, regardless of its parameters: because of a
-    /// name, a right or a type.
+    /// Returns whether the statement itself is at fault because of a name, a right or a type,
+    /// regardless of its parameters.
     pub(super) fn concerns_statement(&self) -> bool {
         matches!(self, Self::Policy { sqlstate } if sqlstate.starts_with("42") || sqlstate.starts_with("0A"))
     }
@@ -74,8 +74,8 @@ impl AuthorizeError {
             // error for a row without a matching partition contains no such name.
             "23514" if error.constraint().is_none() => Self::MissingPartition,
             _ if sqlstate.starts_with("08") || sqlstate.starts_with("57") => Self::Unavailable,
-            // The question does not cause the errors of these classes: resources, locks, the
-            // system, and transactions that had to be aborted for others.
+            // Errors of these classes are not caused by the question: resources, locks, the system,
+            // and transactions that were aborted because of concurrent ones.
             _ if ["40", "53", "55", "58", "XX"]
                 .iter()
                 .any(|class| sqlstate.starts_with(class)) =>

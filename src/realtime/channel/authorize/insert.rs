@@ -98,7 +98,7 @@ impl Prober {
             },
         )
         .await;
-        // The first error causes the following ones, so it is the one to return.
+        // The first error causes the errors after it, so it is the one to return.
         broadcast?;
         presence?;
         become_caller?;

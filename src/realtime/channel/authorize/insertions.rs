@@ -21,7 +21,7 @@ pub(super) struct Insertions {
     connections: Arc<Connections>,
     metrics: RealtimeMetrics,
     tasks: Tasks,
-    /// One permit per connection for insertions.
+    /// The semaphore with one permit per connection for insertions.
     permits: Semaphore,
     /// Number of questions that are being answered by insertion or wait for it.
     pending: AtomicUsize,

@@ -10,8 +10,8 @@ pub(super) const MAX_CONNECTIONS: usize = 4;
 /// The statement timeout that the session sets and the server enforces.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a question waits in the queue. Clients give up on a join after ten seconds. The sum of
-/// this time and [`ANSWER_TIMEOUT`] is less, which leaves time to send the reason.
+/// How long a question waits in the queue. The sum of this time and [`ANSWER_TIMEOUT`] is less than
+/// the ten seconds after which clients give up on a join, which leaves time to send the reason.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an answer may take. This exceeds [`STATEMENT_TIMEOUT`], so it only takes effect when

@@ -63,8 +63,8 @@ impl Queue {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Returns whether to start a flight, which is so if questions wait and another connection is
-    /// worthwhile. The flight is then counted until [`Queue::board`] finds no question for it.
+    /// Returns whether to start a flight: questions must wait, and another connection must be
+    /// worthwhile. If so, the flight is counted until [`Queue::board`] finds no question for it.
     pub(super) fn begin_flight(&mut self, is_urgent: bool, max_flights: usize) -> bool {
         let is_worth_it = self.flights == 0
             || is_urgent
@@ -203,7 +203,7 @@ mod tests {
         assert!(queue.begin_flight(true, 3));
         let (more, _receiver) = group("a");
         queue.push(more).unwrap();
-        assert!(!queue.begin_flight(false, 3), "two flights share them");
+        assert!(!queue.begin_flight(false, 3), "two flights suffice");
         assert!(queue.begin_flight(true, 3));
         assert!(!queue.begin_flight(true, 3), "all connections are in use");
     }

@@ -133,7 +133,7 @@ fn a_channel_that_may_read_less_is_closed_as_after_a_new_token() {
     script.change(1);
     let unchanged = script.rechecked(&token, 1, Ok(BOTH), None);
     assert_eq!(unchanged, ["permit 1: broadcast true, presence true"]);
-    // Unlike the answer about a new token, it sends no notice and registers nothing. The next
+    // Unlike the acceptance of a new token, this sends no notice and registers nothing. The next
     // change is checked again.
     assert_eq!(script.change(1), [RECHECK]);
 }
