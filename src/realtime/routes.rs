@@ -12,7 +12,7 @@ use crate::http::openapi::ApiRouter;
 /// the other is for gateways that rewrite paths (protocol 1.1).
 #[expect(
     clippy::disallowed_methods,
-    reason = "OpenAPI has no words for a socket; `docs/protocol.md` describes it"
+    reason = "OpenAPI cannot describe a WebSocket; `docs/protocol.md` does"
 )]
 pub fn routes(realtime: Realtime) -> ApiRouter {
     let sockets = Router::new()

@@ -28,7 +28,7 @@ pub struct MemberSpec {
     pub awaits_state: bool,
     /// Whether the join requested a replay.
     pub is_replaying: bool,
-    /// The user for whom the channel was joined, if the token belongs to a user.
+    /// The user that the channel acts for, if the token belongs to a user.
     pub person: Option<Uuid>,
 }
 
@@ -47,7 +47,7 @@ pub struct Member {
     pub(super) is_legacy: bool,
     /// Whether the join requested a replay. Replayed messages must not be delivered again as rows.
     pub(super) is_replaying: bool,
-    /// The user for whom the channel was joined. A plain mutex, held only to copy the id.
+    /// The user that the channel acts for. A plain mutex, held only to copy the id.
     person: Mutex<Option<Uuid>>,
     pub(super) gate: Gate,
     /// Whether the channel may read broadcasts. On a private channel the policies decide, and the
@@ -130,7 +130,7 @@ impl Member {
             && self.presence_version.load(Ordering::Relaxed) < version
     }
 
-    /// Returns whether the channel is joined for one of these users.
+    /// Returns whether the channel acts for one of these users.
     pub(super) fn acts_for_any(&self, people: &HashSet<Uuid>) -> bool {
         self.lock_person()
             .is_some_and(|person| people.contains(&person))
@@ -144,12 +144,12 @@ impl Member {
         self.outbound.request_recheck();
     }
 
-    /// Returns the user for whom the channel is joined.
+    /// Returns the user that the channel acts for.
     pub(super) fn person(&self) -> Option<Uuid> {
         *self.lock_person()
     }
 
-    /// Changes the user for whom the channel is joined.
+    /// Changes the user that the channel acts for.
     pub(super) fn set_person(&self, person: Option<Uuid>) {
         *self.lock_person() = person;
     }

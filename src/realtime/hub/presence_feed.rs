@@ -105,7 +105,7 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
             publish(&hub, &topic).await;
         }
         // A long turn is followed by an equally long pause. Presence therefore uses at most half of
-        // a processor, and the changes that accumulate meanwhile are sent together.
+        // a processor, and the changes that accumulate during a pause are sent together.
         let pause = TICK.max(started.elapsed());
         tokio::select! {
             () = &mut stopped => return,

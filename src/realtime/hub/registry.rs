@@ -187,14 +187,14 @@ impl Hub {
         }
     }
 
-    /// Changes the user for whom a channel is joined.
+    /// Changes the user that a channel acts for.
     pub fn set_person(&self, channel: ChannelId, person: Option<Uuid>) {
         if let Some(member) = self.member(channel) {
             member.set_person(person);
         }
     }
 
-    /// Returns the user for whom a channel is joined.
+    /// Returns the user that a channel acts for.
     pub fn person(&self, channel: ChannelId) -> Option<Uuid> {
         self.member(channel)?.person()
     }

@@ -10,8 +10,7 @@ use super::close::CloseReason;
 use super::frame::Frame;
 use crate::observability::metrics::Held;
 
-/// Maximum number of buffers per vectored write. A frame has up to three. Linux accepts at most
-/// 1024.
+/// Maximum number of buffers per vectored write. A frame has up to three. Linux accepts up to 1024.
 const MAX_SLICES: usize = 192;
 
 /// Maximum number of frames that accumulate during one turn of deliveries. Once a queue has this
