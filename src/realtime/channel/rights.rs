@@ -27,8 +27,8 @@
 //!   Running ──no answer, or the question has changed──► Running
 //! ```
 //!
-//! If the check of a new token or a recheck says no to reading, the channel is closed. The diagram
-//! omits these transitions.
+//! If the check of a new token or a recheck does not allow reading, the channel is closed. The
+//! diagram omits these transitions.
 //!
 //! While writing or a new token is `Checking`, the messages of the topic wait. Nothing is allowed
 //! without a positive answer: a permission exists only as the result of a check. The answer to a

@@ -112,8 +112,8 @@ impl Deliveries<'_> {
     }
 
     /// Sends a row of `realtime.messages` to the members of its topic. The metadata contains the id
-    /// of the row. `except`, members that may not read broadcasts, and members that received the
-    /// row by replay are skipped (protocol 4.7). Returns the number of members of the topic.
+    /// of the row. Skips `except`, members that may not read broadcasts, and members that received
+    /// the row by replay (protocol 4.7). Returns the number of members of the topic.
     ///
     /// # Errors
     /// The same as for [`Deliveries::broadcast`].

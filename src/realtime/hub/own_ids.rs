@@ -2,9 +2,8 @@
 //! the WAL.
 //!
 //! Such a message was sent to the members of its topic when it was stored, so its row must not be
-//! sent again. The id itself contains a mark. Therefore no list of ids has to be kept, which would
-//! grow while replication lags. Other processes do not recognize the mark, so they broadcast the
-//! row to their own sockets.
+//! sent again. The id itself contains a mark, because a list of ids would grow while replication
+//! lags. Other processes do not recognize the mark, so they broadcast the row to their own sockets.
 
 use std::hash::{BuildHasher as _, RandomState};
 

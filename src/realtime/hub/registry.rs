@@ -303,8 +303,8 @@ impl Hub {
         self.topics.get(key).map(|topic| Arc::clone(&topic))
     }
 
-    /// Returns the names of private topics with members that start with `prefix`, both without
-    /// `realtime:`. Scans all topics.
+    /// Returns the names, without `realtime:`, of the private topics that have members and start
+    /// with `prefix`. Scans all topics.
     pub fn private_topics(&self, prefix: &str) -> Vec<String> {
         self.topics
             .iter()

@@ -13,11 +13,11 @@ pub struct ChangeData<'a> {
     pub table: &'a TableName,
     /// The kind of the change.
     pub action: Action,
-    /// The data about the row that receivers get.
+    /// The row data for the receivers.
     pub row: RowData<'a>,
 }
 
-/// The data about a changed row that receivers get.
+/// The data of a changed row for the receivers.
 #[derive(Clone, Copy, Debug)]
 pub enum RowData<'a> {
     /// The row, which the receivers may see.

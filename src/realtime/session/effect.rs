@@ -23,7 +23,7 @@ pub enum Effect {
     Send(ServerMessage),
     /// Send a broadcast to the members of a topic, then send the reply.
     Broadcast(BroadcastOrder),
-    /// Register a channel in the hub. Its deliveries are held until [`Effect::Open`].
+    /// Register a channel in the hub. Its deliveries are held back until [`Effect::Open`].
     Attach(ChannelId, MemberSpec),
     /// Set the permissions of a channel to read.
     Permit(ChannelId, Permissions),

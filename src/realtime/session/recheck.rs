@@ -1,8 +1,8 @@
 //! Checks the permissions of a channel again after a change that may have revoked a right.
 //!
-//! Each change starts a new *round*. The result of any check that started in an earlier round is
-//! discarded. Received messages do not wait for a recheck: the first write after the change is
-//! checked like the first write of a new channel.
+//! Each change starts a new *round*. Permissions from a check that started in an earlier round are
+//! discarded, whatever the check was for. Received messages do not wait for a recheck: the first
+//! write after the change is checked like the first write of a new channel.
 
 use std::sync::Arc;
 

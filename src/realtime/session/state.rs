@@ -49,7 +49,7 @@ pub struct Session {
     pub(super) is_user: bool,
     /// The budget for notices about refused pushes that receive no reply.
     pub(super) notices: Bucket,
-    /// The time since which the connection has no channels. `None` if it has channels.
+    /// The start of the current time without channels. `None` if the connection has channels.
     pub(super) without_channel: Option<UnixMillis>,
     /// The time before which no timed event is due.
     pub(super) deadline: Option<UnixMillis>,

@@ -1,4 +1,4 @@
-//! Tests that compare the frames of the protocol with snapshots, byte by byte and in both versions.
+//! Tests that compare the frames of the protocol with snapshots, in both versions.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};

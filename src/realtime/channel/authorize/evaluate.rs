@@ -96,8 +96,8 @@ impl Evaluator {
             begun?;
             fingerprint
         };
-        // If a statement is missing, the flight has fewer answers than questions, which the reader
-        // of the answers reports as an error.
+        // If a statement is missing, the flight has fewer answers than questions, and reading the
+        // missing answer fails.
         let turns = asks.iter().map_while(|(subject, evaluation)| {
             let statement = self.connection.statement(evaluation.id)?;
             let question = async move {
