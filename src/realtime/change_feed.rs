@@ -1,9 +1,10 @@
-//! Delivers row changes from the bus to the channels that may see them, as visibility decides.
+//! Delivers row changes from the bus to the channels that may see them, as determined by
+//! `visibility`.
 //!
-//! Guarantees: changes are delivered in commit order, and changes of the stream's state (live,
-//! interrupted, a gap) are reported in order with them. While the database cannot be asked who may
-//! see a change, this task waits, the bus fills, and replication stops reading. Nothing is lost,
-//! and nothing is delivered without a decision.
+//! Guarantees: changes are delivered in commit order. Changes of the stream's state (live,
+//! interrupted, a gap) are reported in that order too. While `visibility` cannot query the
+//! database, this task waits. The bus then fills and replication stops reading, so no change is
+//! lost, and none is delivered unchecked.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -20,19 +21,19 @@ use crate::shutdown::Tasks;
 use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_record};
 use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 
-/// Changes that may accumulate while the database is queried about the previous batch. A query
-/// costs little more for many rows than for a few, so batches grow with the load until they keep
-/// up. Above this limit the first row of a batch would wait too long for the last.
+/// Maximum number of changes that accumulate while the database is queried about the previous
+/// batch. A query costs little more for many rows than for a few, so batches may grow until they
+/// keep up with the load. In a larger batch, the first row would wait too long for the last.
 const MAX_BACKLOG_CHANGES: usize = 4_096;
 
-/// Bytes of accumulated changes. Above this limit replication waits.
+/// Maximum size of the accumulated changes in bytes. Above this limit, replication waits.
 const MAX_BACKLOG_BYTES: usize = 32 * 1024 * 1024;
 
-/// Frames queued before other tasks of the worker thread get their turn. Queueing and writing a
-/// frame takes a few microseconds, so this delays other tasks by a few milliseconds.
+/// Maximum number of frames queued before other tasks of the worker thread run. Queueing and
+/// writing a frame takes a few microseconds, so this delays other tasks by a few milliseconds.
 const FRAMES_PER_TURN: usize = 2_048;
 
-/// Runs until every publisher is gone or the server stops.
+/// Runs until all publishers are dropped or the server stops.
 pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, tasks: Tasks) {
     let delivered = listener.delivered();
     let feed = async {
@@ -40,7 +41,7 @@ pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, task
         while backlog.wait_for_event().await {
             let batch = backlog.take_changes();
             if !batch.is_empty() {
-                // Boxed: its state is large and would otherwise be part of this task.
+                // Boxed because its state is large and would otherwise be part of this task.
                 let resolving = Box::pin(visibility.resolve(&batch));
                 let resolved = backlog.accumulate_during(resolving).await;
                 deliver(&resolved.batch, &resolved.deliveries, &hub, &delivered).await;
@@ -59,7 +60,7 @@ pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, task
     }
 }
 
-/// Events from the bus that have not been processed.
+/// Events from the bus that have not been processed yet.
 struct Backlog {
     listener: Listener,
     events: VecDeque<StreamEvent>,
@@ -79,7 +80,7 @@ impl Backlog {
         }
     }
 
-    /// Waits for an event; `false` when no further event can arrive.
+    /// Waits for an event. Returns `false` when no further event can arrive.
     async fn wait_for_event(&mut self) -> bool {
         if self.events.is_empty() {
             match self.listener.next().await {
@@ -111,7 +112,7 @@ impl Backlog {
         }
     }
 
-    /// Takes the changes before the next event of another kind, in order.
+    /// Removes and returns, in order, the changes that precede the next event of another kind.
     fn take_changes(&mut self) -> Vec<Arc<ChangeTransaction>> {
         let mut batch = Vec::new();
         while let Some(StreamEvent::Changes(transaction)) = self
@@ -125,7 +126,7 @@ impl Backlog {
         batch
     }
 
-    /// Takes the next event if it is not a change.
+    /// Removes and returns the next event if it is not a change.
     fn take_event(&mut self) -> Option<StreamEvent> {
         self.events
             .pop_front_if(|event| !matches!(event, StreamEvent::Changes(_)))
@@ -195,7 +196,7 @@ async fn deliver(
     }
 }
 
-/// What the recipients of a delivery receive.
+/// The encoded form of a delivery: a row change, or a notice that replaces it.
 enum Encoded {
     Data(Body),
     Notice(SystemNotice),

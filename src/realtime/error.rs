@@ -1,7 +1,7 @@
-//! Why a handshake, a join or a push is refused, and the text that the client receives.
+//! The reasons why a handshake, a join or a push is refused, and the text that the client receives.
 //!
-//! Only this file maps these reasons to statuses and replies. Texts marked with a section number
-//! belong to the protocol.
+//! Only this file maps the reasons to statuses and replies. A text marked with a section number is
+//! part of the protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::protocol::{BroadcastError, PersistError, Reply};
 use crate::auth::{Claims, TokenError};
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 
-/// The text of a token error for places that report only text. A missing token is reported as
-/// malformed here: only the handshake distinguishes the two.
+/// Returns the text of a token error where only a text is reported. A missing token is reported as
+/// malformed here, because only the handshake distinguishes the two.
 pub fn token_text(error: &TokenError) -> String {
     match error {
         TokenError::Missing => TokenError::Malformed.to_string(),
@@ -24,15 +24,15 @@ pub fn token_text(error: &TokenError) -> String {
     }
 }
 
-/// The error for claims that were valid and have expired by `now` (unix seconds). A token is valid
-/// until just before its `exp` (1.4).
+/// Returns the error for claims that were valid and have expired by `now` (Unix time in seconds). A
+/// token is valid until just before its `exp` (1.4).
 pub fn expiry(claims: &Claims, now: i64) -> Option<TokenError> {
     (claims.expires_at <= now).then(|| TokenError::Expired {
         seconds_ago: now.saturating_sub(claims.expires_at),
     })
 }
 
-/// Why a handshake is refused (1.3).
+/// The reason why a handshake is refused (1.3).
 #[derive(Debug, PartialEq, Eq)]
 pub enum HandshakeRefusal {
     /// The protocol version is not supported.
@@ -41,11 +41,11 @@ pub enum HandshakeRefusal {
     NotAnUpgrade,
     /// The API key is missing or invalid.
     Token(TokenError),
-    /// The address has recently opened too many sockets.
+    /// The client's address has recently opened too many sockets.
     TooManyFromAddress,
     /// The server has reached its limit of open sockets.
     TooManySockets,
-    /// The limit of sockets that have joined a channel is reached.
+    /// The server has reached its limit of sockets that have joined a channel.
     TooManyUsers,
     /// There were too many joins on the whole server recently.
     TooManyJoins,
@@ -54,13 +54,13 @@ pub enum HandshakeRefusal {
 }
 
 impl HandshakeRefusal {
-    /// Status and error text. Some refusals have an empty body.
+    /// Returns the status and the error text. Some refusals have an empty body.
     pub fn response(&self) -> (StatusCode, Option<String>) {
         let too_many = |text: &str| (StatusCode::TOO_MANY_REQUESTS, Some(text.to_owned()));
         match self {
             Self::Version => (StatusCode::FORBIDDEN, None),
             Self::NotAnUpgrade => (StatusCode::BAD_REQUEST, None),
-            // The handshake does not report how long ago the token expired.
+            // Unlike a join, the handshake does not report how long ago the token expired.
             Self::Token(TokenError::Expired { .. }) => (
                 StatusCode::UNAUTHORIZED,
                 Some("Token has expired".to_owned()),
@@ -73,16 +73,17 @@ impl HandshakeRefusal {
                 | TokenError::MissingClaims
                 | TokenError::NotYetValid),
             ) => (StatusCode::UNAUTHORIZED, Some(error.to_string())),
-            // Other validation failures, with the protocol's text.
+            // Other failures to verify a token have a fixed text in the protocol.
             Self::Token(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Some("Error connecting to Realtime".to_owned()),
             ),
             Self::TooManyFromAddress => too_many("Too many connections from this address"),
-            // Supabase Realtime only counts users.
+            // Supabase Realtime limits only the number of users, so both limits use its text for
+            // that limit.
             Self::TooManySockets | Self::TooManyUsers => too_many("Too many connected users"),
             Self::TooManyJoins => too_many("Too many joins per second"),
-            // Supabase Realtime accepts these sockets and closes them a moment later.
+            // Supabase Realtime accepts these sockets and closes them soon afterwards.
             Self::Restarting => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Some("Realtime is restarting, please standby".to_owned()),
@@ -90,7 +91,7 @@ impl HandshakeRefusal {
         }
     }
 
-    /// The limit that was reached, if any.
+    /// Returns the limit that was reached, if any.
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyFromAddress => Some(Limit::Address),
@@ -102,16 +103,16 @@ impl HandshakeRefusal {
     }
 }
 
-/// Why a join is refused (3.4).
+/// The reason why a join is refused (3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinRefusal {
     /// The topic is only `realtime:`.
     TopicNameRequired,
     /// The server is stopping.
     Restarting,
-    /// Only private channels are allowed.
+    /// The server allows only private channels.
     PrivateOnly,
-    /// A limit was reached: sockets with channels, joins, or channels.
+    /// The limit of sockets with channels, of joins or of channels was reached.
     Limit(Limit),
     /// The token is invalid.
     Token(TokenError),
@@ -131,15 +132,15 @@ pub enum JoinRefusal {
     TooManyBindings(usize),
     /// Topic and payload are larger than this limit in bytes.
     TooLarge(usize),
-    /// The client asked to wait for its subscription, and it was refused. Contains the reason.
+    /// The client asked to wait for its subscription, which was refused. Contains the reason.
     Subscription(String),
-    /// The client asked to wait for its subscription, and it was not ready within this many
+    /// The client asked to wait for its subscription, which was not ready within this many
     /// milliseconds.
     SubscriptionLate(u64),
 }
 
 impl JoinRefusal {
-    /// The refusal of a private join whose permission check failed (4.3).
+    /// Returns the refusal of a private join whose permission check failed (4.3).
     pub fn from_check_error(error: AuthorizeError, sub_topic: String) -> Self {
         match error {
             AuthorizeError::Policy { .. } => Self::Unauthorized(sub_topic),
@@ -148,7 +149,7 @@ impl JoinRefusal {
         }
     }
 
-    /// The `reason` of the reply.
+    /// Returns the `reason` of the reply.
     pub fn reason(&self) -> Cow<'static, str> {
         match self {
             Self::TopicNameRequired => "TopicNameRequired: You must provide a topic name".into(),
@@ -196,22 +197,22 @@ impl JoinRefusal {
     }
 }
 
-/// Why a client's broadcast is not sent. The text is sent to the client.
+/// The reason why a client's broadcast is not sent. The text is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastRefusal {
     /// The payload is larger than this limit in bytes (4.2).
     #[error("The payload of a broadcast is too large: at most {0} bytes")]
     TooLarge(usize),
-    /// It cannot be encoded as a frame.
+    /// The broadcast cannot be encoded as a frame.
     #[error(transparent)]
     Invalid(#[from] BroadcastError),
-    /// It cannot be stored as requested.
+    /// The broadcast cannot be stored as requested.
     #[error("`persist` {0}")]
     Persist(#[from] PersistError),
 }
 
 impl BroadcastRefusal {
-    /// The reply, if the channel asked for acknowledgements.
+    /// Returns the reply to a channel that asked for acknowledgements.
     pub fn reply(&self) -> Reply {
         match self {
             Self::TooLarge(_) => Reply::PayloadSizeExceeded,
@@ -220,7 +221,7 @@ impl BroadcastRefusal {
         }
     }
 
-    /// The limit that was reached, if any.
+    /// Returns the limit that was reached, if any.
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooLarge(_) => Some(Limit::Broadcast),
@@ -228,7 +229,7 @@ impl BroadcastRefusal {
         }
     }
 
-    /// The reason under which it is counted.
+    /// Returns the reason under which the refusal is counted.
     pub fn drop_reason(&self) -> DropReason {
         match self {
             Self::TooLarge(_) => DropReason::TooLarge,
@@ -237,7 +238,7 @@ impl BroadcastRefusal {
     }
 }
 
-/// Why a presence push is refused (5.1, 5.4). The text is sent to the client, except for
+/// The reason why a presence push is refused (5.1, 5.4). The text is sent to the client, except for
 /// `UnknownEvent`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PresenceRefusal {
@@ -247,7 +248,7 @@ pub enum PresenceRefusal {
     /// There were too many pushes on this channel recently.
     #[error("Client presence rate limit exceeded")]
     TooManyCalls,
-    /// The payload is too large, or everything that the socket tracks is.
+    /// The payload is too large, or the payloads that the socket tracks are too large in total.
     #[error("Track message size exceeded")]
     TooLarge,
     /// The payload is not a JSON object.
@@ -265,7 +266,7 @@ pub enum PresenceRefusal {
 }
 
 impl PresenceRefusal {
-    /// The reply.
+    /// Returns the reply to the push.
     pub fn reply(&self) -> Reply {
         match self {
             Self::UnknownEvent => Reply::Refused,
@@ -281,7 +282,7 @@ impl PresenceRefusal {
         }
     }
 
-    /// The limit that was reached, if it is one of presence.
+    /// Returns the limit that was reached, if it is a limit of presence.
     fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyCalls => Some(Limit::PresenceCalls),
@@ -291,7 +292,7 @@ impl PresenceRefusal {
         }
     }
 
-    /// The reason under which the push is counted.
+    /// Returns the reason under which the push is counted.
     fn drop_reason(&self) -> DropReason {
         match self {
             Self::TooManyCalls | Self::TooManyEvents => DropReason::RateLimited,
@@ -307,18 +308,18 @@ pub const MESSAGES_LIVE: &str = "Replication connection established";
 /// Sent before a channel is closed because broadcasts from the database are unavailable.
 pub const MESSAGES_LATE: &str = "Replication connection was not established in time";
 
-/// The text for a channel without permission to read (3.4, 3.5).
+/// Returns the text for a channel without permission to read (3.4, 3.5).
 pub fn no_permission(sub_topic: &str) -> String {
     format!("You do not have permissions to read from this Channel topic: {sub_topic}")
 }
 
-/// The text for a channel that loses permission to read (3.5).
+/// Returns the text for a channel that loses permission to read (3.5).
 pub fn no_longer_permitted(sub_topic: &str) -> String {
     format!("You no longer have permission to read from this Channel topic: {sub_topic}")
 }
 
-/// The text for a client that sent on a private channel: it has no permission, or the check failed
-/// (3.4).
+/// Returns the text for a client whose message on a private channel was refused, either for lack of
+/// permission or because the check failed (3.4).
 pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'static, str> {
     match error {
         None | Some(AuthorizeError::Policy { .. }) => {
@@ -330,7 +331,7 @@ pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'st
     }
 }
 
-/// The text for a client whose broadcast was neither stored nor sent (4.8).
+/// Returns the text for a client whose broadcast was neither stored nor sent (4.8).
 pub fn store_refusal(error: &StoreError, sub_topic: &str) -> Cow<'static, str> {
     match error {
         StoreError::Forbidden | StoreError::CheckFailed(AuthorizeError::Policy { .. }) => format!(

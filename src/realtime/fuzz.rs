@@ -29,11 +29,12 @@ use crate::config::{Config, Inputs, RealtimeConfig};
 use crate::limits::UnixMillis;
 use crate::observability::metrics::RealtimeMetrics;
 
-/// The largest message in these properties, in bytes.
+/// The size limit for messages in these properties, in bytes.
 const LIMIT: usize = 1_000;
 
-/// Checks that bytes yield the same messages and the same error, whatever pieces they are read in.
-/// A message is read as it was sent, whatever fragments it was sent in.
+/// Checks that bytes yield the same messages and the same error, regardless of the size of the
+/// pieces in which they are read. Also checks that a message is read as it was sent, regardless of
+/// its fragments.
 ///
 /// The first byte chooses the size of the pieces.
 pub fn frames(data: &[u8]) {
@@ -50,7 +51,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!(fault, None);
     assert_eq!(found, [Message::Binary(payload.to_vec())]);
 
-    // The server's frames have the same format, but no mask: only clients use one.
+    // The server's frames have the same format, but without a mask, which only clients use.
     let (head, body) = payload.split_at(payload.len() / 2);
     let frame = Frame::text(
         |out| out.extend_from_slice(head),
@@ -61,7 +62,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!(text, [payload, b"]"].concat());
 }
 
-/// An owned [`Received`].
+/// A [`Received`] that owns its contents.
 #[derive(Debug, PartialEq)]
 enum Message {
     Text(String),
@@ -71,7 +72,7 @@ enum Message {
     Close(Option<u16>),
 }
 
-/// Reads `bytes` in pieces of `step`.
+/// Reads `bytes` in pieces of `step` bytes.
 fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<FrameError>) {
     let mut reader = FrameReader::default();
     let mut found = Vec::new();
@@ -93,7 +94,7 @@ fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<FrameError>) {
     (found, None)
 }
 
-/// Encodes one binary message of a client in fragments of `step` bytes.
+/// Encodes one binary message of a client as fragments of `step` bytes.
 fn fragments(payload: &[u8], step: usize) -> Vec<u8> {
     let mask = [0x5a, 0, 0xff, u8::try_from(step).unwrap_or(0)];
     let mut pieces: Vec<&[u8]> = payload.chunks(step.max(1)).collect();
@@ -123,14 +124,14 @@ fn fragments(payload: &[u8], step: usize) -> Vec<u8> {
     out
 }
 
-/// The payload of a frame of the server. Panics if the header is wrong.
+/// Returns the payload of a frame of the server. Panics if the header is wrong.
 fn unframed(frame: &Frame) -> Vec<u8> {
     let bytes = frame.parts().concat();
     assert_eq!(bytes.len(), frame.wire_len());
     payload_of(&bytes)
 }
 
-/// The payload of an encoded frame.
+/// Returns the payload of an encoded frame of the server. Panics if the header is wrong.
 fn payload_of(bytes: &[u8]) -> Vec<u8> {
     assert_eq!(bytes[0] & 0x70, 0, "no extension");
     let (header, length) = match bytes[1] {
@@ -140,15 +141,15 @@ fn payload_of(bytes: &[u8]) -> Vec<u8> {
             (10, usize::try_from(u64::from_be_bytes(length)).unwrap())
         }
         length @ 0..126 => (2, usize::from(length)),
-        _ => panic!("a server does not mask"),
+        _ => panic!("a server does not mask its frames"),
     };
     let payload = bytes[header..].to_vec();
     assert_eq!(payload.len(), length);
     payload
 }
 
-/// Checks messages of clients. A decoded message can be encoded again and is decoded to the same
-/// message in both versions. The server's answers are JSON of the right shape and repeat the
+/// Checks messages of clients. A decoded message can be encoded in either version, and decoding it
+/// again yields the same message. The server's replies are JSON of the right shape, and repeat the
 /// references exactly.
 ///
 /// The first byte chooses the version and whether the frame is binary.
@@ -217,8 +218,9 @@ fn check_binary(data: &[u8], message: &ClientMessage<'_>) {
     }
 }
 
-/// Checks what members receive for a binary push: a frame of kind 4 with the same parts in version
-/// 2, and JSON text with the same payload in version 1. Metadata of clients are not passed on.
+/// Checks what members receive for a binary push. In version 2 they receive a frame of kind 4 with
+/// the same parts. In version 1 they receive JSON text with the same payload. A client's metadata
+/// is not forwarded.
 fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     let broadcast = Broadcast::User {
         event,
@@ -246,13 +248,13 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     let text = delivered(Serializer::V1);
     let UserPayload::Json(json) = payload else {
         assert_eq!(*encoding, 0);
-        assert!(text.is_empty(), "bytes are not for version 1");
+        assert!(text.is_empty(), "version 1 receives no binary payloads");
         return;
     };
     assert_eq!(*encoding, 1);
     let text = payload_of(&text);
-    // Parsed without building values: a number may be out of range, and a string may contain half
-    // of a surrogate pair.
+    // The text is parsed without building values, because a number may be out of range and a string
+    // may contain half of a surrogate pair.
     let object: BTreeMap<String, &RawValue> = serde_json::from_slice(&text).unwrap();
     assert_eq!(object["topic"].get(), &*json_string(topic));
     let inner: BTreeMap<String, &RawValue> = serde_json::from_str(object["payload"].get()).unwrap();
@@ -261,10 +263,10 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     assert_eq!(inner["payload"].get(), json.trim_matches(space));
 }
 
-/// Checks bodies of broadcast requests. An accepted message is an object that contains the payload
-/// exactly as it was sent.
+/// Checks bodies of broadcast requests. Each accepted message is an object that contains the
+/// payload exactly as it was sent.
 pub fn request(data: &[u8]) {
-    /// The maximum payload size. It is small, so that some payloads are larger.
+    /// The maximum payload size. It is small, so that some payloads exceed it.
     const MAX_PAYLOAD: usize = 64;
     if let Ok(messages) = body::batch(data, MAX_PAYLOAD) {
         assert!(!messages.is_empty());
@@ -293,7 +295,7 @@ fn check_text(message: &ClientMessage<'_>) {
         ClientEvent::Leave => ("phx_leave", None),
         ClientEvent::AccessToken(payload) => ("access_token", Some(*payload)),
         ClientEvent::Broadcast(payload) => ("broadcast", Some(*payload)),
-        ClientEvent::UserBroadcast { .. } => panic!("text is never a binary push"),
+        ClientEvent::UserBroadcast { .. } => panic!("a text frame was decoded as a binary push"),
         ClientEvent::Presence(payload) => ("presence", Some(*payload)),
         ClientEvent::Other(name) => (&**name, None),
     };
@@ -308,7 +310,7 @@ fn check_text(message: &ClientMessage<'_>) {
     for (serializer, text) in [(Serializer::V2, array), (Serializer::V1, object)] {
         let again = serializer
             .decode_text(&text)
-            .expect("what was read reads again");
+            .expect("a decoded message can be decoded again");
         assert_eq!(again.join_ref, message.join_ref);
         assert_eq!(again.reference, message.reference);
         assert_eq!(again.topic, message.topic);
@@ -319,7 +321,7 @@ fn check_text(message: &ClientMessage<'_>) {
     }
 }
 
-/// Checks the server's answers to the sender of `message`.
+/// Checks the server's replies to the sender of `message`.
 fn check_answers(message: &ClientMessage<'_>) {
     let topic: Arc<str> = (*message.topic).into();
     let (join_ref, reference) = (&message.join_ref, &message.reference);
@@ -359,7 +361,7 @@ fn check_answers(message: &ClientMessage<'_>) {
     }
 }
 
-/// The JSON of a message. Panics if it does not have the shape of its version (2.1, 2.2).
+/// Returns the JSON of a message. Panics if it does not have the shape of its version (2.1, 2.2).
 fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
     let text = unframed(&serializer.encode(message));
     let value: Value = serde_json::from_slice(&text)
@@ -372,7 +374,7 @@ fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
 }
 
 /// Checks payloads of joins and token refreshes. Every binding is echoed exactly as it was sent,
-/// plus its id. Two bindings have the same id if and only if they are equal.
+/// with an added id. Two bindings have the same id if and only if they are equal.
 pub fn join(data: &[u8]) {
     let Ok(payload) = serde_json::from_slice::<&RawValue>(data) else {
         return;
@@ -404,10 +406,10 @@ pub fn join(data: &[u8]) {
     }
 }
 
-/// The secret that a valid token would have to be signed with.
+/// The secret for signing tokens, which no client knows.
 const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
 
-/// The default settings, with few channels per socket.
+/// Returns the default settings, but with few channels per socket.
 fn config() -> &'static RealtimeConfig {
     static CONFIG: LazyLock<RealtimeConfig> = LazyLock::new(read_config);
     &CONFIG
@@ -429,7 +431,7 @@ fn read_config() -> RealtimeConfig {
     Config::load(&inputs).unwrap().realtime
 }
 
-/// A session with an anonymous token, and a time 1000 seconds before the token expires.
+/// Returns a session with an anonymous token, and a time 1000 seconds before the token expires.
 fn new_session() -> (Session, UnixMillis) {
     let keys = KeySet::new(Some(SECRET), None, None).unwrap();
     let marks = TokenMarks::default();
@@ -451,8 +453,8 @@ fn new_session() -> (Session, UnixMillis) {
     (Session::new(shared, connection, "{}".into(), now), now)
 }
 
-/// Checks binary frames of a socket that has joined a channel. None of them joins, leaves or ends
-/// anything. A broadcast has the payload that was sent, on the topic that was joined.
+/// Checks binary frames of a socket that has joined a channel. None of them joins, leaves or ends a
+/// channel. Each resulting broadcast has the payload that was sent and the topic that was joined.
 ///
 /// The first byte chooses the size of the fragments. Each message is preceded by its length in two
 /// bytes. The last message ends with the data.
@@ -499,7 +501,7 @@ pub fn joined(data: &[u8]) {
                     assert_eq!(&**order.topic.topic(), TOPIC);
                     assert!(order.except.is_none() && order.reply.is_some());
                     let Broadcast::User { event, payload, .. } = order.message.borrow() else {
-                        panic!("a binary push became a text");
+                        panic!("a binary push became a text broadcast");
                     };
                     assert!(message.ends_with(payload.bytes()));
                     assert!(order.message.borrow().check(TOPIC).is_ok());
@@ -515,9 +517,9 @@ pub fn joined(data: &[u8]) {
 /// Checks a whole session. With any messages in any order, the number of channels stays within the
 /// limit, no channel is attached twice or outlives the session, and all output is valid JSON.
 ///
-/// Each message is preceded by one byte. Its lowest bit is set for a binary message; the other bits
-/// are the seconds that pass before the message. A text ends with a line feed. A binary message
-/// ends with the data.
+/// Each message is preceded by one byte. Its lowest bit is set for a binary message. The other bits
+/// are the number of seconds that pass before the message. A text message ends with a line feed,
+/// and a binary message with the data.
 pub fn session(data: &[u8]) {
     let (mut session, mut now) = new_session();
     let limit = config().max_channels_per_socket;

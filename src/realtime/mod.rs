@@ -1,19 +1,21 @@
-//! Clients over WebSocket: sessions that join channels, and everything that is delivered to them.
+//! The realtime service: clients connect over WebSocket, join channels and receive what is sent to
+//! them.
 //!
-//! A *socket* is a connection. A *session* is its protocol state, without any I/O. A *channel* is a
-//! session's membership of a *topic*. There are three kinds of input:
+//! A *socket* is a connection. A *session* is the protocol state of a socket, without any I/O. A
+//! *channel* is a session's membership of a *topic*. There are three kinds of input:
 //!
 //! - Messages of clients, which a session turns into effects, and broadcasts over HTTP.
 //! - Row changes from the bus. The change feed delivers them to the channels that may see them.
 //! - Rows of `realtime.messages` and the server's own broadcasts. They are delivered to the members
 //!   of their topic.
 //!
-//! All output passes through the bounded queue of a socket. Each topic contains its presence, and
-//! the presence feed sends the changes to its members.
+//! All output passes through the bounded queue of a socket. Each topic holds its presence, and the
+//! presence feed sends every change of the presence to the topic's members.
 //!
-//! Read `wire`, `protocol` and `hub` first: how a message reaches a socket. Then `channel`,
-//! `session`, `work` and `socket`: what a client's message does. `service` puts all parts together.
-//! `ARCHITECTURE.md` lists every part, in an order in which each uses only those before it.
+//! To see how a message reaches a socket, read `wire`, `protocol` and `hub` first. To see what a
+//! client's message does, continue with `channel`, `session`, `work` and `socket`. `service`
+//! constructs all of them. `ARCHITECTURE.md` lists the parts in an order in which each uses only
+//! those before it.
 
 pub mod api;
 pub mod change_feed;

@@ -1,22 +1,22 @@
-//! What a client may do on a topic.
+//! A client's permissions on a topic.
 
-/// The permissions for a topic, per extension.
+/// The permissions on a topic, one per extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permissions {
-    /// Broadcasts.
+    /// Permission for broadcasts.
     pub broadcast: bool,
-    /// Presence.
+    /// Permission for presence.
     pub presence: bool,
 }
 
 impl Permissions {
-    /// All permissions, as on public channels.
+    /// All permissions, which every public channel has.
     pub const ALL: Self = Self {
         broadcast: true,
         presence: true,
     };
 
-    /// Whether anything is allowed.
+    /// Returns whether anything is allowed.
     pub fn any(self) -> bool {
         self.broadcast || self.presence
     }

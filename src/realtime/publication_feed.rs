@@ -1,4 +1,4 @@
-//! Sends a `system` message to channels whose table leaves the publication or returns to it.
+//! Sends a `system` message to channels when their table leaves the publication or returns to it.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Passes requests to recheck permissions from the bus to the sockets of the channels.
 //!
-//! Each socket checks its own channels (`session/recheck.rs`), so that the result is applied to the
+//! Each socket checks its own channels (`session/recheck.rs`), so the result is applied to the
 //! current state of the channel.
 
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use super::hub::Hub;
 use crate::bus::rechecks::Rechecks;
 use crate::shutdown::Tasks;
 
-/// The pause between two passes, because a request may require a pass over all channels.
+/// The pause after a pass. A request may require a pass over all channels, so passes must not be
+/// frequent.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs until the server stops.

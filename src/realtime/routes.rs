@@ -1,4 +1,4 @@
-//! The routes of the service.
+//! The routes of the realtime service.
 
 use axum::Router;
 use axum::routing::any;
@@ -8,11 +8,11 @@ use super::service::Realtime;
 use super::socket::upgrade;
 use crate::http::openapi::ApiRouter;
 
-/// The routes to broadcast over HTTP, and the two paths of the socket: the public one, and the one
-/// for gateways that rewrite paths (protocol 1.1).
+/// Returns the routes to broadcast over HTTP and the two paths of the socket. One path is public;
+/// the other is for gateways that rewrite paths (protocol 1.1).
 #[expect(
     clippy::disallowed_methods,
-    reason = "OpenAPI has no words for a socket; `docs/protocol.md` describes it"
+    reason = "OpenAPI cannot describe a WebSocket; `docs/protocol.md` does"
 )]
 pub fn routes(realtime: Realtime) -> ApiRouter {
     let sockets = Router::new()

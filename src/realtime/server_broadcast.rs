@@ -7,10 +7,10 @@ use super::protocol::{Broadcast, UserPayload};
 use crate::bus::broadcasts::{Audiences, BroadcastListener};
 use crate::shutdown::Tasks;
 
-/// Frames queued before other tasks of the worker thread get their turn; see `change_feed`.
+/// Maximum number of frames queued before other tasks of the worker thread run; see `change_feed`.
 const FRAMES_PER_TURN: usize = 2_048;
 
-/// Runs until every sender is gone or the server stops.
+/// Runs until all senders are dropped or the server stops.
 pub async fn run(mut listener: BroadcastListener, hub: Arc<Hub>, tasks: Tasks) {
     let audiences: Arc<dyn Audiences> = Arc::clone(&hub) as _;
     listener.set_audiences(audiences);

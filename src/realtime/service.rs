@@ -1,4 +1,4 @@
-//! The running service: constructs its parts and starts their tasks.
+//! The running realtime service: constructs its parts and starts their tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
 
-/// Size that a body may have even when the budget for all bodies is used up, in bytes. A chat
+/// The size in bytes that a body may have even when the budget for all bodies is used up. A chat
 /// message fits.
 const MODEST_BODY_BYTES: usize = 16 * 1024;
 
@@ -42,14 +42,14 @@ pub struct Realtime {
     pub(super) admission: Arc<Admission>,
     pub(super) proxies: TrustedProxies,
     pub(super) strangers: Strangers,
-    /// The memory budget for bodies of broadcast requests that are being received.
+    /// The memory budget for the bodies of broadcast requests while they are being received.
     pub(super) bodies: Budget,
     pub(super) tasks: Tasks,
 }
 
 impl Realtime {
-    /// Starts delivering the changes of `listener` and prepares for sockets. When `tasks` is
-    /// stopped, joins are refused and every socket is closed with 1012.
+    /// Starts delivering the changes of `listener`, and prepares for accepting sockets. When
+    /// `tasks` is stopped, joins are refused and every socket is closed with 1012.
     pub fn start(
         verifier: Verifier,
         visibility: Visibility,
@@ -154,26 +154,27 @@ impl Realtime {
         self
     }
 
-    /// Limits HTTP requests without a sign-in.
+    /// Sets the limits for HTTP requests without a sign-in.
     #[must_use]
     pub fn limiting(mut self, strangers: Strangers) -> Self {
         self.strangers = strangers;
         self
     }
 
-    /// Closes all sockets before the server stops. Joins and handshakes are refused from now on.
-    /// Every socket is closed with 1012 within `realtime.drain_window_ms`, or within `longest` if
-    /// that is shorter. Returns when all sockets are closing; their tasks finish on their own.
+    /// Closes all sockets before the server stops. As soon as this is called, joins and handshakes
+    /// are refused. Every socket is closed with 1012 within `realtime.drain_window_ms`, or within
+    /// `longest` if that is shorter. Returns when all sockets are closing; their tasks finish on
+    /// their own.
     pub async fn drain(&self, longest: Duration) {
         let window = self.shared.config.drain_window.min(longest);
         drain(&self.shared.hub, window).await;
     }
 
-    /// Manages the private topics for whose names `is_managed` returns `true`. It receives the name
-    /// without `realtime:`. On managed topics the presence key is the `sub` of the token, and
-    /// `rechecks` can request a recheck of the permissions. On other topics clients choose their
-    /// presence keys, and permissions are checked at the join and with each new token, as in
-    /// Supabase Realtime.
+    /// Makes private topics managed if `is_managed` returns `true` for their name, which it
+    /// receives without `realtime:`. On managed topics the presence key is the `sub` of the token,
+    /// and `rechecks` can request a recheck of the permissions. On other topics clients choose
+    /// their presence keys, and permissions are checked only at the join and with each new token,
+    /// as in Supabase Realtime.
     #[must_use]
     pub fn with_managed_topics(mut self, is_managed: fn(&str) -> bool, rechecks: Rechecks) -> Self {
         self.shared = Arc::new(Shared {
@@ -187,12 +188,13 @@ impl Realtime {
         self
     }
 
-    /// Allows private channels. A client may join one if the policies of `realtime.messages` let it
-    /// read. Broadcasts can be stored there under their sender's rights, and stored messages are
-    /// replayed. Without this method all of these are refused.
+    /// Allows private channels. A client may join a private channel if the policies of
+    /// `realtime.messages` let it read. Broadcasts on private channels can be stored under their
+    /// sender's rights, and stored messages are replayed. Without this method, joining, storing and
+    /// replaying are refused.
     ///
-    /// The login of `connector` must own that table, or be allowed to insert into it and bypass its
-    /// policies. It must also be allowed to switch to the roles of tokens.
+    /// The login of `connector` must either own `realtime.messages`, or be allowed to insert into
+    /// it and to bypass its policies. It must also be allowed to switch to the roles of tokens.
     #[must_use]
     pub fn with_private_channels(mut self, connector: Connector) -> Self {
         let mut workshop = (*self.workshop).clone();

@@ -1,4 +1,4 @@
-//! Asynchronous work of a session, such as registering bindings and checking permissions.
+//! The asynchronous work of a session, such as registering bindings and checking permissions.
 //!
 //! The work runs inside the socket's own task, so it ends with the socket and needs no queue. A
 //! channel has at most one registration, one permission check and one recheck at a time.
@@ -23,24 +23,25 @@ use super::session::{
 };
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
-/// Pause before the second attempt to register bindings after the database was unavailable.
+/// The longest pause before the second attempt to register bindings, after the database was
+/// unavailable.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum pause between attempts. Supabase Realtime retries after 5 to 10 seconds.
+/// The longest pause between any two attempts. Supabase Realtime retries after 5 to 10 seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-/// How long a channel waits for broadcasts from the database to become live, if it requested a
-/// notice. Same as in Supabase Realtime.
+/// How long a channel that requested a notice waits for broadcasts from the database to become
+/// live. Supabase Realtime waits equally long.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum concurrent rechecks, which is the size of a few batches of checks. Joins must not wait
-/// behind a change that concerns thousands of channels.
+/// Maximum number of concurrent rechecks. It equals the size of a few batches of checks, so that
+/// joins do not wait behind a change that concerns thousands of channels.
 pub const MAX_RECHECKS: usize = 32;
 
 /// Work in progress.
 pub type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// The outcome of work, and its remainder.
+/// The outcome of work, and the work that remains.
 pub struct Done {
     /// The outcome to pass to the session.
     pub outcome: Outcome,
@@ -51,7 +52,7 @@ pub struct Done {
 /// Creates work, and contains everything that the work needs.
 #[derive(Clone)]
 pub struct Workshop {
-    /// Registers bindings.
+    /// Registers the bindings.
     pub visibility: Visibility,
     /// Checks permissions. If absent, private channels have no permissions.
     pub authorizer: Option<Authorizer>,
@@ -59,17 +60,17 @@ pub struct Workshop {
     pub store: Option<Store>,
     /// Reads stored messages. If absent, replay is refused.
     pub replayer: Option<Replayer>,
-    /// Has the state of the change stream.
+    /// Provides the state of the change stream.
     pub hub: Arc<Hub>,
     /// Whether broadcasts from the database are live.
     pub messages_live: watch::Receiver<bool>,
-    /// One permit for each concurrent recheck.
+    /// The semaphore with one permit for each concurrent recheck.
     pub rechecks: Arc<Semaphore>,
 }
 
 impl Workshop {
     /// Registers the bindings of a channel. If this takes longer than the order's patience, the
-    /// outcome is [`WorkResult::SubscribeLate`], and the work continues.
+    /// outcome is [`WorkResult::SubscribeLate`] and the registration continues.
     pub fn subscribe(&self, order: SubscribeOrder) -> Work {
         let (channel, topic, patience) = (order.channel, Arc::clone(&order.topic), order.patience);
         let registration: Work = Box::pin(self.clone().register(order));
@@ -89,7 +90,7 @@ impl Workshop {
         })
     }
 
-    /// Checks the permissions of a channel. Without an authorizer there are none.
+    /// Checks the permissions of a channel. Without an authorizer, the channel has none.
     pub fn authorize(&self, order: AuthorizeOrder) -> Work {
         let workshop = self.clone();
         Box::pin(async move {
@@ -117,7 +118,7 @@ impl Workshop {
         Box::pin(async move {
             let RecheckOrder { read, with_write } = order;
             workshop.pause(read.failures).await;
-            // The semaphore is never closed, so this cannot fail.
+            // The semaphore is never closed, so `acquire` cannot fail.
             let _turn = workshop.rechecks.acquire().await;
             let (may_read, may_write) = join(workshop.ask(read.question, &read), async {
                 match with_write {
@@ -160,7 +161,7 @@ impl Workshop {
         }
     }
 
-    /// Reads the stored messages that a join asks for.
+    /// Reads the stored messages that a join requests.
     pub fn read_stored(&self, order: ReplayOrder) -> Work {
         let replayer = self.replayer.clone();
         Box::pin(async move {
@@ -187,7 +188,7 @@ impl Workshop {
         })
     }
 
-    /// Stores a broadcast and sends it. Without a store this is forbidden.
+    /// Stores a broadcast and sends it. Without a store, both are refused.
     pub fn persist(&self, order: PersistOrder) -> Work {
         let store = self.store.clone();
         Box::pin(async move {
@@ -242,8 +243,8 @@ impl Workshop {
         }
     }
 
-    /// Processes the result of a registration. Returns the state of the change stream, after it
-    /// became live if `until_live` is set.
+    /// Processes the result of a registration. Returns the state of the change stream. If
+    /// `until_live` is set, first waits until the stream is live.
     async fn settled(
         &self,
         result: Result<(), SubscribeError>,
@@ -269,9 +270,9 @@ impl Workshop {
         Ok(state)
     }
 
-    /// Waits longer after each failure. The wait ends early when the change stream is live again,
-    /// because the database is then available. The duration is random within a range, so that not
-    /// all channels retry at once.
+    /// Waits longer after each failure. The wait ends early when the change stream becomes live,
+    /// because the database is then available. The duration is random within a range, so that the
+    /// channels do not all retry at once.
     async fn pause(&self, failures: u32) {
         if failures == 0 {
             return;
@@ -294,7 +295,8 @@ impl Workshop {
     }
 }
 
-/// Waits until `live` is true; `false` after `patience`, or as soon as the sender is dropped.
+/// Waits until `live` is true. Returns `false` after `patience`, or as soon as the sender is
+/// dropped.
 async fn become_live(mut live: watch::Receiver<bool>, patience: Duration) -> bool {
     let waiting = tokio::time::timeout(patience, live.wait_for(|live| *live));
     matches!(waiting.await, Ok(Ok(_)))
@@ -305,7 +307,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_wait_for_live_messages_ends_after_its_patience_or_without_a_sender() {
+    async fn waiting_for_live_messages_ends_after_the_patience_or_when_the_sender_is_dropped() {
         let (said, live) = watch::channel(false);
         assert!(!become_live(live.clone(), Duration::from_millis(1)).await);
         let waiting = become_live(live.clone(), MESSAGES_PATIENCE);

@@ -11,12 +11,12 @@ use crate::auth::{Claims, Verifier, is_opaque_key};
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
-/// The key, under the name that gateways use in requests to the socket.
+/// The header with the key that gateways add to requests for the socket.
 const GATEWAY_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Headers with secrets, which policies do not see. Supabase Realtime shows them all. Policies lose
-/// nothing: the claims of a token are in `request.jwt.claims`. A database, however, writes the
-/// parameters of statements to logs.
+/// Headers that contain secrets and are hidden from policies. Supabase Realtime does not hide any.
+/// Policies still have what they need, because the claims of a token are in `request.jwt.claims`.
+/// The headers are hidden because a database may write the parameters of statements to its log.
 const SECRET_HEADERS: [HeaderName; 5] = [
     AUTHORIZATION,
     PROXY_AUTHORIZATION,
@@ -25,12 +25,12 @@ const SECRET_HEADERS: [HeaderName; 5] = [
     GATEWAY_KEY,
 ];
 
-/// The caller's claims. The token of `Authorization: Bearer` wins over the header `apikey`, which
-/// wins over the query parameter of that name that some clients keep in the URL. `None` if the
-/// first one present is invalid.
+/// Returns the caller's claims. The token in `Authorization: Bearer` wins over the header `apikey`,
+/// which in turn wins over the query parameter `apikey` that some clients send. Returns `None` if
+/// the first one that is present is invalid.
 ///
-/// Clients send an opaque key as bearer token while no user is signed in. Such a key is used last,
-/// as an API key.
+/// While no user is signed in, clients send an opaque key as the bearer token. Such a key is used
+/// last, as an API key.
 pub(super) fn caller(
     verifier: &Verifier,
     headers: &HeaderMap,
@@ -47,15 +47,15 @@ pub(super) fn caller(
     verifier.verify_api_key(key.trim()).ok()
 }
 
-/// The token of an `Authorization` header. Schemes other than `Bearer` are ignored.
+/// Returns the token of an `Authorization` header. Schemes other than `Bearer` are ignored.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The value of `request.headers` in policies: a JSON object of all headers without secrets.
-/// Repeated headers are joined by commas (RFC 9110, 5.3).
+/// Returns the value of `request.headers` in policies: a JSON object of all headers that contain no
+/// secrets. Repeated headers are joined by commas (RFC 9110, 5.3).
 pub(super) fn policy_headers(headers: &HeaderMap) -> String {
     let object: Map<String, Value> = headers
         .keys()

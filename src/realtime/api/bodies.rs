@@ -1,4 +1,4 @@
-//! Request bodies that are arriving, and the memory limit for all of them.
+//! Receives request bodies, within a memory limit for all of them together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use super::refusal::Refusal;
 use crate::http::budget::Share;
 use crate::http::input::body;
 
-/// Maximum time for a body to arrive. The largest body needs it at 140 kB/s.
+/// Maximum time for a body to arrive. The largest body needs all of it at 140 kB/s.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A received body, which counts towards the budget until it is dropped.
+/// A received body. It counts towards the budget until it is dropped.
 pub(super) struct ReceivedBody {
     pub(super) bytes: Bytes,
     _share: Arc<Share>,

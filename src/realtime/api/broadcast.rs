@@ -1,4 +1,4 @@
-//! The two ways to broadcast over HTTP (protocol 1.5).
+//! The two routes that broadcast over HTTP (protocol 1.5).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::auth::Claims;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::DropReason;
 
-/// Lists the messages of a batch that were not sent. As in Supabase Realtime the status is still
-/// 202, because the others were sent.
+/// The header that lists the messages of a batch that were not sent. As in Supabase Realtime, the
+/// status is still 202, because the other messages were sent.
 const REFUSED: HeaderName = HeaderName::from_static("x-broadcast-refused");
 
-/// Query parameters.
+/// The query parameters.
 #[derive(Default)]
 struct Parameters {
     apikey: Option<String>,
@@ -36,7 +36,8 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// If a parameter appears twice, the last one wins. Unknown parameters are ignored.
+    /// Reads the parameters of a URI. If a parameter appears twice, the last one wins. Unknown
+    /// parameters are ignored.
     fn from_uri(uri: &Uri) -> Self {
         let mut parameters = Self::default();
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
@@ -52,7 +53,8 @@ impl Parameters {
         parameters
     }
 
-    /// Whether to store the message. Only messages to private topics can be stored.
+    /// Returns how to store the message, or `None` if it is not stored. Only messages to private
+    /// topics can be stored.
     fn persist(&self, config: &RealtimeConfig) -> Result<Option<Persist>, PersistError> {
         let persist = Persist::from_query(
             self.persist.as_deref(),
@@ -82,7 +84,7 @@ async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusa
     let claims = access::caller(verifier, &headers, parameters.apikey.as_deref())
         .ok_or(Refusal::Unauthorized)?;
     let body = bodies::receive(realtime, request).await?;
-    // Reading may have taken long.
+    // Receiving the body may have taken long, so the rate is checked again.
     if realtime.shared.hub.rates().events.is_over() {
         return Err(Refusal::OverRate);
     }
@@ -94,7 +96,7 @@ async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusa
     })
 }
 
-/// `POST …/api/broadcast`: several messages, each sent as a text broadcast.
+/// Handles `POST …/api/broadcast`: sends several messages, each as a text broadcast.
 pub(super) async fn broadcast_batch(
     State(realtime): State<Realtime>,
     request: Request,
@@ -112,7 +114,7 @@ pub(super) async fn broadcast_batch(
     }
 }
 
-/// Sends the permitted messages. Returns the positions of the others, each with a reason.
+/// Sends the permitted messages. Returns the positions of all other messages, each with a reason.
 async fn batch(
     realtime: &Realtime,
     request: Request,
@@ -125,7 +127,7 @@ async fn batch(
         return Err(Refusal::BatchOverRate);
     }
     let refusals = refusals(realtime, &admitted, &messages).await;
-    // There is no await below, so the messages of a batch are sent together and in order.
+    // The code below does not await, so the messages of a batch are sent together and in order.
     let hub = &realtime.shared.hub;
     let mut deliveries = hub.deliveries();
     let mut refused = Vec::new();
@@ -147,10 +149,10 @@ async fn batch(
     Ok(refused)
 }
 
-/// The private topics of a batch that this caller may not send to, each with a reason. Topics are
-/// checked once each, one after the other, so that a batch does not use all connections. After a
-/// failure of the database the remaining topics are not checked: they would wait just as long and
-/// fail too.
+/// Returns the private topics of a batch to which this caller may not send, each with a reason.
+/// Each topic is checked once. The checks run one after another, so that a batch does not use all
+/// connections. After a failure of the database, the remaining topics are not checked, because they
+/// would wait just as long and fail as well.
 async fn refusals<'a>(
     realtime: &Realtime,
     admitted: &Admitted,
@@ -203,7 +205,8 @@ async fn authorize(
     }
 }
 
-/// `POST …/api/broadcast/{topic}/events/{event}`: one message, whose payload is the body.
+/// Handles `POST …/api/broadcast/{topic}/events/{event}`: sends one message, whose payload is the
+/// body.
 pub(super) async fn broadcast_single(
     State(realtime): State<Realtime>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -1,4 +1,4 @@
-//! The health of a tenant, as queried by the health checks in Supabase's compose files (protocol
+//! The health of a tenant, which the health checks in Supabase's compose files query (protocol
 //! 1.6).
 
 use axum::Json;
@@ -20,8 +20,8 @@ struct Health {
     readiness: Readiness,
 }
 
-/// `GET /api/tenants/{id}/health`. There is one tenant, under any name. The route exists only under
-/// the paths behind a gateway: gateways do not expose the routes of tenants.
+/// Returns the route `GET /api/tenants/{id}/health`. There is only one tenant, and every id refers
+/// to it. The route exists only under `/api`, because gateways do not expose the routes of tenants.
 pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
     let strangers = from_fn_with_state(realtime.strangers.clone(), strangers::admit);
     api().map(|routes| {
@@ -32,7 +32,7 @@ pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
     })
 }
 
-/// The documentation of the route.
+/// Returns the documentation of the route.
 pub(super) fn described() -> Described {
     api().into_parts().1
 }
@@ -45,7 +45,8 @@ fn api() -> ApiRouter<Health> {
     )
 }
 
-/// Always 200 for authorized callers, as in Supabase Realtime. The body reports which parts work.
+/// Reports the state of the server in the body. As in Supabase Realtime, the status is always 200
+/// for authorized callers.
 async fn show_health(State(health): State<Health>, headers: HeaderMap) -> Response {
     let shared = &health.realtime.shared;
     if access::caller(&shared.verifier, &headers, None).is_none() {

@@ -1,8 +1,8 @@
-//! Broadcasting over HTTP, and the other parts of Supabase Realtime's HTTP interface that clients
-//! and health checks use (protocol 1.5, 1.6).
+//! Broadcasting over HTTP, and the other routes of Supabase Realtime that clients and health checks
+//! use (protocol 1.5, 1.6).
 //!
-//! Messages enter the same fan-out as those from sockets, so receivers cannot distinguish them.
-//! Public topics need no database.
+//! Messages use the same fan-out as messages from sockets, so receivers cannot distinguish them.
+//! Broadcasts to public topics do not need the database.
 
 mod access;
 
@@ -29,11 +29,11 @@ use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::strangers;
 
-/// The base paths of the routes: as clients see them, and as a gateway that rewrites paths requests
-/// them.
+/// The base paths of the routes. Clients use the first one, and a gateway that rewrites paths uses
+/// the second one.
 const BASE_PATHS: [&str; 2] = ["/realtime/v1/api", "/api"];
 
-/// The routes under both base paths, including responses to CORS preflights.
+/// Returns the routes under both base paths, including responses to CORS preflights.
 pub(super) fn routes(realtime: Realtime) -> ApiRouter {
     api()
         .map(|routes| {
@@ -42,7 +42,8 @@ pub(super) fn routes(realtime: Realtime) -> ApiRouter {
                     realtime.shared.config.max_request_bytes,
                 ))
                 .layer(from_fn_with_state(realtime.clone(), check_rate))
-                // Inside the CORS layer: a preflight uses a method that no route has.
+                // This is inside the CORS layer, because a preflight uses a method that no route
+                // has.
                 .method_not_allowed_fallback(method_not_allowed)
                 .layer(cors())
                 .with_state(realtime)
@@ -51,7 +52,7 @@ pub(super) fn routes(realtime: Realtime) -> ApiRouter {
         .merge(healthcheck())
 }
 
-/// The documentation of the routes.
+/// Returns the documentation of the routes.
 pub fn described() -> Described {
     let routes = api().under_each(&BASE_PATHS).into_parts().1;
     routes
@@ -78,9 +79,9 @@ fn healthcheck<S: Clone + Send + Sync + 'static>() -> ApiRouter<S> {
     ApiRouter::new().get("/healthcheck", async || "ok", reference::healthcheck())
 }
 
-/// Any page may use the routes and read their responses, with any headers. Callers authenticate
-/// only with a token in a header, which no browser adds on its own. For this reason credentials are
-/// not allowed.
+/// Lets any page use the routes and read their responses, with any headers. Credentials are not
+/// allowed, because callers authenticate only with a token in a header, which no browser adds on
+/// its own.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
@@ -89,13 +90,13 @@ fn cors() -> CorsLayer {
         .expose_headers(Any)
 }
 
-/// `GET …/api/ping`: shows that the server responds.
+/// Handles `GET …/api/ping`, which shows that the server responds.
 async fn ping() -> Json<Value> {
     Json(json!({ "message": "Success" }))
 }
 
 /// Refuses requests while the server exceeds its rate of events, and reports the rate in headers.
-/// As in Supabase Realtime this happens before the token is checked.
+/// As in Supabase Realtime, the rate is checked before the token.
 async fn check_rate(State(realtime): State<Realtime>, request: Request, next: Next) -> Response {
     let hub = &realtime.shared.hub;
     let mut response = if hub.rates().events.is_over() {

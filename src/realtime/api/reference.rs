@@ -19,7 +19,7 @@ pub const TAG: (&str, &str) = (
 
 const REALTIME: &str = "Realtime";
 
-/// Adds what every route here may respond: headers with the rate, and the refusal above it.
+/// Adds what every route here may return: headers with the rate, and the refusal above the rate.
 fn with_rate(operation: Operation) -> Operation {
     let mut operation = operation.answers(
         429,
@@ -35,7 +35,7 @@ fn with_rate(operation: Operation) -> Operation {
     operation
 }
 
-/// A refusal in the form of Supabase Realtime.
+/// Returns the schema of a refusal in the form of Supabase Realtime.
 fn message_body() -> Schema {
     object([("message", text(), "")])
 }
@@ -177,7 +177,7 @@ pub(super) fn show_tenant_health() -> Operation {
     .refuses(&[ErrorCode::RateLimited])
 }
 
-/// An object whose unknown fields are ignored.
+/// Makes the schema of an object accept unknown fields, which the server ignores.
 fn open(mut object: Schema) -> Schema {
     if let Some(fields) = object.as_object_mut() {
         fields.remove("additionalProperties");

@@ -1,4 +1,5 @@
-//! Why a broadcast over HTTP is refused: the only file with statuses and bodies (protocol 1.5).
+//! The reasons why a broadcast over HTTP is refused. No other file contains the statuses and bodies
+//! of these refusals (protocol 1.5).
 
 use std::fmt::Write as _;
 
@@ -16,13 +17,13 @@ use crate::http::input::BodyError;
 use crate::observability::metrics::{Limit, RealtimeMetrics};
 
 /// Maximum number of items in the header that lists refused messages. A longer list ends with
-/// [`MORE`]; proxies commonly limit a head to 4 to 8 KiB.
+/// [`MORE`]. The length is limited because proxies commonly limit a head to 4 to 8 KiB.
 const MAX_ITEMS: usize = 50;
 
-/// Ends an incomplete list.
+/// The last item of an incomplete list.
 const MORE: &str = "more";
 
-/// Why nothing is sent.
+/// The reason why a request or one of its messages is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// The token is missing or invalid.
@@ -39,7 +40,7 @@ pub(super) enum Refusal {
     MediaType,
     /// The body did not arrive completely.
     Body(BodyError),
-    /// Too many bodies are arriving, and this one is not small.
+    /// Too many bodies are arriving at once, and this one is not small.
     TooManyBodies,
     /// The body is invalid.
     Unreadable(Unreadable),
@@ -49,9 +50,9 @@ pub(super) enum Refusal {
     Forbidden,
     /// The permission check failed.
     CheckFailed(AuthorizeError),
-    /// It cannot be stored as requested.
+    /// The message cannot be stored as requested.
     Persist(PersistError),
-    /// It was neither stored nor sent. The text is the same as for the sender on a socket.
+    /// The message was neither stored nor sent. The text is the same as for a sender on a socket.
     NotStored(StoreError),
 }
 
@@ -87,7 +88,7 @@ impl From<Unreadable> for Refusal {
 }
 
 impl Refusal {
-    /// The response. Counts the limit that was reached, if any.
+    /// Returns the response. Counts the limit that was reached, if any.
     pub(super) fn respond(self, metrics: &RealtimeMetrics) -> Response {
         if let Some(limit) = self.limit() {
             metrics.limited(limit);
@@ -96,7 +97,7 @@ impl Refusal {
         (status, Json(body)).into_response()
     }
 
-    /// The limit that was reached, if any.
+    /// Returns the limit that was reached, if any.
     fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyRequests | Self::OverRate | Self::BatchOverRate => Some(Limit::Events),
@@ -107,7 +108,7 @@ impl Refusal {
         }
     }
 
-    /// The reason in one word, for the header that lists refused messages.
+    /// Returns the reason in one word, for the header that lists refused messages.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::CheckFailed(AuthorizeError::Policy { .. }) => "policy_error",
@@ -118,7 +119,8 @@ impl Refusal {
         }
     }
 
-    /// Whether the policies decided. Otherwise the failure affects other topics as well.
+    /// Returns whether the policies refused the message. Any other failure affects other topics as
+    /// well.
     pub(super) fn is_policy_decision(&self) -> bool {
         match self {
             Self::CheckFailed(error) => error.is_refusal(),
@@ -171,7 +173,7 @@ impl Refusal {
                 json!({ "errors": errors }),
             ),
             Self::NotEncodable(error) => {
-                // Other errors of the payload were refused earlier.
+                // Broadcasts with any other error were refused earlier.
                 let name = match error {
                     BroadcastError::TopicTooLong => "topic",
                     BroadcastError::EventTooLong => "event",
@@ -196,14 +198,14 @@ impl Refusal {
     }
 }
 
-/// The protocol's response to an invalid field. Clients show the message.
+/// Returns the protocol's response to an invalid field. Clients show its message.
 fn field_error(name: &str, text: &str) -> (StatusCode, Value) {
     let body = json!({ "message": format!("{name}: {text}"), "errors": { name: [text] } });
     (StatusCode::UNPROCESSABLE_ENTITY, body)
 }
 
-/// The protocol's response to a failed permission check. Error details of the database are not
-/// sent.
+/// Returns the protocol's response to a failed permission check, without error details of the
+/// database.
 fn check_failed(error: &AuthorizeError) -> (StatusCode, &'static str) {
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     match error {
@@ -224,9 +226,9 @@ fn check_failed(error: &AuthorizeError) -> (StatusCode, &'static str) {
     }
 }
 
-/// The header that lists refused messages of a batch: `0-2;reason=forbidden, 7;reason=database`,
-/// with positions counted from 0. `None` if there are none. Supabase Realtime drops refused
-/// messages silently.
+/// Returns the header that lists the refused messages of a batch, with positions counted from 0:
+/// `0-2;reason=forbidden, 7;reason=database`. Returns `None` if no message was refused. Supabase
+/// Realtime drops refused messages silently.
 pub(super) fn refused_list(refused: &[(usize, &'static str)]) -> Option<String> {
     let mut ranges: Vec<(usize, usize, &str)> = Vec::new();
     for &(at, reason) in refused {

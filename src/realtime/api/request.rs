@@ -1,7 +1,7 @@
 //! Parses requests to broadcast (protocol 1.5). Pure.
 //!
-//! Payloads are forwarded as they were written, without decoding and encoding. Numbers keep their
-//! digits, and a large payload is copied at most once.
+//! Payloads are forwarded as they were written, without being decoded and encoded again. Numbers
+//! therefore keep their digits, and a large payload is copied at most once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,18 +13,19 @@ use serde_json::{Map, Value, json};
 
 use super::super::protocol::json_string;
 
-/// The error of a required field that is absent, null or white space.
+/// The error for a required field that is absent, null or white space.
 const BLANK: &str = "can't be blank";
-/// The error of a field of the wrong type.
+/// The error for a field of the wrong type.
 const INVALID: &str = "is invalid";
-/// The error of a payload that is too large.
+/// The error for a payload that is too large.
 const TOO_LARGE: &str = "Payload size exceeds tenant limit";
 
-/// Maximum number of messages per batch. Errors are reported for each message, which takes hundreds
-/// of times the two bytes of an empty one. The default rate of Supabase Realtime admits a hundred.
+/// Maximum number of messages per batch. Errors are reported for each message, and the errors of an
+/// empty message take hundreds of times the two bytes of the message. The default rate of Supabase
+/// Realtime allows a hundred messages.
 const MAX_MESSAGES: usize = 10_000;
 
-/// The names that are read, in a body or in one of its messages.
+/// The field names that are read, in a body and in its messages.
 const NAMES: [&str; 6] = ["messages", "topic", "event", "payload", "private", "id"];
 
 /// One message of a batch.
@@ -32,13 +33,13 @@ const NAMES: [&str; 6] = ["messages", "topic", "event", "payload", "private", "i
 pub struct BatchMessage {
     /// The sub-topic.
     pub topic: String,
-    /// For members of the private channel with this name.
+    /// Whether the message is for members of the private channel with this name.
     pub is_private: bool,
     /// The complete payload of the text broadcast.
     pub payload: Box<RawValue>,
 }
 
-/// Why a request cannot be read.
+/// The reason why a request cannot be read.
 #[derive(Debug, PartialEq)]
 pub enum Unreadable {
     /// The body is not JSON.
@@ -50,7 +51,7 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
-    /// Whether a payload was too large.
+    /// Returns whether a payload was too large.
     pub fn is_too_large(&self) -> bool {
         match self {
             Self::NotJson | Self::TooManyMessages => false,
@@ -64,10 +65,10 @@ impl Unreadable {
     }
 }
 
-/// Parses a batch. `max_payload` limits each payload, in bytes.
+/// Parses a batch. `max_payload` limits the size of each payload in bytes.
 ///
 /// # Errors
-/// [`Unreadable`]. All messages are checked, so that one response reports all mistakes.
+/// Fails with [`Unreadable`]. All messages are checked, so that one response reports all mistakes.
 pub fn batch(body: &[u8], max_payload: usize) -> Result<Vec<BatchMessage>, Unreadable> {
     let list_error = |text| Unreadable::Fields(json!({ "messages": [text] }));
     let raw: &RawValue = match body {
@@ -131,12 +132,13 @@ fn message(
     Some(BatchMessage {
         topic,
         is_private,
-        // Built from JSON texts, so it is valid JSON.
+        // The text consists of JSON texts, so it is valid JSON.
         payload: RawValue::from_string(whole).ok()?,
     })
 }
 
-/// Reads fields like Supabase Realtime: null, an empty string and white space count as absent.
+/// Reads fields in the same way as Supabase Realtime: null, an empty string and white space count
+/// as absent.
 struct Fields<'f, 'a> {
     fields: &'f HashMap<&'static str, &'a RawValue>,
     errors: &'f mut Map<String, Value>,
@@ -177,15 +179,16 @@ impl<'a> Fields<'_, 'a> {
     }
 }
 
-/// The known members of an object; `None` for other values. If a name appears twice, the last one
-/// wins.
+/// Returns the known members of an object, or `None` for any other value. If a name appears twice,
+/// the last one wins.
 fn fields(raw: &RawValue) -> Option<HashMap<&'static str, &RawValue>> {
     serde_json::from_str::<Known<'_>>(raw.get())
         .ok()
         .map(|known| known.0)
 }
 
-/// See [`fields`]. Unknown members are not kept: a body has room for a million of them.
+/// The known members of an object; see [`fields`]. Unknown members are not kept, because a body has
+/// room for a million of them.
 struct Known<'a>(HashMap<&'static str, &'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Known<'a> {
@@ -230,7 +233,7 @@ fn flag(raw: &RawValue) -> Option<bool> {
     }
 }
 
-/// How the payload of a single message was sent.
+/// The format in which the payload of a single message was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
     /// JSON text.
@@ -240,8 +243,9 @@ pub enum PayloadKind {
 }
 
 impl PayloadKind {
-    /// The kind for a `Content-Type`; `None` for other types. Without the header it is JSON.
-    /// Supabase Realtime accepts such a message and loses its payload.
+    /// Returns the kind for a `Content-Type`, or `None` for an unsupported type. Without the
+    /// header, the payload is JSON. Supabase Realtime accepts a message without the header and
+    /// loses its payload.
     pub fn of(content_type: Option<&[u8]>) -> Option<Self> {
         let Some(content_type) = content_type else {
             return Some(Self::Json);
@@ -256,11 +260,11 @@ impl PayloadKind {
     }
 }
 
-/// The JSON payload of a single message: the whole body, or `{}` if it is empty. A value that is
-/// not an object is wrapped in one.
+/// Returns the JSON payload of a single message: the whole body, or `{}` if it is empty. A value
+/// that is not an object is wrapped in an object.
 ///
 /// # Errors
-/// If the body is not JSON.
+/// Fails if the body is not JSON.
 pub fn json_payload(body: &[u8]) -> Result<String, Unreadable> {
     if body.is_empty() {
         return Ok("{}".to_owned());
@@ -274,7 +278,7 @@ pub fn json_payload(body: &[u8]) -> Result<String, Unreadable> {
     })
 }
 
-/// The refusal of a payload that is too large.
+/// Returns the refusal of a payload that is too large.
 pub fn payload_too_large() -> Unreadable {
     Unreadable::Fields(json!({ "payload": [TOO_LARGE] }))
 }

@@ -1,4 +1,4 @@
-//! Parsing of bodies, and the texts for their mistakes.
+//! Tests of parsing bodies, and of the error texts.
 
 use super::*;
 

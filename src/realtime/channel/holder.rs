@@ -1,4 +1,4 @@
-//! The identity that a channel acts for, and the mark by which its token is recognized.
+//! The identity that a channel acts for, and the mark that identifies its token.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use crate::limits::UnixMillis;
 use crate::visibility::Identity;
 
 /// Recognizes a token that was seen before, without storing it. Tokens are long, and a session that
-/// does not store one cannot leak one. Each process uses a new seed, so an attacker cannot search
-/// for a token with the same mark as another.
+/// does not store a token cannot leak it. Each process uses a new seed, so an attacker cannot
+/// search for a token with the same mark as another one.
 #[derive(Clone, Debug, Default)]
 pub struct TokenMarks(RandomState);
 
@@ -27,7 +27,7 @@ impl TokenMarks {
 /// The identity that a channel acts for.
 #[derive(Clone, Debug)]
 pub struct Holder {
-    /// Verified claims.
+    /// The verified claims.
     pub claims: Arc<Claims>,
     /// The mark of the token that contained the claims.
     pub mark: TokenMark,

@@ -1,8 +1,8 @@
-//! The state of one session's membership in a topic, and the checks of what it may do there.
+//! The state of one session's membership in a topic, and the checks that determine its permissions.
 //!
 //! Read `state` and `rights` first: they contain diagrams of the states of a channel. `holder`,
-//! `waiting` and `postgres_changes` are parts of that state. `authorize` asks the database what a
-//! caller may do on a private topic.
+//! `waiting` and `postgres_changes` contain parts of that state. `authorize` queries the database
+//! for a caller's permissions on a private topic.
 
 pub mod authorize;
 mod holder;

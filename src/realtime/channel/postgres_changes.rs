@@ -1,5 +1,5 @@
-//! The `postgres_changes` bindings of a channel: their ids, their copy in the reply, and the state
-//! of their registration.
+//! The `postgres_changes` bindings of a channel: their ids, how the reply to the join lists them,
+//! and the state of their registration.
 
 use std::collections::HashMap;
 
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use super::super::protocol::BindingParams;
 use crate::visibility::{Binding, SubscribeError, SubscribeOptions, SubscriptionRequest};
 
-/// Number of bits of an id. As in Supabase Realtime, ids are smaller than 2^27. JavaScript
-/// represents all integers of this size exactly.
+/// Number of bits of an id. As in Supabase Realtime, ids are smaller than 2^27, so JavaScript
+/// represents them exactly.
 const ID_BITS: u32 = 27;
 
 /// The bindings of a channel and the state of their registration.
 #[derive(Debug)]
 pub struct Subscription {
-    /// The bindings, or why they cannot be used.
+    /// The bindings, or the reason why they cannot be used.
     pub bindings: Result<Vec<Binding>, SubscribeError>,
-    /// Options that differ from the defaults.
+    /// The options that differ from the defaults.
     pub options: SubscribeOptions,
-    /// Whether they are being registered.
+    /// Whether the bindings are being registered.
     pub registration: Registration,
-    /// Consecutive attempts that failed because the database was unavailable.
+    /// Number of consecutive attempts that failed because the database was unavailable.
     pub failures: u32,
 }
 
@@ -34,11 +34,12 @@ pub struct Subscription {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// No.
+    /// No registration is running.
     Idle,
-    /// Yes.
+    /// A registration is running.
     Running,
-    /// Yes, under an identity that has been replaced since. They are registered again afterwards.
+    /// A registration is running, but under an identity that has been replaced. The bindings are
+    /// registered again afterwards.
     Outdated,
 }
 
@@ -54,14 +55,14 @@ impl Registration {
         is_idle
     }
 
-    /// Notes that the running registration has ended. Returns whether to start another one.
+    /// Records that the running registration has ended. Returns whether to start another one.
     pub fn end(&mut self) -> bool {
         std::mem::replace(self, Self::Idle) == Self::Outdated
     }
 }
 
-/// Assigns an id to each binding, in order. Equal parameters have equal ids, and different
-/// parameters never do (3.3).
+/// Assigns an id to each binding, in order. Bindings with equal parameters have the same id, and
+/// others never do (3.3).
 pub fn assign_ids(bindings: &[BindingParams]) -> Vec<u32> {
     let mut given: HashMap<u32, &Value> = HashMap::with_capacity(bindings.len());
     let mut ids = Vec::with_capacity(bindings.len());
@@ -69,7 +70,7 @@ pub fn assign_ids(bindings: &[BindingParams]) -> Vec<u32> {
         let params = &binding.params;
         let mut id = hash(params);
         // Two different bindings of one channel must not share an id. Otherwise the client would
-        // pass the changes of one to the other.
+        // pass the changes of one binding to the other.
         while given.get(&id).is_some_and(|other| *other != params) {
             id = id % ((1 << ID_BITS) - 1) + 1;
         }
@@ -79,19 +80,19 @@ pub fn assign_ids(bindings: &[BindingParams]) -> Vec<u32> {
     ids
 }
 
-/// Returns a number from 1 to 2^27 − 1 that depends only on the parameters. A client that
-/// reconnects therefore gets the same id. Uses FNV-1a over the JSON text with sorted keys.
+/// Returns a number from 1 to 2^27 − 1 that depends only on the parameters, so that a client gets
+/// the same id when it reconnects. Uses FNV-1a over the JSON text with sorted keys.
 fn hash(params: &Value) -> u32 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in params.to_string().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let folded = (hash ^ (hash >> 32)) % ((1 << ID_BITS) - 1);
-    // Never 0, because clients treat that like a missing id.
+    // Never 0, because clients treat 0 like a missing id.
     u32::try_from(folded).unwrap_or(0) + 1
 }
 
-/// Returns the array for the reply: each binding as the client wrote it, with its id (3.3).
+/// Returns the array of bindings for the reply: each as the client wrote it, with its id (3.3).
 pub fn echo(bindings: &[BindingParams], ids: &[u32]) -> String {
     let mut out = String::from("[");
     for (at, (binding, id)) in bindings.iter().zip(ids).enumerate() {
@@ -104,10 +105,10 @@ pub fn echo(bindings: &[BindingParams], ids: &[u32]) -> String {
     out
 }
 
-/// Parses the bindings for visibility. One invalid binding invalidates all (6.3).
+/// Parses the bindings for visibility. One invalid binding invalidates all of them (6.3).
 ///
 /// # Errors
-/// Returns why the first invalid binding cannot be parsed.
+/// Returns the reason why the first invalid binding cannot be parsed.
 pub fn parse(bindings: &[BindingParams], ids: &[u32]) -> Result<Vec<Binding>, SubscribeError> {
     bindings
         .iter()
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_that_is_requested_again_while_it_runs_follows_once() {
+    fn a_registration_requested_again_while_one_runs_starts_once_afterwards() {
         let mut registration = Registration::Idle;
         assert!(registration.begin());
         assert!(!registration.end());

@@ -1,6 +1,6 @@
-//! What a channel may do on a private topic, and the checks that determine it.
+//! The permissions of a channel on a private topic, and the checks that determine them.
 //!
-//! Four concerns, each with one state. They change independently of each other.
+//! There are four concerns. Each has its own state, and these states change independently.
 //!
 //! ```text
 //! reading presence
@@ -27,109 +27,116 @@
 //!   Running ──no answer, or the question has changed──► Running
 //! ```
 //!
-//! A no to reading, of a new token or of a recheck, closes the channel. That is not drawn.
+//! If the check of a new token or a recheck does not allow reading, the channel is closed. The
+//! diagram omits these transitions.
 //!
-//! While writing or a new token is `Checking`, the messages of the topic wait. In doubt nothing is
-//! allowed: a permission exists only as the result of a check, and an answer about an earlier round
-//! of changes never becomes one.
+//! While writing or a new token is `Checking`, the messages of the topic wait. Nothing is allowed
+//! without a positive answer: a permission exists only as the result of a check. The answer to a
+//! check that started before a change never becomes a permission.
 
 use super::super::permissions::Permissions;
 use super::authorize::{AuthorizeError, Question};
 use super::holder::Holder;
 
-/// Who decides what a channel may do.
+/// The source of a channel's permissions.
 #[derive(Debug)]
 pub enum Access {
-    /// Everything is allowed to everyone.
+    /// Every client may do everything.
     Public,
-    /// The policies of `realtime.messages` decide. Boxed because most channels are public.
+    /// The policies of `realtime.messages` decide what the channel may do. Boxed because most
+    /// channels are public.
     Private(Box<Rights>),
 }
 
 /// The rights of a channel on a private topic.
 #[derive(Debug)]
 pub struct Rights {
-    /// The presence key is the `sub` of the token, and permissions are rechecked after changes.
+    /// Whether the presence key is the `sub` of the token and permissions are rechecked after
+    /// changes.
     pub is_managed: bool,
-    /// What may be read. Nothing until the join is allowed.
+    /// The permissions to read. There are none until the join is allowed.
     pub read: Reading,
-    /// What may be written.
+    /// The permissions to write.
     pub write: WriteState,
-    /// A new token whose permissions are being checked.
+    /// The new token whose permissions are being checked, if any.
     pub new_token: NewToken,
-    /// Whether the permissions are rechecked after a change.
+    /// The state of the recheck after a change.
     pub recheck: Recheck,
-    /// The number of changes so far that may have affected the permissions. An answer of an earlier
-    /// round is discarded, because it may be older than the change.
+    /// The number of changes so far that may have affected the permissions. The answer to a check
+    /// that started in an earlier round is discarded, because it may be older than the change.
     pub round: u32,
 }
 
-/// What a channel may read.
+/// The permissions of a channel to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Broadcasts.
+    /// Whether the channel may read broadcasts.
     pub broadcast: bool,
-    /// Presence.
+    /// Whether the channel may read presence.
     pub presence: PresenceReading,
 }
 
 /// Whether a channel may read presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PresenceReading {
-    /// The client has not used presence, so checks leave it out and it is not allowed.
+    /// The client has not used presence. Checks do not include it, and reading presence is not
+    /// allowed.
     NotNeeded,
-    /// Every check includes it. Contains the latest answer, or `false` before the first one.
+    /// Every check includes presence. Contains the latest answer, or `false` before the first one.
     Needed(bool),
 }
 
-/// Permissions to write (protocol 4.3). They are checked at the first write, and again after each
-/// new token.
+/// The permissions to write (protocol 4.3). They are checked at the first write, and again after
+/// each new token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteState {
-    /// Not checked yet.
+    /// The permissions have not been checked yet.
     Unchecked,
-    /// A check is running that the first write waits for: of writing, or of reading presence.
+    /// The first write waits for a running check, either of writing or of reading presence.
     Checking,
     /// The result of the check.
     Known(Permissions),
-    /// The check failed. The messages that waited for it are refused. The next write checks again.
+    /// The check failed. The messages that waited for it are refused, and the next write starts
+    /// another check.
     Failed(AuthorizeError),
 }
 
-/// A new token of a joined channel. Until its permissions are known, the previous one is in force.
+/// A new token of a joined channel. Until its permissions are known, the previous token stays in
+/// force.
 #[derive(Debug)]
 pub enum NewToken {
-    /// There is none.
+    /// There is no new token.
     None,
     /// The first check is running. The messages of the topic wait for it.
     Checking(Holder),
-    /// Checks failed because the database was unavailable. Messages do not wait.
+    /// Checks failed because the database was unavailable. Messages no longer wait.
     Retrying {
         /// The identity in the new token.
         holder: Holder,
-        /// Consecutive failed checks.
+        /// Number of consecutive failed checks.
         failures: u32,
     },
 }
 
-/// Whether the permissions of a channel are rechecked after a change.
+/// The state of the recheck after a change that may have affected the permissions of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recheck {
-    /// No change since the permissions were checked.
+    /// There was no change since the permissions were checked.
     Current,
-    /// There was a change, and no recheck is running. One starts when the join is answered.
+    /// There was a change, and no recheck is running. A recheck starts when the join has been
+    /// answered.
     Due,
-    /// A recheck is running. If there is another change, its result is discarded and it starts
-    /// again.
+    /// A recheck is running. If there is another change, the result is discarded and the recheck is
+    /// repeated.
     Running,
 }
 
-/// What a message writes.
+/// The extension to which a client's message writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
-    /// A broadcast.
+    /// The message is a broadcast.
     Broadcast,
-    /// The presence of the client.
+    /// The message changes the client's presence.
     Presence,
 }
 
@@ -142,21 +149,23 @@ impl Writing {
     }
 }
 
-/// What happens to a message that writes.
+/// The decision about a message that writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteDecision {
-    /// It is carried out.
+    /// The message is carried out.
     Allowed,
-    /// It waits for the running check.
+    /// The message waits for the running check.
     Wait,
-    /// This check starts, and it waits for that.
+    /// This check starts, and the message waits for the answer.
     Check(Question),
-    /// It is refused, because the policies do not allow it or because the check failed.
+    /// The message is refused. Contains the error if the check failed, or `None` if the policies do
+    /// not allow the message.
     Refused(Option<AuthorizeError>),
 }
 
 impl Reading {
-    /// Nothing may be read. `needs_presence` if checks include presence.
+    /// Creates a state in which nothing may be read. `needs_presence` determines whether checks
+    /// include presence.
     pub fn none(needs_presence: bool) -> Self {
         Self {
             broadcast: false,
@@ -168,7 +177,7 @@ impl Reading {
         }
     }
 
-    /// What may be read.
+    /// Returns the permissions to read.
     pub fn permissions(self) -> Permissions {
         Permissions {
             broadcast: self.broadcast,
@@ -176,7 +185,7 @@ impl Reading {
         }
     }
 
-    /// The question whose answer would be the current permissions.
+    /// Returns the question whose answer determines the permissions to read.
     pub fn question(self) -> Question {
         Question::Read {
             presence: self.presence != PresenceReading::NotNeeded,
@@ -191,7 +200,7 @@ impl Reading {
         }
     }
 
-    /// Includes presence in all further checks.
+    /// Makes all further checks include presence.
     fn need_presence(&mut self) {
         if self.presence == PresenceReading::NotNeeded {
             self.presence = PresenceReading::Needed(false);
@@ -200,7 +209,7 @@ impl Reading {
 }
 
 impl NewToken {
-    /// The identity in the new token.
+    /// Returns the identity in the new token.
     pub fn holder(&self) -> Option<&Holder> {
         match self {
             Self::None => None,
@@ -210,7 +219,7 @@ impl NewToken {
 }
 
 impl Access {
-    /// The rights on a private topic.
+    /// Returns the rights on a private topic.
     pub fn rights(&self) -> Option<&Rights> {
         match self {
             Self::Public => None,
@@ -218,7 +227,7 @@ impl Access {
         }
     }
 
-    /// The rights on a private topic, to change them.
+    /// Returns the rights on a private topic for changing them.
     pub fn rights_mut(&mut self) -> Option<&mut Rights> {
         match self {
             Self::Public => None,
@@ -226,7 +235,7 @@ impl Access {
         }
     }
 
-    /// What may be read.
+    /// Returns the permissions to read.
     pub fn read(&self) -> Permissions {
         match self {
             Self::Public => Permissions::ALL,
@@ -236,7 +245,8 @@ impl Access {
 }
 
 impl Rights {
-    /// The rights of a channel that joins: none. `needs_presence` if the join requests presence.
+    /// Creates the rights of a channel that joins, which are none. `needs_presence` must be set if
+    /// the join requests presence.
     pub fn new(is_managed: bool, needs_presence: bool) -> Self {
         Self {
             is_managed,
@@ -248,12 +258,12 @@ impl Rights {
         }
     }
 
-    /// Whether the messages of the topic wait for a check.
+    /// Returns whether the messages of the topic wait for a check.
     pub fn holds_messages(&self) -> bool {
         self.write == WriteState::Checking || matches!(self.new_token, NewToken::Checking(_))
     }
 
-    /// What happens to a message that writes.
+    /// Decides about a message that writes.
     pub fn decide(&self, writing: Writing) -> WriteDecision {
         // A client that tracks presence also receives presence updates, if the policies allow it.
         let reads_first =
@@ -272,8 +282,8 @@ impl Rights {
         }
     }
 
-    /// Applies the answer to the check that a write waited for. Returns whether what may be read
-    /// has changed.
+    /// Applies the answer to the check that a write waited for. Returns whether the permissions to
+    /// read may have changed.
     pub fn answer_write(
         &mut self,
         question: Question,
@@ -283,12 +293,13 @@ impl Rights {
         self.write = match (question, answer) {
             (Question::Write, Ok(permissions)) => WriteState::Known(permissions),
             (Question::Read { .. }, Ok(read)) => {
-                // Only presence: the answer must not revoke broadcasts without closing the channel.
+                // The answer is applied only to presence, because it must not revoke broadcasts
+                // without closing the channel.
                 self.read.presence = PresenceReading::Needed(read.presence);
                 is_read_changed = true;
                 WriteState::Unchecked
             }
-            // A policy that fails would fail again.
+            // The policies failed, and would fail again.
             (_, Err(error)) if error.is_refusal() => {
                 self.read.need_presence();
                 WriteState::Known(Permissions::default())
@@ -298,7 +309,8 @@ impl Rights {
         is_read_changed
     }
 
-    /// After the messages that waited for a failed check were refused, the next write checks again.
+    /// Makes the next write start another check. Called after the messages that waited for the
+    /// failed check have been refused.
     pub fn forget_failure(&mut self) {
         if matches!(self.write, WriteState::Failed(_)) {
             self.write = WriteState::Unchecked;
@@ -314,7 +326,8 @@ impl Rights {
     /// Applies new permissions to read to a joined channel.
     ///
     /// # Errors
-    /// If the channel may read less than before. It must then be closed, and nothing is applied.
+    /// Fails if the channel may read less than before. Nothing is applied, and the channel must be
+    /// closed.
     pub fn answer_read(&mut self, read: Permissions) -> Result<(), ReadsLess> {
         let had = self.read.permissions();
         if !read.any() {
@@ -327,8 +340,9 @@ impl Rights {
         Ok(())
     }
 
-    /// Notes a change that may have revoked a permission. What may be written is checked before the
-    /// next write; what may be read is rechecked, and the result of any running check is discarded.
+    /// Records a change that may have revoked a permission. The results of running checks are
+    /// discarded. The permissions to write are checked at the next write, and those to read are
+    /// rechecked.
     pub fn note_change(&mut self) {
         self.round = self.round.wrapping_add(1);
         if matches!(self.write, WriteState::Known(_)) {
@@ -340,12 +354,12 @@ impl Rights {
     }
 }
 
-/// Why a joined channel is closed after a check.
+/// The reason why a joined channel is closed after a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadsLess {
-    /// It may read nothing.
+    /// The channel may read nothing.
     Nothing,
-    /// It may no longer read something that it could.
+    /// The channel may no longer read broadcasts or presence, which it could read before.
     Part,
 }
 

@@ -1,4 +1,4 @@
-//! The transitions of rights: in doubt, nothing is allowed.
+//! Tests of the transitions of rights: without a positive answer, nothing is allowed.
 
 use super::*;
 
@@ -77,10 +77,10 @@ fn a_write_is_carried_out_only_if_a_check_allowed_it() {
 }
 
 #[test]
-fn an_answer_for_a_write_decides_that_and_the_reading_of_presence() {
+fn an_answer_determines_the_permissions_to_write_or_to_read_presence() {
     use PresenceReading::{Needed, NotNeeded};
     let unavailable = || Err(AuthorizeError::Unavailable);
-    // (question, answer, write, reading presence)
+    // (question, answer, resulting state of writing, resulting state of reading presence)
     let cases = [
         (
             Question::Write,
@@ -172,7 +172,7 @@ fn a_channel_that_reads_less_is_closed_and_keeps_nothing() {
 }
 
 #[test]
-fn a_change_makes_what_may_be_written_unknown_and_a_recheck_due() {
+fn a_change_resets_the_permissions_to_write_and_makes_a_recheck_due() {
     use Recheck::{Current, Due, Running};
     for (before, after) in [(Current, Due), (Due, Due), (Running, Running)] {
         let mut rights = rights(WriteState::Known(BROADCAST), PresenceReading::NotNeeded);

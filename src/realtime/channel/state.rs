@@ -8,17 +8,18 @@
 //!                  └──► (removed): refused, or late
 //! ```
 //!
-//! A removed channel has no state. What else a channel does at a time is independent of this, and
-//! each concern has a state of its own:
+//! A removed channel has no state. Other activities of a channel are independent of this diagram,
+//! and each has its own state:
 //!
 //! | concern | states |
 //! | --- | --- |
 //! | permissions of a private topic | see [`Rights`] |
 //! | bindings | [`Registration`](super::postgres_changes::Registration) |
-//! | its own presence | [`Tracked`] |
+//! | the channel's own presence | [`Tracked`] |
 //! | stored messages for a join | [`Replay`] |
 //!
-//! Messages of the topic wait in [`Channel::waiting`] while [`Channel::holds_messages`].
+//! While [`Channel::holds_messages`] returns `true`, the messages of the topic wait in
+//! [`Channel::waiting`].
 
 use std::sync::Arc;
 
@@ -40,27 +41,28 @@ pub struct Channel {
     pub topic: Arc<str>,
     /// The `join_ref` of the join. Close frames and leaves refer to it.
     pub join_ref: Option<Ref>,
-    /// The `ref` of the join. Pushes use it if there is no `join_ref` (protocol 2.5).
+    /// The `ref` of the join. Pushes of the server contain it if there is no `join_ref` (protocol
+    /// 2.5).
     pub join_reference: Option<Ref>,
     /// The identity that the channel acts for.
     pub holder: Holder,
-    /// Broadcasts are acknowledged.
+    /// Whether broadcasts are acknowledged.
     pub ack: bool,
-    /// The client receives its own broadcasts.
+    /// Whether the client receives its own broadcasts.
     pub echo: bool,
-    /// Approximate memory that the server needs because of the join: see [`join_bytes`].
+    /// Approximate memory, in bytes, that the server needs because of the join: see [`join_bytes`].
     pub bytes: usize,
-    /// The join requested presence: a state, followed by diffs.
+    /// Whether the join requested presence, which is a state followed by diffs.
     pub wants_presence: bool,
     /// The presence that the channel tracks.
     pub tracking: Tracking,
-    /// Who decides what the channel may read and write.
+    /// The source of the channel's permissions.
     pub access: Access,
-    /// Size, in bytes, of the broadcast that is being stored.
+    /// Size in bytes of the broadcast that is being stored, if any.
     pub storing: Option<usize>,
     /// The `postgres_changes` bindings. Boxed because most channels have none.
     pub subscription: Option<Box<Subscription>>,
-    /// Whether the join is answered.
+    /// Whether the join has been answered.
     pub life: Life,
     /// Messages of the topic that wait until the current work is done.
     pub waiting: Option<Box<Waiting>>,
@@ -74,17 +76,17 @@ impl Channel {
         self.bytes + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
     }
 
-    /// Whether policies decide what the channel may do.
+    /// Returns whether policies decide what the channel may do.
     pub fn is_private(&self) -> bool {
         matches!(self.access, Access::Private(_))
     }
 
-    /// Whether the presence key is the `sub` of the token, and permissions are rechecked.
+    /// Returns whether the presence key is the `sub` of the token and permissions are rechecked.
     pub fn is_managed(&self) -> bool {
         self.access.rights().is_some_and(|rights| rights.is_managed)
     }
 
-    /// The join, if it is not answered yet.
+    /// Returns the join, if it has not been answered yet.
     pub fn joining(&self) -> Option<&Joining> {
         match &self.life {
             Life::Joining(joining) => Some(joining),
@@ -92,7 +94,7 @@ impl Channel {
         }
     }
 
-    /// The join, to change it, if it is not answered yet.
+    /// Returns the join for changing it, if it has not been answered yet.
     pub fn joining_mut(&mut self) -> Option<&mut Joining> {
         match &mut self.life {
             Life::Joining(joining) => Some(joining),
@@ -100,16 +102,16 @@ impl Channel {
         }
     }
 
-    /// Whether messages of the topic wait: for the answer to the join, for the permission to write,
-    /// for a broadcast that is being stored, or for the first check of a new token. Messages that
-    /// were sent after a new token must be checked under it.
+    /// Returns whether messages of the topic wait. They wait for the reply to the join, for the
+    /// permission to write, for a broadcast that is being stored, or for the first check of a new
+    /// token. A message that was sent after a new token must be checked under that token.
     pub fn holds_messages(&self) -> bool {
         self.joining().is_some()
             || self.storing.is_some()
             || self.access.rights().is_some_and(Rights::holds_messages)
     }
 
-    /// Returns the `join_ref` for pushes of the channel.
+    /// Returns the `join_ref` for pushes to the client on this channel.
     pub fn push_ref(&self) -> Option<Ref> {
         self.join_ref
             .clone()
@@ -154,23 +156,24 @@ impl Channel {
     }
 }
 
-/// Memory, in bytes, of a channel without options and with a short topic. It covers the data in the
-/// session, the hub and the topic.
+/// Memory, in bytes, that a channel without options and with a short topic needs in the session,
+/// the hub and the topic.
 const CHANNEL_BYTES: usize = 1_024;
 
-/// Bytes per byte of the topic name. The name is stored as it is and as JSON, where a character
-/// takes up to six bytes.
+/// Memory, in bytes, per byte of the topic name. The name is stored unchanged and as JSON, in which
+/// a character takes up to six bytes.
 const TOPIC_COPIES: usize = 7;
 
-/// Bytes per byte of the bindings in the reply to a join. Bindings are short names. Each is parsed
-/// into a separate string, and both the channel and visibility store it.
+/// Memory, in bytes, per byte of the bindings in the reply to a join. Bindings consist of short
+/// names. Each name is parsed into a separate string, and both the channel and visibility store it.
 const BINDING_COPIES: usize = 8;
 
-/// Bytes per tracked byte: the payload itself, the state for new members, and the diffs.
+/// Memory, in bytes, per tracked byte. It covers the payload itself, the state for new members, and
+/// the diffs.
 const TRACKED_COPIES: usize = 3;
 
-/// Estimates the memory, in bytes, that the server needs because of a join. It depends on the
-/// topic, the presence key and the bindings as the reply lists them.
+/// Estimates the memory, in bytes, that the server needs because of a join. The estimate depends on
+/// the topic, the presence key, and the bindings as the reply lists them.
 pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
     CHANNEL_BYTES
         + TOPIC_COPIES * topic.len()
@@ -181,28 +184,29 @@ pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
 /// The presence that a channel tracks.
 #[derive(Debug)]
 pub struct Tracking {
-    /// The presence key. If the client does not choose one, it is generated at the first track.
+    /// The presence key. If the client does not choose one, the server generates it at the first
+    /// track.
     pub key: Option<Arc<str>>,
     /// Whether the channel tracks a payload.
     pub tracked: Tracked,
-    /// Recent presence pushes.
+    /// Counts recent presence pushes.
     pub calls: Window,
 }
 
 /// Whether a channel tracks a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracked {
-    /// It does not appear in the presence of its topic.
+    /// The channel does not appear in the presence of its topic.
     Nothing,
-    /// It tracks a payload, or tried to when the topic was full.
+    /// The channel tracks a payload, or tried to when the topic was full.
     Payload {
-        /// Bytes of the key and the payload, as received.
+        /// Length of the key and the payload in bytes, as received.
         bytes: usize,
     },
 }
 
 impl Tracked {
-    /// Bytes of the key and the payload.
+    /// Returns the length of the key and the payload in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::Nothing => 0,
@@ -211,62 +215,62 @@ impl Tracked {
     }
 }
 
-/// Whether the join of a channel is answered.
+/// Whether the join of a channel has been answered.
 #[derive(Debug)]
 pub enum Life {
-    /// Not yet. The messages of the topic wait.
+    /// The join has not been answered. The messages of the topic wait.
     Joining(Box<Joining>),
-    /// Yes.
+    /// The join has been answered.
     Joined {
-        /// The client was warned that the token expires soon.
+        /// Whether the client was warned that its token expires soon.
         is_warned: bool,
     },
 }
 
-/// A join that is not answered yet.
+/// A join that has not been answered yet.
 #[derive(Debug)]
 pub struct Joining {
     /// The bindings with their ids, as the reply lists them.
     pub reply: String,
-    /// The channel that this join replaces on the same topic. It is closed after the join is
-    /// answered.
+    /// The previous channel on the same topic, which this join replaces. It is closed after the
+    /// join has been answered.
     pub replaced: Option<Replaced>,
-    /// Set if the reply waits until changes are live.
+    /// The limits of the wait, if the reply waits until changes are live.
     pub wait: Option<Wait>,
     /// The stored messages that the join requests.
     pub replay: Replay,
-    /// The client requested a notice when broadcasts from the database are live.
+    /// Whether the client requested a notice when broadcasts from the database are live.
     pub awaits_messages: bool,
 }
 
-/// The `join_ref` of a channel that another join of its topic has ended.
+/// The `join_ref` of a channel that another join of the same topic has replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced(pub Option<Ref>);
 
 /// The stored messages that a join requests.
 #[derive(Debug)]
 pub enum Replay {
-    /// None.
+    /// The join requests no stored messages.
     None,
-    /// They are read after the permissions are known.
+    /// The messages are read as soon as the permissions are known.
     Pending(ReplayParams),
-    /// They are sent after the reply.
+    /// The messages have been read, and are sent after the reply.
     Read(Vec<ReplayedMessage>),
 }
 
 /// How long a reply waits until changes are live.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
-    /// The latest time of the reply.
+    /// The latest time at which the reply is sent.
     pub until: UnixMillis,
-    /// Maximum wait in milliseconds, counted from the join.
+    /// Maximum duration of the wait in milliseconds, counted from the join.
     pub millis: u64,
 }
 
 /// The parameters of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayParams {
-    /// Milliseconds since 1970.
+    /// Start of the replay, in milliseconds since 1970.
     pub since_ms: i64,
     /// Maximum number of messages.
     pub limit: i64,

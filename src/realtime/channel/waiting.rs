@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::super::protocol::{ClientEvent, ClientMessage, PayloadEncoding, Ref};
 
-/// The waiting messages of one topic, in order.
+/// The waiting messages of one topic.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// The messages in the order of arrival.
@@ -15,22 +15,22 @@ pub struct Waiting {
     bytes: usize,
 }
 
-/// Maximum waiting messages per topic. Client libraries buffer messages until a join is answered,
-/// so they never send more than a few.
+/// Maximum number of waiting messages per topic. Client libraries buffer messages themselves until
+/// a join is answered, so they never send more than a few.
 pub const MAX_WAITING: usize = 64;
 
-/// Maximum bytes of the payloads of waiting messages per topic.
+/// Maximum total size of the payloads of waiting messages per topic, in bytes.
 pub const MAX_WAITING_BYTES: usize = 1 << 20;
 
 impl Waiting {
-    /// Whether another message of this many bytes fits. With `any_alone`, a message of any size
-    /// fits if no other waits.
+    /// Returns whether another message with a payload of this many bytes fits. If `any_alone` is
+    /// set and no other message waits, a message of any size fits.
     pub fn has_room(&self, bytes: usize, any_alone: bool) -> bool {
         (self.messages.len() < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES)
             || (self.messages.is_empty() && any_alone)
     }
 
-    /// Bytes of the payloads of all waiting messages.
+    /// Returns the total size of the payloads of all waiting messages, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -69,7 +69,7 @@ enum OwnedEvent {
 }
 
 impl OwnedMessage {
-    /// Copies `message`. `topic` is the topic of its channel.
+    /// Copies `message`. `topic` must be the topic of the message.
     pub fn new(message: &ClientMessage<'_>, topic: Arc<str>) -> Self {
         Self {
             join_ref: message.join_ref.clone(),
@@ -132,7 +132,7 @@ impl OwnedMessage {
         self.reference
     }
 
-    /// Returns the bytes of the payload.
+    /// Returns the size of the payload in bytes.
     pub fn payload_bytes(&self) -> usize {
         match &self.event {
             OwnedEvent::Join(payload)

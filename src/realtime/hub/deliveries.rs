@@ -1,6 +1,7 @@
-//! Fan-out: writing messages to the queues of the sockets that receive them.
+//! Fan-out: writes messages to the queues of the sockets that receive them.
 //!
-//! Fan-out looks up a channel and queues a frame for its socket. It never waits for a socket.
+//! Fan-out looks up a channel and queues a frame for the channel's socket. It never waits for a
+//! socket.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,8 +36,8 @@ impl Hub {
         }
     }
 
-    /// Sets the state of the change stream. Channels with registered bindings are notified if it
-    /// changed, and each time the stream becomes live.
+    /// Sets the state of the change stream. Channels with registered bindings are notified if the
+    /// state has changed, and whenever the stream becomes live.
     pub fn set_stream(&self, state: StreamState) {
         let before = self.replace_stream(state);
         if before != state || state == StreamState::Live {
@@ -46,7 +47,8 @@ impl Hub {
 
     /// Sends `notice` to every channel with registered bindings.
     pub fn notify_subscribed(&self, notice: &SystemNotice) {
-        // Collected first, so that no shard stays locked while frames are written.
+        // The members are collected first, so that no shard of the map is locked while frames are
+        // written.
         let members = self.subscribed_members();
         let mut deliveries = self.deliveries();
         for member in members {
@@ -55,25 +57,25 @@ impl Hub {
     }
 }
 
-/// Maximum bytes of broadcasts that are queued together. With more, the first broadcast would wait
-/// too long for the last. One read rarely yields more.
+/// Maximum number of bytes of broadcasts that are queued together. In a larger batch, the first
+/// broadcast would wait too long for the last. One read rarely yields more.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
-/// Members that are read before the first of them is written to, so that the processor fetches
-/// their memory in parallel. With a system call between any two members, it would wait for the
-/// memory of each.
+/// Number of members that are read before the first of them is written to, so that the processor
+/// fetches their memory in parallel. If each member were read and written in turn, the system call
+/// would prevent this, and the processor would wait for the memory of each member.
 const MEMBERS_AHEAD: usize = 16;
 
 /// The deliveries of one turn. Frames accumulate and are written when this value is dropped. A
-/// batch of broadcasts that becomes too large is written earlier.
+/// batch of broadcasts that becomes too large is queued earlier.
 #[derive(Debug)]
 pub struct Deliveries<'a> {
     hub: &'a Hub,
     batch: Option<Batch>,
-    /// Frames to send after the batch has been flushed.
+    /// Acknowledgements to send after the batch has been flushed.
     acknowledgements: Vec<(Arc<Outbound>, Frame)>,
     fanout: Fanout,
-    /// Row changes that have not been added to the rate yet.
+    /// Number of row changes that have not been added to the rate yet.
     changes: u64,
     /// Number of frames that were queued or written.
     frames: u64,
@@ -85,8 +87,8 @@ struct Batch {
     topic: Arc<Topic>,
     audience: Arc<Audience>,
     except: Option<ChannelId>,
-    /// The broadcasts are rows of `realtime.messages`. Members with a replay receive each row
-    /// separately.
+    /// Whether the broadcasts are rows of `realtime.messages`. Members that requested a replay
+    /// receive each row separately.
     is_of_rows: bool,
     count: u64,
     v1: Vec<u8>,
@@ -95,11 +97,11 @@ struct Batch {
 
 impl Deliveries<'_> {
     /// Sends a broadcast to every member of the topic that may read broadcasts, except `except`.
-    /// The broadcast is encoded once per protocol version of the members. Returns the number of
-    /// members of the topic.
+    /// The broadcast is encoded once for each protocol version of the members. Returns the number
+    /// of members of the topic.
     ///
     /// # Errors
-    /// Those of [`Broadcast::check`], regardless of the members.
+    /// The errors of [`Broadcast::check`], regardless of the members.
     pub fn broadcast(
         &mut self,
         key: &TopicKey,
@@ -110,11 +112,11 @@ impl Deliveries<'_> {
     }
 
     /// Sends a row of `realtime.messages` to the members of its topic. The metadata contains the id
-    /// of the row. Skipped are `except`, members that may not read broadcasts, and members that
-    /// received the row by replay (protocol 4.7). Returns the number of members of the topic.
+    /// of the row. Skips `except`, members that may not read broadcasts, and members that received
+    /// the row by replay (protocol 4.7). Returns the number of members of the topic.
     ///
     /// # Errors
-    /// Same as [`Deliveries::broadcast`].
+    /// The same as for [`Deliveries::broadcast`].
     pub fn row(
         &mut self,
         key: &TopicKey,
@@ -147,8 +149,8 @@ impl Deliveries<'_> {
         Ok(members)
     }
 
-    /// Sends stored messages to a channel whose join is answered and whose gate is not open yet.
-    /// The channel does not receive them again as rows.
+    /// Sends stored messages to a channel whose join has been answered and whose gate is not open
+    /// yet. The channel will not receive the same messages again as rows.
     pub fn replay(&mut self, channel: ChannelId, messages: &[ReplayedMessage]) {
         let Some(member) = self.hub.member(channel) else {
             return;
@@ -271,7 +273,7 @@ impl Deliveries<'_> {
         self.note(queued, 1);
     }
 
-    /// Sends a message to a socket after the broadcasts before it have been flushed.
+    /// Sends a reply to a socket after the broadcasts that precede it have been flushed.
     pub fn acknowledge(&mut self, outbound: &Arc<Outbound>, frame: Frame) {
         self.acknowledgements.push((Arc::clone(outbound), frame));
     }
@@ -283,7 +285,7 @@ impl Deliveries<'_> {
         self.fanout.flush();
     }
 
-    /// Number of frames that were queued or written so far.
+    /// Returns the number of frames that have been queued or written so far.
     pub fn frames(&self) -> u64 {
         self.frames
     }
@@ -326,7 +328,7 @@ impl Deliveries<'_> {
         }
         self.frames += sent;
         self.hub.metrics().frames_sent.inc_by(sent);
-        // Sending a message is one event, and each delivery is one (protocol 4.4).
+        // Sending a message counts as one event, and so does each delivery (protocol 4.4).
         self.hub.rates().events.add(batch.count + sent);
     }
 
@@ -347,7 +349,7 @@ impl Deliveries<'_> {
         self.hub.rates()
     }
 
-    /// Sends a complete frame that many members share.
+    /// Sends a complete frame that several members share.
     pub(super) fn share(&mut self, member: &Member, frame: &Body) {
         let queued = self.fanout.write(&member.outbound, &member.gate, frame);
         self.note(queued, 1);
@@ -370,8 +372,8 @@ impl Deliveries<'_> {
             Queued::Overflowed => {
                 metrics.dropped(DropReason::QueueFull);
             }
-            // The socket is closing, the channel has left, or the channel already has the message.
-            // None of these is a loss.
+            // The socket is closing, the channel has left, or the channel has already received the
+            // message. In none of these cases is a message lost.
             Queued::Refused | Queued::AlreadyReplayed => {}
         }
     }

@@ -1,4 +1,4 @@
-//! A joined channel, as fan-out sees it.
+//! A member of a topic: a joined channel, as fan-out sees it.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -17,18 +17,18 @@ use crate::visibility::ChannelId;
 pub struct MemberSpec {
     /// The topic.
     pub topic: TopicKey,
-    /// The client's reference of the join.
+    /// The `join_ref` of the join.
     pub join_ref: Option<Ref>,
-    /// The channel was joined without a `config`.
+    /// Whether the channel was joined without a `config`.
     pub is_legacy: bool,
     /// The initial permissions to read.
     pub read: Permissions,
-    /// The channel receives a presence state before any diff
-    /// ([`Deliveries::presence_state`](super::Deliveries::presence_state)).
+    /// Whether the channel receives a presence state
+    /// ([`Deliveries::presence_state`](super::Deliveries::presence_state)) before any diff.
     pub awaits_state: bool,
-    /// The join requested a replay.
+    /// Whether the join requested a replay.
     pub is_replaying: bool,
-    /// The user on whose behalf the channel was joined, if the token belongs to one.
+    /// The user that the channel acts for, if the token belongs to a user.
     pub person: Option<Uuid>,
 }
 
@@ -39,28 +39,31 @@ pub struct Member {
     pub(super) topic: Arc<TopicName>,
     pub(super) seat: Seat,
     pub(super) outbound: Arc<Outbound>,
-    /// The protocol version of its socket.
+    /// The protocol version of the member's socket.
     pub(super) serializer: Serializer,
     pub(super) join_ref: Option<Ref>,
-    /// The channel was joined without a `config`, so its changes have another shape (protocol 3.1).
+    /// Whether the channel was joined without a `config`. Its row changes then have another shape
+    /// (protocol 3.1).
     pub(super) is_legacy: bool,
-    /// The join requested a replay. Replayed messages must not be delivered again as rows.
+    /// Whether the join requested a replay. Replayed messages must not be delivered again as rows.
     pub(super) is_replaying: bool,
-    /// The user on whose behalf the channel was joined. A plain mutex, held only to copy the id.
+    /// The user that the channel acts for. A plain mutex, held only to copy the id.
     person: Mutex<Option<Uuid>>,
     pub(super) gate: Gate,
-    /// Whether the channel may read broadcasts. The policies decide for a private channel, and the
+    /// Whether the channel may read broadcasts. On a private channel the policies decide, and the
     /// decision may change with a new token.
     reads_broadcasts: AtomicBool,
-    /// Whether the channel may read presence. It is decided like `reads_broadcasts`.
+    /// Whether the channel may read presence. Decided in the same way as `reads_broadcasts`.
     reads_presence: AtomicBool,
-    /// If the channel may read presence, it receives the diffs with a greater version than this.
+    /// The presence version of the channel's state. If the channel may read presence, it receives
+    /// the diffs with a greater version.
     presence_version: AtomicU64,
-    /// Its bindings are registered, so it receives the state of the change stream.
+    /// Whether the channel's bindings are registered, so that it receives the state of the change
+    /// stream.
     pub(super) is_subscribed: AtomicBool,
-    /// The number of the last excess of changes that was reported to it.
+    /// The number of the last excess of changes that was reported to the channel.
     pub(super) told_excess: AtomicU32,
-    /// Its permissions must be rechecked.
+    /// Whether the channel's permissions must be rechecked.
     needs_recheck: AtomicBool,
 }
 
@@ -72,7 +75,7 @@ pub(super) struct Seat(pub(super) AtomicUsize);
 const NO_PRESENCE: u64 = u64::MAX;
 
 impl Member {
-    /// A member whose deliveries are held back until its gate is opened.
+    /// Creates a member whose deliveries are held back until its gate is opened.
     pub(super) fn new(
         id: ChannelId,
         topic: Arc<TopicName>,
@@ -110,7 +113,7 @@ impl Member {
         self.reads_presence.store(read.presence, Ordering::SeqCst);
     }
 
-    /// Whether the channel may read broadcasts.
+    /// Returns whether the channel may read broadcasts.
     pub(super) fn reads_broadcasts(&self) -> bool {
         self.reads_broadcasts.load(Ordering::Relaxed)
     }
@@ -121,13 +124,13 @@ impl Member {
         self.presence_version.store(version, Ordering::Relaxed);
     }
 
-    /// Whether the member receives the diff that led to `version`.
+    /// Returns whether the member receives the diff that leads to `version`.
     pub(super) fn follows(&self, version: u64) -> bool {
         self.reads_presence.load(Ordering::Relaxed)
             && self.presence_version.load(Ordering::Relaxed) < version
     }
 
-    /// Whether it acts for one of these users.
+    /// Returns whether the channel acts for one of these users.
     pub(super) fn acts_for_any(&self, people: &HashSet<Uuid>) -> bool {
         self.lock_person()
             .is_some_and(|person| people.contains(&person))
@@ -135,23 +138,23 @@ impl Member {
 
     /// Makes the socket recheck the permissions of the channel.
     pub(super) fn request_recheck(&self) {
-        // The mark is set first, because the socket's task reads the marks of its channels after
-        // it has taken the request.
+        // The mark is set before the request, because the socket's task reads the marks of its
+        // channels after it has taken the request.
         self.needs_recheck.store(true, Ordering::SeqCst);
         self.outbound.request_recheck();
     }
 
-    /// The user on whose behalf the channel is joined.
+    /// Returns the user that the channel acts for.
     pub(super) fn person(&self) -> Option<Uuid> {
         *self.lock_person()
     }
 
-    /// Changes the user on whose behalf the channel is joined.
+    /// Changes the user that the channel acts for.
     pub(super) fn set_person(&self, person: Option<Uuid>) {
         *self.lock_person() = person;
     }
 
-    /// Whether the permissions must be rechecked. Clears the mark.
+    /// Returns whether the permissions must be rechecked. Clears the mark.
     pub(super) fn take_recheck(&self) -> bool {
         self.needs_recheck.swap(false, Ordering::SeqCst)
     }

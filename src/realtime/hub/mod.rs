@@ -1,9 +1,10 @@
 //! The joined channels of this process, its open sockets, and fan-out to them.
 //!
-//! Read `topic_name`, `member` and `topic` first: who receives what is sent to a topic. `registry`
-//! holds all of them, and `deliveries` writes to them. `presence` is the presence of one topic, and
-//! `presence_feed` sends its changes; `presence_changes` connects the two. `rate`, `stream`,
-//! `own_ids` and `replayed` are small parts that stand alone, and `drain` closes all sockets.
+//! Read `topic_name`, `member` and `topic` first: they determine who receives a message to a topic.
+//! `registry` holds all topics and members, and `deliveries` writes to the members. `presence` is
+//! the presence of one topic, and `presence_feed` sends its changes. `presence_changes` lists the
+//! topics with changes for `presence_feed`. `rate`, `stream`, `own_ids` and `replayed` are small
+//! and independent. `drain` closes all sockets.
 
 mod deliveries;
 pub mod drain;

@@ -1,15 +1,15 @@
-//! Ids of messages that this process stores. They are recognized when the rows return through the
-//! log.
+//! The ids of messages that this process stores. They are recognized when the rows return through
+//! the WAL.
 //!
 //! Such a message was sent to the members of its topic when it was stored, so its row must not be
-//! sent again. The mark is part of the id, so no list of ids grows while the log lags. Other
-//! processes do not recognize the mark and broadcast the row to their own sockets.
+//! sent again. The id itself contains a mark, because a list of ids would grow while replication
+//! lags. Other processes do not recognize the mark, so they broadcast the row to their own sockets.
 
 use std::hash::{BuildHasher as _, RandomState};
 
 use uuid::Uuid;
 
-/// The bits of a UUID's variant, in its second half. The version is in the first half.
+/// The bits of a UUID's variant within its second half. The version is in the first half.
 const VARIANT: u64 = 0b11 << 62;
 const VARIANT_RFC_9562: u64 = 0b10 << 62;
 
@@ -18,14 +18,14 @@ const VARIANT_RFC_9562: u64 = 0b10 << 62;
 pub struct OwnIds(RandomState);
 
 impl OwnIds {
-    /// A new id: a random UUID whose second half is a keyed hash of the first.
+    /// Generates an id: a random UUID whose second half is a keyed hash of the first.
     pub fn next(&self) -> Uuid {
         let (random, _) = Uuid::new_v4().as_u64_pair();
         Uuid::from_u64_pair(random, self.mark(random))
     }
 
-    /// Whether [`OwnIds::next`] generated the id. A foreign id is mistaken for an own one with a
-    /// probability of 2⁻⁶².
+    /// Returns whether [`OwnIds::next`] generated the id. The probability that a foreign id is
+    /// mistaken for one of these is 2⁻⁶².
     pub fn contains(&self, id: Uuid) -> bool {
         let (random, mark) = id.as_u64_pair();
         mark == self.mark(random)

@@ -1,11 +1,12 @@
-//! The presence of one topic, and the part of it that is published. Pure: no lock, no clock.
+//! The presence of one topic, both tracked and published. Pure: no lock, no clock.
 //!
-//! There are two sets: what is tracked now, and what has been published to members. A change enters
-//! the first set immediately. It enters the second when [`PresenceSet::publish`] is called a moment
-//! later, together with all other changes since. A new member receives the second set, so that its
-//! state and the following diffs never omit or repeat a meta. For the same reason, all changes of a
-//! channel between two calls result in at most one meta that joins and one that leaves. A channel
-//! that joins and leaves between two calls is never published.
+//! There are two sets: the metas that are tracked now, and the metas that have been published to
+//! members. A change enters the first set immediately. Shortly afterwards [`PresenceSet::publish`]
+//! is called, and the change enters the second set together with all other changes since the last
+//! call. A new member receives the second set, so that its state and the following diffs never omit
+//! or repeat a meta. For the same reason, all changes of a channel between two calls result in at
+//! most one meta that joins and one that leaves. A channel that joins and leaves between two calls
+//! is never published.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::super::protocol::{Meta, PhxRef, TrackPayload, presence_diff, presence
 use super::super::wire::body::Body;
 use crate::visibility::ChannelId;
 
-/// Metas by presence key, in the order in which they joined.
+/// Metas by presence key. The metas of a key are in the order in which they joined.
 type Presences = BTreeMap<Arc<str>, Vec<Arc<Meta>>>;
 
 /// The presence of one topic. A channel tracks at most one payload, under one key. Several channels
@@ -24,15 +25,15 @@ pub struct PresenceSet {
     slots: HashMap<ChannelId, Slot>,
     /// Channels with a pending change, each once, in the order of their first change.
     pending: Vec<ChannelId>,
-    /// What has been published to members.
+    /// The metas that have been published to members.
     published: Presences,
     /// Number of metas in `published`.
     metas: usize,
     /// Number of published diffs.
     version: u64,
-    /// The encoded published set; `None` after a change.
+    /// The encoded published set. `None` after a change, until the set is encoded again.
     state: Option<PresenceState>,
-    /// Approximate size of a state with everything tracked now, in bytes.
+    /// Approximate size in bytes of a state that contains everything tracked now.
     bytes: usize,
 }
 
@@ -56,8 +57,8 @@ enum Pending {
 pub struct PresenceState {
     /// The payload of the `presence_state`.
     pub state: Body,
-    /// The payload of a `presence_diff` to send directly after the state, if the state cannot
-    /// contain all keys.
+    /// The payload of a `presence_diff` to send directly after the state, if some key can only be
+    /// sent in a diff.
     pub rest: Option<Body>,
 }
 
@@ -107,7 +108,7 @@ impl PresenceSet {
         Tracked::Changed
     }
 
-    /// Removes the payload of a channel. Returns whether there was one.
+    /// Removes the payload of a channel. Returns whether the channel tracked one.
     pub fn untrack(&mut self, channel: ChannelId) -> bool {
         let Some(slot) = self.slots.get_mut(&channel) else {
             return false;
@@ -123,8 +124,8 @@ impl PresenceSet {
         true
     }
 
-    /// Publishes what is tracked now. Returns the payload of the `presence_diff` that updates
-    /// members, or `None` if nothing changed.
+    /// Publishes what is tracked now. Returns the payload of the `presence_diff` for members, or
+    /// `None` if nothing changed.
     pub fn publish(&mut self) -> Option<Vec<u8>> {
         let mut joins = Presences::new();
         let mut leaves = Presences::new();
@@ -161,8 +162,8 @@ impl PresenceSet {
         Some(presence_diff(entries(&joins), entries(&leaves)))
     }
 
-    /// Changes the published set in the same order as clients do: first metas that join are
-    /// appended, then metas that leave are removed.
+    /// Updates the published set in the same order as clients do: joining metas are appended first,
+    /// and leaving metas are then removed.
     fn apply(&mut self, joins: &Presences, leaves: &Presences) {
         for (key, metas) in joins {
             let present = self.published.entry(Arc::clone(key)).or_default();
@@ -183,7 +184,8 @@ impl PresenceSet {
         }
     }
 
-    /// The state for a new member: everything published. It is encoded once per change.
+    /// Returns the state for a new member, which contains everything published. The state is
+    /// encoded only once per change.
     pub fn state(&mut self) -> PresenceState {
         let published = &self.published;
         self.state
@@ -197,29 +199,30 @@ impl PresenceSet {
             .clone()
     }
 
-    /// Number of published diffs. A diff is for members whose state has a lower version.
+    /// Returns the number of published diffs. A diff is sent to members whose state has a lower
+    /// version.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Number of published metas.
+    /// Returns the number of published metas.
     pub fn len(&self) -> usize {
         self.metas
     }
 
-    /// Whether no meta is published.
+    /// Returns whether no meta is published.
     pub fn is_empty(&self) -> bool {
         self.metas == 0
     }
 
-    /// Whether there are unpublished changes.
+    /// Returns whether there are unpublished changes.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 }
 
 impl Slot {
-    /// The payload tracked now.
+    /// Returns the payload that is tracked now.
     fn payload(&self) -> Option<&TrackPayload> {
         match &self.pending {
             Some(Pending::Track(_, payload)) => Some(payload),
@@ -228,7 +231,8 @@ impl Slot {
         }
     }
 
-    /// Approximate size in a state, in bytes; zero if nothing is tracked.
+    /// Returns the approximate size of the channel's meta in a state, in bytes. Zero if nothing is
+    /// tracked.
     fn bytes(&self) -> usize {
         self.payload()
             .map_or(0, |payload| entry_bytes(&self.key, payload))

@@ -1,4 +1,4 @@
-//! The topics whose presence changed since their last diff.
+//! The topics whose presence has changed since their last diff.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,11 @@ use super::presence::Tracked;
 use super::topic::Topic;
 use crate::visibility::ChannelId;
 
-/// The topics whose presence changed, and the source of references.
+/// The topics whose presence has changed, and the generator of references.
 #[derive(Debug, Default)]
 pub(super) struct PresenceChanges {
     refs: PhxRefs,
-    /// Each topic once. A plain mutex, held for a push or a take.
+    /// The changed topics, each once. A plain mutex, held for a push or a take.
     topics: Mutex<Vec<Arc<Topic>>>,
     wake: Notify,
 }
@@ -47,7 +47,7 @@ impl PresenceChanges {
         }
     }
 
-    /// Takes the topics that changed since the last call.
+    /// Removes and returns the topics that changed since the last call.
     pub(super) fn take(&self) -> Vec<Arc<Topic>> {
         std::mem::take(&mut *self.lock())
     }
@@ -57,8 +57,8 @@ impl PresenceChanges {
         self.wake.notified().await;
     }
 
-    /// Notes that the presence of a topic changed. Called with the presence of the topic locked, so
-    /// that the next diff includes the change.
+    /// Marks the presence of a topic as changed. Called while the presence of the topic is locked,
+    /// so that the next diff includes the change.
     fn mark(&self, topic: &Arc<Topic>) {
         if !topic.presence_is_marked.swap(true, Ordering::Relaxed) {
             self.lock().push(Arc::clone(topic));

@@ -2,14 +2,15 @@
 //!
 //! Lifecycle: one task per process, which sleeps until the presence of a topic changes.
 //!
-//! Guarantees: a member is queued a state before any diff, then every diff newer than the state and
-//! none that is older, in order. Under the topic's presence lock the state is read, its version is
-//! noted at the member, and the frame is queued. Diffs are made under the same lock, and a diff is
-//! delivered to members with a lower version. So a diff made before the state is not for that
-//! member, and a diff made after it is queued after it. One task delivers all diffs one by one.
+//! Guarantees: a state is queued for a member before any diff. After the state, every newer diff is
+//! queued, in order, and no older one. The topic's presence lock ensures this. Under the lock, the
+//! state is read, its version is recorded at the member, and its frame is queued. Diffs are created
+//! under the same lock, and each is delivered only to members with a lower version. So a diff
+//! created before the state is not delivered to that member, and a diff created after it is queued
+//! after it. One task delivers all diffs, one after another.
 //!
-//! The lock belongs to the topic and protects only presence. A broadcast never takes it, and it is
-//! not held while a diff is delivered.
+//! The lock protects only the presence of one topic. A broadcast never takes it, and it is not held
+//! while a diff is delivered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,13 +28,13 @@ use super::registry::{Hub, MemberEntry};
 use super::topic::Topic;
 use crate::visibility::ChannelId;
 
-/// How long changes accumulate after a diff. A single change is sent immediately. Of many
-/// simultaneous changes, the first is sent immediately and the others a moment later in one diff.
-/// Users cannot notice this delay: it is little more than one frame of a screen. Supabase Realtime
-/// sends every change separately.
+/// How long changes accumulate after a diff. A single change is sent immediately. If many changes
+/// occur at once, the first is sent immediately, and the others follow together in one diff. Users
+/// cannot notice this delay, because it is little more than one frame of a screen. Supabase
+/// Realtime sends every change separately.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Members that receive a diff before other tasks of the thread get their turn.
+/// Number of members that receive a diff before other tasks of the thread run.
 const MEMBERS_PER_TURN: usize = 256;
 
 impl Hub {
@@ -46,7 +47,7 @@ impl Hub {
         payload: TrackPayload,
         max_bytes: usize,
     ) -> Tracked {
-        // A channel that has left tracks nothing.
+        // The channel has left, so it tracks nothing.
         let Some(MemberEntry { topic, .. }) = self.entry_of(channel) else {
             return Tracked::Unchanged;
         };
@@ -63,10 +64,10 @@ impl Hub {
 }
 
 impl Deliveries<'_> {
-    /// Sends the presence of its topic to a channel, which receives diffs from now on.
+    /// Sends a channel the presence state of its topic. The channel receives diffs from now on.
     pub fn presence_state(&mut self, channel: ChannelId) {
-        // Accumulated broadcasts are older, so they are flushed first. Nothing else is written
-        // under the lock.
+        // Accumulated broadcasts are older than the state, so they are flushed first. They are
+        // flushed before the lock is taken, so that nothing else is written under it.
         self.flush_batch();
         let Some(MemberEntry { member, topic }) = self.entry_of(channel) else {
             return;
@@ -103,8 +104,8 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
         for topic in topics {
             publish(&hub, &topic).await;
         }
-        // A long turn is followed by an equally long pause. So presence uses at most half of a
-        // processor, and changes in the meantime are sent together.
+        // A long turn is followed by an equally long pause. Presence therefore uses at most half of
+        // a processor, and the changes that accumulate during a pause are sent together.
         let pause = TICK.max(started.elapsed());
         tokio::select! {
             () = &mut stopped => return,
@@ -118,7 +119,7 @@ async fn publish(hub: &Hub, topic: &Topic) {
     let metrics = hub.metrics();
     let (diff, version) = {
         let mut set = topic.presence();
-        // Cleared under the lock: any later change of the set marks the topic again.
+        // The mark is cleared under the lock, so any later change of the set marks the topic again.
         topic.presence_is_marked.store(false, Ordering::Relaxed);
         let before = set.len();
         let diff = set.publish();
@@ -152,7 +153,7 @@ async fn publish(hub: &Hub, topic: &Topic) {
     }
 }
 
-/// The whole frame of a diff.
+/// Encodes the whole frame of a diff.
 fn diff_frame(serializer: Serializer, topic: &Topic, diff: &[u8]) -> Body {
     let mut frame = Vec::new();
     serializer.push_presence_diff(topic.json(), diff, &mut frame);

@@ -1,4 +1,4 @@
-//! The presence set of a topic, and clients that follow it by the rules of phoenix.js.
+//! Tests of the presence set of a topic, with clients that follow it by the rules of phoenix.js.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::realtime::protocol::PhxRefs;
 
-/// A topic with its source of references.
+/// A topic's presence with its generator of references.
 #[derive(Default)]
 struct Topic {
     set: PresenceSet,
@@ -43,7 +43,7 @@ impl Topic {
     }
 }
 
-/// The tracked payloads under a key, without references.
+/// Returns the tracked payloads under a key, without references.
 fn tracked(metas: &Value) -> Vec<Value> {
     let metas = metas["metas"].as_array().cloned().unwrap_or_default();
     metas
@@ -132,7 +132,7 @@ fn a_channel_that_leaves_and_returns_gets_a_new_meta() {
     topic.track(1, "ann", &json!({"n": 1}));
     topic.untrack(1);
     let diff = topic.publish().unwrap();
-    assert_eq!(diff["joins"], json!({}), "untracked again");
+    assert_eq!(diff["joins"], json!({}), "the channel was untracked again");
     assert_eq!(topic.state(), json!({}));
 }
 
@@ -176,11 +176,11 @@ fn the_size_of_a_state_is_limited() {
     assert_eq!(topic.set.bytes, 0);
 }
 
-/// A client that follows a topic like the official one, and fails on diffs that it must not
+/// A client that follows a topic like the official client. It panics on diffs that it must not
 /// receive.
 struct Follower {
     state: Map<String, Value>,
-    /// References that have joined or left, each once.
+    /// References that have joined. No reference joins or leaves twice.
     joined: HashSet<String>,
     left: HashSet<String>,
 }
@@ -202,7 +202,8 @@ impl Follower {
         follower
     }
 
-    /// `syncState` of phoenix.js: computes a diff from the known state.
+    /// Does the same as `syncState` of phoenix.js: computes a diff from the known state and applies
+    /// it.
     fn sync_state(&mut self, new: &Value) {
         let new = new.as_object().unwrap();
         let (mut joins, mut leaves) = (Map::new(), Map::new());
@@ -233,8 +234,8 @@ impl Follower {
         self.sync_diff(&json!({"joins": joins, "leaves": leaves}));
     }
 
-    /// `syncDiff` of phoenix.js: first applies joins, then removes metas that leave, by their
-    /// references.
+    /// Does the same as `syncDiff` of phoenix.js: first applies joins, then removes leaving metas
+    /// by their references.
     fn sync_diff(&mut self, diff: &Value) {
         for (key, presence) in diff["joins"].as_object().unwrap() {
             let mut metas = Vec::new();
@@ -272,9 +273,9 @@ enum Step {
     Track(u64, u8),
     Untrack(u64),
     Publish,
-    /// A new client follows.
+    /// A new client starts to follow the topic.
     Join,
-    /// A client that follows receives the state again.
+    /// A following client receives the state again.
     Rejoin(usize),
 }
 
@@ -289,10 +290,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// After every diff, each client that follows knows the current set, and no meta was sent
+    /// After every diff, each following client knows the current set, and has received no meta
     /// twice.
     #[test]
-    fn clients_that_follow_know_the_set(steps in proptest::collection::vec(step(), 0..60)) {
+    fn following_clients_know_the_current_set(steps in proptest::collection::vec(step(), 0..60)) {
         let mut topic = Topic::default();
         let mut followers = Vec::new();
         // The payload of each channel. Two channels share a key.
@@ -339,7 +340,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(topic.set.slots.len(), model.len(), "no slots remain of channels that left");
+        prop_assert_eq!(topic.set.slots.len(), model.len(), "channels that left have no slots");
         prop_assert_eq!(topic.set.len(), model.len());
         prop_assert_eq!(topic.set.bytes == 0, model.is_empty());
     }

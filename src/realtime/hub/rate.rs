@@ -1,8 +1,8 @@
 //! Rates of the whole server: events, row changes, joins and presence per second, averaged over a
 //! minute (protocol 4.4).
 //!
-//! Counting is one addition to a shared number, without lock or clock, because every broadcast and
-//! every join counts. Once a second a task takes the number and computes the average.
+//! Counting is one addition to a shared number, without a lock or a clock, because every broadcast
+//! and every join is counted. Once a second, a task takes the count and computes the average.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,42 +14,43 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::RealtimeConfig;
 
-/// How often averages are computed. Supabase Realtime does it every five seconds. With a shorter
-/// interval an excess is only noticed earlier, and ends earlier.
+/// How often averages are computed. Supabase Realtime computes them every five seconds. With a
+/// shorter interval, an excess is noticed earlier and also ends earlier.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Seconds that an average covers, as in Supabase Realtime.
+/// Number of seconds that an average covers, as in Supabase Realtime.
 const SPAN_SECONDS: usize = 60;
 
-/// Minimum number of seconds that an average covers. Without it, a burst one second after the start
-/// would look like a rate. In Supabase Realtime this is the length of the first bucket.
+/// Minimum number of seconds that an average covers. Otherwise a burst in the first second after
+/// the start would look like a sustained rate. In Supabase Realtime this is the length of the first
+/// bucket.
 const MIN_SPAN_SECONDS: u64 = 5;
 
 /// One rate and its limit.
 #[derive(Debug)]
 pub struct Rate {
-    /// The name in the log.
+    /// The name of the rate in the log.
     name: &'static str,
     limit: u64,
-    /// Count since the last tick. Relaxed, because it orders nothing else.
+    /// The count since the last tick. Relaxed, because no other memory access depends on its order.
     current: AtomicU64,
     average: AtomicU64,
     is_over: AtomicBool,
-    /// Number of times that the limit was reached.
+    /// Number of times that the rate has exceeded its limit.
     excesses: AtomicU32,
 }
 
 /// All rates.
 #[derive(Debug)]
 pub struct Rates {
-    /// Messages sent and messages delivered.
+    /// Messages that were sent, and their deliveries.
     pub events: Rate,
-    /// Row changes delivered. As in Supabase Realtime this is a separate rate with the limit of
-    /// events, so that a bulk load does not prevent users from sending.
+    /// Row changes that were delivered. As in Supabase Realtime, they have a separate rate with the
+    /// same limit as events, so that a bulk load does not prevent users from sending.
     pub changes: Rate,
-    /// Joins that this check let through.
+    /// Joins that passed the check of this rate.
     pub joins: Rate,
-    /// Presence pushes, and presence states and diffs delivered.
+    /// Presence pushes, and the deliveries of presence states and diffs.
     pub presence: Rate,
 }
 
@@ -65,27 +66,27 @@ impl Rate {
         }
     }
 
-    /// Adds to the count.
+    /// Adds `count` to the current count.
     pub fn add(&self, count: u64) {
         self.current.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Whether the last computed average had reached the limit.
+    /// Returns whether the last computed average has reached the limit.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// The number of the current or last excess, starting at 1.
+    /// Returns the number of the current or last excess, starting at 1.
     pub fn excess(&self) -> u32 {
         self.excesses.load(Ordering::Relaxed)
     }
 
-    /// The last computed average per second, rounded down.
+    /// Returns the last computed average per second, rounded down.
     pub fn average(&self) -> u64 {
         self.average.load(Ordering::Relaxed)
     }
 
-    /// The limit per second.
+    /// Returns the limit per second.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -99,7 +100,7 @@ impl Rate {
         let (rate, limit, average) = (self.name, self.limit, window.sum / span);
         if is_over && !self.is_over() {
             tracing::warn!(rate, limit, average, "rate limit of the server reached");
-            // Incremented before the flag is set, so that a reader that sees the flag also sees the
+            // Incremented before the flag is set, so that a reader of the flag also sees the new
             // number.
             self.excesses.fetch_add(1, Ordering::Relaxed);
         } else if !is_over && self.is_over() {
@@ -115,7 +116,7 @@ impl Rate {
 }
 
 impl Rates {
-    /// Rates without limits.
+    /// Creates rates without limits.
     pub fn unlimited() -> Self {
         Self {
             events: Rate::new("events", u64::MAX),
@@ -125,7 +126,7 @@ impl Rates {
         }
     }
 
-    /// Rates with the configured limits.
+    /// Creates rates with the configured limits.
     pub fn new(config: &RealtimeConfig) -> Self {
         Self {
             events: Rate::new("events", config.max_events_per_second),
@@ -140,8 +141,8 @@ impl Rates {
 pub async fn run(rates: Arc<Rates>, stop: CancellationToken) {
     let mut windows = <[Window; 4]>::default();
     let mut ticks = tokio::time::interval(TICK);
-    // A late tick covers more seconds. If missed ticks were made up for, one of them would look
-    // like a burst.
+    // A late tick covers more seconds. If missed ticks were caught up on instead, one of them would
+    // look like a burst.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ticks.tick().await;
     loop {
@@ -150,7 +151,7 @@ pub async fn run(rates: Arc<Rates>, stop: CancellationToken) {
             _ = ticks.tick() => {}
         }
         let now = Instant::now();
-        // Rounded. The remainder is left to the next tick.
+        // Rounded to whole seconds. The remainder is left for the next tick.
         let seconds = (now - last + TICK / 2).as_secs().max(1);
         last += Duration::from_secs(seconds);
         let seconds = usize::try_from(seconds).unwrap_or(SPAN_SECONDS);
@@ -161,7 +162,7 @@ pub async fn run(rates: Arc<Rates>, stop: CancellationToken) {
     }
 }
 
-/// Counts of each of the last seconds.
+/// The counts of the last seconds, one per second.
 #[derive(Debug, Default)]
 struct Window {
     counts: VecDeque<u64>,
@@ -190,7 +191,7 @@ mod tests {
     fn an_average_covers_a_minute_and_at_least_five_seconds() {
         let rate = Rate::new("events", 10);
         let mut window = Window::default();
-        // (counted, seconds, average after it, over the limit)
+        // (count, seconds, average afterwards, whether over the limit)
         let steps = [
             (49, 1, 9, false),
             (1, 1, 10, true),

@@ -33,16 +33,17 @@ pub(super) struct MemberEntry {
     pub(super) topic: Arc<Topic>,
 }
 
-/// The sockets and channels of this process.
+/// The open sockets and joined channels of this process.
 #[derive(Debug)]
 pub struct Hub {
     members: DashMap<ChannelId, MemberEntry>,
-    /// Topics with members. A topic gains its first member and is removed under the lock of its
+    /// Topics with members. A topic gains its first member, and is removed, under the lock of its
     /// entry in this map.
     topics: DashMap<TopicKey, Arc<Topic>>,
     sockets: Arc<Sockets>,
     presence: PresenceChanges,
-    /// Ids are never reused, so a late result cannot be applied to another channel.
+    /// The next id of a channel or socket. Ids are never reused, so a late result cannot be applied
+    /// to another channel.
     next_id: AtomicU64,
     stream: watch::Sender<StreamState>,
     is_stopping: AtomicBool,
@@ -53,7 +54,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub without limits of rates or memory.
+    /// Creates an empty hub without limits on rates or memory.
     pub fn new(metrics: RealtimeMetrics) -> Self {
         Self {
             members: DashMap::new(),
@@ -77,7 +78,7 @@ impl Hub {
         self
     }
 
-    /// The users with sockets in this process.
+    /// Returns the users with sockets in this process.
     pub fn people(&self) -> &People {
         &self.people
     }
@@ -89,7 +90,7 @@ impl Hub {
         self
     }
 
-    /// The open sockets.
+    /// Returns the open sockets.
     pub fn sockets(&self) -> &Arc<Sockets> {
         &self.sockets
     }
@@ -101,17 +102,17 @@ impl Hub {
         self
     }
 
-    /// The rates of the whole server.
+    /// Returns the rates of the whole server.
     pub fn rates(&self) -> &Rates {
         &self.rates
     }
 
-    /// The metrics.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &RealtimeMetrics {
         &self.metrics
     }
 
-    /// A new, unique channel id.
+    /// Returns a new, unique channel id.
     pub fn next_channel(&self) -> ChannelId {
         ChannelId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
@@ -121,7 +122,7 @@ impl Hub {
         let id = SocketId(self.next_id.fetch_add(1, Ordering::Relaxed));
         self.sockets.insert(id, outbound);
         self.metrics.sockets.inc();
-        // A socket that opens while all sockets are being closed is closed too.
+        // A socket that opens while all sockets are being closed must be closed as well.
         if self.is_stopping() {
             outbound.close(CloseReason::Restarting);
         }
@@ -135,22 +136,23 @@ impl Hub {
         }
     }
 
-    /// Number of open sockets.
+    /// Returns the number of open sockets.
     pub fn socket_count(&self) -> usize {
         usize::try_from(self.metrics.sockets.get()).unwrap_or(0)
     }
 
-    /// Counts a socket that has joined its first channel.
+    /// Counts a socket when it joins its first channel.
     pub fn add_user(&self) {
         self.metrics.sockets_joined.inc();
     }
 
-    /// Removes a socket that had joined a channel from the count.
+    /// Uncounts a socket that had joined a channel.
     pub fn remove_user(&self) {
         self.metrics.sockets_joined.dec();
     }
 
-    /// Number of sockets that have joined a channel. Supabase Realtime counts users in this way.
+    /// Returns the number of sockets that have joined a channel. Supabase Realtime counts users in
+    /// this way.
     pub fn user_count(&self) -> usize {
         usize::try_from(self.metrics.sockets_joined.get()).unwrap_or(0)
     }
@@ -185,19 +187,19 @@ impl Hub {
         }
     }
 
-    /// Changes the user on whose behalf the channel is joined.
+    /// Changes the user that a channel acts for.
     pub fn set_person(&self, channel: ChannelId, person: Option<Uuid>) {
         if let Some(member) = self.member(channel) {
             member.set_person(person);
         }
     }
 
-    /// The user on whose behalf a channel is joined.
+    /// Returns the user that a channel acts for.
     pub fn person(&self, channel: ChannelId) -> Option<Uuid> {
         self.member(channel)?.person()
     }
 
-    /// Makes the sockets of these channels recheck their permissions.
+    /// Makes sockets recheck the permissions of the channels that `requested` describes.
     pub fn request_rechecks(&self, requested: &Requested) {
         for (name, people) in &requested.topics {
             let Some(topic) = self.topic(&TopicKey::new(name, true)) else {
@@ -225,13 +227,13 @@ impl Hub {
         }
     }
 
-    /// Whether the channel's permissions must be rechecked. Clears the mark.
+    /// Returns whether the channel's permissions must be rechecked. Clears the mark.
     pub fn take_recheck(&self, channel: ChannelId) -> bool {
         self.member(channel)
             .is_some_and(|member| member.take_recheck())
     }
 
-    /// Lets deliveries to the channel through. Called once the reply to its join is queued.
+    /// Lets deliveries to the channel through. Called after the reply to its join has been queued.
     pub fn open(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
             member.outbound.open_gate(&member.gate);
@@ -251,8 +253,8 @@ impl Hub {
     }
 
     /// Marks the channel's bindings as registered, so that it receives the state of the change
-    /// stream from now on. Returns the current state, which is read after marking, so that no
-    /// transition is missed in between.
+    /// stream from now on. Returns the current state. The state is read after marking, so that no
+    /// transition is missed.
     pub fn mark_subscribed(&self, channel: ChannelId) -> StreamState {
         if let Some(member) = self.member(channel) {
             member.is_subscribed.store(true, Ordering::SeqCst);
@@ -260,7 +262,7 @@ impl Hub {
         *self.stream.borrow()
     }
 
-    /// Marks the channel as without registered bindings, so that it does not receive the state of
+    /// Marks the channel's bindings as not registered, so that it no longer receives the state of
     /// the change stream.
     pub fn unmark_subscribed(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
@@ -273,12 +275,13 @@ impl Hub {
         self.stream.subscribe()
     }
 
-    /// Generates and recognizes the ids of messages that this process stores and sends itself.
+    /// Returns the generator of ids for messages that this process stores and sends itself. It also
+    /// recognizes these ids.
     pub fn own_ids(&self) -> &OwnIds {
         &self.own_ids
     }
 
-    /// Whether joins are refused because the server is stopping.
+    /// Returns whether joins are refused because the server is stopping.
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::SeqCst)
     }
@@ -295,13 +298,13 @@ impl Hub {
         }
     }
 
-    /// A topic, if it has members.
+    /// Returns a topic, if it has members.
     pub fn topic(&self, key: &TopicKey) -> Option<Arc<Topic>> {
         self.topics.get(key).map(|topic| Arc::clone(&topic))
     }
 
-    /// The private topics with members whose names, without `realtime:`, start with `prefix`. Scans
-    /// all topics.
+    /// Returns the names, without `realtime:`, of the private topics that have members and start
+    /// with `prefix`. Scans all topics.
     pub fn private_topics(&self, prefix: &str) -> Vec<String> {
         self.topics
             .iter()
@@ -311,12 +314,12 @@ impl Hub {
             .collect()
     }
 
-    /// Changes the state of the change stream. Returns the previous one.
+    /// Changes the state of the change stream. Returns the previous state.
     pub(super) fn replace_stream(&self, state: StreamState) -> StreamState {
         self.stream.send_replace(state)
     }
 
-    /// The members with registered bindings.
+    /// Returns the members with registered bindings.
     pub(super) fn subscribed_members(&self) -> Vec<Arc<Member>> {
         self.members
             .iter()
@@ -325,12 +328,12 @@ impl Hub {
             .collect()
     }
 
-    /// The topics whose presence changed.
+    /// Returns the topics whose presence has changed.
     pub(super) fn presence(&self) -> &PresenceChanges {
         &self.presence
     }
 
-    /// Whether the channel is joined.
+    /// Returns whether the channel is joined.
     pub fn has_member(&self, channel: ChannelId) -> bool {
         self.members.contains_key(&channel)
     }

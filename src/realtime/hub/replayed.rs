@@ -8,7 +8,7 @@ use super::topic_name::TopicName;
 /// A stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayedMessage {
-    /// The row's id, by which clients recognize it.
+    /// The id of the row, by which clients recognize the message.
     pub id: Uuid,
     /// The user's own event name.
     pub event: String,
@@ -16,7 +16,7 @@ pub struct ReplayedMessage {
     pub payload: ReplayedPayload,
 }
 
-/// See [`ReplayedMessage`].
+/// The payload of a [`ReplayedMessage`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayedPayload {
     /// One JSON value.
@@ -25,8 +25,9 @@ pub enum ReplayedPayload {
     Binary(Vec<u8>),
 }
 
-/// Appends the frame of a stored message. A JSON payload becomes a text push of the channel. A
-/// binary payload becomes a broadcast; version 1 has no frame for it (protocol 4.7).
+/// Appends the frame of a stored message. A message with a JSON payload becomes a text push of the
+/// channel. A message with a binary payload becomes a broadcast, for which version 1 has no frame
+/// (protocol 4.7).
 pub(super) fn push_frame(
     serializer: Serializer,
     topic: &TopicName,
@@ -48,7 +49,7 @@ pub(super) fn push_frame(
                 metadata: &metadata,
                 payload: UserPayload::Binary(payload),
             };
-            // A row whose names are too long for a frame was refused as a live broadcast too.
+            // A row whose names are too long for a frame was not broadcast live either.
             if broadcast.check(topic.key().topic()).is_ok() {
                 broadcast.push_frame(serializer, topic.key().topic(), topic.json(), frames);
             }

@@ -1,4 +1,5 @@
-//! The state of the change stream, and the notices about it that channels with bindings receive.
+//! The state of the change stream, and the notices about it that are sent to channels with
+//! bindings.
 
 use super::super::protocol::SystemNotice;
 
@@ -9,9 +10,9 @@ const INTERRUPTED: &str = "Changes are interrupted: the connection to the databa
                                Nothing is lost, they will come later";
 /// Sent to a channel with bindings before the change stream has started.
 const NOT_LIVE_YET: &str = "Changes are not live yet: waiting for the database";
-/// Sent to a channel with bindings when the log could not be read without a gap.
+/// Sent to a channel with bindings when the WAL could not be read without a gap.
 pub const GAP: &str = "Changes may have been missed: read again what you need";
-/// Sent to a channel with bindings once per excess of changes over
+/// Sent to a channel with bindings each time that the rate of changes starts to exceed
 /// `realtime.max_events_per_second`.
 pub(super) const TOO_MANY_CHANGES: &str =
     "Too many changes per second: some are left out, read again what you need";
@@ -28,7 +29,7 @@ pub enum StreamState {
 }
 
 impl StreamState {
-    /// The message that reports this state to a channel with registered bindings.
+    /// Returns the notice that reports this state to a channel with registered bindings.
     pub fn notice(self) -> SystemNotice {
         match self {
             Self::Live => SystemNotice::changes_ok(SUBSCRIBED),

@@ -1,4 +1,4 @@
-//! The members of a topic, and which of them receive a broadcast.
+//! Tests of the members of a topic, and of which members receive a broadcast.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -45,7 +45,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
 }
 
 impl Client {
-    /// The payloads of the received broadcasts, one byte each.
+    /// Returns the payloads of the received broadcasts, one character each.
     fn received(&self) -> String {
         let mut bytes = Vec::new();
         while !self.outbound.is_empty() {
@@ -93,11 +93,11 @@ fn public_and_private_topics_with_the_same_name_are_separate() {
     let private = join(&hub, "a", true, Serializer::V2);
     assert_eq!(send(&hub, "a", false, b'1', None), 1);
     assert_eq!(send(&hub, "a", true, b'2', None), 1);
-    assert_eq!(send(&hub, "b", true, b'3', None), 0, "nobody is there");
+    assert_eq!(send(&hub, "b", true, b'3', None), 0, "no members");
     assert_eq!(
         (&*public.received(), &*private.received()),
         ("1", "2"),
-        "each its own"
+        "each topic receives only its own broadcast"
     );
 }
 
@@ -149,7 +149,7 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
     };
     hub.attach(channel, spec, Serializer::V2, &outbound);
     let client = Client { channel, outbound };
-    // Not delivered to the client: its permission is not known yet.
+    // This row is not delivered to the client, because its permissions are not known yet.
     send_row(&hub, b'0');
     hub.permit(channel, Permissions::ALL);
     // These rows arrive while the stored messages are being read.
@@ -168,7 +168,7 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
         send_row(&hub, byte);
     }
     send(&hub, "a", true, b'x', None);
-    // A row arrives once, so the second row 4 is not the replayed one.
+    // A row arrives only once, so the second row 4 is not the replayed one.
     assert_eq!(client.received(), "1243564x");
     assert_eq!(plain.received(), "0234564x");
 }
@@ -235,7 +235,7 @@ fn a_topic_is_removed_with_its_last_member() {
 }
 
 proptest! {
-    /// With any sequence of joins, leaves and broadcasts, each broadcast reaches exactly the
+    /// With any sequence of joins, leaves and broadcasts, each broadcast is received by exactly the
     /// members at that time.
     #[test]
     fn the_list_of_members_is_exact(steps in proptest::collection::vec((0_u8..3, 0_usize..6), 0..60)) {

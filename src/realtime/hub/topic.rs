@@ -1,8 +1,8 @@
 //! A topic and its members.
 //!
 //! Fan-out reads the members from an immutable list and holds no lock while it queues frames for
-//! them. Joining and leaving change one slot of a dense list; the next fan-out makes a new shared
-//! copy.
+//! them. A join or a leave changes one slot of a dense list. The next fan-out then creates a new
+//! shared copy of the list.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,13 @@ use super::topic_name::{TopicKey, TopicName};
 pub struct Topic {
     name: Arc<TopicName>,
     /// A plain mutex. It is held to change one slot, or to copy the list for the first fan-out
-    /// after a change; never while frames are queued or written.
+    /// after a change. It is never held while frames are queued or written.
     members: Mutex<Members>,
-    /// The presence of the topic. A plain mutex. It is held to change one entry, to make a diff of
-    /// the changes since the last one, or to queue a state; never by a broadcast.
+    /// The presence of the topic. A plain mutex. It is held to change one entry, to create a diff,
+    /// or to queue a state. Broadcasts never take it.
     presence: Mutex<PresenceSet>,
-    /// Whether the topic is on the list of the presence feed. Changed under the lock of `presence`.
+    /// Whether the topic is on the list of topics whose presence changed. Changed under the lock of
+    /// `presence`.
     pub(super) presence_is_marked: AtomicBool,
 }
 
@@ -39,17 +40,17 @@ pub struct Audience {
     members: Box<[Arc<Member>]>,
     has_v1: bool,
     has_v2: bool,
-    /// Some members are in `replaying`.
+    /// Whether `replaying` has members.
     has_replaying: bool,
 }
 
 impl Audience {
-    /// The members, unordered.
+    /// Returns the members, unordered.
     pub fn members(&self) -> &[Arc<Member>] {
         &self.members
     }
 
-    /// Whether any member uses this protocol version.
+    /// Returns whether any member uses this protocol version.
     pub fn has_version(&self, serializer: Serializer) -> bool {
         match serializer {
             Serializer::V1 => self.has_v1,
@@ -57,7 +58,7 @@ impl Audience {
         }
     }
 
-    /// Members to which messages are or were replayed.
+    /// Returns the members whose joins requested a replay.
     pub(super) fn replaying(&self) -> impl Iterator<Item = &Arc<Member>> {
         let members = if self.has_replaying {
             &*self.members
@@ -69,7 +70,7 @@ impl Audience {
 }
 
 impl Topic {
-    /// A topic without members.
+    /// Creates a topic without members.
     pub fn new(key: TopicKey) -> Self {
         Self {
             name: Arc::new(TopicName::new(key)),
@@ -79,17 +80,17 @@ impl Topic {
         }
     }
 
-    /// Its name, which its members share.
+    /// Returns the name, which the topic shares with its members.
     pub fn name(&self) -> &Arc<TopicName> {
         &self.name
     }
 
-    /// Its key.
+    /// Returns the key.
     pub fn key(&self) -> &TopicKey {
         self.name.key()
     }
 
-    /// The full name as JSON text.
+    /// Returns the full name as JSON text.
     pub fn json(&self) -> &str {
         self.name.json()
     }
@@ -102,7 +103,7 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Removes a member. The last member moves to its slot in the list.
+    /// Removes a member. The last member in the list takes over its slot.
     pub(super) fn leave(&self, member: &Member) {
         let mut members = self.lock();
         let seat = member.seat.0.load(Ordering::Relaxed);
@@ -113,12 +114,12 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Whether the topic has no members.
+    /// Returns whether the topic has no members.
     pub fn is_empty(&self) -> bool {
         self.lock().list.is_empty()
     }
 
-    /// The current members.
+    /// Returns the current members.
     pub fn audience(&self) -> Arc<Audience> {
         let Members { list, shared } = &mut *self.lock();
         let audience = shared.get_or_insert_with(|| {
@@ -134,9 +135,9 @@ impl Topic {
         Arc::clone(audience)
     }
 
-    /// The presence of the topic, locked.
+    /// Locks the presence of the topic.
     pub(super) fn presence(&self) -> MutexGuard<'_, PresenceSet> {
-        // A panic while the lock was held delays a change until the next diff at worst.
+        // At worst, a panic while the lock was held delays a change until the next diff.
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,4 +1,4 @@
-//! What identifies a topic, and its name as it is written into frames.
+//! The key that identifies a topic, and the topic's name in the form that frames contain.
 
 use std::sync::Arc;
 
@@ -9,32 +9,33 @@ use super::super::protocol::{TOPIC_PREFIX, json_string, sub_topic};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicKey {
     topic: Arc<str>,
-    /// Policies decide who may join.
+    /// Whether policies decide who may join.
     is_private: bool,
 }
 
 impl TopicKey {
-    /// The topic with this sub-topic, the name without `realtime:` that REST and SQL use.
+    /// Creates the key of the topic with this sub-topic: the name without `realtime:`, which REST
+    /// and SQL use.
     pub fn new(sub_topic: &str, is_private: bool) -> Self {
         Self::from_full_name(format!("{TOPIC_PREFIX}{sub_topic}").into(), is_private)
     }
 
-    /// The topic with this full name, as a channel joins it.
+    /// Creates the key of the topic with this full name, which channels use to join.
     pub fn from_full_name(topic: Arc<str>, is_private: bool) -> Self {
         Self { topic, is_private }
     }
 
-    /// The full name.
+    /// Returns the full name.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic
     }
 
-    /// The name without `realtime:`.
+    /// Returns the name without `realtime:`.
     pub fn sub_topic(&self) -> &str {
         sub_topic(&self.topic)
     }
 
-    /// Whether policies decide who may join.
+    /// Returns whether policies decide who may join.
     pub fn is_private(&self) -> bool {
         self.is_private
     }
@@ -49,7 +50,7 @@ pub struct TopicName {
 }
 
 impl TopicName {
-    /// The name of the topic with this key.
+    /// Creates the name of the topic with this key.
     pub fn new(key: TopicKey) -> Self {
         Self {
             json: json_string(key.topic()),
@@ -57,12 +58,12 @@ impl TopicName {
         }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &TopicKey {
         &self.key
     }
 
-    /// The full name as JSON text.
+    /// Returns the full name as JSON text.
     pub fn json(&self) -> &str {
         &self.json
     }

@@ -3,9 +3,9 @@
 //!
 //! Guarantees: rows are sent in commit order, each once, and wait only for the bus. The database
 //! has already decided who may write them, and the members of a private topic were checked when
-//! they joined. Only rows with extension `broadcast` are sent: policies may admit rows of other
-//! extensions for other purposes, such as tracking presence, and these must not become events. A
-//! broadcast that cannot be sent is counted and logged.
+//! they joined. Only rows with the extension `broadcast` are sent. Policies may admit rows with
+//! other extensions for other purposes, such as tracking presence, and these must not become
+//! broadcasts. A broadcast that cannot be sent is counted and logged.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use crate::bus::MessageListener;
 use crate::change::{ColumnValue, Relation, Row};
 use crate::shutdown::Tasks;
 
-/// Frames queued before other tasks of the worker thread get their turn, as for row changes.
+/// Maximum number of frames queued before other tasks of the worker thread run, as for row changes.
 const FRAMES_PER_TURN: usize = 2_048;
 
-/// The code under which operators of Supabase Realtime know these log lines (protocol 4.6).
+/// The code of these log lines, which operators know from Supabase Realtime (protocol 4.6).
 const CODE: &str = "UnableToBroadcastChanges";
 
 /// The extension of rows that are broadcasts.
 const BROADCAST: &str = "broadcast";
 
-/// Runs until every publisher is gone or the server stops. Payloads larger than `max_bytes` are not
-/// broadcast.
+/// Runs until all publishers are dropped or the server stops. Payloads larger than `max_bytes` are
+/// not broadcast.
 pub async fn run(mut listener: MessageListener, hub: Arc<Hub>, max_bytes: usize, tasks: Tasks) {
     let feed = async {
         while let Some(first) = listener.next().await {
@@ -54,7 +54,7 @@ pub async fn run(mut listener: MessageListener, hub: Arc<Hub>, max_bytes: usize,
     }
 }
 
-/// Why a row is not broadcast.
+/// The reason why a row is not broadcast.
 #[derive(Debug, Error)]
 enum RowError {
     /// The table lacks a column that a message needs.
@@ -66,7 +66,7 @@ enum RowError {
     /// The payload is larger than allowed.
     #[error("the payload has {bytes} bytes, more than the {limit} allowed")]
     TooLarge { bytes: usize, limit: usize },
-    /// It cannot be encoded as a frame.
+    /// The message cannot be encoded as a frame.
     #[error(transparent)]
     Invalid(#[from] BroadcastError),
 }
@@ -101,8 +101,8 @@ impl<'a> Turn<'a> {
             Ok(None) => {}
             Err(error) => {
                 metrics.database_broadcasts_refused.inc();
-                // Only the first refusal of a turn is logged in full: many at once usually have one
-                // cause.
+                // Only the first refusal of a turn is logged in full, because many refusals at once
+                // usually have the same cause.
                 if self.refused == 0 {
                     let id = value(relation, row, "id").ok().flatten();
                     let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
@@ -113,8 +113,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Broadcasts a row and returns the number of members of its topic. Returns `None` for a row
-    /// that is not a broadcast, and for one that this process sent when it stored it.
+    /// Broadcasts a row and returns the number of members of its topic. Returns `None` if the row
+    /// is not a broadcast, or if this process stored the row and has already sent it.
     fn broadcast(&mut self, relation: &Relation, row: &Row) -> Result<Option<usize>, RowError> {
         if required(relation, row, "extension")? != BROADCAST {
             return Ok(None);
@@ -149,7 +149,7 @@ impl<'a> Turn<'a> {
         ))
     }
 
-    /// Writes queued frames, and logs the number of refused rows if there are several.
+    /// Writes queued frames. If several rows were refused, logs their number.
     fn finish(self) {
         drop(self.deliveries);
         if self.refused > 1 {
@@ -162,7 +162,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// A row as a message.
+/// A row, read as a message.
 #[derive(Debug, PartialEq, Eq)]
 struct Message<'a> {
     id: Uuid,
@@ -172,17 +172,18 @@ struct Message<'a> {
     payload: Payload<'a>,
 }
 
-/// The payload as PostgreSQL writes it.
+/// The payload in PostgreSQL's text format.
 #[derive(Debug, PartialEq, Eq)]
 enum Payload<'a> {
     /// `jsonb`, which is one JSON value.
     Json(&'a str),
-    /// `bytea` without the leading `\x` (the session fixes `bytea_output`).
+    /// `bytea` without the leading `\x`. The session sets `bytea_output`, so this is the only
+    /// format.
     Hex(&'a str),
 }
 
 impl Payload<'_> {
-    /// Length in bytes.
+    /// Returns the length of the payload in bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Json(text) => text.len(),
@@ -192,8 +193,8 @@ impl Payload<'_> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a row. All columns except the payload are required (protocol 4.6). A row without a
-    /// payload has the payload `null`.
+    /// Reads a row. All columns except the payload are required (protocol 4.6). If there is no
+    /// payload, the message has the payload `null`.
     fn read(relation: &Relation, row: &'a Row) -> Result<Self, RowError> {
         let text = |name| required(relation, row, name);
         text("inserted_at")?;
@@ -223,7 +224,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A required value.
+/// Returns the value of a column that must not be null.
 fn required<'a>(
     relation: &Relation,
     row: &'a Row,
@@ -234,7 +235,7 @@ fn required<'a>(
         .ok_or(RowError::Unreadable(name))
 }
 
-/// The value of a column; `None` for null.
+/// Returns the value of a column, or `None` if it is null.
 fn value<'a>(
     relation: &Relation,
     row: &'a Row,
@@ -297,7 +298,7 @@ mod tests {
         }
     }
 
-    /// `~` is null.
+    /// Creates a row in which `~` stands for null.
     fn row(values: [&'static str; 7]) -> Row {
         let value = |text: &'static str| match text {
             "~" => ColumnValue::Null,

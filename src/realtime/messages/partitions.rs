@@ -1,6 +1,6 @@
-//! Maintains the daily partitions of `realtime.messages`, if this schema created the table: creates
-//! days ahead and drops expired days. A table created by Supabase is left alone: the SQL function
-//! that this calls does nothing there.
+//! Maintains the daily partitions of `realtime.messages`: creates partitions for the coming days
+//! and drops expired ones. This is done only if Rapport's schema created the table. For a table
+//! that Supabase created, the SQL function does nothing.
 
 use std::time::Duration;
 
@@ -9,18 +9,21 @@ use thiserror::Error;
 use crate::db::connect::{ConnectError, Connector};
 use crate::shutdown::Tasks;
 
-/// How often partitions are maintained. Supabase Realtime does it every four hours and keeps three
-/// days ahead. With the days that Rapport keeps ahead, weeks of failures lose nothing.
+/// How often partitions are maintained. Supabase Realtime does this every four hours and keeps
+/// three days ahead. Rapport keeps enough days ahead that even weeks of failed maintenance lose no
+/// messages.
 const INTERVAL: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// The pause after a failure: the database was unavailable, or an open transaction uses the table.
+/// The pause after a failure. Either the database was unavailable, or an open transaction uses the
+/// table.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Limits the wait for another process that maintains the partitions. The function itself waits
-/// even less for locks on the table, because others queue behind it.
+/// even less for locks on the table, because other statements queue behind it.
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
 
-/// Maximum time for one run, so that a network that drops packets does not stop the maintenance.
+/// Maximum time for one run. Without a limit, a network that drops packets could stop the
+/// maintenance.
 const TIMEOUT: Duration = Duration::from_secs(360);
 
 #[derive(Debug, Error)]
@@ -35,8 +38,8 @@ enum MaintenanceError {
     Held,
 }
 
-/// Runs until the server stops. Creates `days_ahead` days after today and keeps `days_kept` days
-/// before it.
+/// Runs until the server stops. Keeps partitions for `days_ahead` days after today and `days_kept`
+/// days before today.
 pub async fn run(connector: Connector, days_ahead: i32, days_kept: i32, tasks: Tasks) {
     let stop = tasks.token().clone();
     let mut is_failing = false;
@@ -57,7 +60,8 @@ pub async fn run(connector: Connector, days_ahead: i32, days_kept: i32, tasks: T
                 INTERVAL
             }
             Err(error) => {
-                // Logged once: an unavailable database is reported elsewhere, repeatedly.
+                // Only the first failure is logged, because an unavailable database is already
+                // reported repeatedly elsewhere.
                 if !is_failing {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::warn!(%error, cause, "maintenance of the partitions of realtime.messages failed; retrying");
@@ -73,8 +77,8 @@ pub async fn run(connector: Connector, days_ahead: i32, days_kept: i32, tasks: T
     }
 }
 
-/// Returns the number of created partitions; zero if Supabase created the table, or the schema is
-/// not installed.
+/// Creates and drops partitions. Returns the number of created ones, which is zero if Supabase
+/// created the table or the schema is not installed.
 async fn maintain(
     connector: &Connector,
     days_ahead: i32,

@@ -15,29 +15,30 @@ use super::super::hub::{ReplayedMessage, ReplayedPayload};
 use crate::db::connect::{ConnectError, Connector};
 use crate::shutdown::Tasks;
 
-/// Maximum number of connections. Many replays at once happen only when all clients reconnect.
+/// Maximum number of connections. Many replays happen at once only when all clients reconnect.
 const MAX_CONNECTIONS: usize = 2;
 
-/// Maximum time for a replay, including the wait for its turn. Clients give up on a join after ten
-/// seconds, and the permission check comes first.
+/// Maximum time for a replay, including the wait for a connection. Clients give up on a join after
+/// ten seconds, and the permission check comes first.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Rights are checked beforehand. If row-level security would hide rows from the login, the query
-/// must fail instead of replaying only some.
+/// Settings of the session. The rights of callers are checked beforehand. If row-level security
+/// would hide rows from the login, the query must fail instead of replaying only some of the
+/// messages.
 const SESSION: &str = "set row_security = off; set statement_timeout = '4s'; \
                        set timezone = 'UTC'; set bytea_output = hex";
 
-/// Whether the table has binary payloads, which older tables of Supabase lack, and messages with
-/// their own lifetime, which all tables of Supabase lack.
+/// Reads which optional columns the table has. Older tables of Supabase lack binary payloads. All
+/// tables of Supabase lack the expiry time of a message.
 const COLUMNS: &str = "\
     select coalesce(bool_or(attname = 'binary_payload'), false), coalesce(bool_or(attname = 'expires_at'), false) \
     from pg_catalog.pg_attribute \
     where attrelid = 'realtime.messages'::regclass and not attisdropped";
 
-/// The newest messages since a time, limited by number and bytes, oldest first. The table stores
-/// UTC without a time zone. One minute of tolerance allows for clock differences (4.7). Messages of
-/// one transaction have the same time; their position in the table usually follows the order of
-/// insertion.
+/// Reads the newest messages since a time, oldest first, limited by number and bytes. The table
+/// stores UTC without a time zone. One minute of tolerance allows for clock differences (4.7).
+/// Messages of one transaction have the same time, but their position in the table usually follows
+/// the order of insertion.
 const NEWEST: &str = "\
     with newest as materialized ( \
         select id, event, inserted_at, ctid as place, payload::text as payload, binary_payload \
@@ -54,10 +55,10 @@ const NEWEST: &str = "\
         from newest) \
     select id, event, payload, binary_payload from measured where bytes <= $4 order by inserted_at, place";
 
-/// Why a replay fails.
+/// The reason why a replay failed.
 #[derive(Debug, Error)]
 pub enum ReplayError {
-    /// There is no connection to the database.
+    /// The database cannot be reached.
     #[error("The database cannot be reached")]
     Connect(#[from] ConnectError),
     /// The database refused the query, or the connection broke.
@@ -88,8 +89,8 @@ struct Connection {
 }
 
 impl Replayer {
-    /// Opens no connection yet. The login of `connector` must own `realtime.messages` or bypass its
-    /// policies.
+    /// Creates a replayer without opening a connection. The login of `connector` must own
+    /// `realtime.messages` or bypass its policies.
     pub fn new(connector: Connector, tasks: &Tasks) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -101,8 +102,8 @@ impl Replayer {
         }
     }
 
-    /// The newest messages of a topic, given without `realtime:`, oldest first. The oldest messages
-    /// are omitted if all together are larger than `max_bytes`.
+    /// Reads the newest messages of a topic, whose name is given without `realtime:`. Returns them
+    /// oldest first. If their total size exceeds `max_bytes`, the oldest ones are omitted.
     ///
     /// # Errors
     /// See [`ReplayError`].
@@ -126,7 +127,7 @@ impl Inner {
         params: ReplayParams,
         max_bytes: i64,
     ) -> Result<Vec<ReplayedMessage>, ReplayError> {
-        // The semaphore is never closed, so this cannot fail.
+        // The semaphore is never closed, so `acquire` cannot fail.
         let _permit = self
             .permits
             .acquire()
@@ -137,7 +138,7 @@ impl Inner {
             Some(connection) => connection,
             None => Box::pin(self.open()).await?,
         };
-        // 9999-12-31. Later times are printed by PostgreSQL in another format.
+        // The maximum is 9999-12-31. PostgreSQL prints later times in another format.
         let since = params.since_ms.clamp(0, 253_402_214_400_000) as f64;
         let rows = connection
             .client
@@ -146,7 +147,7 @@ impl Inner {
                 &[&topic, &since, &params.limit, &max_bytes],
             )
             .await?;
-        // A connection is not reused after an error or an unfinished query.
+        // Connections with an error or an unfinished query do not get here, so they are not reused.
         self.idle().push(connection);
         rows.iter()
             .map(|row| {

@@ -1,9 +1,9 @@
-//! Stores broadcasts of clients in `realtime.messages` on behalf of their sender, and then sends
+//! Stores broadcasts of clients in `realtime.messages` on behalf of their senders, and then sends
 //! them (protocol 4.8).
 //!
-//! Guarantees: a message is stored under the sender's role, claims and policies, or not sent at
-//! all. A store that has started is finished, even if the sender's connection ends. A client that
-//! joins receives the message either by replay or live, never both. Memory and connections are
+//! Guarantees: a message is either stored under the sender's role, claims and policies, or not sent
+//! at all. Once storing has started, it is completed even if the sender's connection ends. A client
+//! that joins receives the message either by replay or live, never both. Memory and connections are
 //! bounded: see [`MAX_PENDING_KIB`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,25 +24,26 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 use crate::visibility::ChannelId;
 
-/// Maximum number of connections. One stores a few hundred messages per second, because it waits
-/// for the disk each time.
+/// Maximum number of connections. Each stores a few hundred messages per second, because it waits
+/// for the disk after every message.
 const MAX_CONNECTIONS: usize = 4;
 
-/// Memory for messages that are being stored or wait for a connection, in KiB. Each message takes
-/// its payload and one KiB. Messages above this limit are refused.
+/// Memory for messages that are being stored or wait for a connection, in KiB. Each message counts
+/// as its payload plus one KiB. Messages above this limit are refused.
 const MAX_PENDING_KIB: usize = 64 << 10;
 
-/// Maximum time that a message waits for a connection. Together with its statements this stays
-/// below the ten seconds after which clients give up.
+/// Maximum time that a message waits for a connection. Together with the time for its statements,
+/// this stays below the ten seconds after which clients give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The server stops a statement that a policy delays. A commit is never interrupted here, because
-/// its result would be unknown.
+/// Settings of the session. The server stops a statement that a policy delays. No timeout on this
+/// side interrupts a commit, because its result would then be unknown.
 const SESSION: &str = "set statement_timeout = '3s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// Assumes a role and its claims, in both conventions of PostgREST, for one transaction. Returns
-/// whether a policy mentions the right to store, as policies written for Supabase Realtime do.
+/// Assumes a role and its claims for one transaction. The claims are set in both conventions of
+/// PostgREST. Returns whether a policy mentions the right to store, as policies written for
+/// Supabase Realtime do.
 const ASSUME_ROLE: &str = "\
     select \
         exists ( \
@@ -56,18 +57,20 @@ const ASSUME_ROLE: &str = "\
         set_config('request.headers', $5, true), \
         set_config('role', $4, true)";
 
-/// Checks the right to store, if a policy mentions it. Rolled back.
+/// Checks the right to store, if a policy mentions it. The insertion is rolled back.
 const CHECK_RIGHT: &str = "\
     insert into realtime.messages (id, topic, extension, inserted_at, updated_at) \
     values ($1, $2, 'persistence', now(), now())";
 
-/// The role is compared once more, so that nothing is ever written with the rights of the login.
+/// Inserts the message. The role is compared again, so that nothing is ever written with the rights
+/// of the login.
 const INSERT: &str = "\
     insert into realtime.messages (id, topic, extension, event, private, {columns}) \
     select $1, $2, 'broadcast', $3, true, {values} \
     where current_user = $4";
 
-/// `set_config` treats this as resetting the role, which would leave the rights of the login.
+/// The role name that `set_config` treats as a reset, after which the rights of the login would
+/// apply.
 const NO_ROLE: &str = "none";
 
 /// The SQLSTATE for a row that violates `with check`, and for a missing grant.
@@ -87,7 +90,7 @@ pub struct StoreOrder {
     pub payload: StorePayload,
     /// How long to keep the message.
     pub persist: Persist,
-    /// The sender's channel, if it does not want its own messages.
+    /// The sender's channel, if it does not receive its own broadcasts.
     pub except: Option<ChannelId>,
     /// The claims of the sender.
     pub claims: Arc<Claims>,
@@ -95,7 +98,7 @@ pub struct StoreOrder {
     pub headers: Arc<str>,
 }
 
-/// See [`StoreOrder`].
+/// The payload of a [`StoreOrder`].
 #[derive(Debug)]
 pub enum StorePayload {
     /// One JSON value.
@@ -104,7 +107,7 @@ pub enum StorePayload {
     Binary(Box<[u8]>),
 }
 
-/// Why a broadcast is neither stored nor sent.
+/// The reason why a broadcast is neither stored nor sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The policies do not let this caller store a message of the topic.
@@ -116,10 +119,10 @@ pub enum StoreError {
         /// The SQLSTATE of PostgreSQL.
         sqlstate: String,
     },
-    /// The table lacks a column for this, because an older version created it.
+    /// The table lacks a column that the message needs, because an older version created the table.
     #[error("The table of messages lacks a required column")]
     Unsupported,
-    /// The database could not be queried.
+    /// The permission check failed, or the database could not be queried.
     #[error(transparent)]
     CheckFailed(#[from] AuthorizeError),
 }
@@ -151,8 +154,8 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens no connection yet. The login of `connector` must be allowed to assume the roles of
-    /// tokens.
+    /// Creates a store without opening a connection. The login of `connector` must be allowed to
+    /// assume the roles of tokens.
     pub fn new(connector: Connector, hub: Arc<Hub>, tasks: &Tasks) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -193,8 +196,8 @@ impl Store {
             .try_acquire_many_owned(kib)
             .map_err(|_| AuthorizeError::PoolExhausted)?;
         let inner = Arc::clone(&self.inner);
-        // Runs in its own task: if the sender disconnects, a message must not be stored without
-        // being sent.
+        // Storing runs in its own task. Otherwise, if the sender disconnected, a message could be
+        // stored without being sent.
         let task = self.inner.tasks.spawn("stored broadcast", async move {
             let result = inner.store_and_send(&order).await;
             drop(memory);
@@ -221,8 +224,8 @@ impl Inner {
         };
         let id = self.hub.own_ids().next();
         let stored = store(&client, id, order).await;
-        // Ends the transaction of a refused message. After a commit this would only cause a warning
-        // on the server, so it is not sent.
+        // Ends the transaction of a refused message. After a commit, `rollback` would only cause a
+        // warning on the server, so it is not sent.
         let is_ended = stored.is_ok() || client.batch_execute("rollback").await.is_ok();
         if is_ended {
             self.lock_idle().push(client);
@@ -254,7 +257,7 @@ impl Inner {
         };
         let mut deliveries = self.hub.deliveries();
         if let Err(error) = deliveries.row(&order.topic, &broadcast, id, order.except) {
-            // The caller has checked it, so this is a bug in the server.
+            // The caller has checked the broadcast, so this is a bug in the server.
             tracing::error!(%error, "cannot encode a stored broadcast; dropping it");
         }
     }
@@ -264,7 +267,7 @@ impl Inner {
     }
 }
 
-/// Stores a message on behalf of its sender. Nothing is written before the transaction is open and
+/// Stores a message on behalf of its sender. Nothing is written until the transaction is open and
 /// the role is assumed.
 async fn store(client: &Client, id: Uuid, order: &StoreOrder) -> Result<(), StoreError> {
     let claims = &order.claims;
@@ -338,8 +341,8 @@ async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, St
             let sqlstate = error.as_db_error().map(|error| error.code().code());
             match sqlstate {
                 Some(UNDEFINED_COLUMN) => StoreError::Unsupported,
-                // Values that the type does not accept: U+0000, halves of surrogate pairs, numbers
-                // beyond every range, or too many levels of nesting.
+                // The column type does not accept the value: U+0000, half of a surrogate pair, a
+                // number beyond every range, or too many levels of nesting.
                 Some(sqlstate) if sqlstate.starts_with("22") || sqlstate.starts_with("54") => {
                     StoreError::Payload {
                         sqlstate: sqlstate.to_owned(),
@@ -351,7 +354,7 @@ async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, St
 }
 
 impl StorePayload {
-    /// Its size in bytes.
+    /// Returns the size of the payload in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Json(text) => text.len(),

@@ -1,6 +1,6 @@
 //! Broadcasts (4), encoded as whole WebSocket frames for the members of a topic.
 //!
-//! The payload is copied unchanged, never decoded: members receive the client's bytes.
+//! The payload is never decoded, so members receive the client's bytes.
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -11,18 +11,19 @@ use super::json::json_string;
 use super::message::{Ref, push_ref};
 use super::serializer::Serializer;
 
-/// First byte of a binary frame: a broadcast to a member.
+/// The first byte of a binary frame that contains a broadcast to a member.
 const KIND_USER_BROADCAST: u8 = 4;
 
-/// Maximum length of a topic, event or metadata in a binary frame: each length is one byte (2.4).
+/// Maximum length of a topic, event or metadata in a binary frame, whose header has one byte for
+/// each length (2.4).
 const MAX_NAME_BYTES: usize = 255;
 
 /// One message to the members of a topic.
 #[derive(Clone, Copy, Debug)]
 pub enum Broadcast<'a> {
-    /// A binary push, a single message over REST, or a row of `realtime.messages`. Sent as a binary
-    /// frame to version 2 and as text to version 1. Version 1 does not receive payloads that are
-    /// not JSON.
+    /// A binary push, a single message over REST, or a row of `realtime.messages`. Members with
+    /// version 2 receive it as a binary frame. Members with version 1 receive it as text, and not
+    /// at all if the payload is not JSON.
     User {
         /// The user's own event name.
         event: &'a str,
@@ -31,7 +32,7 @@ pub enum Broadcast<'a> {
         /// The payload.
         payload: UserPayload<'a>,
     },
-    /// A text push, or one of a batch over REST. Sent as text to all members.
+    /// A text push, or one message of a batch over REST. All members receive it as text.
     Text {
         /// The payload of the push, a JSON object.
         payload: &'a RawValue,
@@ -41,14 +42,14 @@ pub enum Broadcast<'a> {
 /// The payload of a [`Broadcast::User`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserPayload<'a> {
-    /// One JSON value. It is inserted into text frames and parsed by clients: see
+    /// One JSON value. It is inserted into text frames, and clients parse it: see
     /// [`UserPayload::json`].
     Json(&'a str),
     /// Arbitrary bytes.
     Binary(&'a [u8]),
 }
 
-/// Why a broadcast is not sent. This never depends on the members of the topic.
+/// The reason why a broadcast is not sent. It never depends on the members of the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastError {
     /// The full topic does not fit into a binary frame.
@@ -60,30 +61,30 @@ pub enum BroadcastError {
     /// The metadata does not fit into a binary frame.
     #[error("The metadata of a broadcast is too long: at most {MAX_NAME_BYTES} bytes")]
     MetadataTooLong,
-    /// The payload of a text push is not an object. Clients fail on anything else.
+    /// The payload of a text push is not a JSON object. Clients fail on other payloads.
     #[error("The payload of a broadcast must be a JSON object")]
     NotAnObject,
-    /// The payload is declared as JSON and is not.
+    /// The payload is declared as JSON but is not JSON.
     #[error("The payload of a broadcast is not JSON")]
     NotJson,
 }
 
 impl<'a> UserPayload<'a> {
-    /// Checks bytes that a client declares as JSON, once for all receivers. Version 1 receives them
-    /// inside a text frame, which must stay UTF-8 and a single JSON value. Clients of version 2
-    /// parse them without expecting to fail. Whether a message is refused never depends on its
-    /// receivers.
+    /// Checks bytes that a client declares as JSON, once for all receivers. Members with version 1
+    /// receive them inside a text frame, which must remain UTF-8 and a single JSON value. Clients
+    /// of version 2 parse the bytes without handling errors. The check does not depend on the
+    /// receivers, so a refusal does not either.
     ///
     /// # Errors
-    /// If the bytes are not one JSON value in UTF-8.
+    /// Fails if the bytes are not one JSON value in UTF-8.
     pub fn json(bytes: &'a [u8]) -> Result<Self, BroadcastError> {
         let text = std::str::from_utf8(bytes).map_err(|_| BroadcastError::NotJson)?;
-        // Values are skipped, not built, and nesting does not use the stack.
+        // Values are skipped instead of built, and nesting does not use the stack.
         serde_json::from_str::<IgnoredAny>(text).map_err(|_| BroadcastError::NotJson)?;
         Ok(Self::Json(text))
     }
 
-    /// The raw bytes.
+    /// Returns the bytes of the payload.
     pub fn bytes(self) -> &'a [u8] {
         match self {
             Self::Json(text) => text.as_bytes(),
@@ -93,7 +94,7 @@ impl<'a> UserPayload<'a> {
 }
 
 impl Broadcast<'_> {
-    /// Checks whether it can be sent to the members of `topic`, which is the full topic.
+    /// Checks whether the broadcast can be sent to the members of `topic`, which is the full topic.
     ///
     /// # Errors
     /// See [`BroadcastError`].
@@ -117,9 +118,9 @@ impl Broadcast<'_> {
         }
     }
 
-    /// Appends the frame for members with this version; nothing if the version has no such frame.
-    /// `topic` is the full topic and `topic_json` the same as JSON text. [`Broadcast::check`] must
-    /// have accepted the lengths.
+    /// Appends the frame for members with this version, or nothing if the version has no frame for
+    /// the broadcast. `topic` is the full topic, and `topic_json` is the same topic as JSON text.
+    /// [`Broadcast::check`] must have accepted the lengths.
     pub fn push_frame(
         &self,
         serializer: Serializer,
@@ -138,7 +139,7 @@ impl Broadcast<'_> {
                 },
             ) => {
                 let is_json = matches!(payload, UserPayload::Json(_));
-                // The lengths have been checked, so none is cut here.
+                // The lengths have been checked, so none is truncated here.
                 let length = |name: &str| u8::try_from(name.len()).unwrap_or(u8::MAX);
                 let head = [
                     KIND_USER_BROADCAST,
@@ -215,8 +216,8 @@ impl Broadcast<'_> {
     }
 }
 
-/// Appends the frame of a stored JSON message (4.7): a push on one channel, given as its topic in
-/// JSON and its join. `payload` and `metadata` are JSON texts.
+/// Appends the frame of a stored JSON message (4.7): a push on one channel, which is given by its
+/// topic as JSON text and its `join_ref`. `payload` and `metadata` are JSON texts.
 pub fn push_replayed(
     serializer: Serializer,
     (topic_json, join_ref): (&str, Option<&Ref>),
@@ -274,7 +275,7 @@ mod tests {
         }
     }
 
-    /// A frame with a short header and this payload.
+    /// Returns a frame with a short header and this payload.
     fn framed(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![first];
         match u8::try_from(payload.len()) {
@@ -292,7 +293,7 @@ mod tests {
     fn user_broadcasts_are_binary_for_version_2_and_text_for_version_1() {
         let json = UserPayload::Json("{\"a\":1}");
         let raw = UserPayload::Binary(b"\x00\xff{");
-        // (broadcast, frame payload of version 2, of version 1)
+        // (broadcast, frame payload in version 2, frame payload in version 1)
         let cases: [(_, &[u8], Option<&str>); 4] = [
             (
                 user("hi", "", json),

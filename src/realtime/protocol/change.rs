@@ -1,5 +1,5 @@
-//! The `data` of a row change (6.4). It is written once and shared by every channel that receives
-//! it.
+//! The `data` of a row change (6.4). It is encoded once, and all channels that receive it share the
+//! bytes.
 
 use jiff::Timestamp;
 
@@ -13,29 +13,29 @@ pub struct ChangeData<'a> {
     pub table: &'a TableName,
     /// The kind of the change.
     pub action: Action,
-    /// What receivers learn about the row.
+    /// The row data for the receivers.
     pub row: RowData<'a>,
 }
 
-/// What receivers learn about a changed row.
+/// The data of a changed row for the receivers.
 #[derive(Clone, Copy, Debug)]
 pub enum RowData<'a> {
-    /// The row.
+    /// The row, which the receivers may see.
     Visible {
-        /// The time of the commit, written in milliseconds.
+        /// The time of the commit. It is written in milliseconds.
         committed_at: TimestampMicros,
-        /// The array of columns as JSON text.
+        /// The JSON array of columns.
         columns: &'a [u8],
-        /// Why the images are incomplete, if they are (6.5, item 8).
+        /// The reason why the images are incomplete, or `None` if they are complete (6.5, item 8).
         error: Option<&'static str>,
     },
-    /// Only the fact of a change, with the reason why the row is withheld (6.5).
+    /// Receivers learn only that the row changed, and the reason why the row is withheld (6.5).
     Refused(&'static str),
 }
 
 impl ChangeData<'_> {
-    /// Writes the JSON object. `record` and `old_record` write the images after and before the
-    /// change as JSON objects; each is called only if the kind of change has that image.
+    /// Writes the JSON object. `record` and `old_record` write the row images after and before the
+    /// change, also as JSON objects. Each is called only if a change of this kind has the image.
     pub fn write(
         &self,
         out: &mut Vec<u8>,
@@ -90,8 +90,8 @@ impl ChangeData<'_> {
     }
 }
 
-/// Formats a time as `2026-01-02T03:04:05.678Z`. A time outside the years −9999 to 9999, which only
-/// a broken clock writes to the log, is written as the epoch.
+/// Formats a time as `2026-01-02T03:04:05.678Z`. A time outside the years −9999 to 9999 is written
+/// as the epoch; only a broken clock writes such a time to the WAL.
 fn milliseconds(time: TimestampMicros) -> String {
     let timestamp = Timestamp::from_microsecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH);
     timestamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()

@@ -1,5 +1,5 @@
-//! The parts of a server message that are common to both versions: the fields of the envelope, and
-//! the payload.
+//! The common contents of both encodings of a server message: the fields of the envelope, and the
+//! payload.
 
 use super::json::push_string;
 use super::message::{Ref, Reply, ServerMessage, sub_topic};
@@ -12,7 +12,7 @@ pub(super) struct Envelope<'a> {
     pub(super) event: &'static str,
 }
 
-/// The envelope of a message (table of 2.2). Version 1 omits `join_ref`.
+/// Returns the envelope of a message (table of 2.2). Version 1 does not write `join_ref`.
 pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
     match message {
         ServerMessage::Heartbeat { reference } => Envelope {
@@ -32,7 +32,8 @@ pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
             topic,
             event: "phx_reply",
         },
-        // The `ref` of a close is that of the join: clients ignore a close with any other.
+        // The `ref` of a close is the `ref` of the join, because clients ignore a close with any
+        // other.
         ServerMessage::Close { join_ref, topic } => Envelope {
             join_ref: join_ref.as_ref(),
             reference: join_ref.as_ref(),

@@ -1,4 +1,4 @@
-//! Writing JSON: strings and numbers.
+//! Writes JSON strings and numbers.
 
 /// Encodes a text as a JSON string.
 pub fn json_string(text: &str) -> Box<str> {
@@ -13,7 +13,7 @@ pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Appends `ids` without brackets.
+/// Appends `ids`, separated by commas and without brackets.
 pub(super) fn push_ids(out: &mut Vec<u8>, ids: &[u32]) {
     for (at, id) in ids.iter().enumerate() {
         if at > 0 {

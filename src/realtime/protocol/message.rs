@@ -9,27 +9,26 @@ use uuid::Uuid;
 
 use super::json::json_string;
 
-/// The prefix of every channel topic. The rest is the sub-topic, which is the name used in SQL and
-/// REST.
+/// The prefix of every channel topic. The rest is the sub-topic: the name that SQL and REST use.
 pub const TOPIC_PREFIX: &str = "realtime:";
 
-/// A frame that is not a message of the protocol (2.3). The fault is neither reported nor logged:
-/// Supabase Realtime reports nothing either, and a log line per frame would let clients fill a
-/// disk.
+/// The error for a frame that is not a message of the protocol (2.3). It is neither reported nor
+/// logged. Supabase Realtime does not report it either, and with a log line per frame clients could
+/// fill a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("The frame is not a message of this protocol version")]
 pub struct MalformedMessage;
 
-/// A `ref` or `join_ref`. Kept as the JSON text that the client sent, because it is echoed (2.2).
+/// A `ref` or `join_ref`, kept as the JSON text that the client sent, because it is echoed (2.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref(Arc<str>);
 
 impl Ref {
-    /// Official clients count from 1 and send a string. The limit only prevents clients from
-    /// causing large replies with a reference.
+    /// Official clients send a string with a number that counts from 1. The limit only prevents
+    /// clients from causing large replies with a long reference.
     const MAX_BYTES: usize = 255;
 
-    /// Reads a reference from JSON: `None` for `null`.
+    /// Reads a reference from JSON. `null` gives `None`.
     pub(super) fn from_json(value: &RawValue) -> Result<Option<Self>, MalformedMessage> {
         let text = value.get();
         match text.as_bytes() {
@@ -40,12 +39,12 @@ impl Ref {
         }
     }
 
-    /// Reads a reference from the header of a binary frame: `None` if empty.
+    /// Reads a reference from the header of a binary frame. An empty one gives `None`.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(json_string(text).into()))
     }
 
-    /// The JSON text.
+    /// Returns the JSON text.
     pub fn as_json(&self) -> &str {
         &self.0
     }
@@ -59,7 +58,7 @@ pub(super) fn push_ref(out: &mut Vec<u8>, reference: Option<&Ref>) {
 /// A message from a client. Borrows from its frame.
 #[derive(Clone, Debug)]
 pub struct ClientMessage<'a> {
-    /// The join that the sender assigns the message to.
+    /// The join to which the sender assigns the message.
     pub join_ref: Option<Ref>,
     /// The `ref` that a reply repeats.
     pub reference: Option<Ref>,
@@ -86,7 +85,7 @@ pub enum ClientEvent<'a> {
     UserBroadcast {
         /// The user's own event name.
         event: &'a str,
-        /// JSON object text, or empty.
+        /// The text of a JSON object, or empty.
         metadata: &'a str,
         /// How to read `payload`.
         encoding: PayloadEncoding,
@@ -100,7 +99,7 @@ pub enum ClientEvent<'a> {
 }
 
 impl<'a> ClientEvent<'a> {
-    /// The event of a text frame.
+    /// Returns the event of a text frame.
     pub(super) fn from_text(name: Cow<'a, str>, payload: &'a RawValue) -> Self {
         match &*name {
             "heartbeat" => Self::Heartbeat,
@@ -133,7 +132,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -163,7 +162,7 @@ pub enum Reply {
     PayloadSizeExceeded,
 }
 
-/// The part of the server that a `system` message is about.
+/// The subject of a `system` message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     /// The channel's `postgres_changes`.
@@ -173,7 +172,7 @@ pub enum Extension {
 }
 
 impl Extension {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PostgresChanges => "postgres_changes",
@@ -185,16 +184,16 @@ impl Extension {
 /// The payload of a `system` message without the channel's name (3.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemNotice {
-    /// The part of the server that it is about.
+    /// The subject of the message.
     pub extension: Extension,
     /// Success or failure.
     pub status: Status,
-    /// The text. Texts taken over from Supabase Realtime are part of the protocol.
+    /// The text. Texts from Supabase Realtime are part of the protocol.
     pub message: Cow<'static, str>,
 }
 
 impl SystemNotice {
-    /// A success of the channel's `postgres_changes`.
+    /// Creates a notice that the channel's `postgres_changes` work.
     pub fn changes_ok(message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             extension: Extension::PostgresChanges,
@@ -203,7 +202,7 @@ impl SystemNotice {
         }
     }
 
-    /// An error of the channel's `postgres_changes`.
+    /// Creates a notice about an error of the channel's `postgres_changes`.
     pub fn changes_error(message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             extension: Extension::PostgresChanges,
@@ -212,7 +211,7 @@ impl SystemNotice {
         }
     }
 
-    /// A notice about the channel itself.
+    /// Creates a notice about the channel itself.
     pub fn channel(status: Status, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             extension: Extension::System,
@@ -222,8 +221,8 @@ impl SystemNotice {
     }
 }
 
-/// A message to one socket. Row changes and broadcasts share their bytes between sockets and are
-/// encoded by separate functions.
+/// A message to one socket. Row changes and broadcasts are not among these messages: sockets share
+/// their bytes, so separate functions encode them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerMessage {
     /// `phx_reply` to a heartbeat.
@@ -233,9 +232,9 @@ pub enum ServerMessage {
     },
     /// `phx_reply`.
     Reply {
-        /// The channel's join; `None` if there is no channel.
+        /// The channel's `join_ref`; `None` if there is no channel.
         join_ref: Option<Ref>,
-        /// The `ref` of the push that this replies to.
+        /// The `ref` of the push that receives this reply.
         reference: Option<Ref>,
         /// The full topic.
         topic: Arc<str>,
@@ -244,14 +243,14 @@ pub enum ServerMessage {
     },
     /// `phx_close`: the channel has ended; the socket stays open.
     Close {
-        /// The join of the channel.
+        /// The channel's `join_ref`.
         join_ref: Option<Ref>,
         /// The full topic.
         topic: Arc<str>,
     },
     /// `system`.
     System {
-        /// The channel's join.
+        /// The channel's `join_ref`.
         join_ref: Option<Ref>,
         /// The full topic.
         topic: Arc<str>,
@@ -261,7 +260,7 @@ pub enum ServerMessage {
 }
 
 impl ServerMessage {
-    /// Replaces the reply, if this is one.
+    /// Replaces the reply, if the message is one.
     pub fn replace_reply(&mut self, other: Reply) {
         if let Self::Reply { reply, .. } = self {
             *reply = other;
@@ -269,7 +268,7 @@ impl ServerMessage {
     }
 }
 
-/// The part of a topic after `realtime:`.
+/// Returns the topic without `realtime:`.
 pub fn sub_topic(topic: &str) -> &str {
     topic.strip_prefix(TOPIC_PREFIX).unwrap_or(topic)
 }

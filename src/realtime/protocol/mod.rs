@@ -1,12 +1,12 @@
 //! The wire format: the Phoenix messages of both protocol versions, as two enums and two encodings.
 //!
-//! Pure. Only this module contains the names and shapes of the wire format. Section numbers refer
-//! to the description of the protocol, `docs/protocol.md`.
+//! Pure. No other module contains names or shapes of the wire format. Section numbers refer to the
+//! description of the protocol in `docs/protocol.md`.
 //!
-//! Read `message` first: the messages, typed. `payload` contains what clients send in them.
-//! `envelope`, `v1` and `v2` are the two encodings, and `serializer` chooses between them.
-//! `broadcast`, `presence` and `change` encode what is sent to many members, and `persist` parses
-//! the request to store a broadcast.
+//! Read `message` first: it defines the typed messages. `payload` parses what clients send in them.
+//! `v1` and `v2` are the two encodings, `envelope` contains what they share, and `serializer`
+//! chooses between them. `broadcast`, `presence` and `change` encode what many members receive.
+//! `persist` parses the request to store a broadcast.
 
 mod broadcast;
 mod change;

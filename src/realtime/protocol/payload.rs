@@ -1,66 +1,66 @@
 //! The payloads of `phx_join` and `access_token` (3.1, 3.6).
 //!
-//! Lenient like Supabase Realtime: unreadable parts count as absent, and a join is never refused
-//! for the shape of its payload.
+//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent, and a join is
+//! never refused for the shape of its payload.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::message::MalformedMessage;
 
-/// A join's payload.
+/// The payload of a join.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JoinPayload {
-    /// The token to use instead of the connection's token. Already `None` for an opaque API key
-    /// (`sb_…`), which stands for the connection's token.
+    /// The token to use instead of the connection's token. `None` also if the client sent an opaque
+    /// API key (`sb_…`), which stands for the connection's token.
     pub access_token: Option<String>,
-    /// The requested configuration. `None` is a join of the older form, without `config`.
+    /// The requested configuration. `None` for the older form of a join, which has no `config`.
     pub config: Option<JoinConfig>,
 }
 
 /// The `config` of a join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinConfig {
-    /// How to handle broadcasts.
+    /// The options for broadcasts.
     pub broadcast: BroadcastConfig,
-    /// How to handle presence.
+    /// The options for presence.
     pub presence: PresenceConfig,
     /// The requested row changes, in the order of the request.
     pub postgres_changes: Vec<BindingParams>,
     /// Options for the row changes.
     pub postgres_changes_options: PostgresChangesOptions,
-    /// Whether policies decide who may join.
+    /// Whether the channel is private, so that policies decide who may join.
     pub private: bool,
 }
 
-/// `config.broadcast`
+/// The object `config.broadcast`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BroadcastConfig {
-    /// Acknowledge every broadcast.
+    /// Whether to acknowledge every broadcast.
     pub ack: bool,
-    /// Send the client its own broadcasts.
+    /// Whether to send the client its own broadcasts.
     pub echo: bool,
-    /// Notify the client when broadcasts from the database are live.
+    /// Whether to notify the client when broadcasts from the database are live.
     pub replication_ready: bool,
-    /// Which stored messages to replay.
+    /// The option to replay stored messages.
     pub replay: ReplayConfig,
 }
 
-/// `config.broadcast.replay` (4.7)
+/// The option `config.broadcast.replay` (4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayConfig {
-    /// Not present.
+    /// The option is absent.
     #[default]
     Absent,
-    /// Present but not an object: ignored, except on a public channel.
+    /// The option is not an object. It is ignored, except on a public channel.
     NotAnObject,
     /// `since` is missing, or `since` or `limit` is not an integer.
     Invalid,
-    /// Valid.
+    /// The option is valid.
     Since {
-        /// Milliseconds since 1970.
+        /// Start of the replay, in milliseconds since 1970.
         since_ms: i64,
-        /// The maximum number of messages; `None` leaves it to the server.
+        /// Maximum number of messages. If `None`, the server chooses it.
         limit: Option<i64>,
     },
 }
@@ -81,33 +81,34 @@ impl ReplayConfig {
     }
 }
 
-/// `config.presence`
+/// The object `config.presence`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
-    /// Whether the client uses presence. Defaults to yes: clients before 2.12 do not send it and
-    /// would not see any joins without it.
+    /// Whether the client uses presence. Defaults to `true`, because clients before 2.12 do not
+    /// send the option and would otherwise not see any joins.
     pub enabled: bool,
-    /// The key under which to list the client; `None` lets the server choose one.
+    /// The key under which the client is listed. If `None`, the server chooses one.
     pub key: Option<String>,
 }
 
-/// `config.postgres_changes_options`
+/// The object `config.postgres_changes_options`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PostgresChangesOptions {
-    /// Delay the reply until changes are live.
+    /// Whether to delay the reply until changes are live.
     pub wait: bool,
     /// Maximum delay, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// Write 64-bit integers and numerics as strings.
+    /// Whether to write 64-bit integers and numerics as strings.
     pub bigint_as_string: bool,
 }
 
 /// One element of `config.postgres_changes`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BindingParams {
-    /// The parameters.
+    /// The parameters, parsed.
     pub params: Value,
-    /// The parameters as the client wrote them: they are echoed, and clients compare them.
+    /// The parameters as the client wrote them. They are echoed in this form, and clients compare
+    /// them.
     text: String,
 }
 
@@ -115,16 +116,17 @@ impl JoinPayload {
     /// Reads a join's payload.
     ///
     /// # Errors
-    /// If the payload is not valid JSON in full: a number beyond every range, or half of a
-    /// surrogate pair. Such a message is dropped (2.3). Treated as an empty payload, it would join
-    /// a different channel than the client meant.
+    /// Fails if the payload is not valid JSON throughout, for instance if a number is beyond every
+    /// range, or if a string contains half of a surrogate pair. Such a message is dropped (2.3). If
+    /// it were treated as an empty payload, it would join a different channel than the client
+    /// intended.
     pub fn parse(payload: &RawValue) -> Result<Self, MalformedMessage> {
         let value = serde_json::from_str(payload.get()).map_err(|_| MalformedMessage)?;
         let Value::Object(object) = value else {
             return Ok(Self::default());
         };
         let raw: RawJoin<'_> = serde_json::from_str(payload.get()).unwrap_or_default();
-        // `user_token` is the older name and wins if both are present.
+        // `user_token` is the older name. It wins if both are present.
         let token = match (object.get("user_token"), object.get("access_token")) {
             (Some(Value::String(token)), _) | (_, Some(Value::String(token))) => Some(token),
             _ => None,
@@ -138,7 +140,7 @@ impl JoinPayload {
     }
 }
 
-/// The elements of `config.postgres_changes` as the client wrote them.
+/// The elements of `config.postgres_changes`, as the client wrote them.
 #[derive(Default, serde::Deserialize)]
 struct RawJoin<'a> {
     #[serde(borrow, default)]
@@ -213,7 +215,7 @@ impl BindingParams {
         })
     }
 
-    /// Parameters that no client wrote: those of a join without `config`.
+    /// Creates parameters that no client wrote, for a join without `config`.
     pub fn derived(params: Value) -> Self {
         let text = params.to_string();
         Self { params, text }
@@ -225,7 +227,7 @@ impl BindingParams {
         let mut text = self.text.trim_end();
         let rewritten;
         if let Some(object) = self.params.as_object().filter(|it| it.contains_key("id")) {
-            // The client's own `id` would duplicate the binding's.
+            // The client's own `id` would duplicate the id of the binding.
             let mut object = object.clone();
             object.remove("id");
             rewritten = Value::Object(object).to_string();
@@ -245,17 +247,17 @@ impl BindingParams {
 /// The payload of `access_token`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessToken {
-    /// No action: `null`, not a string, or an opaque API key, which stands for the connection's
-    /// token.
+    /// No action is needed: the value is `null`, is not a string, or is an opaque API key, which
+    /// stands for the connection's token.
     Ignored,
-    /// A token, to be verified.
+    /// A token to verify.
     Token(String),
 }
 
 impl AccessToken {
-    /// Reads the payload.
+    /// Reads the payload of `access_token`.
     pub fn parse(payload: &RawValue) -> Self {
-        /// Only a string is parsed: other values could be large.
+        /// Only strings are parsed, because other values could be large.
         #[derive(serde::Deserialize)]
         struct Payload<'a> {
             #[serde(borrow)]
@@ -270,12 +272,12 @@ impl AccessToken {
     }
 }
 
-/// Whether the token is an API key of the newer kind, which does not identify a user.
+/// Returns whether the token is an API key of the newer kind, which does not identify a user.
 fn is_opaque_key(token: &str) -> bool {
     crate::auth::is_opaque_key(token)
 }
 
-/// A boolean. Some clients send it as a string.
+/// Reads a boolean. Some clients send it as a string.
 fn boolean(value: Option<&Value>) -> Option<bool> {
     match value? {
         Value::Bool(value) => Some(*value),
@@ -285,12 +287,12 @@ fn boolean(value: Option<&Value>) -> Option<bool> {
     }
 }
 
-/// Truth in Elixir: every value except `null` and `false`.
+/// Returns whether a value is true in Elixir, as every value except `null` and `false` is.
 fn is_truthy(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Bool(false))
 }
 
-/// A presence key may be any JSON value. It is used as text.
+/// Returns a presence key as text. Clients may send any JSON value as the key.
 fn presence_key(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,

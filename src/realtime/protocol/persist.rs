@@ -1,31 +1,32 @@
-//! The `persist` option of broadcasts (4.8): the broadcast is stored and can be replayed.
+//! The `persist` option of broadcasts (4.8). It stores the broadcast, so that it can be replayed.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// How long to keep a broadcast.
+/// The option to store a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persist {
-    /// Seconds. `None` keeps it as long as any stored message.
+    /// The lifetime in seconds. If `None`, the broadcast is kept as long as other stored messages.
     pub ttl_seconds: Option<i32>,
 }
 
-/// Why `persist` is refused. The text is sent to the client.
+/// The reason why `persist` is refused. The text is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PersistError {
-    /// Neither a boolean nor an object with an optional `ttl`.
+    /// The value is neither a boolean nor an object with an optional `ttl`.
     #[error("must be true, or an object whose ttl is a whole number of seconds")]
     Unreadable,
-    /// The `ttl` is out of range. Contains the maximum.
+    /// The `ttl` is out of range. Contains the maximum in seconds.
     #[error("must have a ttl from 1 to {0} seconds")]
     Ttl(i32),
-    /// The channel is public: no policy would decide who may read the stored message.
+    /// The channel is public, so no policy would decide who may read the stored message.
     #[error("can only be used on private channels")]
     Public,
 }
 
 impl Persist {
-    /// Reads the metadata of a binary push. Other keys are ignored, as in Supabase Realtime.
+    /// Reads `persist` from the metadata of a binary push. Other keys are ignored, as in Supabase
+    /// Realtime.
     ///
     /// # Errors
     /// See [`PersistError`]. `max_ttl` is the maximum in seconds.
@@ -49,7 +50,7 @@ impl Persist {
     /// Reads the query parameters `persist` and `persist[ttl]`.
     ///
     /// # Errors
-    /// As [`Persist::from_metadata`].
+    /// The same as for [`Persist::from_metadata`].
     pub fn from_query(
         persist: Option<&str>,
         ttl: Option<&str>,

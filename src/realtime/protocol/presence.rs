@@ -1,6 +1,6 @@
-//! The shapes of presence (5): the pushes of clients, and the maps that the server sends.
+//! The messages of presence (5): the pushes of clients, and the maps that the server sends.
 //!
-//! Pure. A tracked payload is never decoded: its fields are copied into the meta as the client
+//! Pure. A tracked payload is never decoded. Its fields are copied into the meta as the client
 //! wrote them.
 
 use std::borrow::Cow;
@@ -21,15 +21,16 @@ use super::json::push_string;
 use super::message::{Ref, push_ref};
 use super::serializer::Serializer;
 
-/// The keys of a meta that belong to the server. They are removed from a client's payload: clients
-/// would disagree about a meta with a repeated key.
+/// The keys of a meta that belong to the server. They are removed from a client's payload, because
+/// clients would not agree on the value of a repeated key.
 const SERVER_KEYS: [&str; 2] = ["phx_ref", "phx_ref_prev"];
 
 /// The key that a state must not have at its top level. Clients treat every payload with `ids` as a
-/// row change and would never see the state.
+/// row change, so they would never process the state.
 const KEY_OF_CHANGES: &str = "ids";
 
-/// Approximate size of a meta without its payload, in bytes. An empty payload costs this much.
+/// Approximate size of a meta without its payload, in bytes. A meta with an empty payload counts as
+/// this many bytes.
 const META_OVERHEAD_BYTES: usize = 64;
 
 /// Maximum size of a payload that is compared as JSON, in bytes. Parsed values can take a hundred
@@ -40,22 +41,22 @@ const MAX_COMPARED_BYTES: usize = 16 << 10;
 /// The action that a `presence` push requests (5.1).
 #[derive(Clone, Copy, Debug)]
 pub enum PresenceCall<'a> {
-    /// List the client with this payload; an absent payload is an empty object.
+    /// List the client with this payload. An absent payload stands for an empty object.
     Track(Option<&'a RawValue>),
     /// Stop listing the client.
     Untrack,
-    /// An unknown event.
+    /// The push has an unknown event.
     Unknown,
-    /// No event.
+    /// The push has no event.
     Missing,
 }
 
 impl<'a> PresenceCall<'a> {
-    /// Reads a push. If a key appears twice, the last one wins.
+    /// Reads a `presence` push. If a key appears twice, the last one wins.
     pub fn parse(push: &'a RawValue) -> Self {
         let Ok(Fields(fields)) = serde_json::from_str::<Fields<'_>>(push.get()) else {
             // A payload that is not an object has no event. An object that cannot be read may have
-            // had one.
+            // an event.
             return match push.get().starts_with('{') {
                 true => Self::Unknown,
                 false => Self::Missing,
@@ -79,9 +80,9 @@ impl<'a> PresenceCall<'a> {
     }
 }
 
-/// Whether a presence key is the name of a property that every JavaScript object has. Clients
-/// before 2.100 look keys up in such an object and fail on each state and diff that contains one: a
-/// single client would break presence for all others.
+/// Returns whether a presence key is the name of a property that every JavaScript object has.
+/// Clients before 2.100 look keys up in an object. They fail on each state and diff with such a
+/// key, so a single client could break presence for all others.
 pub fn is_hostile_key(key: &str) -> bool {
     const NAMES: [&str; 12] = [
         "__defineGetter__",
@@ -100,15 +101,15 @@ pub fn is_hostile_key(key: &str) -> bool {
     NAMES.binary_search(&key).is_ok()
 }
 
-/// Identifies a meta. Clients use only this to distinguish a user's devices, and old metas from new
-/// ones (5.2). Written as 16 characters of URL-safe base64.
+/// Identifies a meta. Only by this reference do clients distinguish a user's devices, and old metas
+/// from new ones (5.2). Written as 16 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PhxRef([u8; 12]);
 
 impl PhxRef {
     fn write(self, out: &mut Vec<u8>) {
         let mut text = [0; 16];
-        // Twelve bytes are sixteen characters, so there is always room.
+        // Twelve bytes become sixteen characters, so the buffer is always large enough.
         let _ = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
         out.extend_from_slice(&text);
     }
@@ -120,8 +121,8 @@ impl fmt::Debug for PhxRef {
     }
 }
 
-/// Generates references. A process never generates one twice. Processes start at random values of
-/// 96 bits, because a client that reconnects compares the references of both.
+/// Generates references. A process never generates one twice. Each process starts at a random value
+/// of 96 bits, because a client that reconnects compares references of the old and the new process.
 #[derive(Debug)]
 pub struct PhxRefs {
     seed: [u8; 4],
@@ -152,16 +153,16 @@ impl PhxRefs {
 #[error("The track payload is not a JSON object")]
 pub struct NotAnObject;
 
-/// What a client tracks: the fields of a JSON object as JSON text, without braces and without
-/// the server's own keys.
+/// A tracked payload: the fields of a JSON object as JSON text, without braces and without the
+/// server's own keys.
 #[derive(Clone, Debug, Default)]
 pub struct TrackPayload(Box<str>);
 
 impl TrackPayload {
-    /// Reads a payload.
+    /// Reads the payload of a track.
     ///
     /// # Errors
-    /// [`NotAnObject`].
+    /// Fails with [`NotAnObject`] if the payload is not a JSON object.
     pub fn parse(payload: &RawValue) -> Result<Self, NotAnObject> {
         let text = payload.get();
         let Fields(fields) = serde_json::from_str(text).map_err(|_| NotAnObject)?;
@@ -182,7 +183,7 @@ impl TrackPayload {
         Ok(Self(String::from_utf8_lossy(&out).into()))
     }
 
-    /// Approximate size of the meta in a state, in bytes.
+    /// Returns the approximate size of the meta in a state, in bytes.
     pub fn meta_bytes(&self) -> usize {
         META_OVERHEAD_BYTES + self.0.len()
     }
@@ -192,8 +193,8 @@ impl TrackPayload {
     }
 }
 
-/// Equal as JSON, in any order of the keys. Payloads that are invalid or large are compared as
-/// text.
+/// Compares payloads as JSON, in which the order of keys does not matter. Invalid and large
+/// payloads are compared as text.
 impl PartialEq for TrackPayload {
     fn eq(&self, other: &Self) -> bool {
         let is_small = self.0.len().max(other.0.len()) <= MAX_COMPARED_BYTES;
@@ -210,7 +211,7 @@ struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Borrowed from the text if it has no escapes.
+        /// A name, borrowed from the text if it has no escapes.
         #[derive(Deserialize, PartialEq, Eq, Hash)]
         struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -239,9 +240,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 /// One entry of a presence: a tracked payload and its reference.
 #[derive(Debug)]
 pub struct Meta {
-    /// Its own reference.
+    /// The meta's own reference.
     pub phx_ref: PhxRef,
-    /// The reference, known to clients, that this meta replaces.
+    /// The reference of the meta that this one replaces, if clients know that meta.
     pub replaces: Option<PhxRef>,
     /// The tracked payload.
     pub payload: TrackPayload,
@@ -266,8 +267,8 @@ impl Meta {
 }
 
 impl Serializer {
-    /// The `presence_state` for one channel. All receivers share `state`. `topic` is the topic as
-    /// JSON text.
+    /// Encodes the `presence_state` for one channel. All receivers share `state`. `topic` is the
+    /// topic as JSON text.
     pub fn encode_presence_state(self, join_ref: Option<&Ref>, topic: &str, state: Body) -> Frame {
         let head = |out: &mut Vec<u8>| match self {
             Self::V1 => {
@@ -286,7 +287,8 @@ impl Serializer {
         Frame::text(head, state, self.tail())
     }
 
-    /// Appends the whole frame of a `presence_diff`, which is the same for all members.
+    /// Appends the whole frame of a `presence_diff`, which is the same for all members with this
+    /// version.
     pub fn push_presence_diff(self, topic: &str, diff: &[u8], out: &mut Vec<u8>) {
         let (head, event): (&[u8], &[u8]) = match self {
             Self::V1 => (b"{\"topic\":", b",\"event\":\"presence_diff\",\"payload\":"),
@@ -296,7 +298,7 @@ impl Serializer {
         push_frame(FrameKind::Text, &parts, out);
     }
 
-    /// The part after the payload of a message without a reference.
+    /// Returns the bytes after the payload of a message without a reference.
     fn tail(self) -> &'static [u8] {
         match self {
             Self::V1 => b",\"ref\":null}",
@@ -305,8 +307,8 @@ impl Serializer {
     }
 }
 
-/// The payload of a `presence_state` and, if needed, of a `presence_diff` to be sent directly after
-/// it: the key `ids` can only be sent in a diff.
+/// Returns the payload of a `presence_state`. If a presence has the key `ids`, which only a diff
+/// can contain, also returns the payload of a `presence_diff` to send directly after the state.
 pub fn presence_state<'a, M>(
     presences: impl Iterator<Item = (&'a str, M)> + Clone,
 ) -> (Vec<u8>, Option<Vec<u8>>)
@@ -328,7 +330,7 @@ where
     (state, rest)
 }
 
-/// The payload of a `presence_diff`. Clients require both maps.
+/// Returns the payload of a `presence_diff`. Clients require both maps.
 pub fn presence_diff<'a, J, L>(
     joins: impl Iterator<Item = (&'a str, J)>,
     leaves: impl Iterator<Item = (&'a str, L)>,
@@ -455,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn property_names_of_javascript_objects_are_recognised() {
+    fn property_names_of_javascript_objects_are_recognized() {
         for (key, expected) in [
             ("__proto__", true),
             ("valueOf", true),

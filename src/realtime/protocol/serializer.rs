@@ -8,15 +8,15 @@ use super::{v1, v2};
 /// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serializer {
-    /// `1.0.0`: JSON objects, never a binary frame.
+    /// `1.0.0`: JSON objects, no binary frames.
     V1,
     /// `2.0.0`: JSON arrays, and binary frames for broadcasts.
     V2,
 }
 
 impl Serializer {
-    /// The serializer for a `vsn`: 1.0.x or 2.0.x as semantic versions, 1.0.0 if absent, `None`
-    /// otherwise.
+    /// Returns the serializer for a `vsn`: version 1.0.x or 2.0.x as in semantic versioning.
+    /// Without a `vsn`, it is 1.0.0. Returns `None` for any other version.
     pub fn negotiate(vsn: Option<&str>) -> Option<Self> {
         let Some(vsn) = vsn else {
             return Some(Self::V1);
@@ -35,8 +35,8 @@ impl Serializer {
     /// Reads a text frame.
     ///
     /// # Errors
-    /// If the frame is not a message of this version (2.3). The caller drops and counts it; the
-    /// socket stays open.
+    /// Fails if the frame is not a message of this version (2.3). The caller drops and counts it,
+    /// and the socket stays open.
     pub fn decode_text(self, text: &str) -> Result<ClientMessage<'_>, MalformedMessage> {
         match self {
             Self::V1 => v1::decode(text),
@@ -47,7 +47,7 @@ impl Serializer {
     /// Reads a binary frame (2.4).
     ///
     /// # Errors
-    /// If the frame is not a push of this version. Version 1.0.0 has no binary frames.
+    /// Fails if the frame is not a push of this version. Version 1.0.0 has no binary frames.
     pub fn decode_binary(self, data: &[u8]) -> Result<ClientMessage<'_>, MalformedMessage> {
         match self {
             Self::V1 => Err(MalformedMessage),
@@ -55,7 +55,7 @@ impl Serializer {
         }
     }
 
-    /// Encodes a message to one socket as a frame.
+    /// Encodes a message for one socket as a frame.
     pub fn encode(self, message: &ServerMessage) -> Frame {
         Frame::text(
             |out| match self {
@@ -67,8 +67,9 @@ impl Serializer {
         )
     }
 
-    /// Encodes a row change (6.4). All receivers share `data`; only the envelope is written here.
-    /// `topic` is the topic as JSON text, and `ids` are the ids of the channel's matching bindings.
+    /// Encodes a row change (6.4). All receivers share `data`, and only the envelope is written
+    /// here. `topic` is the topic as JSON text. `ids` are the ids of the channel's matching
+    /// bindings.
     pub fn encode_change(self, topic: &str, ids: &[u32], data: Body) -> Frame {
         match self {
             Self::V1 => Frame::text(
@@ -84,7 +85,7 @@ impl Serializer {
         }
     }
 
-    /// Encodes a row change for a channel that joined without a `config` (3.1): the event is the
+    /// Encodes a row change for a channel that joined without a `config` (3.1). The event is the
     /// kind of the change, and `data` is the payload.
     pub fn encode_legacy_change(self, topic: &str, event: &str, data: Body) -> Frame {
         match self {

@@ -1,4 +1,4 @@
-//! The frames of the protocol's examples in both versions, and invalid input.
+//! Tests of the frames in the protocol's examples, in both versions, and of invalid input.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn reference(text: &str) -> Option<Ref> {
     Ref::from_json(&value).unwrap()
 }
 
-/// The payload of a frame with a short header.
+/// Returns the payload of a frame with a short header.
 fn text_of(frame: &Frame) -> String {
     let bytes = frame.parts().concat();
     assert_eq!(bytes[0], 0x81, "a final text frame");
@@ -55,7 +55,7 @@ fn vsn_is_matched_as_a_semantic_version() {
 }
 
 #[test]
-fn client_messages_of_both_versions() {
+fn client_messages_are_decoded_in_both_versions() {
     // (frame, version, join_ref, ref, topic, event)
     let cases = [
         (
@@ -145,7 +145,7 @@ fn malformed_frames_are_refused() {
 }
 
 #[test]
-fn the_binary_push_of_the_examples() {
+fn the_binary_push_in_the_examples_is_decoded() {
     let frame = b"\x03\x01\x01\x0d\x02\x00\x0113realtime:roomhi{\"a\":1}";
     let message = Serializer::V2.decode_binary(frame).unwrap();
     assert_eq!(message.join_ref, reference("\"1\""));
@@ -178,7 +178,7 @@ fn the_binary_push_of_the_examples() {
 }
 
 #[test]
-fn server_messages_of_both_versions() {
+fn server_messages_are_encoded_in_both_versions() {
     let topic: Arc<str> = "realtime:room".into();
     let join = reference("\"1\"");
     let cases = [
@@ -234,7 +234,7 @@ fn server_messages_of_both_versions() {
 }
 
 #[test]
-fn the_change_of_the_examples() {
+fn the_row_change_in_the_examples_is_encoded() {
     let table = TableName::new("public", "todos");
     let mut data = Vec::new();
     ChangeData {
@@ -334,10 +334,10 @@ fn join_payloads_are_read_leniently() {
     .unwrap();
     assert_eq!(
         bare.access_token, None,
-        "an opaque key means the connection's token"
+        "an opaque key stands for the connection's token"
     );
     let config = bare.config.unwrap();
-    assert!(config.presence.enabled, "absent is yes, for old clients");
+    assert!(config.presence.enabled, "true by default");
     assert!(!config.private && config.postgres_changes.is_empty());
 
     for (payload, has_config) in [

@@ -9,12 +9,12 @@ use super::envelope::{envelope, push_payload};
 use super::json::{push_ids, push_string};
 use super::message::{ClientEvent, ClientMessage, MalformedMessage, Ref, ServerMessage, push_ref};
 
-/// Follows the data of a change.
+/// The bytes after the data of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"},\"ref\":null}";
-/// Follows the data of a change on a channel that joined without a `config`.
+/// The bytes after the data of a change on a channel that joined without a `config`.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b",\"ref\":null}";
 
-/// All keys except `join_ref` must be present. They may be `null`.
+/// A frame as a JSON object. All keys except `join_ref` must be present. They may be `null`.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow)]
@@ -43,7 +43,7 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, MalformedMessage> 
     })
 }
 
-/// Writes a message: topic, event, payload and `ref`, never `join_ref`.
+/// Writes a message as topic, event, payload and `ref`, without `join_ref`.
 pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     let envelope = envelope(message);
     out.extend_from_slice(b"{\"topic\":");
@@ -57,7 +57,7 @@ pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Writes the part before the data of a change.
+/// Writes the bytes before the data of a change.
 pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     out.extend_from_slice(topic.as_bytes());
@@ -66,7 +66,7 @@ pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"data\":");
 }
 
-/// Writes the part before the data of a change, for a channel that joined without a `config`.
+/// Writes the bytes before the data of a change on a channel that joined without a `config`.
 pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     out.extend_from_slice(topic.as_bytes());

@@ -14,17 +14,17 @@ use super::message::{
     ClientEvent, ClientMessage, MalformedMessage, PayloadEncoding, Ref, ServerMessage, push_ref,
 };
 
-/// Follows the data of a change.
+/// The bytes after the data of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"}]";
-/// Follows the data of a change on a channel that joined without a `config`.
+/// The bytes after the data of a change on a channel that joined without a `config`.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b"]";
 
-/// First byte of a binary frame: an ordinary push.
+/// The first byte of a binary frame that contains an ordinary push.
 const KIND_PUSH: u8 = 0;
-/// First byte of a binary frame: a broadcast that contains only the user's payload.
+/// The first byte of a binary frame that contains a broadcast with only the user's payload.
 const KIND_USER_BROADCAST_PUSH: u8 = 3;
 
-/// The five elements. Further elements are ignored.
+/// The five elements of a frame. Further elements are ignored.
 struct Array<'a> {
     join_ref: &'a RawValue,
     reference: &'a RawValue,
@@ -83,7 +83,8 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, MalformedMessage> 
     })
 }
 
-/// Reads a binary frame: a kind, a byte per length, then the parts without separators.
+/// Reads a binary frame: the kind, one byte for the length of each part, then the parts without
+/// separators.
 pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedMessage> {
     match data {
         [KIND_PUSH, join_ref, reference, topic, event, rest @ ..] => {
@@ -113,7 +114,7 @@ pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedM
                 event: ClientEvent::UserBroadcast {
                     event: parts.take(*event)?,
                     metadata: parts.take(*metadata)?,
-                    // As in Supabase Realtime, every value except 0 means JSON.
+                    // As in Supabase Realtime, every value except 0 stands for JSON.
                     encoding: match encoding {
                         0 => PayloadEncoding::Binary,
                         _ => PayloadEncoding::Json,
@@ -126,7 +127,7 @@ pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedM
     }
 }
 
-/// The unread rest of a binary frame.
+/// The bytes of a binary frame that have not been read yet.
 struct Parts<'a>(&'a [u8]);
 
 impl<'a> Parts<'a> {
@@ -156,7 +157,7 @@ pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// Writes the part before the data of a change.
+/// Writes the bytes before the data of a change.
 pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"[null,null,");
     out.extend_from_slice(topic.as_bytes());
@@ -165,7 +166,7 @@ pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"data\":");
 }
 
-/// Writes the part before the data of a change, for a channel that joined without a `config`.
+/// Writes the bytes before the data of a change on a channel that joined without a `config`.
 pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"[null,null,");
     out.extend_from_slice(topic.as_bytes());

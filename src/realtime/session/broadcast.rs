@@ -1,5 +1,5 @@
-//! Broadcasts from a client: which are forwarded, and how the sender is notified of refused ones
-//! (protocol 4).
+//! Broadcasts from a client: which ones are forwarded, and how the sender learns that one was
+//! refused (protocol 4).
 
 use serde_json::value::RawValue;
 
@@ -14,11 +14,11 @@ use crate::config::RealtimeConfig;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::{DropReason, Limit};
 
-/// Error for a channel that sends while the server exceeds its rate of events (3.5).
+/// The error text for a channel that sends while the server exceeds its rate of events (3.5).
 const TOO_MANY_EVENTS: &str = "Too many messages per second";
 
-/// A push to broadcast. As in Supabase Realtime, the metadata of a binary push is not forwarded. It
-/// determines whether to store the message.
+/// A push that requests a broadcast. As in Supabase Realtime, the metadata of a binary push is not
+/// forwarded. It determines whether the message is stored.
 pub(super) enum Push<'a> {
     /// A text push.
     Text(&'a RawValue),
@@ -105,7 +105,7 @@ impl Session {
     }
 }
 
-/// Returns the broadcast that a push requests and whether to store it, or why it is refused.
+/// Returns the broadcast that a push requests and how to store it, or the reason why it is refused.
 fn accept<'a>(
     channel: &Channel,
     push: &Push<'a>,

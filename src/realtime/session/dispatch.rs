@@ -152,7 +152,7 @@ impl Session {
                 self.join(message, payload, now, effects);
                 return;
             }
-            // Only this reply contains the `join_ref`, as in Supabase Realtime.
+            // No other reply to an unjoined topic contains the `join_ref`, as in Supabase Realtime.
             ClientEvent::Leave => (message.join_ref.clone(), Reply::Ok),
             _ => {
                 self.shared.hub.metrics().dropped(DropReason::NotJoined);
@@ -210,7 +210,8 @@ impl Session {
                 self.broadcast(message, &push, now, effects);
             }
             ClientEvent::Presence(push) => self.presence(message, push, now, effects),
-            // No reply, as in Supabase Realtime. A heartbeat only counts on its own topic.
+            // These events receive no reply, as in Supabase Realtime. A heartbeat is valid only on
+            // its own topic.
             ClientEvent::Heartbeat | ClientEvent::Other(_) => {
                 self.shared
                     .hub
@@ -222,9 +223,9 @@ impl Session {
 }
 
 impl ClientEvent<'_> {
-    /// Whether the event can start or end a channel, or change its identity. The most frequent
-    /// events cannot. A socket may have many channels, so their deadlines are not searched for
-    /// those events.
+    /// Returns whether the event can start or end a channel, or change its identity. The most
+    /// frequent events cannot. Since a socket may have many channels, their deadlines are not
+    /// searched after such events.
     fn may_move_deadlines(&self) -> bool {
         match self {
             Self::Join(_) | Self::Leave | Self::AccessToken(_) => true,

@@ -1,4 +1,4 @@
-//! The effects that a session orders, and the results of background work.
+//! The effects that a session requests, and the results of background work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use super::super::wire::close::CloseReason;
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
 
-/// One effect. A session's effects are executed in order.
+/// One effect. The effects of a session are executed in order.
 #[derive(Debug)]
 pub enum Effect {
     /// Queue a message for the client.
     Send(ServerMessage),
     /// Send a broadcast to the members of a topic, then send the reply.
     Broadcast(BroadcastOrder),
-    /// Register a channel in the hub. Its deliveries are held until [`Effect::Open`].
+    /// Register a channel in the hub. Its deliveries are held back until [`Effect::Open`].
     Attach(ChannelId, MemberSpec),
     /// Set the permissions of a channel to read.
     Permit(ChannelId, Permissions),
     /// Release the deliveries of a channel.
     Open(ChannelId),
-    /// Send a channel the presence state of its topic. Diffs follow.
+    /// Send a channel the presence state of its topic, followed by diffs.
     PresenceState(ChannelId),
     /// List a channel in the presence of its topic, then send the reply.
     Track(TrackOrder),
@@ -47,7 +47,7 @@ pub enum Effect {
     Recheck(RecheckOrder),
     /// Read stored messages in the background.
     ReadStored(ReplayOrder),
-    /// Queue stored messages for a channel whose join was answered.
+    /// Queue stored messages for a channel whose join has been answered.
     Replay(ChannelId, Vec<ReplayedMessage>),
     /// Store a broadcast and send it, in the background.
     Persist(PersistOrder),
@@ -73,15 +73,15 @@ pub struct BroadcastOrder {
 pub struct TrackOrder {
     /// The channel to list.
     pub channel: ChannelId,
-    /// Its presence key.
+    /// The presence key.
     pub key: Arc<str>,
-    /// Its presence payload.
+    /// The presence payload.
     pub payload: TrackPayload,
-    /// The reply if the topic has room.
+    /// The reply to send if the topic has room for the payload.
     pub reply: ServerMessage,
 }
 
-/// A client's broadcast that outlives its frame. As in Supabase Realtime, metadata from a client is
+/// A client's broadcast that outlives its frame. As in Supabase Realtime, a client's metadata is
 /// not forwarded (protocol 2.4).
 #[derive(Debug)]
 pub enum OwnedBroadcast {
@@ -122,7 +122,7 @@ impl From<Broadcast<'_>> for OwnedBroadcast {
 }
 
 impl OwnedBroadcast {
-    /// Returns the form that the hub distributes.
+    /// Returns the broadcast in the form that the hub distributes.
     pub fn borrow(&self) -> Broadcast<'_> {
         match self {
             Self::Json { event, payload } => Broadcast::User {
@@ -147,18 +147,19 @@ pub struct SubscribeOrder {
     pub channel: ChannelId,
     /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// The identity to register them under.
+    /// The identity under which to register the bindings.
     pub identity: Arc<Identity>,
     /// All bindings of the channel.
     pub bindings: Vec<Binding>,
-    /// Options that differ from the defaults.
+    /// The options that differ from the defaults.
     pub options: SubscribeOptions,
-    /// After this time, the session receives [`WorkResult::SubscribeLate`]. The work continues.
+    /// How long the session waits for the result. After this time it receives
+    /// [`WorkResult::SubscribeLate`], and the work continues.
     pub patience: Duration,
-    /// Consecutive attempts that failed because the database was unavailable. After a failure,
-    /// there is a pause before the next attempt.
+    /// Number of consecutive attempts that failed because the database was unavailable. There is a
+    /// pause before each further attempt.
     pub failures: u32,
-    /// The work is done only when the change stream is live.
+    /// Whether the work ends only when the change stream is live.
     pub until_live: bool,
 }
 
@@ -171,25 +172,25 @@ pub struct AuthorizeOrder {
     pub topic: Arc<str>,
     /// The permissions to check.
     pub question: Question,
-    /// The claims to check them for.
+    /// The claims of the caller.
     pub claims: Arc<Claims>,
-    /// The mark of the token that contained the claims. The outcome repeats it.
+    /// The mark of the token that contained the claims, which the outcome repeats.
     pub mark: TokenMark,
-    /// The headers of the handshake, as a JSON object. Policies may read them.
+    /// The headers of the handshake as a JSON object, which policies may read.
     pub headers: Arc<str>,
-    /// Consecutive attempts that failed because the database was unavailable. After a failure,
-    /// there is a pause before the next attempt.
+    /// Number of consecutive attempts that failed because the database was unavailable. There is a
+    /// pause before each further attempt.
     pub failures: u32,
-    /// The round of the channel's recheck; the outcome repeats it.
+    /// The channel's recheck round, which the outcome repeats.
     pub round: u32,
 }
 
 /// An order to recheck permissions.
 #[derive(Debug, PartialEq)]
 pub struct RecheckOrder {
-    /// The question about reading.
+    /// The check of the permissions to read.
     pub read: AuthorizeOrder,
-    /// Whether writing is checked too.
+    /// Whether the permissions to write are checked too.
     pub with_write: bool,
 }
 
@@ -213,16 +214,16 @@ pub struct ReplayOrder {
     pub channel: ChannelId,
     /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// Selects the messages.
+    /// The parameters that select the messages.
     pub params: ReplayParams,
-    /// Maximum bytes of the payloads.
+    /// Maximum total size of the payloads in bytes.
     pub max_bytes: i64,
 }
 
 /// The result of background work, and its channel.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The channel that ordered the work.
+    /// The channel that requested the work.
     pub channel: ChannelId,
     /// The topic of the channel.
     pub topic: Arc<str>,
@@ -239,7 +240,7 @@ pub struct RecheckOutcome {
     pub mark: TokenMark,
     /// The recheck round in which the check started.
     pub round: u32,
-    /// Previous consecutive attempts that failed because the database was unavailable.
+    /// Number of consecutive earlier attempts that failed because the database was unavailable.
     pub failures: u32,
     /// The permissions to read.
     pub read: Result<Permissions, AuthorizeError>,
@@ -247,12 +248,13 @@ pub struct RecheckOutcome {
     pub write: Option<Result<Permissions, AuthorizeError>>,
 }
 
-/// The result of background work: see [`Outcome`].
+/// The result of background work, as part of an [`Outcome`].
 #[derive(Debug)]
 pub enum WorkResult {
-    /// The state of the change stream after the bindings were registered, or why they were not.
+    /// The state of the change stream after the bindings were registered, or the reason why they
+    /// were not.
     Subscribed(Result<StreamState, SubscribeError>),
-    /// The registration takes long and continues.
+    /// The registration was not completed in time, and continues.
     SubscribeLate,
     /// The result of a permission check.
     Authorized {
@@ -265,11 +267,11 @@ pub enum WorkResult {
         /// The answer.
         answer: Result<Permissions, AuthorizeError>,
     },
-    /// The broadcast was stored and sent, or neither.
+    /// The broadcast was either stored and sent, or neither.
     Persisted {
         /// The `ref` of the push.
         reference: Option<Ref>,
-        /// The id of the stored row.
+        /// The id of the stored row, or the reason why the broadcast was not stored.
         result: Result<Uuid, StoreError>,
     },
     /// The permissions of a channel were rechecked.

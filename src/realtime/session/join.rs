@@ -1,4 +1,4 @@
-//! Joins: immediate checks, work that needs the database, and the reply (protocol 3).
+//! Joins: the immediate checks, the work that needs the database, and the reply (protocol 3).
 
 use std::sync::Arc;
 
@@ -21,23 +21,25 @@ use crate::limits::{UnixMillis, Window};
 use crate::observability::metrics::{DropReason, Limit};
 use crate::visibility::SubscribeOptions;
 
-/// Maximum bindings per channel. Each binding costs work to register. Supabase Realtime has no
-/// limit.
+/// Maximum number of bindings per channel, because each takes work to register. Supabase Realtime
+/// has no limit.
 const MAX_BINDINGS: usize = 1_000;
 
-/// Maximum bytes of a join's topic and payload. A channel stores its topic and bindings, so one
-/// socket can use this much memory per channel. Supabase Realtime closes a socket that uses 50 MB.
+/// Maximum size of a join's topic and payload in bytes. A channel stores its topic and bindings, so
+/// a socket can use this much memory per channel. Supabase Realtime closes a socket that uses 50
+/// MB.
 const MAX_JOIN_BYTES: usize = 256 << 10;
 
-/// Number of stored messages to replay if the join sets no limit. Same as in Supabase Realtime.
+/// Number of stored messages to replay if the join sets no limit. Supabase Realtime has the same
+/// default.
 const REPLAY_DEFAULT_LIMIT: i64 = 25;
 
-/// One replay may fill this fraction of the socket's queue. Several channels of a socket may
-/// request one at once, and live messages need room too.
+/// One replay may fill this fraction (1/n) of the socket's queue. Several channels of a socket may
+/// request a replay at the same time, and live messages need room too.
 const REPLAY_SHARE_OF_QUEUE: usize = 4;
 
-/// How long the reply to a join waits if the client requests it. The default and the maximum are
-/// those of Supabase Realtime.
+/// How long the reply to a join waits if the client requests the wait. The default and the maximum
+/// are the same as in Supabase Realtime.
 const WAIT_DEFAULT_MS: u64 = 15_000;
 const WAIT_MAX_MS: u64 = 20_000;
 
@@ -50,8 +52,8 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let bytes = message.topic.len() + payload.get().len();
-        // Checked before parsing, because parsed JSON can take a hundred times the memory of its
-        // text.
+        // The size is checked before parsing, because parsed JSON can take a hundred times the
+        // memory of its text.
         let payload = if bytes > MAX_JOIN_BYTES {
             Err(JoinRefusal::TooLarge(MAX_JOIN_BYTES))
         } else if let Ok(payload) = JoinPayload::parse(payload) {
@@ -60,7 +62,7 @@ impl Session {
             self.shared.hub.metrics().dropped(DropReason::Malformed);
             return;
         };
-        // A second join of a topic ends the first, whether or not the second succeeds.
+        // A second join of a topic ends the first channel, even if the second join fails.
         let replaced = self.channels.remove(&*message.topic).map(|channel| {
             effects.push(Effect::Detach(channel.id));
             Replaced(channel.join_ref)
@@ -90,7 +92,7 @@ impl Session {
         }
     }
 
-    /// Runs the immediate checks, in the order of protocol 3.2.
+    /// Makes the immediate checks, in the order of protocol 3.2.
     fn begin_join(
         &mut self,
         message: &ClientMessage<'_>,
@@ -196,10 +198,10 @@ impl Session {
                 topic: channel.key(),
                 join_ref: channel.push_ref(),
                 is_legacy: join.is_none(),
-                // A private topic cannot be read before the policies are checked.
+                // On a private topic, nothing may be read before the policies are checked.
                 read: channel.access.read(),
-                // A client that did not request presence still receives diffs, if it may read them
-                // (protocol 5.3).
+                // A client that did not request presence still receives diffs if it may read
+                // presence (protocol 5.3).
                 awaits_state: channel.wants_presence,
                 is_replaying: replay.is_some(),
                 person: channel.holder.claims.person(),
@@ -209,11 +211,11 @@ impl Session {
         Ok(topic)
     }
 
-    /// Whether another join is within all limits. If so, it is counted.
+    /// Checks that another join is within all limits. If it is, counts the join.
     fn within_limits(&mut self, now: UnixMillis) -> Result<(), Limit> {
         let (config, hub) = (&self.shared.config, &self.shared.hub);
         let joins = &hub.rates().joins;
-        // A socket that has joined before is already counted.
+        // A socket that has joined before is already counted as a user.
         if !self.is_user && hub.user_count() >= config.max_concurrent_users {
             return Err(Limit::Users);
         }
@@ -231,7 +233,8 @@ impl Session {
         Ok(())
     }
 
-    /// Starts the next step of a join. The steps are permissions, bindings and the reply.
+    /// Starts the first step of a join: the permission check on a private topic, otherwise the
+    /// registration of the bindings.
     fn advance_join(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
         let Some(channel) = self.channels.get(topic) else {
             return;
@@ -243,8 +246,8 @@ impl Session {
         self.subscribe_joining(topic, now, effects);
     }
 
-    /// Continues a private join after its permissions are known. Reads stored messages if the join
-    /// requests them.
+    /// Continues a private join after its permissions are known. If the join requests stored
+    /// messages, reads them.
     pub(super) fn read_stored(
         &mut self,
         topic: &Arc<str>,
@@ -273,7 +276,7 @@ impl Session {
         }));
     }
 
-    /// Handles the stored messages. `None` means that they could not be read.
+    /// Continues a join with its stored messages. `None` means that they could not be read.
     pub(super) fn stored(
         &mut self,
         topic: &Arc<str>,
@@ -317,9 +320,10 @@ impl Session {
         }
     }
 
-    /// Answers a join: sends the reply, closes the replaced channel, replays messages and delivers
-    /// the held ones. Then follow the notice about the bindings and the presence state, and at last
-    /// the waiting messages are handled. Does nothing if the join was answered before.
+    /// Answers a join: sends the reply, closes the replaced channel, replays messages and releases
+    /// the deliveries that were held back. The notice about the bindings and the presence state
+    /// follow. At the end, the waiting messages are handled. Does nothing if the join has already
+    /// been answered.
     pub(super) fn answer_join(
         &mut self,
         topic: &Arc<str>,
@@ -363,7 +367,7 @@ impl Session {
             effects.push(Effect::Send(channel.system(notice)));
         }
         if channel.wants_presence && channel.access.read().presence {
-            // Clients report no joins until they have received a state (protocol 5.2).
+            // Clients report no joins of members until they have received a state (protocol 5.2).
             effects.push(Effect::PresenceState(channel.id));
         }
         channel.catch_up(&self.headers, effects);
@@ -423,7 +427,8 @@ impl Session {
         }
     }
 
-    /// Returns the identity that a join acts for: that of its token, or that of the connection.
+    /// Returns the identity that a join acts for: the identity in its token, or that of the
+    /// connection.
     fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
         let Some(token) = token else {
             return match expiry(&self.connection.claims, now.seconds()) {
@@ -441,7 +446,7 @@ impl Session {
     }
 }
 
-/// Checks the replay that a join requests (protocol 4.7).
+/// Checks the replay parameters of a join (protocol 4.7).
 fn replay_params(
     replay: ReplayConfig,
     is_private: bool,

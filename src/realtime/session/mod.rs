@@ -1,13 +1,13 @@
-//! One connection without I/O: messages and events go in, effects come out.
+//! One connection without I/O: messages and events are its input, effects are its output.
 //!
-//! The session decides, and `socket/` executes. The code here never waits, reads a clock or uses
-//! a stream. The time is an argument. Work that needs the database is an effect, and its result
-//! returns as an [`Outcome`]. Until then, the messages of its topic wait in order. Other topics
+//! The session decides, and `socket/` executes. The code here never waits, reads a clock or uses a
+//! stream. The time is an argument. Work that needs the database is an effect, whose result returns
+//! as an [`Outcome`]. Until then, the messages of the topic wait in order, while other topics
 //! continue.
 //!
-//! Read `effect` and `state` first, then `dispatch`, which passes each event to the file about it:
-//! `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` or `presence`.
-//! While a channel is busy with one of them, its further messages are in `waiting`.
+//! Read `effect` and `state` first, then `dispatch`. It passes each event to the file that handles
+//! it: `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` or `presence`.
+//! While one of them keeps a channel busy, `waiting` holds the channel's further messages.
 
 mod broadcast;
 mod dispatch;

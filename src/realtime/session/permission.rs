@@ -1,7 +1,7 @@
 //! Permission checks of a private channel: at its join, after a new token, and at its first write
 //! (protocol 3.4, 3.6, 4.3).
 //!
-//! A refused write is never silent. The client receives a reply if it requested one. Otherwise it
+//! A write is never refused silently. The client receives a reply if it requested one. Otherwise it
 //! receives a `system` message, at a limited rate.
 
 use std::sync::Arc;
@@ -18,17 +18,18 @@ use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
-/// Notice for a channel whose new token cannot be checked at present.
+/// The notice for a channel whose new token cannot be checked at present.
 const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
                              token stays in force until it expires, trying again";
-/// The same notice if the policies took too long.
+/// The notice for a channel whose new token could not be checked because the policies took too
+/// long.
 const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in force until it \
                                 expires, trying again";
 
 impl Session {
-    /// Whether the channel of `message` may write now. If not, this handles the message: either the
-    /// message is held until the policies are checked, or it is refused and the client receives the
-    /// reason.
+    /// Returns whether the channel of `message` may write now. If not, this method handles the
+    /// message. It either holds the message until the policies have been checked, or refuses it
+    /// with a reason.
     pub(super) fn may_write(
         &mut self,
         message: &ClientMessage<'_>,
@@ -57,9 +58,10 @@ impl Session {
         false
     }
 
-    /// Whether an answer is older than a change that may have affected the permissions, or leaves
-    /// out presence, which is needed since. If so, the question is asked again. Errors are never
-    /// outdated, because they carry no permissions.
+    /// Returns whether an answer is outdated. An answer is outdated if it is older than a change
+    /// that may have affected the permissions, or if it does not cover presence although presence
+    /// is now needed. In this case, the question is asked again. Errors are never outdated, because
+    /// they contain no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,
@@ -84,7 +86,7 @@ impl Session {
         if answer.is_err() || (round == rights.round && question == wanted) {
             return false;
         }
-        // An answer about a replaced token is no longer needed.
+        // If the token has been replaced, the answer is no longer needed.
         if holder.mark == mark {
             effects.extend(channel.ask(wanted, holder, &self.headers, 0));
         }
@@ -125,7 +127,7 @@ impl Session {
                 rights.forget_failure();
             }
         }
-        // Otherwise the answer is about a token that has been replaced since.
+        // In any other case, the answer is about a token that has been replaced in the meantime.
     }
 
     fn join_authorized(
@@ -189,8 +191,8 @@ impl Session {
                 let why = no_permission(channel.sub_topic());
                 self.close_channel(topic, why, now, effects);
             }
-            // Clients never rejoin a closed channel, so an outage does not close it. The previous
-            // token remains in force until it expires.
+            // Clients never rejoin a closed channel, so an outage must not close it. The previous
+            // token stays in force until it expires.
             Err(error) => {
                 if failures == 0 {
                     let text = match error {
@@ -235,8 +237,8 @@ impl Session {
 }
 
 impl Channel {
-    /// Returns an effect that checks what `holder` may read of the topic. `None` on a public topic,
-    /// where everyone may.
+    /// Returns an effect that checks what `holder` may read on the topic. Returns `None` for a
+    /// public topic, which every client may read.
     pub(super) fn ask_to_read(
         &self,
         holder: &Holder,
@@ -280,7 +282,7 @@ impl Channel {
     /// Applies new permissions to read to a joined channel.
     ///
     /// # Errors
-    /// Returns the reason to close the channel if it may read less than before.
+    /// If the channel may read less than before, returns the reason why it must be closed.
     pub(super) fn permit_again(
         &mut self,
         read: Permissions,
@@ -297,7 +299,7 @@ impl Channel {
         let read = rights.read.permissions();
         effects.push(Effect::Permit(self.id, read));
         if self.wants_presence && read.presence && !had.presence {
-            // The channel was joined without this permission.
+            // The channel could not read presence before, so it has not received a state.
             effects.push(Effect::PresenceState(self.id));
         }
         Ok(())

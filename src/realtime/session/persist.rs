@@ -1,7 +1,7 @@
 //! Broadcasts that are stored before they are sent (protocol 4.8).
 //!
 //! A channel stores one broadcast at a time, and its further messages wait. This preserves the
-//! order of a sender's messages, stored or not.
+//! order of a sender's messages, whether or not they are stored.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
 impl Session {
-    /// Starts to store a broadcast that was accepted and may be sent.
+    /// Starts storing a broadcast that was accepted and that the client may send.
     pub(super) fn store(
         &mut self,
         message: &ClientMessage<'_>,
@@ -27,7 +27,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return;
         };
-        // A text push has an arbitrary payload and no metadata.
+        // Only a binary push has metadata, so only a binary push can request to be stored.
         let Broadcast::User { event, payload, .. } = broadcast else {
             return;
         };
@@ -53,7 +53,7 @@ impl Session {
         self.count_held();
     }
 
-    /// Handles the result: the broadcast was stored and sent, or neither.
+    /// Handles the result of storing: the broadcast was either stored and sent, or neither.
     pub(super) fn stored_broadcast(
         &mut self,
         topic: &Arc<str>,

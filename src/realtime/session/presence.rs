@@ -1,4 +1,4 @@
-//! Presence pushes: checks, limits and replies (protocol 5).
+//! Presence pushes: their checks, limits and replies (protocol 5).
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use super::effect::{Effect, TrackOrder};
 use super::state::Session;
 use crate::limits::UnixMillis;
 
-/// Maximum bytes of presence keys and payloads that one socket may track on all its channels. A
-/// payload may be as large as a broadcast, but it stays in memory as long as its channel.
+/// Maximum total size of the presence keys and payloads that one socket may track on all its
+/// channels, in bytes. A single payload may be as large as a broadcast, but it stays in memory as
+/// long as its channel.
 const MAX_TRACKED_BYTES: usize = 8 << 20;
 
 impl Session {
@@ -26,7 +27,8 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let call = PresenceCall::parse(push);
-        // Checked before counting, because a message that waits for the policies is handled again.
+        // The permission is checked before the push is counted, because a message that waits for
+        // the policies is handled twice.
         if matches!(call, PresenceCall::Track(_))
             && !self.may_write(message, Writing::Presence, now, effects)
         {
@@ -121,20 +123,19 @@ impl Channel {
 }
 
 impl Tracking {
-    /// Returns the key on a managed topic: the `sub` of the token. Without a `sub` it is `None`,
-    /// and the key is then random. It is never chosen by the client.
+    /// Returns the presence key on a managed topic, which is the `sub` of the token. Returns `None`
+    /// if there is no `sub`. The key is then random, never chosen by the client.
     pub(super) fn key_of_subject(holder: &Holder) -> Option<Arc<str>> {
         let subject = holder.claims.subject.as_deref();
         subject.filter(|it| !it.is_empty()).map(Arc::from)
     }
 
-    /// Whether a presence is tracked, or was refused for lack of memory.
+    /// Returns whether the channel tracks a payload, or tried to when the topic was full.
     pub(super) fn is_listed(&self) -> bool {
         self.tracked != Tracked::Nothing
     }
 
-    /// Returns the presence key of the channel. If the client chose none, it is generated and
-    /// unique.
+    /// Returns the presence key of the channel. If the client chose none, generates a unique one.
     fn key(&mut self) -> Arc<str> {
         let key = self
             .key

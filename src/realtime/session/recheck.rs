@@ -1,8 +1,8 @@
 //! Checks the permissions of a channel again after a change that may have revoked a right.
 //!
-//! Each change starts a new *round*. A result of an earlier round is discarded, whatever it was
-//! requested for. Received messages do not wait for a recheck: the first write after the change is
-//! checked like the first write of a new channel.
+//! Each change starts a new *round*. Permissions from a check that started in an earlier round are
+//! discarded, whatever the check was for. Received messages do not wait for a recheck: the first
+//! write after the change is checked like the first write of a new channel.
 
 use std::sync::Arc;
 
@@ -102,7 +102,8 @@ impl Session {
 }
 
 impl Channel {
-    /// Starts a recheck if one is due, unless a recheck is running or the join has its own check.
+    /// Starts a recheck if one is due and none is running. Does nothing before the join has been
+    /// answered, because the join has its own check.
     pub(super) fn catch_up(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
         let rights = self.access.rights();
         let is_due = rights.is_some_and(|rights| rights.recheck == Recheck::Due);
@@ -111,8 +112,9 @@ impl Channel {
         }
     }
 
-    /// Repeats a recheck that failed because the database was unavailable. Until there is a result,
-    /// the channel keeps its permissions: as with a new token, an outage does not close it.
+    /// Repeats a recheck that failed because the database was unavailable. The channel keeps its
+    /// permissions until there is a result. As with a new token, an outage does not close the
+    /// channel.
     fn try_again(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
         self.begin_recheck(headers, failures.saturating_add(1), effects);
     }
@@ -132,7 +134,7 @@ impl Channel {
         }));
     }
 
-    /// Whether a result answers the question that would be asked now.
+    /// Returns whether a result answers the question that would be asked now.
     fn is_answered_by(&self, result: &RecheckOutcome) -> bool {
         self.access.rights().is_some_and(|rights| {
             result.round == rights.round && result.question == rights.read.question()

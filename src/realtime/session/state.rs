@@ -13,9 +13,9 @@ use crate::bus::people::Device;
 use crate::config::RealtimeConfig;
 use crate::limits::{Bucket, UnixMillis};
 
-/// Notices about refused pushes that a socket may receive in a burst, and per second after that.
-/// All refusals are counted in the metrics; a client that sends a thousand pushes does not need a
-/// thousand notices.
+/// Number of notices about refused pushes that a socket may receive in a burst, and then per
+/// second. All refusals are counted in the metrics. A client that sends a thousand refused pushes
+/// does not need a thousand notices.
 pub(super) const NOTICE_BURST: u32 = 5;
 const NOTICES_PER_SECOND: u32 = 1;
 
@@ -24,18 +24,18 @@ const NOTICES_PER_SECOND: u32 = 1;
 pub struct Shared {
     /// Verifies tokens.
     pub verifier: Verifier,
-    /// Settings.
+    /// The settings.
     pub config: RealtimeConfig,
     /// The sockets and channels of this process.
     pub hub: Arc<Hub>,
     /// Recognizes tokens that were seen before.
     pub marks: TokenMarks,
-    /// Whether the server manages presence keys and permissions on the private topic of this name,
-    /// given without `realtime:`.
+    /// Returns whether the server manages presence keys and permissions on a private topic, whose
+    /// name is given without `realtime:`.
     pub is_managed: fn(&str) -> bool,
 }
 
-/// One connection.
+/// The protocol state of one connection.
 pub struct Session {
     pub(super) shared: Arc<Shared>,
     /// The identity that opened the connection.
@@ -44,23 +44,23 @@ pub struct Session {
     pub(super) headers: Arc<str>,
     pub(super) channels: HashMap<Arc<str>, Box<Channel>>,
     pub(super) joins: Bucket,
-    /// The connection has joined a channel. From then on, it counts as a user until it ends
+    /// Whether the connection has joined a channel. From then until its end, it counts as a user
     /// (protocol 1.3).
     pub(super) is_user: bool,
-    /// Budget for notices about pushes that are refused without a reply.
+    /// The budget for notices about refused pushes that receive no reply.
     pub(super) notices: Bucket,
-    /// When the connection last became one without channels. `None` if it has channels.
+    /// The start of the current time without channels. `None` if the connection has channels.
     pub(super) without_channel: Option<UnixMillis>,
-    /// No timed event is due before this time.
+    /// The time before which no timed event is due.
     pub(super) deadline: Option<UnixMillis>,
-    /// The device that the connection counts as, for the person that a joined channel acts for.
+    /// The connection's device, which counts for the user that a joined channel acts for.
     pub(super) device: Option<Device>,
     /// Approximate memory, in bytes, that the server needs for the channels and the headers.
     pub(super) held_bytes: usize,
 }
 
 impl Session {
-    /// Creates a session for a connection that was opened with verified claims and these headers.
+    /// Creates a session for a connection that was opened with these verified claims and headers.
     pub fn new(
         shared: Arc<Shared>,
         connection: Holder,
@@ -90,13 +90,13 @@ impl Session {
         self.deadline
     }
 
-    /// Estimates the memory, in bytes, that the server needs for the session: its headers, its
-    /// channels, and the messages that wait for them.
+    /// Returns the approximate memory, in bytes, that the server needs for the session: its
+    /// headers, its channels, and the messages that wait for them.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Whether the connection has joined a channel since it was opened.
+    /// Returns whether the connection has joined a channel since it was opened.
     pub fn has_joined(&self) -> bool {
         self.is_user
     }
@@ -112,8 +112,8 @@ impl Session {
         }
     }
 
-    /// Notifies a channel why a push without acknowledgement was refused, unless the socket has
-    /// received too many such notices recently.
+    /// Notifies a channel why a push that receives no reply was refused, unless the socket has
+    /// recently received too many such notices.
     pub(super) fn notice(
         &mut self,
         topic: &str,
@@ -126,14 +126,14 @@ impl Session {
         }
     }
 
-    /// Returns when the socket is closed if it has no channel.
+    /// Returns the time at which the socket is closed if it still has no channel.
     pub(super) fn expires_without_channel(&self) -> Option<UnixMillis> {
         let since = self.without_channel?;
         Some(since.after(self.shared.config.no_channel_timeout))
     }
 
-    /// Updates the person whose device the socket counts as. The person stays the same while a
-    /// joined channel acts for them.
+    /// Updates the user whose device the socket counts as. The user stays the same as long as a
+    /// joined channel acts for that user.
     fn find_person(&mut self) {
         let current = self.device.as_ref().map(Device::person);
         let mut found = None;
@@ -147,8 +147,8 @@ impl Session {
             }
             found = found.or(person);
         }
-        // The previous device ends before the new one begins, because it may be the last of its
-        // person.
+        // The previous device is removed before the new one is added, because it may be the last
+        // device of its user.
         self.device = None;
         self.device = found.map(|person| self.shared.hub.people().enter(person));
     }
@@ -177,7 +177,8 @@ impl Session {
     }
 }
 
-/// Joins that are allowed in a burst. A client that reconnects joins all its channels at once.
+/// Returns the number of joins that are allowed in a burst. A client that reconnects joins all its
+/// channels at once.
 pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
     let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
     config.max_joins_per_second_per_socket.max(channels)

@@ -12,11 +12,11 @@ use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::visibility::SubscribeError;
 
-/// How long the reply to a join waits for its bindings to be registered. Clients give up on a join
-/// after ten seconds, and the database usually takes milliseconds.
+/// How long the reply to a join waits for the registration of its bindings. Clients give up on a
+/// join after ten seconds, and the database usually takes only milliseconds.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Notice for a channel whose bindings are not registered in time.
+/// Sent to a channel whose bindings are not registered in time.
 pub(super) const SUBSCRIBE_LATE: &str =
     "Changes are not live yet: the database takes long to answer";
 
@@ -64,7 +64,7 @@ impl Session {
             Err(error) if error.is_retryable() => {
                 subscription.failures = subscription.failures.saturating_add(1);
                 again = true;
-                // Sent once. The next notice reports success.
+                // The error is sent only once. The next notice reports success.
                 (!was_failing).then(|| SystemNotice::changes_error(error.client_text()))
             }
             Err(error) if is_waited_for => {
@@ -90,13 +90,14 @@ impl Session {
 }
 
 impl Channel {
-    /// Whether the reply to the join waits until changes are live.
+    /// Returns whether the reply to the join waits until changes are live.
     fn is_joining_with_wait(&self) -> bool {
         self.joining().is_some_and(|joining| joining.wait.is_some())
     }
 
     /// Returns an effect that registers the bindings under the channel's current identity. Only one
-    /// registration runs at a time. If one is running, the next starts when it is done.
+    /// registration runs at a time. If one is already running, returns `None`, and the next one
+    /// starts when it ends.
     pub(super) fn subscribe(&mut self) -> Option<Effect> {
         let until_live = self.is_joining_with_wait();
         let identity = self.holder.identity();

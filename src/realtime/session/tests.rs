@@ -1,4 +1,4 @@
-//! Scripted sessions: messages and results go in, and the effects are compared in order.
+//! Tests of sessions: a script passes messages and results in, and compares the effects in order.
 
 mod persist;
 mod presence;
@@ -104,7 +104,7 @@ impl Script {
         }
     }
 
-    /// Sends a message of protocol version 2. Returns its effects as text.
+    /// Sends a message of protocol version 2. Returns the effects as text.
     fn push(&mut self, message: &Value) -> Vec<String> {
         let text = message.to_string();
         let message = Serializer::V2.decode_text(&text).unwrap();
@@ -117,7 +117,7 @@ impl Script {
         self.push(&json!([reference, reference, topic, "phx_join", payload]))
     }
 
-    /// Completes work for the channel with this number.
+    /// Completes background work of the channel with this number.
     fn complete(&mut self, channel: u64, topic: &str, result: WorkResult) -> Vec<String> {
         let mut effects = Vec::new();
         let outcome = Outcome {
@@ -129,7 +129,7 @@ impl Script {
         printed(effects)
     }
 
-    /// Answers a permission check of `token`, or of the connection's token if that is `None`.
+    /// Answers a permission check of `token`, or of the connection's token if `token` is `None`.
     fn answer(
         &mut self,
         question: Question,
@@ -149,7 +149,7 @@ impl Script {
         self.complete(1, "realtime:a", result)
     }
 
-    /// Answers a permission check for reading without presence.
+    /// Answers a permission check of reading without presence.
     fn read(
         &mut self,
         answer: Result<Permissions, AuthorizeError>,
@@ -189,7 +189,7 @@ const NOTHING: Permissions = Permissions {
     presence: false,
 };
 
-/// The payload to join a private channel without presence.
+/// Returns the payload for joining a private channel without presence.
 fn private(mut config: Value) -> Value {
     config["private"] = true.into();
     config["presence"] = json!({ "enabled": false });
@@ -327,7 +327,7 @@ fn closed(join: &str, topic: &str) -> String {
     format!(r#"["{join}","{join}","realtime:{topic}","phx_close",{{}}]"#)
 }
 
-/// A join with one binding, and the binding as the reply repeats it.
+/// Returns the payload of a join with one binding, and the binding as the reply repeats it.
 fn with_binding() -> (Value, String) {
     let params = json!({"event": "*", "schema": "public", "table": "t"});
     let bindings = [super::super::protocol::BindingParams::derived(
@@ -638,7 +638,7 @@ fn a_refreshed_token_registers_bindings_again_under_the_new_identity() {
         script.push(&refresh(&ann)).is_empty(),
         "the same token again"
     );
-    // A token that arrives during a registration is registered afterwards.
+    // If a token arrives during a registration, the bindings are registered under it afterwards.
     assert!(script.push(&refresh(&bob)).is_empty());
     assert_eq!(
         script.complete(
@@ -793,14 +793,14 @@ fn a_presence_state_requires_permission_to_read_presence() {
 }
 
 #[test]
-fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
+fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
     let ann = token(500, "ann");
     let refresh =
         |token: &str| json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);
     let lost = "You no longer have permission to read from this Channel topic: a";
     let none = "You do not have permissions to read from this Channel topic: a";
     let waits = "Realtime was unable to connect to the project database: the previous token stays in force until it expires, trying again";
-    // (permissions before, answer for the new token, effects)
+    // (permissions before, answer to the check of the new token, effects)
     let cases = [
         (
             BROADCAST,
@@ -865,7 +865,8 @@ fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
             "ask 1 to write as ann after 0 failures"
         ]
     );
-    // The answer for Ann's token arrives before Bob's token is checked, and does not apply to it.
+    // The answer about Ann's token arrives before Bob's token is checked, and must not apply to
+    // Bob's.
     let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
     assert_eq!(effects.len(), 2, "{effects:?}");
     assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");
@@ -880,12 +881,12 @@ fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
     script.push(&refresh);
     let effects = script.read(Err(AuthorizeError::Unavailable), Some(&ann));
     assert_eq!(effects[1], "ask 1 to read as ann after 1 failures");
-    // The first track makes presence readable under the previous token.
+    // The first track makes presence readable, still under the previous token.
     let track = json!(["1", "3", "realtime:a", "presence", {"type": "presence", "event": "track", "payload": {}}]);
     script.push(&track);
     let reading = Question::Read { presence: true };
     script.answer(reading, Ok(Permissions::ALL), None);
-    // This answer covers only broadcasts, so presence must be checked.
+    // This answer covers only broadcasts, so the question is asked again, with presence.
     assert_eq!(
         script.read(Ok(BROADCAST), Some(&ann)),
         ["ask 1 to read with presence as ann after 0 failures"]
@@ -907,7 +908,7 @@ fn the_first_write_on_a_private_channel_is_checked_and_messages_keep_their_order
         script.answer(Question::Write, Ok(NOTHING), None),
         [failed("2", unauthorized), failed("3", unauthorized)]
     );
-    // The refusal is remembered.
+    // The refusal is remembered, so there is no further check.
     assert_eq!(script.push(&broadcast("4")), [failed("4", unauthorized)]);
 
     // If the check failed, the next message checks again.
@@ -920,7 +921,7 @@ fn the_first_write_on_a_private_channel_is_checked_and_messages_keep_their_order
         [failed("2", away), failed("3", away)]
     );
     assert_eq!(script.push(&broadcast("4")), [asked]);
-    // A policy that fails is a refusal, which is remembered.
+    // A policy that fails counts as a refusal, which is remembered.
     assert_eq!(
         script.answer(Question::Write, Err(policy_error()), None),
         [failed("4", unauthorized)]
@@ -982,7 +983,7 @@ fn a_large_first_message_waits_and_the_total_is_limited() {
     }
     let effects = script.push(&push("c"));
     assert!(effects.last().unwrap().contains(TOO_MANY_WAITING));
-    // A large message leaves no room for another.
+    // The large message leaves no room for another one.
     assert_eq!(
         script.push(&broadcast("3")),
         [failed("3", TOO_MANY_WAITING)]
@@ -1017,7 +1018,7 @@ fn the_first_track_checks_the_permission_to_read_presence() {
     script.answer(Question::Read { presence: true }, Ok(NOTHING), None);
     let effects = script.answer(Question::Write, Ok(PRESENCE), None);
     assert!(effects[0].starts_with("track 1 as "), "{effects:?}");
-    // The waiting track is counted once. Untracking needs no permission.
+    // The waiting track is counted only once. Untracking needs no permission.
     let untrack = json!(["1", "3", "realtime:a", "presence", {"event": "untrack"}]);
     assert_eq!(
         script.push(&untrack),
@@ -1066,7 +1067,7 @@ fn ending_a_session_ends_its_channels() {
     assert_eq!(effects, ["detach 1", "detach 2"]);
 }
 
-/// Sends a binary push with JSON to the topic `realtime:a`. Returns its effects as text.
+/// Sends a binary push with JSON on the topic `realtime:a`. Returns the effects as text.
 fn push_binary(script: &mut Script, event: &str, payload: &[u8]) -> Vec<String> {
     let mut bytes = vec![3, 1, 1, 10, u8::try_from(event.len()).unwrap(), 14, 1];
     bytes.extend(format!("12realtime:a{event}{{\"other\":true}}").as_bytes());
@@ -1103,7 +1104,7 @@ fn a_broadcast_is_sent_and_acknowledged_as_the_join_requested() {
             [format!("broadcast {message} {rest}")]
         );
     }
-    // A text push is forwarded unchanged, even with the join reference of another join.
+    // A text push is forwarded unchanged, even if its `join_ref` is of another join.
     let mut script = Script::new();
     script.join("1", "realtime:a", &broadcasting(true, false));
     assert_eq!(

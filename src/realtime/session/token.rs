@@ -10,7 +10,7 @@ use super::state::Session;
 use crate::limits::UnixMillis;
 
 impl Session {
-    /// Handles `access_token`, which is never answered (protocol 3.6).
+    /// Handles `access_token`, which never receives a reply (protocol 3.6).
     pub(super) fn refresh(
         &mut self,
         topic: &str,
@@ -58,7 +58,7 @@ impl Channel {
     /// Switches the channel to another identity.
     pub(super) fn take_over(&mut self, holder: Holder, effects: &mut Vec<Effect>) {
         if self.is_managed() && holder.claims.subject != self.holder.claims.subject {
-            // The previous user is no longer present through this channel.
+            // The previous user must no longer appear in the presence of the topic.
             self.untrack(effects);
             self.tracking.key = Tracking::key_of_subject(&holder);
         }

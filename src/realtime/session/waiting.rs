@@ -1,5 +1,5 @@
-//! Messages that wait until the current work of their channel is done, and the end of a channel,
-//! after which they are handled without it.
+//! Messages that wait until the current work of their channel is done, and what happens to them
+//! when the channel ends.
 
 use std::sync::Arc;
 
@@ -10,16 +10,18 @@ use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
-/// Maximum bytes of payloads that wait in all channels of a socket. It is at least the size of the
-/// largest client frame, because the first message of a channel usually waits.
+/// Maximum total size of the payloads that wait in all channels of a socket, in bytes. It is at
+/// least the size of the largest client frame, because the first message of a channel usually
+/// waits.
 const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
 
-/// Replies to pushes that arrive while too many messages wait.
+/// The replies to pushes that arrive while too many messages wait.
 const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
 pub(super) const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
 
 impl Session {
-    /// Holds a message until the current work of its channel is done.
+    /// Holds a message until the current work of its channel is done. If there is no room, refuses
+    /// it.
     pub(super) fn hold(&mut self, message: &ClientMessage<'_>, effects: &mut Vec<Effect>) {
         let waiting: usize = self
             .channels
@@ -53,7 +55,7 @@ impl Session {
         }
     }
 
-    /// Handles the waiting messages in order. If one of them starts new work, the remaining ones
+    /// Handles the waiting messages in order. If a message starts new work, the messages behind it
     /// wait again.
     pub(super) fn receive_waiting(
         &mut self,
@@ -85,7 +87,8 @@ impl Session {
         effects.push(Effect::Send(channel.system(notice)));
         effects.push(Effect::Send(channel.close()));
         effects.push(Effect::Detach(channel.id));
-        // These messages are handled without the channel. One of them may join the topic again.
+        // The waiting messages are handled without the channel. One of them may join the topic
+        // again.
         for message in channel.waiting.unwrap_or_default().messages {
             self.receive(&message.borrow(), now, effects);
         }

@@ -1,8 +1,8 @@
 //! The checks before a connection becomes a socket, and the responses to refused handshakes
 //! (protocol 1.3).
 //!
-//! Refusals are sent immediately. Abuse is held back by limits, never by a delay that a proxy or
-//! client would have to wait out.
+//! Refusals are sent immediately. Abuse is prevented by limits and not by delays, because a proxy
+//! or client would have to wait for a delayed refusal.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::http::middleware::RequestId;
 use crate::limits::UnixMillis;
 
 /// The parameters of the socket's URL. Other parameters are ignored. If a parameter appears twice,
-/// the last one wins: an endpoint may put its own before the client's.
+/// the last one wins, because an endpoint may put its own before the client's.
 #[derive(Debug, Default)]
 struct Parameters {
     apikey: Option<String>,
@@ -46,7 +46,7 @@ impl Parameters {
     }
 }
 
-/// `GET /socket/websocket`: checks the key and takes over the connection.
+/// Handles `GET /socket/websocket`: checks the key and takes over the connection.
 pub async fn upgrade(
     State(realtime): State<Realtime>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
@@ -71,8 +71,8 @@ pub async fn upgrade(
                     } = handshake;
                     let socket =
                         task::open(&realtime, serializer, holder, headers, request_id, upgraded);
-                    // Runs in a separate task, so that the memory of this one is freed: there is
-                    // one per idle socket.
+                    // The socket runs in a separate task, so that the memory of the handshake's
+                    // task is freed. Otherwise every idle socket would keep it.
                     realtime.tasks.spawn("socket", socket);
                 }
             });
@@ -95,13 +95,13 @@ struct Handshake {
     holder: Holder,
     /// The value of `request.headers` in policies.
     headers: Arc<str>,
-    /// The request's id in the log.
+    /// The id of the request in the log.
     request_id: Box<str>,
     accept: String,
     on_upgrade: OnUpgrade,
 }
 
-/// Checks the address, then the rest in the order of protocol 1.3.
+/// Checks the client's address first, and then everything else in the order of protocol 1.3.
 fn handshake(
     realtime: &Realtime,
     parameters: &Parameters,
@@ -110,7 +110,7 @@ fn handshake(
     if realtime.shared.hub.is_stopping() {
         return Err(HandshakeRefusal::Restarting);
     }
-    // Checked before anything more expensive.
+    // The address is checked before anything that takes more work.
     let client = realtime
         .proxies
         .client(request.extensions(), request.headers());
@@ -124,7 +124,7 @@ fn handshake(
     let serializer =
         Serializer::negotiate(parameters.vsn.as_deref()).ok_or(HandshakeRefusal::Version)?;
     let headers = request.headers();
-    // A gateway puts the key into the header, so the header wins.
+    // The header wins over the parameter, because a gateway puts the key into the header.
     let key = match headers.get("x-api-key") {
         Some(value) => value
             .to_str()
@@ -170,8 +170,8 @@ fn handshake(
     })
 }
 
-/// The value for `Sec-WebSocket-Accept`, if the headers are those of a WebSocket handshake (RFC
-/// 6455, 4.2.1).
+/// Returns the value for `Sec-WebSocket-Accept`, if the headers are those of a WebSocket handshake
+/// (RFC 6455, 4.2.1).
 fn websocket_accept(headers: &HeaderMap) -> Option<String> {
     let has_token = |name, token: &str| {
         headers
@@ -189,8 +189,8 @@ fn websocket_accept(headers: &HeaderMap) -> Option<String> {
         .then(|| derive_accept_key(key.as_bytes()))
 }
 
-/// The `x-` headers as a JSON object that the policies of private channels can read (protocol 4.3).
-/// The key is a secret and is left out.
+/// Returns the `x-` headers as a JSON object that the policies of private channels can read
+/// (protocol 4.3). The header with the key is omitted, because it is a secret.
 fn policy_headers(headers: &HeaderMap) -> Arc<str> {
     let object: serde_json::Map<String, serde_json::Value> = headers
         .iter()

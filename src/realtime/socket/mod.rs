@@ -1,6 +1,6 @@
 //! A socket, from its handshake to its end.
 //!
-//! `handshake` admits it, and `task` reads and writes it.
+//! `handshake` accepts a socket, and `task` reads and writes it.
 
 mod handshake;
 mod task;

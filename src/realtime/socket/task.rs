@@ -1,8 +1,8 @@
-//! The task of a socket: the only file that reads and writes a WebSocket.
+//! The task of a socket. No other file reads or writes a WebSocket.
 //!
-//! Lifecycle: one task per socket, from the upgrade to the end of the TCP connection. The task owns
-//! no buffer while it waits: bytes are read into a buffer of the worker thread, and only an
-//! unfinished frame is kept.
+//! Lifecycle: there is one task per socket, from the upgrade to the end of the TCP connection. The
+//! task owns no buffer while it waits. Bytes are read into a buffer of the worker thread, and only
+//! an unfinished frame is kept.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -37,18 +37,20 @@ use crate::http::heads::Connection;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
 
-/// The buffer of a worker thread for reading: as large as what one system call usually returns.
+/// The size of a worker thread's read buffer. One system call usually returns at most this many
+/// bytes.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Consecutive reads before other tasks of the thread get their turn.
+/// Maximum number of consecutive reads before other tasks of the thread run.
 const MAX_READS_PER_TURN: usize = 16;
 
-/// Frames queued for sockets, as a result of what was read, before other tasks of the thread get
-/// their turn. Writing that many takes about ten milliseconds.
+/// Maximum number of frames queued as a result of received messages before other tasks of the
+/// thread run. Writing that many frames takes about ten milliseconds.
 const MAX_FRAMES_PER_TURN: u64 = 2_048;
 
-/// Maximum time for closing a socket: writing queued frames, and waiting for the peer to close its
-/// side. Closing immediately would discard the close frame if the peer is still sending.
+/// Maximum time for closing a socket, which includes writing queued frames and waiting for the peer
+/// to close its side. If the connection were closed immediately while the peer is still sending,
+/// the close frame would be lost.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 thread_local! {
@@ -56,7 +58,7 @@ thread_local! {
         RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
-/// Takes the stream out of hyper. The returned future runs the socket until its end.
+/// Takes the stream out of hyper. Returns a future that runs the socket until its end.
 pub(super) fn open(
     realtime: &Realtime,
     serializer: Serializer,
@@ -80,29 +82,29 @@ pub(super) fn open(
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
     let mut socket = Socket::new(realtime, serializer, session, (stream, write));
     let id = socket.id;
-    // Only at level debug: a span takes memory, and there is one per idle socket.
+    // The span exists only at level debug, because it takes memory for each idle socket.
     let span = tracing::debug_span!("socket", %id, %request_id);
     if !received.is_empty() {
         socket.receive(&mut received.to_vec());
     }
-    // Even an empty `received` keeps the read buffer of the handshake alive, which has 16 KiB.
+    // Even an empty `received` keeps the handshake's read buffer of 16 KiB alive.
     drop(received);
-    // The socket stays in this block. A function that took it by value would store it twice for the
-    // life of the socket.
+    // The socket stays in this block. A function that took it by value would store it twice for as
+    // long as the socket lives.
     async move { socket.run(&request_id).await }.instrument(span)
 }
 
 /// The stream that the socket reads from.
 enum Stream {
-    /// A TCP connection. Any task may write to it, over the other half.
+    /// A TCP connection. Any task may write to it through its other half.
     Tcp(OwnedReadHalf),
-    /// Any other stream. Only this task reads and writes.
+    /// Any other stream. Only the socket's task reads and writes it.
     Other(Box<dyn Io>),
 }
 
 impl Stream {
     /// Reads once. A read that does not fill the buffer has emptied the socket, so no second system
-    /// call is needed to find out.
+    /// call is needed to detect this.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buffer);
         ready!(match self {
@@ -125,23 +127,23 @@ struct Socket {
     outbound: Arc<Outbound>,
     reader: FrameReader,
     session: Session,
-    /// Work that runs concurrently with the socket, such as database queries; `None` if there is
+    /// Work that runs concurrently with the socket, such as database queries. `None` if there is
     /// none.
     work: Option<FuturesUnordered<Work>>,
     timer: Pin<Box<Sleep>>,
     /// The deadline for which the timer was last set.
     timer_for: Option<UnixMillis>,
     last_received: Instant,
-    /// The frame or message that the client has not finished.
+    /// The frame or message that the client has not finished, if any.
     unfinished: Option<Unfinished>,
     effects: Vec<Effect>,
-    /// Frames queued for sockets in this turn.
+    /// Number of frames queued for sockets in this turn.
     queued_frames: u64,
-    /// The id of the socket, under which the hub lists it from the start.
+    /// The id of the socket, under which the hub lists it.
     id: SocketId,
 }
 
-/// Runs however the task ends, even by a panic, so that no socket stays listed after its end. A
+/// Runs however the task ends, even after a panic, so that no socket stays listed after its end. A
 /// socket that waits for its peer to close is still listed, because its queue takes memory.
 impl Drop for Socket {
     fn drop(&mut self) {
@@ -150,16 +152,16 @@ impl Drop for Socket {
     }
 }
 
-/// A frame, or a message in fragments, whose end has not arrived.
+/// A frame, or a fragmented message, whose end has not arrived.
 #[derive(Clone, Copy, Debug)]
 struct Unfinished {
-    /// Its number, see [`FrameReader::unfinished`].
+    /// The number of the frame; see [`FrameReader::unfinished`].
     frame: u64,
-    /// The time by which it must be finished.
+    /// The time by which the frame or message must be finished.
     ends: Instant,
 }
 
-/// What ended the reading and writing.
+/// The reason why reading and writing have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The connection is gone.
@@ -203,7 +205,7 @@ impl Socket {
     }
 
     /// Runs the socket until its end. The request id connects the log line about the end with the
-    /// one about the handshake.
+    /// log line about the handshake.
     async fn run(&mut self, request_id: &str) {
         let opened = Instant::now();
         let end = poll_fn(|cx| self.poll(cx)).await;
@@ -219,7 +221,7 @@ impl Socket {
         tracing::info!(%socket, %request_id, reason = reason.as_str(), seconds, "socket closed");
         if end == End::Closing {
             let closed = poll_fn(|cx| self.poll_close(cx));
-            // A peer that does not close its side in time is disconnected.
+            // If the peer does not close its side in time, the connection is cut.
             let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, closed)).await;
         }
     }
@@ -233,7 +235,7 @@ impl Socket {
         self.outbound.release_all();
     }
 
-    /// Handles all events of an open socket.
+    /// Handles the events of an open socket until it waits or ends.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.outbound.register(cx.waker());
         self.queued_frames = 0;
@@ -247,7 +249,8 @@ impl Socket {
             }
             self.poll_rechecks();
             self.poll_work(cx);
-            // A timer may start new work, which must be polled once to register this task's waker.
+            // Deadlines may start new work. The work must be polled once, so that it registers this
+            // task's waker.
             while self.poll_timer(cx) {
                 self.poll_work(cx);
             }
@@ -270,7 +273,7 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Writes frames that other tasks left to this one.
+    /// Writes the frames that other tasks left for this one.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outbound.is_blocked() {
             match &mut self.stream {
@@ -329,7 +332,7 @@ impl Socket {
         }
     }
 
-    /// Returns whether a deadline of the session was due.
+    /// Handles the timer. Returns whether a deadline of the session was due.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -357,8 +360,8 @@ impl Socket {
         false
     }
 
-    /// Ensures that the timer does not fire too late. It may fire too early: that is cheaper than
-    /// resetting it with every message.
+    /// Ensures that the timer does not fire too late. It may fire too early, which costs less than
+    /// resetting it for every message.
     fn set_timer(&mut self) {
         let deadline = self.session.deadline();
         if deadline == std::mem::replace(&mut self.timer_for, deadline) {
@@ -367,7 +370,7 @@ impl Socket {
         let Some(deadline) = deadline else {
             return;
         };
-        // One extra millisecond, because the wall clock is read in whole milliseconds.
+        // One millisecond is added, because the wall clock is read in whole milliseconds.
         let wait = deadline.since(UnixMillis::now()) + Duration::from_millis(1);
         self.wake_by(Instant::now() + wait);
     }
@@ -378,7 +381,7 @@ impl Socket {
         }
     }
 
-    /// Reads once and handles the bytes. Returns their number; 0 at the end of the stream.
+    /// Reads once and handles the bytes. Returns their number, which is 0 at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let count = ready!(self.stream.poll_read(cx, buffer))?;
@@ -387,7 +390,7 @@ impl Socket {
         })
     }
 
-    /// Handles received bytes: every message that they complete. The resulting frames are then
+    /// Handles every message that the received bytes complete. The resulting frames are then
     /// written together.
     fn receive(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
@@ -420,7 +423,7 @@ impl Socket {
         }
     }
 
-    /// The largest message that the client may send now.
+    /// Returns the maximum size of a message that the client may send now, in bytes.
     fn frame_limit(&self) -> usize {
         let config = &self.shared.config;
         let limit = config.max_frame_bytes;
@@ -431,7 +434,7 @@ impl Socket {
         }
     }
 
-    /// Handles one message. Returns the largest size for the next one.
+    /// Handles one message. Returns the maximum size of the next message.
     fn handle(&mut self, received: Received<'_>, now: UnixMillis) -> ControlFlow<(), usize> {
         let metrics = self.shared.hub.metrics();
         metrics.frames_received.inc();
@@ -451,7 +454,7 @@ impl Socket {
         };
         match message {
             Ok(message) => self.session.receive(&message, now, &mut self.effects),
-            // Dropped silently, as in Supabase Realtime (protocol 2.3).
+            // A malformed message is dropped silently, as in Supabase Realtime (protocol 2.3).
             Err(_) => metrics.dropped(DropReason::Malformed),
         }
         ControlFlow::Continue(self.frame_limit())
@@ -484,9 +487,10 @@ impl Socket {
         }
         let hub = Arc::clone(&self.shared.hub);
         let mut deliveries = hub.deliveries();
-        // Taken with its capacity: an idle socket owns no buffers.
+        // The vector is taken together with its allocation, because an idle socket owns no buffers.
         for effect in std::mem::take(&mut self.effects) {
-            // Consecutive broadcasts are delivered together. All other effects keep their order.
+            // Consecutive broadcasts are delivered together. All other effects are executed in
+            // order.
             if !matches!(effect, Effect::Broadcast(_)) {
                 deliveries.flush_batch();
             }
@@ -498,7 +502,7 @@ impl Socket {
                 Effect::Broadcast(order) => {
                     let (message, except) = (order.message.borrow(), order.except);
                     if let Err(error) = deliveries.broadcast(&order.topic, &message, except) {
-                        // The session has checked it, so this is a bug in the server.
+                        // The session has checked the broadcast, so this is a bug in the server.
                         tracing::error!(%error, "cannot encode an accepted broadcast; dropping it");
                     }
                     if let Some(reply) = order.reply {
@@ -551,7 +555,7 @@ impl Socket {
         self.queued_frames += deliveries.frames();
     }
 
-    /// Lists a channel in presence and returns the reply.
+    /// Lists a channel in the presence of its topic. Returns the reply.
     fn track(&self, order: TrackOrder) -> ServerMessage {
         let hub = &self.shared.hub;
         let limit = self.shared.config.max_presence_state_bytes;
@@ -583,7 +587,7 @@ impl Socket {
             Poll::Ready(Ok(())) => {}
         }
         if let Some(CloseReason::Peer(_)) = self.outbound.closing() {
-            // The peer closed first, so its side is done.
+            // The peer closed first, so there is nothing more to wait for.
             return Poll::Ready(());
         }
         READ_BUFFER.with_borrow_mut(|buffer| {

@@ -1,24 +1,24 @@
-//! The part of a frame that many sockets' queues can share.
+//! The bytes of a frame that the queues of many sockets can share.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that several frames can share. They occupy memory once, so they are counted once: from the
-/// first frame that is queued with them until the last one is released. Cheap to clone.
+/// first queued frame that contains them until the last one is released. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Body(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
     bytes: Vec<u8>,
-    /// Queued frames that contain these bytes.
+    /// Number of queued frames that contain these bytes.
     queued: AtomicUsize,
 }
 
 impl Body {
-    /// Counts one more queued frame with these bytes. Returns the memory that this adds: zero if
-    /// another queued frame already contains them.
+    /// Counts another queued frame with these bytes. Returns the memory that this adds, which is
+    /// zero if another queued frame already contains the bytes.
     pub fn retain(&self) -> usize {
         match &self.0 {
             Some(shared) if shared.queued.fetch_add(1, Ordering::Relaxed) == 0 => shared.memory(),
@@ -26,8 +26,8 @@ impl Body {
         }
     }
 
-    /// Uncounts a frame for which [`Body::retain`] was called. Returns the memory that this frees:
-    /// zero if other queued frames still contain the bytes.
+    /// Reverts one call of [`Body::retain`]. Returns the memory that this frees, which is zero if
+    /// other queued frames still contain the bytes.
     pub fn release(&self) -> usize {
         match &self.0 {
             Some(shared) if shared.queued.fetch_sub(1, Ordering::Relaxed) == 1 => shared.memory(),

@@ -1,24 +1,24 @@
-//! Why the server closes a socket, and the code and the text that the client receives.
+//! The reasons why the server closes a socket, and the code and text that the client receives.
 
 use super::frame::FrameError;
 use crate::observability::metrics::{CloseLabel, Held};
 
-/// Why the server closes a socket.
+/// The reason why the server closes a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The peer closed. Contains its code, which is echoed.
+    /// The peer closed the socket. Contains the peer's code, which is echoed.
     Peer(Option<u16>),
     /// No data was received for too long.
     Idle,
     /// No channel was joined for too long.
     NoChannel,
-    /// The received bytes violate the WebSocket protocol, or are too large.
+    /// The received bytes violate the WebSocket protocol, or a message is too large.
     Frame(FrameError),
-    /// A message was started and not finished in time.
+    /// The client started a message and did not finish it in time.
     Unfinished,
     /// The client reads too slowly.
     SlowConsumer,
-    /// All sockets together hold too much memory of this kind, and this socket is one of the
+    /// All sockets together hold too much memory of this kind, and this socket is among the
     /// largest.
     Memory(Held),
     /// The server is stopping.
@@ -26,7 +26,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// The label under which the close is counted.
+    /// Returns the label under which the close is counted.
     pub fn label(self) -> CloseLabel {
         match self {
             Self::Peer(_) => CloseLabel::Client,
@@ -39,12 +39,13 @@ impl CloseReason {
         }
     }
 
-    /// Whether queued frames are dropped.
+    /// Returns whether the queued frames are dropped.
     pub fn drops_queue(self) -> bool {
         matches!(self, Self::SlowConsumer | Self::Memory(Held::Queues))
     }
 
-    /// Close code and reason text (RFC 6455, 7.4.1); 1012 and 1013 are registered with IANA.
+    /// Returns the close code and the reason text (RFC 6455, 7.4.1). 1012 and 1013 are registered
+    /// with IANA.
     pub fn frame_parts(self) -> Option<(u16, &'static str)> {
         Some(match self {
             Self::Peer(code) => (code?, ""),

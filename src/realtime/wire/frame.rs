@@ -1,7 +1,7 @@
-//! WebSocket frames (RFC 6455) without a socket: prepared frames to send, and a reader for received
+//! WebSocket frames (RFC 6455) without a socket: prepared frames to send, and a reader of received
 //! bytes.
 //!
-//! Pure. A server's frames are not masked, so the same bytes can be sent to every receiver.
+//! Pure. A server does not mask its frames, so the same bytes can be sent to every receiver.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -12,34 +12,35 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::body::Body;
 
-/// The longest header of a frame that is not masked.
+/// The maximum length of the header of an unmasked frame.
 const MAX_HEADER_BYTES: usize = 10;
 
-/// The longest payload of a control frame (RFC 6455, 5.5).
+/// The maximum length of the payload of a control frame (RFC 6455, 5.5).
 const MAX_CONTROL_BYTES: usize = 125;
 
-/// A whole frame, ready to be written: its own head, a body that other frames may share, and a
-/// constant tail.
+/// A whole frame, ready to be written. It consists of its own head, a body that other frames may
+/// share, and a constant tail.
 #[derive(Debug)]
 pub struct Frame {
     head: Vec<u8>,
-    /// Where the header begins in `head`. Its length is known only after the rest has been written.
+    /// The position in `head` where the frame header begins. The header's length is known only
+    /// after the rest has been written.
     start: u8,
     body: Body,
     tail: &'static [u8],
 }
 
 impl Frame {
-    /// Memory of a queued frame in addition to its contents: its slot in a queue, a spare slot that
-    /// a growing queue allocates, and the allocator's overhead for the head.
+    /// Memory of a queued frame in addition to its contents. It covers the slot in a queue, a spare
+    /// slot that a growing queue allocates, and the allocator's overhead for the head.
     pub const OVERHEAD_BYTES: usize = 2 * size_of::<Self>() + 16;
 
-    /// A text frame that consists of what `write_head` appends, then `body`, then `tail`.
+    /// Creates a text frame that contains what `write_head` appends, followed by `body` and `tail`.
     pub fn text(write_head: impl FnOnce(&mut Vec<u8>), body: Body, tail: &'static [u8]) -> Self {
         Self::build(OpCode::Data(Data::Text), write_head, body, tail)
     }
 
-    /// The reply to a ping.
+    /// Creates the reply to a ping.
     pub fn pong(payload: &[u8]) -> Self {
         let payload = &payload[..payload.len().min(MAX_CONTROL_BYTES)];
         Self::build(
@@ -50,7 +51,7 @@ impl Frame {
         )
     }
 
-    /// A close frame. The reason is cut to the maximum of a control frame.
+    /// Creates a close frame. The reason is cut to the maximum length of a control frame.
     pub fn close(code: u16, reason: &str) -> Self {
         let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
         while !reason.is_char_boundary(end) {
@@ -67,7 +68,7 @@ impl Frame {
         )
     }
 
-    /// A close frame without a code, as reply to one without a code.
+    /// Creates a close frame without a code, which replies to a close frame without a code.
     pub fn close_without_code() -> Self {
         Self::build(
             OpCode::Control(Control::Close),
@@ -77,7 +78,7 @@ impl Frame {
         )
     }
 
-    /// One or more whole frames written by [`push_frame`], shared by many queues.
+    /// Wraps one or more whole frames written by [`push_frame`], which many queues share.
     pub fn shared(frames: Body) -> Self {
         Self {
             head: Vec::new(),
@@ -108,22 +109,22 @@ impl Frame {
         }
     }
 
-    /// The bytes, in three parts.
+    /// Returns the bytes of the frame, in three parts.
     pub fn parts(&self) -> [&[u8]; 3] {
         [&self.head[usize::from(self.start)..], &self.body, self.tail]
     }
 
-    /// The body, which may be shared with other frames.
+    /// Returns the body, which may be shared with other frames.
     pub fn body(&self) -> &Body {
         &self.body
     }
 
-    /// Memory of the queued frame without its body.
+    /// Returns the memory of the queued frame without its body, in bytes.
     pub fn own_bytes(&self) -> usize {
         Self::OVERHEAD_BYTES + self.head.capacity()
     }
 
-    /// The length on the wire, in bytes.
+    /// Returns the length on the wire, in bytes.
     pub fn wire_len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
@@ -134,11 +135,11 @@ impl Frame {
 pub enum FrameKind {
     /// UTF-8.
     Text,
-    /// Anything.
+    /// Any bytes.
     Binary,
 }
 
-/// Appends a whole frame that contains these parts.
+/// Appends a whole frame whose payload consists of these parts.
 pub fn push_frame(kind: FrameKind, parts: &[&[u8]], out: &mut Vec<u8>) {
     let payload = parts.iter().map(|part| part.len()).sum();
     let opcode = OpCode::Data(match kind {
@@ -153,7 +154,7 @@ pub fn push_frame(kind: FrameKind, parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// The header of a final, unmasked frame, and its length.
+/// Returns the header of a final, unmasked frame, and the header's length.
 fn header(opcode: OpCode, payload: usize) -> ([u8; MAX_HEADER_BYTES], usize) {
     let mut header = [0; MAX_HEADER_BYTES];
     header[0] = 0x80 | u8::from(opcode);
@@ -183,30 +184,30 @@ pub enum Received<'a> {
     Text(Cow<'a, str>),
     /// A complete binary message.
     Binary(Cow<'a, [u8]>),
-    /// A ping, to be answered with the same payload.
+    /// A ping, to which the server replies with the same payload.
     Ping(&'a [u8]),
     /// An unsolicited pong, which shows that the peer is alive.
     Pong,
-    /// The peer wants to close. Contains the peer's code, if it sent one.
+    /// A request to close the socket. Contains the peer's code, if it sent one.
     Close(Option<u16>),
 }
 
-/// Why no further bytes of a peer can be read.
+/// The reason why the bytes of a peer cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Not the WebSocket protocol.
+    /// The bytes violate the WebSocket protocol.
     #[error("Protocol error")]
     Protocol,
-    /// Text that is not UTF-8.
+    /// A text message is not UTF-8.
     #[error("Text is not UTF-8")]
     NotUtf8,
-    /// A message above the limit.
+    /// A message exceeds the limit.
     #[error("Message too big")]
     TooBig,
 }
 
 impl FrameError {
-    /// The close code (RFC 6455, 7.4.1).
+    /// Returns the close code (RFC 6455, 7.4.1).
     pub fn close_code(self) -> u16 {
         match self {
             Self::Protocol => 1002,
@@ -216,8 +217,8 @@ impl FrameError {
     }
 }
 
-/// Extracts messages from received bytes. Holds incomplete messages, and no memory between complete
-/// ones.
+/// Extracts messages from received bytes. It holds incomplete messages; between complete ones it
+/// holds no memory.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     /// Bytes of an incomplete frame.
@@ -232,14 +233,14 @@ pub struct FrameReader {
 struct Fragments {
     is_text: bool,
     data: Vec<u8>,
-    /// The number of its first frame.
+    /// The number of the first frame.
     first: u64,
 }
 
 impl FrameReader {
     /// Processes `received` bytes and passes every completed message to `handle`, in order. The
-    /// first message may have `limit` bytes; each call of `handle` returns the limit for the next
-    /// message, or breaks to stop reading. The bytes are unmasked in place.
+    /// first message may have up to `limit` bytes. Each call of `handle` either returns the limit
+    /// for the next message, or breaks to stop reading. The bytes are unmasked in place.
     /// # Errors
     /// [`FrameError`] at the first fault. Messages before it have been passed to `handle`.
     pub fn read(
@@ -258,27 +259,27 @@ impl FrameReader {
         let used = self.read_frames(&mut gathered, limit, &mut handle)?;
         match used {
             0 => self.partial = gathered,
-            // This copies, because the complete frame may have been much larger than the next one
-            // will be.
+            // The remaining bytes are copied, because the complete frame may have used a much
+            // larger buffer than the next one needs.
             used => self.partial.extend_from_slice(&gathered[used..]),
         }
         Ok(())
     }
 
-    /// Memory held for unfinished frames and messages.
+    /// Returns the memory held for unfinished frames and messages, in bytes.
     pub fn held_bytes(&self) -> usize {
         let message = self.message.as_ref();
         self.partial.capacity() + message.map_or(0, |message| message.data.capacity())
     }
 
-    /// Identifies the oldest unfinished message or frame by the number of its frame. While this
-    /// value stays the same, the client has not finished it.
+    /// Returns the number of the frame with which the oldest unfinished message or frame begins.
+    /// While this value stays the same, the client has not finished it.
     pub fn unfinished(&self) -> Option<u64> {
         let message = self.message.as_ref().map(|message| message.first);
         message.or((!self.partial.is_empty()).then_some(self.frames))
     }
 
-    /// Handles the complete frames at the front. Returns their length in bytes.
+    /// Handles the complete frames at the start of the bytes. Returns their total length in bytes.
     fn read_frames(
         &mut self,
         bytes: &mut [u8],
@@ -314,7 +315,7 @@ impl FrameReader {
         Ok(used)
     }
 
-    /// Checks that do not need the payload. Clients must mask (RFC 6455, 5.1).
+    /// Makes the checks that do not need the payload. Clients must mask (RFC 6455, 5.1).
     fn check(
         &self,
         header: &FrameHeader,
@@ -323,7 +324,7 @@ impl FrameReader {
     ) -> Result<[u8; 4], FrameError> {
         let mask = header.mask.ok_or(FrameError::Protocol)?;
         if header.rsv1 || header.rsv2 || header.rsv3 {
-            // No extension was negotiated.
+            // No extension was negotiated, so the reserved bits must be zero.
             return Err(FrameError::Protocol);
         }
         match header.opcode {
@@ -348,7 +349,7 @@ impl FrameReader {
         Ok(mask)
     }
 
-    /// Returns the message that an unmasked frame completes, if any.
+    /// Processes an unmasked frame. Returns the message that it completes, if any.
     fn accept<'a>(
         &mut self,
         header: &FrameHeader,
@@ -395,7 +396,7 @@ impl FrameReader {
     }
 }
 
-/// The code of a close frame: absent, or two bytes before a reason in UTF-8.
+/// Reads the payload of a close frame: empty, or a code of two bytes followed by a reason in UTF-8.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     match payload {
         [] => Ok(None),
@@ -411,10 +412,10 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     }
 }
 
-/// Whether a close frame may contain this code (RFC 6455, 7.4). Codes below 1000 are not used. The
-/// protocol defines those up to 2999: 1004 is reserved; 1005, 1006 and 1015 stand for closes
-/// without a code from the peer; the rest is undefined. Codes from 3000 to 3999 belong to
-/// libraries, 4000 to 4999 to applications.
+/// Returns whether a close frame may contain this code (RFC 6455, 7.4). Codes below 1000 are not
+/// used. Codes up to 2999 are defined by the protocol: 1004 is reserved; 1005, 1006 and 1015
+/// represent closes without a code from the peer; those from 1016 are undefined. Codes from 3000 to
+/// 3999 belong to libraries, and codes from 4000 to 4999 to applications.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,4 +1,4 @@
-//! Frames checked against the rules of RFC 6455, with input cut at any byte.
+//! Tests of frames against the rules of RFC 6455, with input split at any byte.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x83, 0x44];
 
-/// A client's frame.
+/// Returns a client's frame.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
@@ -30,7 +30,8 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Reads `bytes` in pieces of `step`. Returns the messages, printed, and the result.
+/// Reads `bytes` in pieces of `step` bytes. Returns the `Debug` text of each message, and the
+/// result.
 fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), FrameError>) {
     let mut reader = FrameReader::default();
     let mut found = Vec::new();
@@ -48,7 +49,7 @@ fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), Fra
 }
 
 #[test]
-fn messages_fragments_and_control_frames() {
+fn messages_fragments_and_control_frames_are_read() {
     let mut bytes = frame(0x81, b"whole");
     bytes.extend(frame(0x01, b"in "));
     bytes.extend(frame(0x89, b"ping between"));
@@ -223,7 +224,7 @@ fn a_code_point_may_be_split_between_fragments() {
 }
 
 #[test]
-fn headers_of_every_length() {
+fn headers_are_correct_for_every_length() {
     for length in [0, 1, 125, 126, 65_535, 65_536] {
         let body = Body::from(vec![b'x'; length]);
         let frame = Frame::text(|_| {}, body, b"");

@@ -1,9 +1,9 @@
-//! The outgoing side of one socket: the queue of frames and the writing of them.
+//! The outgoing side of one socket: its queue of frames, and how they are written.
 //!
 //! Guarantees: frames are written whole and in the order in which they were queued. The queue is
-//! bounded, and a socket that does not read in time is closed instead of filling memory. A frame is
-//! written by the task that queued it if the socket accepts it; the socket's own task writes the
-//! rest.
+//! bounded, and a socket whose client does not read in time is closed instead of filling memory.
+//! The task that queues a frame also writes it if the socket accepts it. The socket's own task
+//! writes the rest.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -29,20 +29,20 @@ pub type Sockets = Registry<Outbound>;
 /// The outgoing side of one socket.
 #[derive(Debug)]
 pub struct Outbound {
-    /// The stream, if every task may write to it. Otherwise only the socket's own task writes.
+    /// The stream, if every task may write to it. If `None`, only the socket's own task writes.
     stream: Option<OwnedWriteHalf>,
     limits: QueueLimits,
-    /// A plain mutex: it is held for a push or one non-blocking system call, never across an await.
-    /// The call is made under the lock because the bytes on the wire must have the order in which
-    /// the lock was taken; two writers outside of it could interleave their frames.
+    /// A plain mutex. It is held for a push or one non-blocking system call, never across an await.
+    /// The system call is made under the lock, because bytes must be written in the order in which
+    /// tasks took the lock. Otherwise two writers could interleave their frames.
     queue: Mutex<Queue>,
-    /// Wakes the socket's task when there is work left for it.
+    /// Wakes the socket's task when something is left for it to do.
     task: AtomicWaker,
-    /// The memory that this socket holds, and the registry of all sockets, which is updated when
-    /// that changes. The registry contains this socket while it is open.
+    /// The memory that this socket holds. Changes are also reported to `sockets`, the registry that
+    /// contains this socket while it is open.
     holdings: Holdings,
     sockets: Arc<Sockets>,
-    /// The permissions of some of the socket's channels must be rechecked.
+    /// Set when the permissions of some of the socket's channels must be rechecked.
     needs_recheck: AtomicBool,
 }
 
@@ -55,16 +55,17 @@ pub enum Queued {
     ToFlush,
     /// The frame is queued, and another task will flush.
     Pending,
-    /// The frame was dropped: the channel received it by replay.
+    /// The frame was dropped because the channel has received its row by replay.
     AlreadyReplayed,
-    /// The frame was dropped: the socket is closing.
+    /// The frame was dropped because the socket is closing or the channel has left.
     Refused,
-    /// The queue was full: the socket is now closing.
+    /// The queue was full, so the socket is now closing.
     Overflowed,
 }
 
-/// Whether deliveries to a channel are let through. The state only changes under the lock of the
-/// [`Outbound`] that the gate belongs to, so deliveries always follow the reply to the join.
+/// The gate of a channel. It holds back deliveries until the join is answered, then lets them
+/// through, and drops them once the channel has left. Its state changes only under the lock of the
+/// channel's [`Outbound`], so deliveries always follow the reply to the join.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: AtomicU8,
@@ -74,15 +75,16 @@ pub struct Gate {
 
 #[derive(Debug, Default)]
 struct GateContents {
-    /// Deliveries made before the join was answered. Deliveries of rows have the row's id.
+    /// Deliveries that arrived before the join was answered. A delivery of a row has the row's id.
     held: Vec<(Option<Uuid>, Frame)>,
-    /// Ids of messages that were replayed and have not arrived as rows. Unordered: there are at
-    /// most some hundreds, and only while their rows may still arrive.
+    /// Ids of messages that were replayed and whose rows have not arrived. Unordered, because there
+    /// are at most a few hundred, and only while their rows may still arrive.
     replayed: Vec<Uuid>,
 }
 
 impl GateContents {
-    /// Whether the row was replayed. A row arrives once, so its id is then removed.
+    /// Returns whether the row was replayed. If so, removes its id, because a row arrives only
+    /// once.
     fn take_replayed(&mut self, id: Option<Uuid>) -> bool {
         let place = id.and_then(|id| self.replayed.iter().position(|replayed| *replayed == id));
         place
@@ -97,15 +99,16 @@ impl Gate {
     const CLOSED: u8 = 2;
 }
 
-/// The deliveries of one turn. They are queued first; at the end of the turn each socket is written
-/// to once, with everything queued for it in one system call. Dropping this value flushes.
+/// The deliveries of one turn. They are queued first. At the end of the turn, everything queued for
+/// a socket is written in one system call. Dropping this value flushes it.
 #[derive(Debug, Default)]
 pub struct Fanout {
     listed: Vec<Arc<Outbound>>,
 }
 
 impl Outbound {
-    /// Writes to `stream`, or only through the socket's task if there is none.
+    /// Creates the outgoing side of a socket that writes to `stream`. If `stream` is `None`, only
+    /// the socket's task writes.
     pub fn new(
         stream: Option<OwnedWriteHalf>,
         limits: QueueLimits,
@@ -128,7 +131,7 @@ impl Outbound {
         self.task.wake();
     }
 
-    /// Whether a recheck was requested since the last call.
+    /// Returns whether a recheck was requested since the last call.
     pub fn take_recheck(&self) -> bool {
         self.needs_recheck.load(Ordering::Relaxed)
             && self.needs_recheck.swap(false, Ordering::SeqCst)
@@ -142,7 +145,7 @@ impl Outbound {
         }
     }
 
-    /// Notes that the socket's task has released all its memory.
+    /// Records that the socket's task has released all its memory.
     pub fn release_all(&self) {
         self.set_held(Held::Frames, 0);
         self.set_held(Held::Channels, 0);
@@ -151,23 +154,24 @@ impl Outbound {
         }
     }
 
-    /// Whether the connection is to be cut without sending anything more.
+    /// Returns whether the connection is to be cut without sending anything more.
     pub fn is_cut(&self) -> bool {
         self.lock().is_cut
     }
 
-    /// Registers the task to wake when there is work for it.
+    /// Registers the task to wake when something is left for it to do.
     pub fn register(&self, waker: &Waker) {
         self.task.register(waker);
     }
 
-    /// Why the socket is closing, if it is.
+    /// Returns why the socket is closing, or `None` if it is not.
     pub fn closing(&self) -> Option<CloseReason> {
         self.lock().closing
     }
 
-    /// Closes the socket with a close frame. Queued frames are dropped for a slow reader and
-    /// written first otherwise. Only the first reason counts.
+    /// Closes the socket with a close frame. If the reason is a slow reader or the memory of
+    /// queues, queued frames are dropped; otherwise they are written first. Only the first reason
+    /// counts.
     pub fn close(&self, reason: CloseReason) {
         let mut queue = self.lock();
         queue.begin_close(reason);
@@ -175,7 +179,7 @@ impl Outbound {
         self.task.wake();
     }
 
-    /// Lets a channel's deliveries through from now on, beginning with those that were held back.
+    /// Lets a channel's deliveries through from now on, starting with those that were held back.
     pub fn open_gate(&self, gate: &Gate) {
         let mut queue = self.lock();
         if gate.state.load(Ordering::Relaxed) == Gate::HELD {
@@ -202,26 +206,25 @@ impl Outbound {
         self.unlock_and_report(queue);
     }
 
-    /// Records the ids of messages replayed to a channel, so that it does not receive them again as
-    /// rows.
+    /// Records the ids of messages that were replayed to a channel, so that the channel does not
+    /// receive them again as rows.
     pub fn note_replayed(&self, gate: &Gate, ids: Vec<Uuid>) {
         let _order = self.lock();
         gate.lock().replayed = ids;
     }
 
-    /// Whether there are queued frames that the socket did not accept.
+    /// Returns whether the queue contains frames that the socket did not accept.
     pub fn is_blocked(&self) -> bool {
         let queue = self.lock();
         queue.is_blocked && !queue.frames.is_empty()
     }
 
-    /// Whether the queue is empty.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.lock().frames.is_empty()
     }
 
-    /// Writes queued frames as far as the socket accepts them now. The socket's task writes the
-    /// rest.
+    /// Writes as many queued frames as the socket accepts now. The socket's task writes the rest.
     pub fn flush(&self) {
         let mut queue = self.lock();
         queue.is_listed = false;
@@ -245,10 +248,10 @@ impl Outbound {
     }
 
     /// Writes queued frames with `write`, which returns `WouldBlock` when the socket accepts no
-    /// more. Called by the socket's own task once the socket is writable.
+    /// more bytes. Called by the socket's own task once the socket is writable.
     ///
     /// # Errors
-    /// Those of the stream.
+    /// The errors of `write`, except `WouldBlock`.
     pub fn drain(&self, write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<()> {
         let mut queue = self.lock();
         let result = queue.write(write);
@@ -261,8 +264,8 @@ impl Outbound {
         }
     }
 
-    /// Writes `frames` immediately if the queue is empty and the socket accepts them. Queues them
-    /// otherwise.
+    /// Writes `frames` immediately if the queue is empty and the socket accepts them. Otherwise
+    /// queues them.
     fn write(&self, gate: &Gate, frames: &Body) -> Queued {
         let mut queue = self.lock();
         if queue.closing.is_none()
@@ -270,9 +273,10 @@ impl Outbound {
             && gate.state.load(Ordering::Relaxed) == Gate::OPEN
             && let Some(stream) = &self.stream
         {
-            // This bypasses the runtime's record of whether the socket is writable. Reading that
-            // record misses the cache once per receiver, which is 5 % of a broadcast to a thousand,
-            // and the kernel knows. The socket's task receives the same error and ends the socket.
+            // `send` is called without consulting the runtime's record of whether the socket is
+            // writable. Reading that record costs one cache miss per receiver, which is 5 % of a
+            // broadcast to a thousand receivers, and the kernel knows the answer anyway. The
+            // socket's task receives the same error and ends the socket.
             let written = SockRef::from(stream.as_ref()).send(frames).unwrap_or(0);
             if written == frames.len() {
                 return Queued::Written;
@@ -354,8 +358,7 @@ impl Outbound {
         Queued::Overflowed
     }
 
-    /// Releases the lock of the queue and reports the change in memory to the budget, if there is
-    /// any.
+    /// Releases the lock of the queue, and reports a change in memory to the budget.
     fn unlock_and_report(&self, mut queue: MutexGuard<'_, Queue>) {
         let budget_delta = std::mem::take(&mut queue.budget_delta);
         if budget_delta != 0 {
@@ -366,8 +369,8 @@ impl Outbound {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // A panic while the lock was held leaves a consistent queue: every change to it is complete
-        // before anything that can panic.
+        // The queue is consistent even if a panic occurred while the lock was held, because every
+        // change to it is complete before anything that can panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -420,13 +423,13 @@ impl Fanout {
         self.schedule_flush(outbound, outbound.enqueue(None, frame))
     }
 
-    /// Queues `frame` for a channel: held back until its join is answered, dropped after it has
-    /// left.
+    /// Queues `frame` for a channel. The frame is held back until the channel's join is answered,
+    /// and dropped if the channel has left.
     pub fn deliver(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frame: Frame) -> Queued {
         self.schedule_flush(outbound, outbound.enqueue(Some((gate, None)), frame))
     }
 
-    /// Queues the frame of a row for a channel, unless the row was replayed to that channel.
+    /// Queues the frame of a row for a channel, unless the row was replayed to the channel.
     pub fn deliver_once(
         &mut self,
         outbound: &Arc<Outbound>,
@@ -437,8 +440,8 @@ impl Fanout {
         self.schedule_flush(outbound, outbound.enqueue(Some((gate, Some(id))), frame))
     }
 
-    /// Writes `frames` for a channel immediately, or queues them if other frames are queued
-    /// already.
+    /// Writes `frames` for a channel immediately, or queues them behind frames that are already
+    /// queued.
     pub fn write(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frames: &Body) -> Queued {
         self.schedule_flush(outbound, outbound.write(gate, frames))
     }

@@ -1,4 +1,4 @@
-//! The queue of a socket, with streams that accept as many bytes as the test chooses.
+//! Tests of the queue of a socket, whose stream accepts as many bytes as the test chooses.
 
 use super::super::sockets::SocketId;
 use super::*;
@@ -21,7 +21,7 @@ fn sockets() -> Arc<Sockets> {
     Arc::new(Sockets::unlimited(&RealtimeMetrics::default()))
 }
 
-/// Takes everything queued, `step` bytes at a time, and returns the texts of the frames.
+/// Drains the queue in steps of `step` bytes, and returns the texts of the frames.
 fn drained(outbound: &Outbound, step: usize) -> Vec<String> {
     let mut bytes = Vec::new();
     while !outbound.is_empty() {
@@ -168,7 +168,8 @@ fn held_back_frames_share_the_limits_of_the_queue() {
     for gate in &gates[..2] {
         assert_eq!(fanout.deliver(&outbound, gate, large()), Queued::Pending);
     }
-    // Frames of a closed gate are dropped. Frames of an opened gate still count, now in the queue.
+    // Frames of a closed gate are dropped. Frames of an opened gate move to the queue and still
+    // count.
     outbound.close_gate(&gates[0]);
     outbound.open_gate(&gates[1]);
     assert_eq!(
@@ -198,7 +199,7 @@ fn closing_writes_queued_frames_first_and_happens_once() {
     );
 }
 
-/// `count` sockets with these memory limits. Only their own tasks write to them.
+/// Opens `count` sockets with these memory limits. Only their own tasks write to them.
 fn open_sockets(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
     let metrics = RealtimeMetrics::default();
     let sockets = Arc::new(Sockets::with_limits(&metrics, limits));
@@ -215,7 +216,7 @@ fn open_sockets(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Ve
     (sockets, open)
 }
 
-/// Takes everything queued and returns its length in bytes.
+/// Drains the queue, and returns the length of its contents in bytes.
 fn drain_all(outbound: &Outbound) -> usize {
     let mut count = 0;
     let take = |slices: &[IoSlice<'_>]| {
@@ -235,7 +236,7 @@ fn large(bytes: usize) -> Frame {
 fn exceeding_the_queue_budget_closes_the_longest_queues_and_frees_them_immediately() {
     let (sockets, open) = open_sockets(|_| 1_000_000, 20);
     let mut fanout = Fanout::default();
-    // Sockets with an odd number are sent ten times as much.
+    // Sockets with odd numbers receive ten times as many bytes.
     for step in 0..20 {
         for (outbound, weight) in open.iter().zip([1_000, 10_000].iter().cycle()) {
             fanout.send(outbound, large(*weight));
@@ -368,8 +369,8 @@ fn memory_of_evicted_sockets_counts_until_their_tasks_release_it() {
             }
             assert_eq!(sockets.in_use(held), 0);
         } else {
-            // The largest socket is closing already and still holds its memory, so the next one
-            // closes.
+            // The largest socket is already closing and still holds its memory, so the next largest
+            // one is closed.
             assert_eq!(closing[2], Some(CloseReason::Memory(held)));
         }
     }

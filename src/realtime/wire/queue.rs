@@ -1,5 +1,5 @@
-//! The queue of frames to be written to one socket, in order and bounded, and the part of it that
-//! counts towards the budget for all queues. Pure: the caller passes a function that writes.
+//! The bounded queue of frames to be written to one socket, in order. It also tracks which of its
+//! frames count towards the budget for all queues. Pure: the caller passes a function that writes.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -10,58 +10,60 @@ use super::close::CloseReason;
 use super::frame::Frame;
 use crate::observability::metrics::Held;
 
-/// Buffers per vectored write: a frame has up to three. Linux accepts at most 1024.
+/// Maximum number of buffers per vectored write. A frame has up to three. Linux accepts up to 1024.
 const MAX_SLICES: usize = 192;
 
-/// Maximum number of frames that accumulate while a list of deliveries is queued. At this number
-/// they are written without waiting for the end of the list. Otherwise a large transaction would
-/// make the client look like a slow reader.
+/// Maximum number of frames that accumulate during one turn of deliveries. Once a queue has this
+/// many frames, they are written without waiting for the end of the turn. Otherwise a large
+/// transaction would make the client look like a slow reader.
 pub(super) const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
 
-/// Maximum remaining bytes of a partly written frame when its socket is closed for memory. A longer
-/// rest would occupy memory until the peer reads it or the time for the close handshake is over, so
-/// the connection is cut instead.
+/// Maximum number of remaining bytes of a partly written frame when its socket is closed for
+/// memory. If more bytes remain, the connection is cut instead. Otherwise they would occupy memory
+/// until the peer reads them or the time for the close handshake is over.
 pub(super) const MAX_CLOSING_BYTES: usize = 64 * 1024;
 
-/// Maximum size of a queue.
+/// The maximum size of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// Frames.
+    /// Maximum number of frames.
     pub frames: usize,
-    /// Bytes. A single frame may be larger if the queue is otherwise empty.
+    /// Maximum number of bytes. A single frame may be larger if the queue is otherwise empty.
     pub bytes: usize,
 }
 
-/// The queue. It is protected by the lock of [`Outbound`](super::outbound::Outbound), which also
-/// reports `budget_delta` to the budget.
+/// The queue of one socket. It is protected by the lock of [`Outbound`](super::outbound::Outbound),
+/// which also reports `budget_delta` to the budget.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) frames: VecDeque<Frame>,
-    /// Bytes in `frames`, without the written part of the first frame.
+    /// Bytes in `frames`, excluding the written bytes of the first frame.
     pub(super) bytes: usize,
     /// Bytes of the first frame that have been written.
     pub(super) written: usize,
-    /// Frames that the gates of all channels hold back. They share the limits of this queue.
+    /// The frames that the gates of all channels hold back. They share the limits of this queue.
     pub(super) held: HeldFrames,
-    /// Frames at the front that count towards the budget for all queues. Frames behind them are
-    /// about to be written. Frames held back by gates always count.
+    /// Number of frames at the front that count towards the budget for all queues. The frames
+    /// behind them are about to be written. Frames held back by gates always count.
     pub(super) counted: usize,
-    /// Bytes to report to the budget when the lock is released.
+    /// Change in bytes to report to the budget when the lock is released.
     pub(super) budget_delta: i64,
-    /// Set when the socket is closed for memory that its task holds: the kind and the bytes that
-    /// the task will release.
+    /// Set when the socket is closed for memory that its task holds. Contains the kind, and the
+    /// number of bytes that the task will release.
     pub(super) pending_release: Option<(Held, i64)>,
-    /// Nothing more is written, not even a close frame.
+    /// Set when nothing more is written, not even a close frame.
     pub(super) is_cut: bool,
-    /// The socket currently accepts no more bytes. The socket's task writes when it does again.
+    /// Set while the socket accepts no more bytes. The socket's task writes when it accepts some
+    /// again.
     pub(super) is_blocked: bool,
-    /// On the list of a [`Fanout`](super::outbound::Fanout), which will flush it.
+    /// Set while the socket is on the list of a [`Fanout`](super::outbound::Fanout), which will
+    /// flush the queue.
     pub(super) is_listed: bool,
-    /// Set once. From then on only the close frame is accepted.
+    /// The reason why the socket is closing. Set once; no frame is accepted after the close frame.
     pub(super) closing: Option<CloseReason>,
 }
 
-/// Size of the deliveries that gates hold back.
+/// The total size of the deliveries that gates hold back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HeldFrames {
     pub(super) frames: usize,
@@ -69,7 +71,8 @@ pub(super) struct HeldFrames {
 }
 
 impl Queue {
-    /// Whether another frame does not fit. A frame of any size fits into an empty queue.
+    /// Returns whether there is no room for another frame. A frame of any size fits into an empty
+    /// queue.
     pub(super) fn is_full(&self, frame: &Frame, limits: QueueLimits) -> bool {
         let frames = self.frames.len() + self.held.frames;
         let bytes = self.bytes + self.held.bytes + frame.wire_len();
@@ -90,7 +93,7 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
-    /// Counts the frames that are not counted yet: the socket has not accepted them.
+    /// Counts the frames that are not counted yet, because the socket has not accepted them.
     pub(super) fn count(&mut self) {
         for frame in self.frames.range(self.counted..) {
             self.budget_delta += retain(frame);
@@ -98,7 +101,7 @@ impl Queue {
         self.counted = self.frames.len();
     }
 
-    /// Drops all frames but the first `left`. At most one of the remaining frames may be partly
+    /// Drops all frames except the first `left`. At most one of the remaining frames may be partly
     /// written.
     pub(super) fn truncate(&mut self, left: usize) {
         while self.frames.len() > left
@@ -113,15 +116,15 @@ impl Queue {
         self.bytes = begun.saturating_sub(self.written);
     }
 
-    /// Drops all frames and stops all writing.
+    /// Drops all frames and ends all writing.
     pub(super) fn cut(&mut self) {
         self.truncate(0);
         (self.bytes, self.written) = (0, 0);
         self.is_cut = true;
     }
 
-    /// Approximate memory of everything queued, including shared bytes. The largest sockets are
-    /// found by it.
+    /// Returns the approximate memory of everything queued, including shared bytes. The registry
+    /// finds the largest sockets by this value.
     pub(super) fn waiting_bytes(&self) -> usize {
         let frames = self.frames.len() + self.held.frames;
         self.bytes + self.held.bytes + frames * Frame::OVERHEAD_BYTES
@@ -133,8 +136,8 @@ impl Queue {
         }
         self.closing = Some(reason);
         if reason.drops_queue() {
-            // A partly written frame must be finished. Otherwise the peer would read the close
-            // frame as its continuation.
+            // A partly written frame must be finished. Otherwise the peer would take the close
+            // frame for its remainder.
             self.truncate(usize::from(self.written > 0));
         }
         let frame = match reason.frame_parts() {
@@ -143,7 +146,8 @@ impl Queue {
         };
         self.push(frame);
         self.count();
-        // The socket's task writes it, because that task handles the end of the socket anyway.
+        // The socket's task writes the close frame, because that task handles the end of the socket
+        // anyway.
         self.is_blocked = true;
     }
 
@@ -178,7 +182,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Removes `wrote` bytes from the front.
+    /// Removes `wrote` bytes from the front of the queue.
     fn advance(&mut self, wrote: usize) {
         self.bytes = self.bytes.saturating_sub(wrote);
         self.written += wrote;
@@ -206,12 +210,12 @@ pub(super) fn retain(frame: &Frame) -> i64 {
     signed(frame.own_bytes() + frame.body().retain())
 }
 
-/// Uncounts a queued frame. Returns the memory that this frees.
+/// Reverts one call of [`retain`]. Returns the memory that this frees.
 fn release(frame: &Frame) -> i64 {
     signed(frame.own_bytes() + frame.body().release())
 }
 
-/// The signed type that the budgets use. No machine has more memory than fits into it.
+/// Converts to the signed type that the budgets use. No machine has more memory than fits into it.
 pub(super) fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

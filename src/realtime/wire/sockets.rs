@@ -2,13 +2,14 @@
 //!
 //! Anyone with the public key can open sockets, so a limit per socket does not bound the total. The
 //! memory that sockets hold is counted by kind, and each kind has a budget. When a budget is
-//! exceeded, the sockets that hold most are closed, so that the many small ones are not affected.
+//! exceeded, the sockets that hold the most are closed, so that the many small ones are not
+//! affected.
 //!
 //! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
-//! owns is released when that task runs. Until then, sockets stop reading: see
+//! owns is released only when that task runs. Until then, sockets pause reading: see
 //! [`Registry::is_congested`].
 //!
-//! A frame that a socket accepts immediately does not touch this module.
+//! A frame that a socket accepts immediately does not affect the budgets.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -31,18 +32,20 @@ impl fmt::Display for SocketId {
 }
 
 /// When a budget is exceeded, at least this fraction (1/n) of it is freed. Finding the largest
-/// sockets scans all of them; with this distance between two scans the cost per received byte is
-/// small.
+/// sockets requires a scan of all sockets. Freeing more than the excess makes scans rare, so that
+/// their cost per received byte is small.
 const FREED_FRACTION: i64 = 8;
 
-/// What the registry needs to know about a socket. Its only implementation is
+/// The methods of a socket that the registry uses. The only implementation is
 /// [`Outbound`](super::outbound::Outbound), which in turn reports to the registry.
 pub trait Evict {
-    /// The memory that the socket holds.
+    /// Returns the memory that the socket holds.
     fn holdings(&self) -> &Holdings;
 
-    /// Closes the socket because all sockets together hold too much of a kind. Returns the bytes
-    /// that its task will release; `None` if the socket was already closing.
+    /// Closes the socket because all sockets together hold too much memory of a kind. Returns the
+    /// bytes that the socket's task will release. For queues this is zero, because they are freed
+    /// immediately; if the socket was already closing, its connection is cut. For other kinds,
+    /// returns `None` if the socket was already closing.
     fn evict(&self, held: Held) -> Option<i64>;
 }
 
@@ -51,29 +54,30 @@ pub trait Evict {
 pub struct Registry<S> {
     open: DashMap<SocketId, Arc<S>>,
     budgets: [Budget; 3],
-    /// Held while searching for the largest sockets. Tasks that find it locked skip their own
+    /// Held while a task searches for the largest sockets. Tasks that find it locked skip their own
     /// search.
     search: Mutex<()>,
     metrics: RealtimeMetrics,
 }
 
-/// The memory budget of one kind for all sockets.
+/// The memory budget for one kind, shared by all sockets.
 #[derive(Debug)]
 struct Budget {
-    /// Bytes.
+    /// The limit in bytes.
     limit: i64,
-    /// Bytes held. This is the metric itself, so that counting is one addition.
+    /// The bytes in use. This is the metric itself, so that counting is one addition.
     in_use: Gauge<i64, AtomicI64>,
-    /// The part of `in_use` that belongs to sockets which are closing and have not released it yet.
+    /// The bytes within `in_use` that closing sockets still hold and will release.
     pending_release: AtomicI64,
 }
 
-/// Memory that one socket holds, in bytes per kind. The largest sockets are found by it.
+/// The memory that one socket holds, in bytes per kind. The registry finds the largest sockets by
+/// it.
 #[derive(Debug, Default)]
 pub struct Holdings([AtomicUsize; 3]);
 
 impl Holdings {
-    /// Bytes of a kind.
+    /// Returns the bytes of a kind.
     pub fn get(&self, held: Held) -> usize {
         self.0[held as usize].load(Ordering::Relaxed)
     }
@@ -85,7 +89,7 @@ impl Holdings {
 }
 
 impl<S: Evict> Registry<S> {
-    /// Creates the registry without sockets.
+    /// Creates a registry without sockets, with the configured memory limits.
     pub fn new(config: &RealtimeConfig, metrics: &RealtimeMetrics) -> Self {
         Self::with_limits(metrics, |held| match held {
             Held::Frames => config.all_frames_max_bytes,
@@ -123,28 +127,28 @@ impl<S: Evict> Registry<S> {
         self.open.remove(&id).is_some()
     }
 
-    /// Every open socket.
+    /// Returns all open sockets.
     pub fn all(&self) -> Vec<Arc<S>> {
         let sockets = self.open.iter();
         sockets.map(|socket| Arc::clone(&socket)).collect()
     }
 
-    /// Bytes of a kind that all sockets hold.
+    /// Returns the bytes of a kind that all sockets hold.
     pub fn in_use(&self, held: Held) -> i64 {
         self.budget(held).in_use.get()
     }
 
-    /// Whether closing sockets still hold memory that others have used since. A socket that is
-    /// about to read lets their tasks run first. These tasks only have to be woken, so the state
-    /// is short.
+    /// Returns whether a budget is exceeded because other sockets have used memory that closing
+    /// sockets have not released yet. A socket that is about to read first lets the tasks of the
+    /// closing sockets run. These tasks only have to be woken, so congestion is short.
     pub fn is_congested(&self) -> bool {
         self.budgets.iter().any(|budget| {
             budget.pending_release.load(Ordering::Relaxed) > 0 && budget.in_use.get() > budget.limit
         })
     }
 
-    /// Adds `by` bytes (negative: subtracts them) and closes the largest sockets if that exceeds
-    /// the budget. The caller must not hold the lock of a queue or of the map of sockets.
+    /// Adds `by` bytes, which may be negative. If this exceeds the budget, closes the largest
+    /// sockets. The caller must not hold the lock of a queue or of the map of sockets.
     pub(super) fn adjust(&self, held: Held, by: i64) {
         let budget = self.budget(held);
         let now = budget.in_use.inc_by(by).saturating_add(by);
@@ -154,7 +158,7 @@ impl<S: Evict> Registry<S> {
         }
     }
 
-    /// Notes that the task of a closing socket has released its memory.
+    /// Records that the task of a closing socket has released its memory.
     pub(super) fn note_released(&self, held: Held, bytes: i64) {
         self.budget(held)
             .pending_release

@@ -1,4 +1,4 @@
-//! Broadcasting over HTTP: every response under both base paths, and what sockets receive.
+//! Tests of broadcasting over HTTP: every response under both base paths, and what sockets receive.
 
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Broadcasts between sockets of both versions.
+//! Tests of broadcasts between sockets of both versions.
 
 use std::time::Duration;
 

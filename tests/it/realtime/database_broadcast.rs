@@ -1,5 +1,5 @@
-//! Broadcasts from the database, by functions, triggers and plain inserts, to sockets of both
-//! versions.
+//! Tests of broadcasts from the database, by functions, triggers and plain inserts, to sockets of
+//! both versions.
 
 use rapport::change::StreamEvent;
 use rapport::config::RealtimeConfig;

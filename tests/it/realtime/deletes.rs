@@ -1,4 +1,5 @@
-//! Subscribers that receive a deleted row when the rows its policy reads are deleted with it.
+//! Tests that subscribers receive a deleted row even if the rows that its policy reads are deleted
+//! with it.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

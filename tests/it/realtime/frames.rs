@@ -1,4 +1,4 @@
-//! The frames of the protocol, letter by letter, in the text of each version.
+//! Tests that compare the frames of the protocol with snapshots, in both versions.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};

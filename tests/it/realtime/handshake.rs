@@ -1,4 +1,4 @@
-//! Accepted and refused handshakes.
+//! Tests of accepted and refused handshakes.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

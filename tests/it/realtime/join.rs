@@ -1,4 +1,4 @@
-//! Joining, leaving and rejoining.
+//! Tests of joining, leaving and rejoining.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Limits on clients.
+//! Tests of the limits on clients.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The socket, from the handshake to the close frame, and broadcasting over HTTP.
+//! Tests of the socket, from the handshake to the close frame, and of broadcasting over HTTP.
 
 mod api;
 mod broadcast;

@@ -1,5 +1,5 @@
-//! For random policies, grants and callers, the permissions of a private channel equal what
-//! PostgreSQL allows for messages that are inserted, selected and rolled back.
+//! Tests with random policies, grants and callers that the permissions of a private channel equal
+//! what PostgreSQL allows for messages that are inserted, selected and rolled back.
 
 use std::cell::Cell;
 use std::sync::Arc;

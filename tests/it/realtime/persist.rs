@@ -1,4 +1,5 @@
-//! Broadcasts that clients store, by socket and over HTTP: sent live once, and replayed.
+//! Tests of broadcasts that clients store, by socket and over HTTP. They are sent live once and can
+//! be replayed.
 
 use rapport::config::RealtimeConfig;
 use reqwest::RequestBuilder;

@@ -1,4 +1,4 @@
-//! Row changes, from the database to the clients that may see them.
+//! Tests of row changes, from the database to the clients that may see them.
 
 use rapport::change::StreamEvent;
 use rapport::config::{RealtimeConfig, VisibilityConfig};

@@ -1,4 +1,4 @@
-//! Presence, as clients of both versions see it over real sockets.
+//! Tests of presence, as clients of both versions see it over real sockets.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Private channels: the policies of `realtime.messages` decide which clients may join.
+//! Tests of private channels, where the policies of `realtime.messages` decide which clients may
+//! join.
 
 use rapport::observability::metrics::{PermissionLabels, PermissionWay};
 use serde_json::{Value, json};

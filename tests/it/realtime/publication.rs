@@ -1,5 +1,5 @@
-//! Tables that leave the publication and return: subscribers are notified, whatever the state of
-//! the stream.
+//! Tests of tables that leave the publication and return. Subscribers are notified, whatever the
+//! state of the change stream.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Replay of stored messages to a channel that joins.
+//! Tests of the replay of stored messages to a channel that joins.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Changed rules apply to every row after the change, in both directions, however long the catalog
-//! is cached.
+//! Tests that a change of the rules applies to every row after it, whether it grants or revokes
+//! rights and however long the catalogue is cached.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

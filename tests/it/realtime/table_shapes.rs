@@ -1,5 +1,5 @@
-//! Changes that clients receive for tables of every shape, and for tables that change while
-//! subscribed.
+//! Tests of the row changes that clients receive for tables of every shape, including tables that
+//! change while clients are subscribed.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Tokens that expire, are refreshed, or are invalid.
+//! Tests of tokens that expire, are refreshed, or are invalid.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! WebSocket frames in the forms that clients may send.
+//! Tests of WebSocket frames from clients: fragments, limits, protocol errors and closes.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;

@@ -1,4 +1,4 @@
-//! Answers questions in flights.
+//! Answers questions about permissions in flights.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -24,16 +24,18 @@ use crate::observability::metrics::{PermissionWay, RealtimeMetrics};
 use crate::shutdown::Tasks;
 
 /// How long a question waits for the current flight, and how long one answer may delay the
-/// questions behind it. After that, another connection answers them.
+/// questions behind it. When this time has passed, another connection answers the waiting
+/// questions.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// Maximum consecutive catalog readings of one flight that turn out to be outdated.
+/// Maximum number of consecutive readings of the catalogue in one flight that turn out to be
+/// outdated.
 const MAX_READINGS: usize = 5;
 
-/// The role `none`, which `set_config` interprets as a reset to the login's own role.
+/// A role name that `set_config` interprets as a reset to the login's own role.
 const NO_ROLE: &str = "none";
 
-/// Checks permissions in the database. Clones share the connections.
+/// Checks permissions in the database. Clones share their connections.
 #[derive(Clone)]
 pub struct Authorizer {
     inner: Arc<Inner>,
@@ -46,7 +48,8 @@ struct Inner {
     queue: Mutex<Queue>,
     connections: Arc<Connections>,
     insertions: Arc<Insertions>,
-    /// The latest catalog reading and when it began. A plain mutex: it is held only to copy.
+    /// The latest reading of the catalogue, and the time when it began. A plain mutex: it is held
+    /// only to copy them.
     reading: Mutex<Option<(Arc<Reading>, Instant)>>,
 }
 
@@ -68,12 +71,11 @@ impl Authorizer {
         }
     }
 
-    /// Returns what `claims` may do on a topic, which is named without `realtime:`. `headers` is
-    /// the text of a JSON object that policies read as `request.headers`.
+    /// Returns what the caller with `claims` may do on a topic, whose name is given without
+    /// `realtime:`. `headers` is the text of a JSON object that policies read as `request.headers`.
     ///
     /// # Errors
-    /// See [`AuthorizeError`]. While the database is known to be unavailable, this fails
-    /// immediately.
+    /// See [`AuthorizeError`]. Fails immediately while the database is known to be unavailable.
     pub async fn ask(
         &self,
         question: Question,
@@ -85,8 +87,8 @@ impl Authorizer {
             question,
             topic: topic.into(),
             claims: claims.clone(),
-            // Shared, because there may be thousands of questions and the client decides how long
-            // its headers are.
+            // The headers are shared, because there may be thousands of questions and clients
+            // decide how long the headers are.
             headers: Arc::clone(headers),
         };
         let answer = self.inner.ask(subject).await;
@@ -114,7 +116,7 @@ impl Inner {
             is_repeated: false,
         })?;
         self.take_off(false);
-        // The sender is dropped only if the whole task failed.
+        // The sender is dropped only if the whole task has failed.
         let unwrap =
             |answer: Result<Answer, _>| answer.unwrap_or(Err(AuthorizeError::unexpected()));
         if let Ok(answer) = timeout(SLOW, &mut receiver).await {
@@ -152,7 +154,7 @@ impl Inner {
                 Some(evaluator) => evaluator,
                 None => match self.connections.open_evaluator().await {
                     Ok(evaluator) => evaluator,
-                    // The login may not park a connection.
+                    // The login may not park a connection, so the policies cannot be evaluated.
                     Err(AuthorizeError::Policy { .. }) => {
                         self.insertions.start_all(&mut groups);
                         continue;
@@ -177,14 +179,14 @@ impl Inner {
         }
     }
 
-    /// Takes questions off the queue for one flight; see [`Queue::board`].
+    /// Takes questions from the queue for one flight; see [`Queue::board`].
     fn board(&self) -> Option<Vec<Group>> {
         lock(&self.queue).board(Instant::now())
     }
 
-    /// Answers questions over one connection, or passes them on to be answered by insertion or by
-    /// another connection. Questions remain in `groups` if the connection broke. Returns whether
-    /// the connection can be used again.
+    /// Answers questions over one connection, or starts insertions that answer them. Questions that
+    /// remain in `groups` must be repeated, because the connection broke. Returns whether the
+    /// connection can be used again.
     async fn flight(self: &Arc<Self>, evaluator: &mut Evaluator, groups: &mut Vec<Group>) -> bool {
         let mut may_be_stale = true;
         for _ in 0..MAX_READINGS {
@@ -222,16 +224,16 @@ impl Inner {
                 Flown::Stale => may_be_stale = false,
             }
         }
-        // The policies change faster than they can be read.
+        // The policies change faster than they can be read, so insertions answer the questions.
         self.insertions.start_all(groups);
         true
     }
 
     /// Sends one flight. The questions that remain in `groups` must be sent again.
     ///
-    /// With `may_be_stale`, these include questions whose statement failed. The server replans a
-    /// statement after certain schema changes, for instance whenever a schema is created. It does
-    /// this under a caller's role, which may be unable to resolve the names in the statement.
+    /// If `may_be_stale` is set, questions whose statement failed remain as well. The server
+    /// replans a statement after certain schema changes, for instance whenever a schema is created.
+    /// It does so under a caller's role, which may be unable to resolve the names in the statement.
     async fn ask_all(
         self: &Arc<Self>,
         evaluator: &mut Evaluator,
@@ -289,7 +291,7 @@ impl Inner {
                 }
             };
             match answer {
-                // The connection failed, not the question.
+                // The connection failed, so the question is sent again.
                 Err(AuthorizeError::Unavailable) => groups.push(group),
                 Ok(_) | Err(AuthorizeError::Canceled(_)) => {
                     self.metrics.permission_asked(PermissionWay::Evaluated);
@@ -300,7 +302,8 @@ impl Inner {
                     is_stale = true;
                     groups.push(group);
                 }
-                // An insertion shows whether PostgreSQL fails here as well, and with which error.
+                // An insertion shows whether PostgreSQL fails in the same way, and with which
+                // error.
                 Err(error) => {
                     failed.push(evaluation.id);
                     let is_systematic = error.concerns_statement();
@@ -320,7 +323,7 @@ impl Inner {
         }
     }
 
-    /// Returns the latest catalog reading, including the rights of all roles in `groups`.
+    /// Returns the latest reading of the catalogue, including the rights of all roles in `groups`.
     async fn read(
         &self,
         evaluator: &Evaluator,
@@ -345,14 +348,15 @@ impl Inner {
         Ok(reading)
     }
 
-    /// Handles a slow question. Another connection answers the questions behind it. For a while,
+    /// Handles a slow question: another connection answers the questions behind it. For a while,
     /// each new flight carries only one question.
     fn go_around(self: &Arc<Self>, groups: &mut VecDeque<Group>) {
         lock(&self.queue).take_back(groups, Instant::now());
         self.take_off(true);
     }
 
-    /// Returns questions whose connection broke to the front of the queue, at most once each.
+    /// Puts questions whose connection broke back at the front of the queue. A question that is
+    /// repeated for the second time fails instead.
     fn repeat(&self, groups: Vec<Group>) {
         for mut group in groups.into_iter().rev() {
             if std::mem::replace(&mut group.is_repeated, true) {
@@ -363,7 +367,7 @@ impl Inner {
         }
     }
 
-    /// Fails all waiting questions because the database is unavailable.
+    /// Fails these and all queued questions, because the database is unavailable.
     fn fail_all(&self, groups: Vec<Group>, error: &AuthorizeError) {
         let waiting = lock(&self.queue).take_all();
         for group in groups.into_iter().chain(waiting) {
@@ -378,7 +382,7 @@ enum Flown {
     Sound,
     /// The connection cannot be used again.
     Broken,
-    /// No question was answered because the catalog has changed.
+    /// No question was answered, because the catalogue has changed.
     Outdated,
     /// Some statements failed and were dropped. They should be prepared again.
     Stale,

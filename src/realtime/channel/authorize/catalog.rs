@@ -1,9 +1,10 @@
-//! Reads from PostgreSQL's catalog whether the policies of `realtime.messages` can be evaluated
-//! without an insertion, and with which expressions.
+//! Reads the policies of `realtime.messages` from the catalogue, and determines whether they can be
+//! evaluated without an insertion.
 //!
 //! Each flight of questions reads the fingerprint of its [`Reading`] again before it evaluates.
 //! Therefore an answer never uses policies, grants or roles that changed before its flight. Only
-//! the rest of the table, its triggers and constraints, may be older, by up to [`STRUCTURE_TTL`].
+//! the information about the table's triggers and constraints may be older, by up to
+//! [`STRUCTURE_TTL`].
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,18 +20,19 @@ use super::question::Question;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::visibility::fingerprint;
 
-/// How old the information about the table's triggers and constraints may be.
+/// The maximum age of the information about the table's triggers and constraints.
 pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(5);
 
-/// Maximum roles whose rights are cached. Role names come from tokens, and a project has a handful.
+/// Maximum number of roles whose rights are cached. The role names come from tokens, and a project
+/// has only a handful.
 const MAX_ROLES: usize = 256;
 
-/// With an empty search path, the names of types and functions are printed with their schema. They
-/// therefore mean the same under another search path.
+/// Begins a transaction with an empty search path, so that types and functions are printed with
+/// their schema. Their printed names therefore have the same meaning under any other search path.
 const BEGIN: &str = "begin isolation level repeatable read read only; set local search_path = ''";
 
-/// Finds `realtime.messages`. The schema is looked up as a row because the current role has no
-/// right to use it.
+/// Finds `realtime.messages`. The schema is looked up as a row, because the current role may not
+/// use it.
 const MESSAGES: &str = "
   select c.oid
   from pg_catalog.pg_class c
@@ -44,11 +46,11 @@ pub(super) fn fingerprint() -> String {
 
 /// Reads whether an insertion does more than find a partition and check the policies.
 ///
-/// `more` covers everything that can make an insertion fail or change the row: triggers, rules,
-/// constraints, unique keys without the id, expressions in indexes, computed columns, columns that
-/// must be given, and defaults that are not plainly constant. Two index predicates and one
-/// constraint are exempt, because Supabase Realtime and Rapport create the table with them. The
-/// rows of questions never match them.
+/// The column `more` is true if anything else can make an insertion fail or change the row:
+/// triggers, rules, constraints, unique keys without the id, expressions in indexes, computed
+/// columns, columns that must be given, and defaults that are not plainly constant. Two index
+/// predicates and one constraint are exempt, because the tables of Supabase Realtime and Rapport
+/// have them and the rows of questions never match them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -106,10 +108,10 @@ order by a.attnum";
 
 /// Reads the policies in the order of their names.
 ///
-/// Some policies can only be evaluated on a row in the table. These use a whole row (a variable
-/// with attribute number 0), read the table themselves, or call a function that reads it.
+/// Some policies can only be evaluated on a row in the table: policies that use a whole row (a
+/// variable with attribute number 0), read the table themselves, or call a function that reads it.
 ///
-/// PostgreSQL may evaluate an immutable function during planning. A plan that contains one is
+/// PostgreSQL may evaluate an immutable function during planning. A plan with such a function is
 /// therefore valid for only one caller.
 const POLICIES: &str = r"
 select p.oid, p.polpermissive, p.polcmd::text,
@@ -140,9 +142,9 @@ from pg_catalog.pg_policy p
 where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')
 order by p.polname";
 
-/// Reads the rights of roles. `set role` requires a membership. PostgreSQL 16 and later distinguish
-/// it from a membership that inherits rights. Roles that [`MAY_BE_A_CALLERS`] excludes are refused,
-/// even if the login may switch to them.
+/// Returns the statement that reads the rights of roles. `set role` requires a membership, which
+/// PostgreSQL 16 and later distinguish from a membership that inherits rights. Roles that
+/// [`MAY_BE_A_CALLERS`] excludes are refused, even if the login may switch to them.
 fn roles_statement() -> String {
     format!(
         "
@@ -169,10 +171,10 @@ where r.rolname = any($1) and c.oid = $2"
 const INVALID_PARAMETER_VALUE: &str = "22023";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// How a question is answered.
+/// The method for answering a question.
 #[derive(Clone, Debug)]
 pub(super) enum Way {
-    /// The catalog alone determines the answer.
+    /// The catalogue alone determines the answer.
     Known(Result<Permissions, AuthorizeError>),
     /// The policies are evaluated on a message that is not in the table.
     Evaluate(Arc<Evaluation>),
@@ -184,12 +186,13 @@ pub(super) enum Way {
 /// as text, and a list of extensions. It returns one row per extension.
 #[derive(Debug)]
 pub(super) struct Evaluation {
-    /// Unique within this process.
+    /// The id of the statement, which is unique within this process.
     pub(super) id: u64,
     pub(super) sql: String,
-    /// Whether each execution is planned for its caller.
+    /// Whether each execution must be planned for its caller.
     pub(super) is_planned_anew: bool,
-    /// The statement fails where an insertion succeeds, so insertions are used instead.
+    /// Whether the statement fails although an insertion succeeds. If so, insertions are used
+    /// instead.
     is_unequal: AtomicBool,
 }
 
@@ -204,22 +207,22 @@ impl Evaluation {
         }
     }
 
-    /// Records that the statement itself fails where an insertion succeeds.
+    /// Records that the statement itself fails although an insertion succeeds.
     pub(super) fn give_up(&self) {
         self.is_unequal.store(true, Ordering::Relaxed);
     }
 }
 
-/// One reading of the catalog.
+/// One reading of the catalogue.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) fingerprint: String,
     table: Table,
     policies: Vec<Policy>,
-    /// Rights by role. A plain mutex: it is held only for a look-up or an insertion.
+    /// The rights by role. A plain mutex: it is held only for a look-up or an insertion.
     roles: Mutex<HashMap<String, Option<Arc<Rights>>>>,
-    /// Prepared answers by role and whether they are about writing. A plain mutex for the same
-    /// reason.
+    /// The prepared answers, by role and by whether the question is about writing. A plain mutex,
+    /// held as briefly as that of the roles.
     evaluations: Mutex<HashMap<(String, bool), Way>>,
 }
 
@@ -262,8 +265,8 @@ struct Rights {
 }
 
 impl Reading {
-    /// Reads everything except roles in one snapshot. If nothing has changed, returns `previous`
-    /// with everything that was prepared from it.
+    /// Reads everything except the roles in one snapshot. If nothing has changed, returns
+    /// `previous`, so that everything prepared from it can be used again.
     pub(super) async fn load(
         client: &Client,
         previous: Option<Arc<Self>>,
@@ -320,7 +323,7 @@ impl Reading {
         }
     }
 
-    /// Returns those of `roles` whose rights are not loaded yet.
+    /// Returns the given roles whose rights are not loaded yet.
     pub(super) fn unknown<'a>(&self, roles: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
         let known = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown: Vec<_> = roles.filter(|role| !known.contains_key(*role)).collect();
@@ -329,7 +332,8 @@ impl Reading {
         unknown
     }
 
-    /// Reads the rights of these roles. They are valid if the fingerprint is unchanged afterwards.
+    /// Reads the rights of these roles. They are valid if the fingerprint is still the same
+    /// afterwards.
     pub(super) async fn load_roles(
         &self,
         client: &Client,
@@ -361,7 +365,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Returns how to answer a question for `role`. Its rights must be loaded.
+    /// Returns how to answer a question for `role`. The rights of `role` must be loaded.
     pub(super) fn way(&self, role: &str, question: Question) -> Way {
         if self.table.must_insert {
             return Way::Insert;
@@ -384,8 +388,8 @@ impl Reading {
             rights.may_select
         };
         if !rights.may_use_schema || !has_grants {
-            // Without the grant, PostgreSQL refuses an insertion, so the answer is no. Reading
-            // fails with an error.
+            // Without the grant, PostgreSQL refuses an insertion, so the answer about writing is
+            // no. A query that reads fails with an error.
             return if is_write {
                 Way::Known(Ok(Permissions::default()))
             } else {
@@ -430,8 +434,8 @@ impl Reading {
             })
             .collect();
         // PostgreSQL evaluates permissive policies in the reverse order of their names, and
-        // restrictive policies in the order of their names. The order matters because a policy that
-        // fails may come after one that has already decided.
+        // restrictive policies in the order of their names. The order matters, because a policy
+        // that would fail may come after a policy that has already decided.
         let permissive: Vec<&str> = policies
             .iter()
             .rev()
@@ -455,8 +459,9 @@ impl Reading {
         )))
     }
 
-    /// Combines the policies in the order that PostgreSQL uses. Restrictive policies come first for
-    /// reading, and permissive ones come first for writing. Any result except true is a no.
+    /// Returns the statement that combines the policies in the order that PostgreSQL uses. For
+    /// reading, restrictive policies come first; for writing, permissive policies come first. Any
+    /// result except true means no.
     fn statement(
         &self,
         policies: &[(&Policy, &str)],
@@ -502,8 +507,9 @@ impl Reading {
             );
         }
         // The sub-select has the name of the table, so that column names in a policy refer to the
-        // message. `offset 0` hides the values from the planner. With known values, the planner
-        // would drop expressions that a constant makes superfluous, and their errors with them.
+        // message. `offset 0` hides the values from the planner. If the planner knew the values, it
+        // would drop expressions that a constant makes superfluous, and the errors of these
+        // expressions as well.
         format!(
             "select {EXTENSION}, {condition} from (select {EXTENSION}{columns} \
              from pg_catalog.unnest($3::pg_catalog.text[]) as \"rapport input\" ({EXTENSION}) offset 0) as messages"
@@ -511,7 +517,7 @@ impl Reading {
     }
 }
 
-/// A name that cannot collide with a policy, where unqualified names are columns of the table.
+/// A column name that no policy can use. Unqualified names in a policy are columns of the table.
 const EXTENSION: &str = "\"rapport extension\"";
 
 impl Table {

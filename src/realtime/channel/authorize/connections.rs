@@ -12,28 +12,28 @@ use super::insert::Prober;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
-/// How long opening a connection may take.
+/// Maximum time for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a failure to connect applies to all questions. It is short, so that a client that
-/// retries reaches a database that is available again.
+/// How long a failure to connect applies to all questions. The time is short, so that a client that
+/// retries soon reaches a database that is available again.
 const FAILURE_SHARED_FOR: Duration = Duration::from_millis(500);
 
-/// Opens connections, and keeps those that no check uses.
+/// Opens connections, and keeps idle ones.
 pub(super) struct Connections {
     connector: Connector,
     tasks: Tasks,
-    /// Connections that no flight uses. A plain mutex: it is held only for a push or a pop.
+    /// Idle connections for flights. A plain mutex: it is held only for a push or a pop.
     evaluators: Mutex<Vec<Evaluator>>,
     /// Idle connections for insertions. A plain mutex: it is held only for a push or a pop.
     probers: Mutex<Vec<Prober>>,
     /// The time and the reason of the last failure to connect. A plain mutex: it is held only to
-    /// copy.
+    /// copy them.
     failure: Mutex<Option<(Instant, AuthorizeError)>>,
 }
 
 impl Connections {
-    /// Opens no connection yet.
+    /// Creates the state without any connection.
     pub(super) fn new(connector: Connector, tasks: Tasks) -> Self {
         Self {
             connector,
@@ -44,14 +44,14 @@ impl Connections {
         }
     }
 
-    /// Why a check fails at once: the database was recently unavailable, and no flight has a
-    /// connection that may still work.
+    /// Returns the reason why a check fails immediately: the database was recently unavailable, and
+    /// there is no idle connection for flights that may still work.
     pub(super) fn known_failure(&self) -> Option<AuthorizeError> {
         self.recent_failure()
             .filter(|_| lock(&self.evaluators).is_empty())
     }
 
-    /// An idle connection for flights that is still open.
+    /// Takes an idle connection for flights that is still open.
     pub(super) fn take_evaluator(&self) -> Option<Evaluator> {
         take_open(&self.evaluators, Evaluator::client)
     }
@@ -67,7 +67,7 @@ impl Connections {
         lock(&self.evaluators).push(evaluator);
     }
 
-    /// An idle connection for insertions that is still open.
+    /// Takes an idle connection for insertions that is still open.
     pub(super) fn take_prober(&self) -> Option<Prober> {
         take_open(&self.probers, |prober| &prober.client)
     }
@@ -93,7 +93,7 @@ impl Connections {
             .await
             .unwrap_or(Err(AuthorizeError::Unavailable));
         *lock(&self.failure) = match &opened {
-            // This error is about the login, not the connection.
+            // The database was reached: a policy error is caused by the rights of the login.
             Ok(_) | Err(AuthorizeError::Policy { .. }) => None,
             Err(error) => Some((Instant::now(), error.clone())),
         };

@@ -1,12 +1,12 @@
-//! Why a permission check has no answer.
+//! The reasons why a permission check has no answer.
 
 use thiserror::Error;
 use tokio_postgres::error::DbError;
 
 use crate::db::connect::ConnectError;
 
-/// Why a permission check has no answer (protocol 4.3). An error contains no text from the
-/// database, except the text of a cancellation, which clients may see.
+/// The reason why a permission check has no answer (protocol 4.3). An error contains no text from
+/// the database, except the text of a cancellation, which clients may read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthorizeError {
     /// A policy failed, or the role does not exist. Nothing is allowed.
@@ -40,27 +40,27 @@ pub enum AuthorizeError {
 }
 
 impl AuthorizeError {
-    /// Whether the error is a refusal. If so, checking again does not change the result.
+    /// Returns whether the error is a refusal. If it is, checking again would give the same result.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Policy { .. })
     }
 
-    /// The error for a session that was not in the expected state.
+    /// Creates the error for a session that was not in the expected state.
     pub(super) fn unexpected() -> Self {
         Self::Failed {
             sqlstate: "XX000".to_owned(),
         }
     }
 
-    /// The error for a role name that PostgreSQL reserves.
+    /// Creates the error for a role name that PostgreSQL reserves.
     pub(super) fn no_such_role() -> Self {
         Self::Policy {
             sqlstate: "22023".to_owned(),
         }
     }
 
-    /// Whether the statement itself is at fault, regardless of its parameters: a name, a right or a
-    /// type.
+    /// Returns whether the statement itself is at fault because of a name, a right or a type,
+    /// regardless of its parameters.
     pub(super) fn concerns_statement(&self) -> bool {
         matches!(self, Self::Policy { sqlstate } if sqlstate.starts_with("42") || sqlstate.starts_with("0A"))
     }
@@ -70,12 +70,12 @@ impl AuthorizeError {
         match sqlstate {
             "57014" => Self::Canceled(error.message().to_owned()),
             "53300" => Self::TooManyConnections,
-            // A broken CHECK constraint has a name. A row without a matching partition breaks no
-            // named constraint.
+            // The error of a violated CHECK constraint contains the name of the constraint. The
+            // error for a row without a matching partition contains no such name.
             "23514" if error.constraint().is_none() => Self::MissingPartition,
             _ if sqlstate.starts_with("08") || sqlstate.starts_with("57") => Self::Unavailable,
-            // These classes are not caused by the question: resources, locks, the system, and
-            // transactions that lost against others.
+            // Errors of these classes are not caused by the question: resources, locks, the system,
+            // and transactions that were aborted because of concurrent ones.
             _ if ["40", "53", "55", "58", "XX"]
                 .iter()
                 .any(|class| sqlstate.starts_with(class)) =>

@@ -1,5 +1,5 @@
 //! Checks permissions without writing. The expressions of the policies are evaluated on messages
-//! that are not in the table. One flight serves many callers ([`crate::db::parked`]).
+//! that are not in the table. One flight serves many callers (see [`crate::db::parked`]).
 //!
 //! Two callers never share a statement, because PostgreSQL evaluates `(select auth.uid())` only
 //! once per statement.
@@ -18,11 +18,12 @@ use crate::db::connect::Connector;
 use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
 
-/// A policy may be a slow query. The server stops it before the question times out.
+/// Settings of the session. A policy may be a slow query, so the server stops it before the
+/// question times out.
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// The settings of each caller. The claims are set in both conventions of PostgREST.
+/// The names of the settings for each caller. The claims are set in both conventions of PostgREST.
 const SETTINGS: [&str; 6] = [
     "realtime.topic",
     "request.jwt.claims",
@@ -38,15 +39,15 @@ pub(super) struct Evaluator {
     fingerprint: Statement,
 }
 
-/// A flight that was sent. Its results must be awaited in order.
+/// A flight that has been sent. Its results must be awaited in order.
 pub(super) struct Flight<'a>(parked::Flight<'a, Row, Vec<Row>>);
 
 impl Evaluator {
     /// Opens a connection and parks it.
     ///
     /// # Errors
-    /// Fails with [`AuthorizeError::Policy`] if the login may not park a connection. Policies then
-    /// cannot be evaluated.
+    /// Fails with [`AuthorizeError::Policy`] if the login may not park a connection. In that case,
+    /// policies cannot be evaluated.
     pub(super) async fn open(connector: &Connector, tasks: &Tasks) -> Result<Self, AuthorizeError> {
         let client = connector.connect("rapport private channels", tasks).await?;
         let connection = ParkedConnection::park(client, SESSION, &SETTINGS).await?;
@@ -57,7 +58,7 @@ impl Evaluator {
         })
     }
 
-    /// The connection itself, for statements that the parked role may run.
+    /// Returns the underlying connection, for statements that the parked role may run.
     pub(super) fn client(&self) -> &Client {
         self.connection.client()
     }
@@ -66,7 +67,8 @@ impl Evaluator {
     /// prepared.
     ///
     /// # Errors
-    /// After an error, the role of the connection is unknown.
+    /// After an error, the role of the connection is unknown, so the connection must not be used
+    /// again.
     pub(super) async fn prepare(
         &mut self,
         evaluations: impl Iterator<Item = &Evaluation>,
@@ -79,7 +81,7 @@ impl Evaluator {
         Ok(refused.into_keys().collect())
     }
 
-    /// Sends the whole flight. Every evaluation in it must be prepared.
+    /// Sends the whole flight. All of its evaluations must be prepared.
     pub(super) async fn send<'a>(
         &'a self,
         asks: &'a [(Arc<Subject>, Arc<Evaluation>)],
@@ -94,8 +96,8 @@ impl Evaluator {
             begun?;
             fingerprint
         };
-        // If a statement is missing, the flight has fewer answers than questions, which is an
-        // error.
+        // If a statement is missing, the flight has fewer answers than questions, and reading the
+        // missing answer fails.
         let turns = asks.iter().map_while(|(subject, evaluation)| {
             let statement = self.connection.statement(evaluation.id)?;
             let question = async move {
@@ -117,7 +119,7 @@ impl Evaluator {
 }
 
 impl Flight<'_> {
-    /// Returns the fingerprint of the catalog, which is the first result.
+    /// Returns the fingerprint of the catalogue, which is the first result.
     pub(super) async fn fingerprint(&mut self) -> Result<String, AuthorizeError> {
         Ok(self.0.opening().await?.try_get(0)?)
     }
@@ -136,7 +138,7 @@ impl Flight<'_> {
     }
 }
 
-/// Reads rows that contain an extension and whether it is allowed.
+/// Reads rows that each contain an extension and whether it is allowed.
 fn permissions(rows: &[Row]) -> Result<Permissions, AuthorizeError> {
     let mut permissions = Permissions::default();
     for row in rows {
@@ -145,7 +147,7 @@ fn permissions(rows: &[Row]) -> Result<Permissions, AuthorizeError> {
     Ok(permissions)
 }
 
-/// Returns the caller of a turn, with the values of [`SETTINGS`].
+/// Returns the caller that a question is about, with the values of [`SETTINGS`].
 fn caller<'a>(subject: &'a Subject, evaluation: &Evaluation) -> Caller<'a> {
     let claims = &subject.claims;
     let plan_cache_mode = if evaluation.is_planned_anew {

@@ -1,8 +1,8 @@
 //! Checks permissions by writing. Messages are inserted, selected as the caller, and rolled back
 //! (protocol 4.3). Nothing is ever committed.
 //!
-//! No statement is prepared in advance. Each is analysed and planned as the caller that it is for.
-//! Therefore a plan of one caller is never used for another.
+//! No statement is prepared in advance. Each statement is analysed and planned as the caller in
+//! question, so one caller's plan is never used for another.
 
 use futures_util::future::{join, join3, join4};
 use tokio_postgres::types::Type;
@@ -16,11 +16,12 @@ use crate::db::connect::Connector;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::shutdown::Tasks;
 
-/// A policy may be a slow query. The server stops it before the question times out.
+/// Settings of the session. A policy may be a slow query, so the server stops it before the
+/// question times out.
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// Inserts a message that a question is about. All other columns keep their defaults, so that
+/// Inserts a message for a question. All columns that are not listed keep their defaults, so that
 /// policies see the same values as in Supabase Realtime.
 const INSERT: &str = "\
     insert into realtime.messages (id, topic, extension, inserted_at, updated_at) \
@@ -28,9 +29,9 @@ const INSERT: &str = "\
 
 const LOOK: &str = "select id from realtime.messages where id = any ($1)";
 
-/// Switches to a role and its claims for one transaction. The claims are set in both conventions of
-/// PostgREST. If the role in the claims is not allowed for callers, the statement fails, because it
-/// sets an empty name and no role has one.
+/// Returns the statement that switches to a role and its claims for one transaction. The claims are
+/// set in both conventions of PostgREST. If callers may not have the role in the claims, the
+/// statement sets the role to an empty name. It then fails, because no role has that name.
 fn become_statement() -> String {
     format!(
         "select \
@@ -45,11 +46,11 @@ fn become_statement() -> String {
     )
 }
 
-/// PostgreSQL's code for a row that `with check` refuses, and for a missing grant.
+/// The SQLSTATE for a row that `with check` refuses, and for a missing grant.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// A connection that checks by insertion. Before it reads as the caller, it inserts with the
-/// login's own rights.
+/// A connection that checks by insertion. To check reading, it first inserts with the login's own
+/// rights, and then reads as the caller.
 pub(super) struct Prober {
     pub(super) client: Client,
 }
@@ -61,8 +62,8 @@ impl Prober {
         Ok(Self { client })
     }
 
-    /// Answers a question and ends the transaction. Also returns whether the connection can be used
-    /// again.
+    /// Answers a question and ends the transaction. Returns the answer, and whether the connection
+    /// can be used again.
     pub(super) async fn ask(
         &self,
         subject: &Subject,
@@ -75,9 +76,9 @@ impl Prober {
         (answer, ended.is_ok())
     }
 
-    /// The transaction must be open before anything is written in it, so `begin` is awaited first.
-    /// The rest is sent in one flight. Futures are polled in the order in which their messages must
-    /// be written.
+    /// Checks what the caller may read. The transaction must be open before anything is written in
+    /// it, so `begin` is awaited first. All other statements are sent together. The futures are
+    /// polled in the order in which their messages must be written.
     async fn read(&self, subject: &Subject, presence: bool) -> Result<Permissions, AuthorizeError> {
         let ids = [Uuid::new_v4(), Uuid::new_v4()];
         self.client.batch_execute("begin").await?;
@@ -97,7 +98,7 @@ impl Prober {
             },
         )
         .await;
-        // The first error causes the others.
+        // The first error causes the errors after it, so it is the one to return.
         broadcast?;
         presence?;
         become_caller?;
@@ -169,7 +170,7 @@ impl Prober {
     }
 }
 
-/// Whether the policies and the grants allowed an insertion.
+/// Returns whether the policies and the grants allowed an insertion.
 fn is_let_in(result: Result<(), tokio_postgres::Error>) -> Result<bool, AuthorizeError> {
     match result {
         Ok(()) => Ok(true),

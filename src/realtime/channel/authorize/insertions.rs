@@ -1,4 +1,4 @@
-//! Questions that are answered by insertion, one transaction each.
+//! Answers questions by insertion, each in its own transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,14 +21,14 @@ pub(super) struct Insertions {
     connections: Arc<Connections>,
     metrics: RealtimeMetrics,
     tasks: Tasks,
-    /// One permit per connection for insertions.
+    /// The semaphore with one permit per connection for insertions.
     permits: Semaphore,
     /// Number of questions that are being answered by insertion or wait for it.
     pending: AtomicUsize,
 }
 
 impl Insertions {
-    /// Nothing is being answered yet.
+    /// Creates the state in which no question is being answered.
     pub(super) fn new(
         connections: Arc<Connections>,
         metrics: RealtimeMetrics,
@@ -74,7 +74,7 @@ impl Insertions {
         let _permit = timeout(QUEUE_TIMEOUT, self.permits.acquire())
             .await
             .map_err(|_| AuthorizeError::PoolExhausted)?
-            // The semaphore is never closed, so this error cannot occur.
+            // The semaphore is never closed, so `acquire` cannot fail.
             .map_err(|_| AuthorizeError::unexpected())?;
         timeout(ANSWER_TIMEOUT, self.answer_in_turn(subject))
             .await
@@ -84,7 +84,7 @@ impl Insertions {
     async fn answer_in_turn(&self, subject: &Subject) -> Answer {
         if let Some(idle) = self.connections.take_prober() {
             match self.probe(idle, subject).await {
-                // The connection broke while it was idle.
+                // The connection broke while it was idle, so the question is asked on another one.
                 Err(AuthorizeError::Unavailable) => {}
                 answer => return answer,
             }
@@ -93,8 +93,8 @@ impl Insertions {
         self.probe(prober, subject).await
     }
 
-    /// Answers a question by insertion over this connection. The connection is closed if the future
-    /// is dropped before it completes, or if a transaction may still be open.
+    /// Answers a question by insertion on this connection. If the future is dropped before it
+    /// completes, or if a transaction may still be open, the connection is closed.
     async fn probe(&self, prober: Prober, subject: &Subject) -> Answer {
         let (answer, is_sound) = prober.ask(subject).await;
         if is_sound {

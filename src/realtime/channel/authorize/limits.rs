@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-/// Maximum connections for flights, and also for insertions. Many questions arrive at once only
-/// when all clients reconnect. Supabase Realtime uses 2 to 15 connections, depending on the size of
-/// the machine.
+/// Maximum number of connections for flights. The same number applies to insertions. Many questions
+/// arrive at once only when all clients reconnect. Supabase Realtime uses 2 to 15 connections,
+/// depending on the size of the machine.
 pub(super) const MAX_CONNECTIONS: usize = 4;
 
-/// The statement timeout that the server enforces. The session sets it.
+/// The statement timeout that the session sets and the server enforces.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a question waits in the queue. Clients give up on a join after ten seconds. Together
-/// with [`ANSWER_TIMEOUT`], this leaves time to send the reason before that.
+/// How long a question waits in the queue. The sum of this time and [`ANSWER_TIMEOUT`] is less than
+/// the ten seconds after which clients give up on a join, which leaves time to send the reason.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an answer may take. It exceeds [`STATEMENT_TIMEOUT`], so it only applies when the
-/// network loses packets.
+/// How long an answer may take. This exceeds [`STATEMENT_TIMEOUT`], so it only takes effect when
+/// the network loses packets.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);

@@ -1,4 +1,4 @@
-//! The questions about permissions, and who waits for their answers.
+//! Questions about permissions, and the receivers of their answers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,14 +14,15 @@ use crate::auth::Claims;
 pub enum Question {
     /// The extensions that may be read.
     Read {
-        /// Presence is checked too. Otherwise its answer is no.
+        /// Whether presence is checked too. If not, the answer for presence is no.
         presence: bool,
     },
-    /// The extensions that may be written. As in Supabase Realtime, both are always checked.
+    /// The extensions that may be written. As in Supabase Realtime, both extensions are always
+    /// checked.
     Write,
 }
 
-/// The names of the extensions in messages.
+/// The names of the extensions, as in the column `extension`.
 pub(super) const BROADCAST: &str = "broadcast";
 pub(super) const PRESENCE: &str = "presence";
 
@@ -43,7 +44,7 @@ impl Question {
     }
 }
 
-/// Sets whether an extension, by its name in messages, is allowed.
+/// Sets whether an extension is allowed, given its name.
 pub(super) fn set(permissions: &mut Permissions, extension: &str, is_allowed: bool) {
     match extension {
         BROADCAST => permissions.broadcast = is_allowed,
@@ -67,9 +68,9 @@ pub(super) struct Subject {
 pub(super) struct Group {
     pub(super) subject: Arc<Subject>,
     pub(super) receivers: Vec<oneshot::Sender<Answer>>,
-    /// Set when the question leaves the queue.
+    /// Whether a flight has taken the question from the queue.
     pub(super) is_taken: Arc<AtomicBool>,
-    /// The question was sent before, and the connection broke.
+    /// Whether the question was sent before and the connection broke.
     pub(super) is_repeated: bool,
 }
 
@@ -84,7 +85,7 @@ impl Group {
         }
     }
 
-    /// Whether any receiver still needs the answer.
+    /// Returns whether any receiver still needs the answer.
     pub(super) fn is_waited_for(&self) -> bool {
         self.receivers.iter().any(|receiver| !receiver.is_closed())
     }

@@ -10,31 +10,33 @@ use tokio::time::Instant;
 use super::error::AuthorizeError;
 use super::question::Group;
 
-/// Maximum questions per flight. More would only increase the number that one slow policy delays.
+/// Maximum number of questions per flight. A larger flight would only let one slow policy delay
+/// more questions.
 const MAX_FLIGHT: usize = 32;
 
-/// Another connection starts a flight once this many questions per running flight wait. A few large
-/// flights cost the database less than many small ones.
+/// Number of waiting questions per running flight at which another connection starts a flight. A
+/// few large flights cost the database less than many small ones.
 const WAITING_PER_FLIGHT: usize = 16;
 
-/// How long each flight carries only one question after a slow one. The database evaluates every
-/// question of a flight in order, so a slow question delays those behind it.
+/// How long each flight carries only one question after a slow question. The database evaluates the
+/// questions of a flight in order, so a slow question delays those behind it.
 const CAUTION: Duration = Duration::from_secs(2);
 
-/// Maximum questions in the queue. Further questions would exceed [`QUEUE_TIMEOUT`](super::limits::QUEUE_TIMEOUT) anyway.
+/// Maximum number of questions in the queue. Further questions would exceed
+/// [`QUEUE_TIMEOUT`](super::limits::QUEUE_TIMEOUT) anyway.
 pub(super) const MAX_QUEUED: usize = 20_000;
 
-/// Maximum questions from the queue per flight, including duplicates. Duplicates share one place of
-/// the flight.
+/// Maximum number of questions that a flight takes from the queue, including duplicates. Duplicates
+/// share one place in the flight.
 const MAX_BOARDING: usize = 512;
 
-/// The queue, and how many flights take questions from it.
+/// The waiting questions, and the number of flights that take questions from the queue.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Group>,
     /// Number of running flights.
     flights: usize,
-    /// Until this time, each flight carries only one question.
+    /// The time until which each flight carries only one question.
     caution: Option<Instant>,
 }
 
@@ -42,7 +44,7 @@ impl Queue {
     /// Appends a question.
     ///
     /// # Errors
-    /// If the queue is full.
+    /// Fails if the queue is full.
     pub(super) fn push(&mut self, group: Group) -> Result<(), AuthorizeError> {
         if self.waiting.len() >= MAX_QUEUED {
             return Err(AuthorizeError::PoolExhausted);
@@ -51,18 +53,18 @@ impl Queue {
         Ok(())
     }
 
-    /// Adds a question before all others.
+    /// Adds a question at the front of the queue.
     pub(super) fn push_front(&mut self, group: Group) {
         self.waiting.push_front(group);
     }
 
-    /// Takes all questions.
+    /// Removes and returns all questions.
     pub(super) fn take_all(&mut self) -> VecDeque<Group> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Whether to start a flight: questions wait, and another connection is worthwhile. If so, the
-    /// flight is counted until [`Queue::board`] finds no question for it.
+    /// Returns whether to start a flight: questions must wait, and another connection must be
+    /// worthwhile. If so, the flight is counted until [`Queue::board`] finds no question for it.
     pub(super) fn begin_flight(&mut self, is_urgent: bool, max_flights: usize) -> bool {
         let is_worth_it = self.flights == 0
             || is_urgent
@@ -74,8 +76,8 @@ impl Queue {
         begins
     }
 
-    /// Takes questions off the queue for one flight. Returns `None` if no questions wait,
-    /// which ends the flights of the connection.
+    /// Takes questions from the queue for one flight. Returns `None` if no questions wait, which
+    /// ends the flights of the connection.
     pub(super) fn board(&mut self, now: Instant) -> Option<Vec<Group>> {
         let is_cautious = self.caution.is_some_and(|until| now < until);
         let places = if is_cautious { 1 } else { MAX_FLIGHT };
@@ -118,8 +120,8 @@ impl Queue {
         Some(groups)
     }
 
-    /// Takes back the questions behind a slow one. For a while, each new flight carries only one
-    /// question.
+    /// Returns the questions behind a slow one to the front of the queue. For a while, each new
+    /// flight carries only one question.
     pub(super) fn take_back(&mut self, groups: &mut VecDeque<Group>, now: Instant) {
         self.caution = Some(now + CAUTION);
         while let Some(group) = groups.pop_back() {
@@ -175,7 +177,7 @@ mod tests {
         (queue, receivers)
     }
 
-    /// The topics on board, with the number of their receivers.
+    /// Boards a flight. Returns its topics, each with the number of receivers.
     fn board(queue: &mut Queue, now: Instant) -> Option<Vec<(String, usize)>> {
         let on_board = |group: &Group| (group.subject.topic.to_string(), group.receivers.len());
         Some(queue.board(now)?.iter().map(on_board).collect())
@@ -201,7 +203,7 @@ mod tests {
         assert!(queue.begin_flight(true, 3));
         let (more, _receiver) = group("a");
         queue.push(more).unwrap();
-        assert!(!queue.begin_flight(false, 3), "two flights share them");
+        assert!(!queue.begin_flight(false, 3), "two flights suffice");
         assert!(queue.begin_flight(true, 3));
         assert!(!queue.begin_flight(true, 3), "all connections are in use");
     }

@@ -1,4 +1,4 @@
-//! Broadcasts to be stored: one at a time, in order, and with the right reply.
+//! Tests of broadcasts to be stored: one at a time, in order, and with the right reply.
 
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ fn writer(ack: bool) -> Script {
     script
 }
 
-/// Sends a binary push with this metadata. Returns its effects as text.
+/// Sends a binary push with this metadata. Returns the effects as text.
 fn push(script: &mut Script, event: &str, metadata: &str) -> Vec<String> {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     let mut bytes = vec![3, 1, 1, 10, length(event), length(metadata), 1];
@@ -61,7 +61,7 @@ fn messages_behind_a_broadcast_wait_until_it_is_stored() {
     );
     assert!(effects[2].starts_with("store c"), "{effects:?}");
     assert_eq!(effects.len(), 3);
-    // A refused broadcast is reported and does not block later ones either.
+    // A refused broadcast is reported, and does not block later ones.
     let effects = done(&mut script, Err(StoreError::Forbidden));
     let error = "You do not have permissions to store messages of this Channel topic: a";
     assert_eq!(effects[0], reply("error", &json!({ "error": error })));

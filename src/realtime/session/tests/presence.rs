@@ -1,4 +1,4 @@
-//! Presence pushes: the table of protocol 5.1, and the limits.
+//! Tests of presence pushes: the table of protocol 5.1, and the limits.
 
 use super::*;
 use crate::observability::metrics::DropLabels;
@@ -36,7 +36,7 @@ fn error(reason: &str) -> String {
 }
 
 #[test]
-fn pushes_are_answered_as_in_the_table() {
+fn pushes_receive_the_replies_in_the_table() {
     let track = || vec![format!("track 1 as ann, then {}", ok("1", "2", "a"))];
     let refused = r#"["1","2","realtime:a","phx_reply",{"status":"error","response":{}}]"#;
     let cases = [

@@ -1,4 +1,4 @@
-//! Repeated permission checks, and the presence key on managed topics.
+//! Tests of rechecks, and of the presence key on managed topics.
 
 use super::*;
 use crate::visibility::ChannelId;
@@ -9,12 +9,13 @@ const BOTH: Permissions = Permissions::ALL;
 
 const READING: Question = Question::Read { presence: true };
 
-/// The order after a change. `RECHECK_ALL` is the order for a channel that tracks presence.
+/// The order after a change. For a channel that tracks presence, it is `RECHECK_ALL`.
 const RECHECK: &str = "recheck 1 to read with presence as ann after 0 failures";
 const RECHECK_ALL: &str = "recheck 1 to read with presence as ann after 0 failures, and to write";
 
 impl Script {
-    /// Creates a managed channel with presence whose join is being checked. Also returns its token.
+    /// Creates a session with a managed channel that requests presence, and whose join is being
+    /// checked. Also returns the channel's token.
     fn managed() -> (Self, String) {
         let mut script = Self::new();
         let token = token(500, "ann");
@@ -26,7 +27,7 @@ impl Script {
         (script, token)
     }
 
-    /// The same channel after its join is allowed.
+    /// Returns the same as [`Script::managed`], after the join has been allowed.
     fn joined() -> (Self, String) {
         let (mut script, token) = Self::managed();
         let effects = script.authorized(&token, READING, 0, Ok(BOTH));
@@ -34,7 +35,7 @@ impl Script {
         (script, token)
     }
 
-    /// The same channel after it has tracked presence.
+    /// Returns the same as [`Script::joined`], after the channel has tracked presence.
     fn listed() -> (Self, String) {
         let (mut script, token) = Self::joined();
         let asked = script.track_managed();
@@ -132,7 +133,8 @@ fn a_channel_that_may_read_less_is_closed_as_after_a_new_token() {
     script.change(1);
     let unchanged = script.rechecked(&token, 1, Ok(BOTH), None);
     assert_eq!(unchanged, ["permit 1: broadcast true, presence true"]);
-    // Unlike a new token, it announces and registers nothing. The next change is checked again.
+    // Unlike the acceptance of a new token, this sends no notice and registers nothing. The next
+    // change is checked again.
     assert_eq!(script.change(1), [RECHECK]);
 }
 
@@ -189,7 +191,7 @@ fn the_first_write_after_a_change_is_checked() {
 
 #[test]
 fn answers_older_than_a_change_are_discarded() {
-    // An answer to the join.
+    // The answer to the check of a join.
     let (mut script, token) = Script::managed();
     assert!(script.change(1).is_empty(), "the join has its own check");
     let ask = "ask 1 to read with presence as ann after 0 failures";
@@ -197,7 +199,7 @@ fn answers_older_than_a_change_are_discarded() {
     let refused = script.authorized(&token, READING, 1, Ok(Permissions::default()));
     assert_eq!(refused[0], "detach 1");
 
-    // An answer to the check of a new token.
+    // The answer to the check of a new token.
     let (mut script, _) = Script::joined();
     let other = token_of("ann", 600);
     let payload = json!({"access_token": other});
@@ -210,7 +212,7 @@ fn answers_older_than_a_change_are_discarded() {
         closed_with(READS_LESS)
     );
 
-    // An answer to the check of a first write.
+    // The answer to the check of a first write.
     let (mut script, token) = Script::joined();
     script.track_managed();
     script.change(1);
@@ -218,7 +220,7 @@ fn answers_older_than_a_change_are_discarded() {
     let effects = script.authorized(&token, Question::Write, 0, Ok(BOTH));
     assert_eq!(effects, [write]);
 
-    // An answer to a recheck, which then starts again. Only one runs at a time.
+    // The answer to a recheck. The recheck then starts again; only one runs at a time.
     let (mut script, token) = Script::joined();
     assert_eq!(script.change(1), [RECHECK]);
     assert!(script.change(1).is_empty());
