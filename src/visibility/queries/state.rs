@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::db::parked::NEXT_TURN;
 use crate::visibility::snapshots::HeldSnapshot;
 
-/// What a query sees of the tables.
+/// The state of the tables that a query sees.
 #[derive(Clone)]
 pub(crate) enum DatabaseState {
-    /// Everything that is committed when the query runs.
+    /// The state when the query runs.
     Current,
-    /// Everything that this snapshot sees.
+    /// The state that this snapshot sees.
     Snapshot(Arc<HeldSnapshot>),
 }
 
@@ -20,7 +20,7 @@ impl DatabaseState {
         matches!(self, Self::Current)
     }
 
-    /// The statements that begin a transaction in this state.
+    /// Returns the statements that begin a transaction in this state.
     pub(super) fn begin(&self, mode: &str) -> String {
         match self {
             Self::Current => format!("begin {mode}"),
@@ -31,8 +31,8 @@ impl DatabaseState {
         }
     }
 
-    /// The statements between two turns of a group: they end one, and begin the next transaction in
-    /// this state.
+    /// Returns the statements between two turns of a group. They end one transaction, and begin the
+    /// next one in this state.
     pub(super) fn next_turn(&self) -> String {
         match self {
             Self::Current => NEXT_TURN.to_owned(),
