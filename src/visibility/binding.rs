@@ -1,4 +1,4 @@
-//! A channel, the bindings that it registers, and its options.
+//! The id, the bindings and the options of a channel.
 
 use super::request::SubscriptionRequest;
 

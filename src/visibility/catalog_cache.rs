@@ -43,7 +43,7 @@ pub(super) struct CatalogCache {
     /// When the last failed attempt ended. A std lock for the same reason.
     failed_at: Mutex<Option<Instant>>,
     /// The connection for readings. An async lock, because it is held during a reading. A caller
-    /// that waited for it uses the reading of the previous holder.
+    /// that waited for the lock uses the reading of the previous holder.
     connection: tokio::sync::Mutex<Option<Client>>,
 }
 
@@ -80,7 +80,7 @@ impl CatalogCache {
         self.ttl
     }
 
-    /// Returns a reading within the usual age that includes `roles`.
+    /// Returns a reading that includes `roles` and is younger than [`Self::ttl`].
     ///
     /// # Errors
     /// If the database is unreachable or refuses a statement.
@@ -88,19 +88,19 @@ impl CatalogCache {
         self.within(roles, self.ttl).await
     }
 
-    /// Returns a reading begun after this call.
+    /// Returns a reading that includes `roles` and began after this call.
     ///
     /// # Errors
-    /// As [`Self::current`].
+    /// The same as for [`Self::current`].
     pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, QueryError> {
         self.within(roles, Duration::ZERO).await
     }
 
-    /// Returns a reading that includes `roles` and is younger than `limit` or begun after this
+    /// Returns a reading that includes `roles` and is younger than `limit` or began after this
     /// call.
     ///
     /// # Errors
-    /// As [`Self::current`].
+    /// The same as for [`Self::current`].
     pub(super) async fn within(
         &self,
         roles: &[&str],

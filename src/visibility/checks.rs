@@ -33,7 +33,7 @@ impl Inputs {
         if let Some(number) = self.known.get(&input) {
             return *number;
         }
-        // A batch has fewer changes than a u32 counts.
+        // The number of changes in a batch fits into a u32.
         let number = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         self.rows.push(input.clone());
         self.known.insert(input, number);

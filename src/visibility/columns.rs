@@ -10,8 +10,9 @@ use super::encoding::{ValueEncoding, write_string};
 use super::table::{Table, TableColumn, TableRights};
 use crate::change::Relation;
 
-/// The columns that may be sent, in the table's order. This is created once per table, role,
-/// `select` list and options, and shared by all subscribers with the same ones.
+/// The columns that may be sent, in the table's order. One set is created for each combination of
+/// table, role, `select` list and options, and is shared by all subscribers with the same
+/// combination.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumns {
     /// The columns.
@@ -73,8 +74,8 @@ pub(super) struct ColumnsKey {
     pub(super) hides_old_row: bool,
 }
 
-/// The column sets of one reading of the catalogue, with the table definition that each was made
-/// for.
+/// The column sets of one reading of the catalogue, with the table definition for which each was
+/// created.
 #[derive(Default)]
 pub(super) struct ColumnsCache(HashMap<ColumnsKey, (Arc<Relation>, Arc<VisibleColumns>)>);
 

@@ -1,10 +1,11 @@
 //! Waits until new snapshots see transactions that are committed in the WAL.
 //!
-//! A commit record is written, and may reach us, before the transaction ends for other sessions.
-//! PostgreSQL removes the transaction from the list of running transactions only afterwards. With
-//! synchronous replication, it first waits until the standby has confirmed the commit (PostgreSQL
-//! manual 27.2.8). A query in between does not see the transaction: a policy misses a membership
-//! that was inserted together with the row, and the catalogue lacks a new column.
+//! A commit record is written, and may reach this process, before the transaction ends for other
+//! sessions. PostgreSQL removes the transaction from the list of running transactions only
+//! afterwards. With synchronous replication, it first waits until the standby has confirmed the
+//! commit (PostgreSQL manual 27.2.8). A query in between does not see the transaction: a policy
+//! misses a membership that was inserted together with the row, and the catalogue lacks a new
+//! column.
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,8 @@ impl CommitWatch {
         }
     }
 
-    /// Returns these transactions, which are committed in the WAL, to be waited for.
+    /// Returns a handle for waiting until these transactions, which are committed in the WAL, are
+    /// visible.
     pub(super) fn pending(&self, xids: impl Iterator<Item = u32>) -> PendingCommits<'_> {
         let mut xids: Vec<u32> = xids.collect();
         xids.sort_unstable();
@@ -152,7 +154,7 @@ impl CommitWatch {
 
 impl PendingCommits<'_> {
     /// Waits until every new snapshot sees all transactions of the batch. Other sessions do not see
-    /// their rows earlier either.
+    /// the rows of these transactions earlier either.
     pub(super) async fn wait_visible(&self) {
         // Boxed, because a resolution awaits this in several places.
         self.seen

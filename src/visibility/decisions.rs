@@ -53,8 +53,8 @@ pub(super) enum Decision {
     Unknown,
 }
 
-/// Determines which of the subscribers that may see the new row of an UPDATE receive more of the
-/// old row than its primary key.
+/// The decision about the old row of an UPDATE: which of the subscribers that may see the new row
+/// also receive more of the old row than its primary key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OldRowDecision {
     /// All of these subscribers.
@@ -68,7 +68,7 @@ pub(super) enum OldRowDecision {
 /// The decisions about all changes of a table batch for one role.
 pub(super) struct Decisions {
     by_change: Vec<Decision>,
-    /// For each change, which subscribers receive the old row.
+    /// The decision about the old row of each change.
     pub(super) old_rows: Vec<OldRowDecision>,
     /// The inputs for each kind of check.
     pub(super) inputs: Vec<Arc<Inputs>>,

@@ -10,8 +10,8 @@
 //!
 //! The stream does not show changes to role attributes and memberships, to functions and other
 //! tables that policies name, and to rights on the schema (before PostgreSQL 16). It also does not
-//! show a change that follows the row in the same transaction. Such changes take effect after
-//! `visibility.catalog_ttl_ms`.
+//! yet show a statement that follows the row in the same transaction. Such changes take effect
+//! after `visibility.catalog_ttl_ms`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

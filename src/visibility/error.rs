@@ -39,7 +39,7 @@ pub enum SubscribeError {
     Invalid {
         /// The binding as the protocol prints it.
         params: String,
-        /// SQLSTATE, five characters.
+        /// The SQLSTATE, which has five characters.
         sqlstate: String,
         /// The text of the exception.
         message: String,

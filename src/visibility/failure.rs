@@ -169,7 +169,7 @@ mod tests {
         let (first, narrowed, probe) = (&Stage::First, &Stage::Narrowed, &probe());
         let (value, right, column) = ("22P02", "42501", "42703");
         let cases = [
-            // An outage.
+            // The database is unreachable.
             (failure(Outage, "", first), Reaction::Wait),
             (failure(Outage, "57P01", probe), Reaction::Wait),
             (stale(failure(Outage, "", narrowed)), Reaction::Wait),
@@ -232,7 +232,7 @@ mod tests {
                 in_mode(Function, failure(Execution, right, probe)),
                 Reaction::FailAll,
             ),
-            // A call for many identities.
+            // A call for many identities failed as a whole.
             (
                 in_mode(Loop, failure(WholeCall, right, first)),
                 Reaction::SwitchMode(Prepared),

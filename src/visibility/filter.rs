@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_read() {
+    fn filters_are_parsed() {
         use Operator::{Eq, Gte, Ilike, In, Is, IsDistinct, Lt, Match};
         let cases: &[(&str, Vec<Condition>)] = &[
             ("", vec![]),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_filters_get_the_text_of_the_protocol() {
+    fn invalid_filters_have_the_text_of_the_protocol() {
         let cases = [
             ("undefined", r#"["undefined"]"#),
             ("id=foo.hey", r#"["foo", "hey"]"#),

@@ -4,10 +4,10 @@
 //! This is the only list of these inputs, both for row changes and for private channels. Code that
 //! caches policies, rights or roles compares the fingerprint before it relies on them.
 
-/// Returns a statement that returns the fingerprint as one text. `tables` is a query that returns
-/// the oids of the tables as `oid`. `more` are subqueries that return one text each, for other
-/// facts that the caller caches. They can refer to the tables as `relation`. All aggregates are
-/// ordered, so that equal catalogues result in equal texts.
+/// Returns the statement that computes the fingerprint as one text. `tables` is a query that
+/// returns the oids of the tables as `oid`. `more` are subqueries that return one text each, for
+/// other facts that the caller caches. They can refer to the tables as `relation`. All aggregates
+/// are ordered, so that equal catalogues result in equal texts.
 ///
 /// The fingerprint covers each table with its row-level security, owner and grants; its columns;
 /// its policies and the objects that these refer to, because the text of a policy contains their

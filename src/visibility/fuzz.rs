@@ -68,8 +68,8 @@ fn print(condition: &Condition) -> Option<String> {
     Some(format!("{column}={not}{}.{value}", operator.as_str()))
 }
 
-/// Parses the parameters of a subscription. The result, written as parameters, must be parsed to
-/// the same result.
+/// Parses the parameters of a subscription. Writing the result as parameters and parsing these must
+/// return the same result.
 pub fn subscription(data: &[u8]) {
     let Ok(params) = serde_json::from_slice::<Value>(data) else {
         return;

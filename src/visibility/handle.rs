@@ -67,9 +67,9 @@ impl Visibility {
     }
 
     /// Checks all bindings of a channel against the catalogue, then replaces the channel's previous
-    /// bindings with them. A row that is committed after this returns is delivered. If a binding is
-    /// refused, the channel has no bindings at all, because the previous ones belong to another
-    /// identity. If a table is not published, the channel is registered once the table is
+    /// bindings with them. A row that is committed after this call returns is delivered. If a
+    /// binding is refused, the channel has no bindings at all, because the previous ones belong to
+    /// another identity. If a table is not published, the channel is registered once the table is
     /// published; see [`Self::publication_news`]. If the database is unreachable, the previous
     /// bindings stay.
     ///

@@ -16,7 +16,7 @@ pub(super) const SELECT_ORDINALS: &str =
 
 /// Returns a table expression that unnests one list per column and adds the ordinal.
 pub(super) fn unnested(columns: usize) -> String {
-    // Without any column, one list still gives the number of rows.
+    // Even without columns, one list is needed, because it determines the number of rows.
     let lists: Vec<_> = (1..=columns.max(1))
         .map(|n| format!("pg_catalog.unnest(${n}::text[])"))
         .collect();

@@ -47,7 +47,7 @@ with recursive part as (
   from part join pg_catalog.pg_class c on c.oid = part.oid
   left join pg_catalog.pg_index i on i.indrelid = c.oid and (i.indisprimary or i.indisreplident)";
 
-/// For each column of a published table:
+/// Returns the statement that reads, for each column of a published table:
 /// - the table and the column's name;
 /// - whether the table is partitioned;
 /// - whether old images are full in all relations that store its rows;

@@ -23,14 +23,14 @@
 //!   policies or rights may have changed, the rules are never older than the row (`descriptions`).
 //!   Roles, and other rules whose changes the stream does not show, may be as old as
 //!   `visibility.catalog_ttl_ms`.
-//! - A policy reads other tables as they are when it is evaluated, which is after the commit. A
-//!   membership that was revoked in between no longer counts.
+//! - A policy that reads other tables sees their state when it is evaluated, which is after the
+//!   commit. A membership that was revoked in between no longer counts.
 //! - If an image lacks a value that a policy needs (an unchanged large value, or a generated column
 //!   that cannot be computed), the stored row is judged instead, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged: after the commit,
-//!   and again in the state before it if the policies read other rows (`snapshots`). Otherwise
-//!   every subscriber with an applicable policy receives the columns of the primary key that the
-//!   WAL contains, unless a setting forbids it.
+//! - A DELETE leaves no row. With `replica identity full`, the old row is judged after the commit
+//!   and, if the policies read other rows, also in the state before the commit (`snapshots`).
+//!   Otherwise every subscriber with an applicable policy receives the columns of the primary key
+//!   that the WAL contains, unless a setting forbids that.
 
 mod addressing;
 mod backoff;

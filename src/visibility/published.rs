@@ -1,8 +1,8 @@
 //! Reads which tables a publication contains, without locking any of them.
 //!
-//! `pg_get_publication_tables()` returns the same tables. But since PostgreSQL 16, it opens each
-//! table to list its columns, and therefore waits for an `ALTER TABLE` in any open transaction. The
-//! changes of all other tables would then wait, too.
+//! `pg_get_publication_tables()` returns the same tables. Since PostgreSQL 16, however, it opens
+//! each table to list its columns, and therefore waits for an `ALTER TABLE` in any open
+//! transaction. The changes of all other tables would then wait, too.
 
 /// Returns the tables of the publication `$1`: `oid`; `attrs`, the column numbers of an explicit
 /// column list; and `has_generated`, whether the WAL contains stored generated columns of tables

@@ -24,7 +24,7 @@ pub enum EventSelector {
 }
 
 impl EventSelector {
-    /// Returns the protocol's name.
+    /// Returns the name that the protocol uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::All => "*",
@@ -56,7 +56,7 @@ impl EventSelector {
 /// A schema or table name, or all names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
-    /// Exactly this name.
+    /// This name only.
     Exact(String),
     /// `*`
     Any,
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_combinations() {
+    fn accepted_combinations_are_parsed() {
         let cases = [
             (
                 json!({"event": "insert", "schema": "public", "table": "t", "filter": "id=eq.1"}),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_combinations_get_the_text_of_the_protocol() {
+    fn refused_combinations_have_the_text_of_the_protocol() {
         let no_params = "No subscription params provided. Please provide at least a `schema` or \
                          `table` to subscribe to: ";
         let cases = [
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_later_refusals() {
+    fn later_refusals_have_the_text_of_the_protocol() {
         let params = "event: INSERT, schema: public, table: t, filters: [], select: nil".to_owned();
         assert_eq!(
             SubscribeError::NotPublished {

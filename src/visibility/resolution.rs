@@ -84,8 +84,8 @@ impl Resolution<'_> {
         Ok(self.deliveries(groups))
     }
 
-    /// Checks the rows that the policies hide now again, in a snapshot from before the deletions.
-    /// Adds the rows that are visible in the snapshot to `results`.
+    /// Repeats the checks of the rows that the policies hide now, in a snapshot from before the
+    /// deletions. Adds the rows that are visible in the snapshot to `results`.
     ///
     /// # Errors
     /// See [`super::checks::run_checks`].

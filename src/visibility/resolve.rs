@@ -289,7 +289,7 @@ fn in_order(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// Returns the roles of all subscribers that may receive something.
+/// Returns the roles of all subscribers that may receive a change.
 fn roles<'a>(table_batches: &'a [TableBatch<'_>]) -> Vec<&'a str> {
     let roles: HashSet<&str> = table_batches
         .iter()

@@ -21,7 +21,7 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
 /// Pause between two snapshots. If access is gained or lost within this time before a deletion, the
-/// check misses that. Reading the server's current snapshot takes microseconds.
+/// check does not take this into account. Reading the server's current snapshot takes microseconds.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum time between a snapshot and the commit that it is used for. Snapshots are usually

@@ -1,7 +1,8 @@
 //! Stores the registered bindings, indexed so that a change finds the bindings that it may match.
 //!
-//! Bindings with an equality in their filter are indexed by its value, so a change only visits
-//! those with its own value. One lock protects all bindings. It is held only for work in memory.
+//! Bindings with an equality in their filter are indexed by its value, so a change is compared only
+//! with the bindings for its own value. One lock protects all bindings. It is held only for work in
+//! memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -207,9 +208,9 @@ impl Subscriptions {
         self.channels.insert(channel, registered);
     }
 
-    /// Registers the result of a new check for an outdated channel, or removes the channel if there
-    /// is none. Does nothing and returns false if the channel has been registered again in the
-    /// meantime.
+    /// Registers the result of a new check for an outdated channel, or removes the channel if
+    /// `checked` is `None`. Does nothing and returns false if the channel has been registered again
+    /// in the meantime.
     pub(super) fn replace_outdated(
         &mut self,
         outdated: &Outdated,

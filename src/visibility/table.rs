@@ -62,7 +62,7 @@ pub(super) struct TableColumn {
     pub(super) is_identity: bool,
     /// A collation other than the type's own, as SQL.
     pub(super) collation: Option<String>,
-    /// Whether equal texts have equal bytes.
+    /// Whether texts that compare as equal have equal bytes.
     pub(super) is_deterministic: bool,
     pub(super) encoding: Arc<ValueEncoding>,
 }

@@ -336,7 +336,7 @@ impl BindingCheck<'_> {
         Ok(operands)
     }
 
-    /// Returns the output form of an operand, evaluated as the subscriber.
+    /// Returns the output form of an operand, which is evaluated under the subscriber's identity.
     async fn evaluate_operand(
         &self,
         sql: String,
@@ -357,7 +357,7 @@ impl BindingCheck<'_> {
             .map_err(|error| unavailable(QueryError::from(error)))
     }
 
-    /// Executes a query as the subscriber.
+    /// Executes a query under the subscriber's identity.
     async fn execute(
         &self,
         query: Arc<Query>,

@@ -20,12 +20,12 @@ const MAX_LOOPS: usize = 512;
 /// How a group of executions is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupKind {
-    /// Each execution as a prepared statement.
+    /// Sends each execution as a prepared statement.
     Statements,
-    /// All executions with one SQL function.
+    /// Sends all executions as calls of one SQL function.
     Function,
-    /// All executions in one call with one set of inputs. An execution with other inputs would
-    /// receive a result for the wrong rows.
+    /// Sends all executions in one call with one set of inputs. An execution with other inputs
+    /// would receive a result for the wrong rows.
     Loop,
 }
 

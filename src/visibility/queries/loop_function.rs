@@ -35,7 +35,7 @@ pub(super) struct LoopFunction {
 }
 
 impl LoopFunction {
-    /// Creates the function. The session must have the role of the login.
+    /// Creates the function. The session must have the login role at this time.
     ///
     /// # Errors
     /// If the server refuses the function, for example because the role may not create temporary

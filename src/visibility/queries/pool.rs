@@ -33,7 +33,7 @@ const MIN_LOOP_SHARE: usize = 24;
 /// network loses packets.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// The pool.
+/// A pool of connections on which queries run.
 pub(in crate::visibility) struct QueryPool {
     connector: Connector,
     tasks: Tasks,

@@ -30,7 +30,7 @@ pub(crate) struct Query {
     pub(super) sql: String,
     /// The number of parameters.
     pub(super) parameters: usize,
-    /// Whether it is planned again for each identity.
+    /// Whether the query is planned again for each identity.
     is_planned_anew: bool,
     /// The query's own time limit, if it is shorter than the general one, as a value of
     /// `statement_timeout`.
@@ -51,8 +51,8 @@ pub(crate) enum ExecutionMode {
     /// resolve the names in it, although a `select` under the policy would not require USAGE. The
     /// body of an SQL function with `begin atomic` is stored with resolved names, like a policy.
     Function,
-    /// Not on row images, because the query refers to something that only a stored row has, such as
-    /// a system column.
+    /// The query cannot be executed on row images, because it refers to something that only a
+    /// stored row has, such as a system column.
     Impossible,
 }
 
@@ -97,7 +97,7 @@ impl Query {
         }
     }
 
-    /// Stops executing the query, because the server does not accept it.
+    /// Stops the query from being executed, because the server does not accept it.
     pub(crate) fn disable(&self) {
         self.mode
             .store(ExecutionMode::Impossible as u8, Ordering::Relaxed);

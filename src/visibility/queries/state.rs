@@ -8,14 +8,14 @@ use crate::visibility::snapshots::HeldSnapshot;
 /// The state of the tables that a query sees.
 #[derive(Clone)]
 pub(crate) enum DatabaseState {
-    /// The state when the query runs.
+    /// The state at the time when the query runs.
     Current,
     /// The state that this snapshot sees.
     Snapshot(Arc<HeldSnapshot>),
 }
 
 impl DatabaseState {
-    /// Whether queries see the current state.
+    /// Returns whether queries see the current state.
     pub(in crate::visibility) fn is_current(&self) -> bool {
         matches!(self, Self::Current)
     }
