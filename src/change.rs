@@ -41,8 +41,8 @@ impl TableName {
 impl TableName {
     /// Returns whether this is `realtime.messages`, whose rows are broadcasts, or one of its
     /// partitions, called `messages_YYYY_MM_DD` and `messages_default`. The WAL names the partition
-    /// instead of the table unless the publication says otherwise (PostgreSQL manual, CREATE
-    /// PUBLICATION, `publish_via_partition_root`).
+    /// instead of the table unless the publication has the option `publish_via_partition_root`
+    /// (PostgreSQL manual, CREATE PUBLICATION).
     pub fn is_messages(&self) -> bool {
         let is_day = |rest: &str| {
             rest.len() == 11
@@ -70,7 +70,7 @@ impl fmt::Display for TableName {
 pub enum ReplicaIdentity {
     /// The primary key, if there is one.
     Default,
-    /// Nothing.
+    /// No columns.
     Nothing,
     /// The whole row.
     Full,
@@ -81,11 +81,11 @@ pub enum ReplicaIdentity {
 /// A column as a relation message describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Column name.
+    /// The column's name.
     pub name: String,
-    /// The `pg_type.oid` of its type.
+    /// The `pg_type.oid` of the column's type.
     pub type_oid: u32,
-    /// The `pg_attribute.atttypmod`; −1 if the type has no modifier.
+    /// The `pg_attribute.atttypmod`, or −1 if the type has no modifier.
     pub type_modifier: i32,
     /// Whether the column is part of the replica identity.
     pub is_identity: bool,
@@ -137,8 +137,8 @@ pub struct NamedRow<'a> {
 }
 
 impl<'a> NamedRow<'a> {
-    /// Returns the text value of a column. `None` if it is null, unchanged out of line, or not a
-    /// column of the table.
+    /// Returns the text value of a column, or `None` if the value is null or unchanged out of line,
+    /// or if the table has no such column.
     pub fn text(self, column: &str) -> Option<&'a str> {
         let columns = &self.relation.columns;
         let place = columns.iter().position(|found| found.name == column)?;
@@ -213,7 +213,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Returns the name in the protocol: `INSERT`, `UPDATE` or `DELETE`.
+    /// Returns the name that the protocol uses: `INSERT`, `UPDATE` or `DELETE`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "INSERT",
@@ -287,7 +287,7 @@ pub struct ChangeTransaction {
     /// The commit time.
     pub committed_at: TimestampMicros,
     /// The index of `changes[0]` among the row changes of the transaction, counted from 0. Together
-    /// with `commit_lsn` it identifies a change uniquely and permanently.
+    /// with `commit_lsn`, it identifies a change uniquely and permanently.
     pub first_ordinal: u64,
     /// The changes, in the order in which they were made.
     pub changes: Vec<ChangeEvent>,

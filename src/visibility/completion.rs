@@ -79,7 +79,7 @@ pub(super) type ImageInputs = Option<Vec<Option<Bytes>>>;
 pub(super) type Computed = Option<ColumnValue>;
 
 impl Completion {
-    /// Creates the completion of a table. `None` if no column can be added.
+    /// Creates the completion of a table. Returns `None` if no column can be added.
     pub(super) fn new(queries: &QueryCache, table: &Table, relation: &Relation) -> Option<Self> {
         if !table.agrees_with(relation) {
             return None;

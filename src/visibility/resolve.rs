@@ -121,8 +121,8 @@ impl Engine {
     }
 
     /// Resolves with a reading that is too old, while [`Self::catalog_for`] verifies the reading.
-    /// The result is valid only if the reading turns out to be current. `None` if no reading has to
-    /// be verified, or if the batch cannot be resolved with it.
+    /// The result is valid only if the reading turns out to be current. Returns `None` if no
+    /// reading has to be verified, or if the batch cannot be resolved with it.
     async fn resolve_speculatively(
         &self,
         table_batches: &[TableBatch<'_>],

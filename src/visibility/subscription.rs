@@ -508,7 +508,7 @@ impl Subscriptions {
 }
 
 /// Returns the column value that filters use: the value in the new row, or the known value of a
-/// deleted row. `None` if the image does not contain it.
+/// deleted row. Returns `None` if the image does not contain it.
 pub(super) fn filtered_value(
     change: &RowChange,
     index: usize,

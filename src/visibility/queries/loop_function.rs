@@ -91,7 +91,7 @@ impl LoopFunction {
         });
         if !is_one_query {
             // The results would belong to the wrong inputs, so nothing is executed.
-            tracing::error!("call for many identities has different inputs; dropping its results");
+            tracing::error!("call for many identities has different inputs; not executing it");
             return Err(QueryError::Unavailable(None));
         }
         let claims = TextArray::new(
