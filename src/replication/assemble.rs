@@ -355,8 +355,8 @@ impl Open {
         self.changes.len() + self.messages.len()
     }
 
-    /// Returns what was collected. If a row already has an ordinal but is not collected yet,
-    /// `counted` is its kind: true for a message, false for a change.
+    /// Returns the collected changes and messages as a chunk. If a row already has an ordinal but
+    /// is not collected yet, `counted` is its kind: true for a message, false for a change.
     fn take_chunk(&mut self, counted: Option<bool>, is_last: bool) -> Chunk {
         let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
@@ -747,8 +747,8 @@ mod tests {
     }
 
     proptest! {
-        /// Connections may end anywhere, and the server may repeat from any transaction that was
-        /// not acknowledged. Everything arrives once and in order.
+        /// Checks that everything arrives once and in order, although connections may end anywhere
+        /// and the server may repeat all transactions that were not acknowledged.
         #[test]
         fn cut_connections_lose_and_repeat_nothing(
             sizes in vec(vec(any::<bool>(), 0_usize..9), 1..8),

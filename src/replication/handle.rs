@@ -68,7 +68,8 @@ impl Replication {
         })
     }
 
-    /// Waits until the stream is live. Changes that are committed after this returns are delivered.
+    /// Waits until the stream is live. Changes that are committed after this call returns are
+    /// delivered.
     ///
     /// # Errors
     /// [`ReplicationError::Stopped`] if the stream was stopped before it was live.

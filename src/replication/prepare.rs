@@ -76,7 +76,7 @@ impl Preparation {
         }
         if let Some(pid) = state.active_pid {
             with_timeout(
-                "reading who uses the slot",
+                "reading which backend uses the slot",
                 self.end_dead_holder(client, pid),
             )
             .await?;

@@ -65,7 +65,7 @@ pub(super) async fn inspect(
         tracing::warn!(
             publication = changes,
             "realtime.messages is published with a column list; broadcasts from the database are \
-             not read until it is removed from the publication"
+             not read until the table is removed from this publication"
         );
     }
     Ok(Publications {

@@ -24,7 +24,7 @@ pub(super) enum SessionError {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Assemble(#[from] AssembleError),
-    #[error("No answer within {0} s while {1}")]
+    #[error("No response within {0} s while {1}")]
     Timeout(u64, &'static str),
     #[error("The publication `{0}` does not exist and may not be created by this role")]
     PublicationMissing(String),

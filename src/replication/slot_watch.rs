@@ -2,8 +2,8 @@
 //! not hold too much WAL.
 //!
 //! The checks also detect publications that are created or dropped, and when the stream can start
-//! to read a new one. They detect a dead network as well, which an idle stream cannot, because it
-//! stays silent while PostgreSQL has nothing to send.
+//! to read a new one. They also detect a dead network. The stream itself cannot, because it is
+//! silent while PostgreSQL has nothing to send.
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@ use super::session_error::SessionError;
 /// counts as gone and the stream reconnects, which loses no changes.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs `work` with the limit [`ANSWER_TIMEOUT`]. `what` completes the error text "No answer within
-/// 10 s while".
+/// Runs `work` with the limit [`ANSWER_TIMEOUT`]. `what` completes the error text "No response
+/// within 10 s while".
 pub(super) async fn with_timeout<T, E: Into<SessionError>>(
     what: &'static str,
     work: impl Future<Output = Result<T, E>>,

@@ -45,9 +45,9 @@ pub(crate) enum WalMessage {
     Type {
         /// `pg_type.oid`.
         oid: u32,
-        /// Schema.
+        /// The type's schema.
         schema: String,
-        /// Name.
+        /// The type's name.
         name: String,
     },
     /// A new row.
