@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::observability::metrics::BusMetrics;
 
-/// Capacity of the queue. A broadcast has a few hundred bytes and takes some microseconds, or more
-/// with many members. This capacity therefore covers the burst of one tick.
+/// Capacity of the queue. A broadcast has a few hundred bytes and takes some microseconds to send,
+/// or more with many members. This capacity therefore covers the burst of one tick.
 const CAPACITY: usize = 8_192;
 
 /// A broadcast on a private topic.

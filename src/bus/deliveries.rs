@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::change::ChangeEvent;
 use crate::observability::metrics::BusMetrics;
 
-/// Maximum number of pairs of conversation and user with a delivery that waits to be written.
+/// Maximum number of pairs of conversation and user with a delivery that is waiting to be written.
 /// During a database outage, deliveries of further pairs are dropped and counted; the next
 /// delivered message makes up for them.
 const MAX_DELIVERIES: usize = 65_536;
@@ -75,7 +75,7 @@ impl Delivered {
         }
     }
 
-    /// Returns the recorder of a new message's deliveries. `None` if the row change is not a new
+    /// Returns the recorder of a new message's deliveries, or `None` if the row change is not a new
     /// message. Called once per row change.
     pub fn of_change(&self, change: &ChangeEvent) -> Option<Recipients<'_>> {
         Some(Recipients {

@@ -1,6 +1,6 @@
 //! The bus, which carries events between parts of the process that must not depend on each other.
 //!
-//! The bus consists of bounded queues. A publisher that is faster than the listener waits, so a
+//! Events travel through bounded queues. A publisher that is faster than the listener waits, so a
 //! slow visibility check slows the reading of the WAL instead of filling memory. Row changes and
 //! rows of `realtime.messages` have separate queues, so that visibility checks of row changes do
 //! not delay these rows as long as the queue of changes has room. Other parts can listen to the

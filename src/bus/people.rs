@@ -1,7 +1,7 @@
 //! Keeps track of the users with sockets in this process. One part of the process knows these
 //! users, and another writes them to the database.
 //!
-//! This is a state, not a queue. The writer takes the changes since the last time.
+//! The registry is a state, not a queue. The writer takes the changes since the last time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,7 @@ pub struct Device {
 }
 
 impl People {
-    /// Registers a device of this user for as long as the returned value lives.
+    /// Registers a device of this user until the returned value is dropped.
     pub fn enter(&self, person: Uuid) -> Device {
         let mut state = self.lock();
         *state.devices.entry(person).or_default() += 1;
