@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
 
-/// The shared budget. Cheap to clone.
+/// The shared budget. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Budget {
     max_bytes: i64,

@@ -124,8 +124,8 @@ impl Authentication {
     }
 }
 
-/// Returns the token of an `Authorization: Bearer` header. `None` without such a header, or if it
-/// contains an opaque key, which client libraries send while no user is signed in.
+/// Returns the token of an `Authorization: Bearer` header, or `None` if there is no such header or
+/// it contains an opaque key. Client libraries send an opaque key while no user is signed in.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(None);

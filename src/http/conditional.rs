@@ -20,7 +20,7 @@ const TAG_BYTES: usize = 16;
 
 /// Maximum body size in bytes that is buffered for hashing. All responses are built in memory. The
 /// largest has 200 messages of 20,000 four-byte code points, doubled by escapes, and stays far
-/// below.
+/// below this size.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Middleware for routes whose responses depend on the caller. It adds `Cache-Control` and `Vary`.

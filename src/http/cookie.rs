@@ -21,7 +21,7 @@ const NAME_BEGINNING: &str = "sb-";
 /// limit prevents a client from choosing how much the server decodes.
 const MAX_SESSIONS: usize = 8;
 
-/// Marks a value as the base64url encoding of the session's JSON.
+/// The prefix of a value that is the base64url encoding of the session's JSON.
 const ENCODING_MARK: &str = "base64-";
 
 /// Returns the access token of the first session found in these `Cookie` header values. If `names`

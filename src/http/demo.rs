@@ -31,7 +31,7 @@ const INDEX: &str = "index.html";
 /// The suffix of compressed files. Their addresses do not contain it.
 const COMPRESSED: &str = ".gz";
 
-/// The folder for which Vite adds a hash of the content to file names.
+/// The folder in which Vite stores files whose names contain a hash of their content.
 const HASHED: &str = "assets/";
 
 /// The page's policy (Content Security Policy 3). `ws:` and `wss:` are allowed because not every
@@ -50,8 +50,8 @@ static EMBEDDED: Files = include!(concat!(env!("OUT_DIR"), "/demo_files.rs"));
 /// Files as a build embeds them: path and content, sorted by path.
 pub type Files = &'static [(&'static str, &'static [u8])];
 
-/// Returns the files that are embedded in this program. There are none if the folder was empty at
-/// the build.
+/// Returns the files that are embedded in this program. There are none if the folder was empty when
+/// the program was built.
 pub fn embedded() -> Files {
     EMBEDDED
 }

@@ -1,4 +1,4 @@
-//! Adds a request id, a log line and the body of a refusal to every request.
+//! Wraps every request: adds a request id and a log line, and writes the body of a refusal.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ const MAX_REQUEST_ID: usize = 128;
 pub struct RequestId(pub String);
 
 /// Wraps the complete router. Unknown paths and methods result in the usual error body, and every
-/// request has an id and a log line. Call it once.
+/// request has an id and a log line. Call this once.
 pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Router {
     router
         .fallback(async || ApiError::new(ErrorCode::NotFound))

@@ -56,7 +56,7 @@ pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
 /// Like [`cursor`], for a list that belongs to a conversation.
 ///
 /// # Errors
-/// Same as [`cursor`].
+/// The same as for [`cursor`].
 pub fn cursor_in<T: Serialize>(conversation: Uuid, position: &T) -> Result<String, ApiError> {
     cursor(&(conversation, position))
 }

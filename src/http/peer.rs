@@ -29,7 +29,7 @@ impl TrustedProxies {
     /// not a trusted proxy. Each proxy appends the address of its own peer, so a client can forge
     /// all addresses further to the left.
     ///
-    /// `None` only if the listener does not report the peer address.
+    /// Returns `None` only if the listener does not report the peer address.
     pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
         let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
         let mut client = peer.ip().to_canonical();

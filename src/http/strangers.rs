@@ -50,7 +50,7 @@ impl Strangers {
     /// Counts a request unless it is signed in.
     ///
     /// # Errors
-    /// 429 with the time until the next permit.
+    /// 429 with the time until the next permit, if none is available now.
     pub fn admit(&self, request: &Request) -> Result<(), ApiError> {
         let Some(inner) = &self.0 else {
             return Ok(());

@@ -260,7 +260,7 @@ fn headers(is_used: impl Fn(&str) -> bool) -> Value {
     headers.into()
 }
 
-/// The serialized document. It is serialized once, at the start.
+/// The document in serialized form, which is created once at the start.
 #[derive(Clone, Debug)]
 pub struct Document {
     text: Bytes,

@@ -68,12 +68,12 @@ pub fn between(least: i64, most: i64) -> Schema {
     json!({ "type": "integer", "minimum": least, "maximum": most })
 }
 
-/// Returns the schema of one of these strings.
+/// Returns the schema of a string that is one of these.
 pub fn one_of(texts: &[&str]) -> Schema {
     json!({ "type": "string", "enum": texts })
 }
 
-/// Returns the schema of exactly this value.
+/// Returns the schema that accepts only this value.
 pub fn constant(value: impl Into<Value>) -> Schema {
     json!({ "const": value.into() })
 }
