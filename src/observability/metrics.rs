@@ -25,23 +25,23 @@ const PREFIX: &str = "rapport";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Reading row changes.
+    /// Metrics of the change stream.
     pub replication: ReplicationMetrics,
-    /// Visibility checks of row changes.
+    /// Metrics of visibility checks.
     pub visibility: VisibilityMetrics,
-    /// Queues between the parts of the process.
+    /// Metrics of the queues between the parts of the process.
     pub bus: BusMetrics,
-    /// Presence that is derived from open sockets.
+    /// Metrics of presence that is derived from open sockets.
     pub presence: PresenceMetrics,
-    /// Sockets and channels.
+    /// Metrics of sockets and channels.
     pub realtime: RealtimeMetrics,
-    /// The chat's routes.
+    /// Metrics of the chat's routes.
     pub chat: ChatMetrics,
-    /// HTTP requests.
+    /// Metrics of HTTP requests.
     pub http: HttpMetrics,
-    /// Connections for user requests.
+    /// Metrics of database connections for user requests.
     pub database: DatabaseMetrics,
-    /// Readiness of the process.
+    /// Metrics of the process: its readiness and its tasks.
     pub process: ProcessMetrics,
 }
 
@@ -218,9 +218,9 @@ impl Default for VisibilityMetrics {
             commit_waits: Counter::default(),
             catalog_checks: Counter::default(),
             catalog_loads: Counter::default(),
-            // 0.2 ms to 13 s
+            // From 0.2 ms to 13 s.
             ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
-            // 1 to 4096
+            // From 1 to 4,096 changes.
             batch_changes: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
         }
     }
