@@ -1,8 +1,8 @@
 //! The data types of row changes, from replication to subscribers.
 //!
-//! All are plain values; nothing here performs I/O. Column values are in PostgreSQL's text output
-//! format under the fixed settings of the replication session (ISO dates, UTC, hex bytea) and are
-//! shared without copying.
+//! All types are plain values; this module performs no I/O. Column values are in PostgreSQL's text
+//! output format under the fixed settings of the replication session (ISO dates, UTC, hex bytea)
+//! and are shared without copying.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// A table by schema and name. Both are exact: no patterns, no quoting.
+/// A table by schema and name. Both are exact names, without patterns or quoting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     /// The schema name as stored in `pg_namespace`.
@@ -29,7 +29,7 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// A table name from its two parts.
+    /// Creates a table name from its two parts.
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             schema: schema.into(),
@@ -39,10 +39,10 @@ impl TableName {
 }
 
 impl TableName {
-    /// Whether this is `realtime.messages`, whose rows are broadcasts, or one of its partitions,
-    /// called `messages_YYYY_MM_DD` and `messages_default`. The WAL names the partition instead of
-    /// the table unless the publication says otherwise (PostgreSQL manual, CREATE PUBLICATION,
-    /// `publish_via_partition_root`).
+    /// Returns whether this is `realtime.messages`, whose rows are broadcasts, or one of its
+    /// partitions, called `messages_YYYY_MM_DD` and `messages_default`. The WAL names the partition
+    /// instead of the table unless the publication has the option `publish_via_partition_root`
+    /// (PostgreSQL manual, CREATE PUBLICATION).
     pub fn is_messages(&self) -> bool {
         let is_day = |rest: &str| {
             rest.len() == 11
@@ -65,12 +65,12 @@ impl fmt::Display for TableName {
     }
 }
 
-/// What an UPDATE or DELETE contains of the old row (`pg_class.relreplident`).
+/// The part of the old row that an UPDATE or DELETE contains (`pg_class.relreplident`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaIdentity {
     /// The primary key, if there is one.
     Default,
-    /// Nothing.
+    /// No columns.
     Nothing,
     /// The whole row.
     Full,
@@ -81,17 +81,17 @@ pub enum ReplicaIdentity {
 /// A column as a relation message describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Column name.
+    /// The column's name.
     pub name: String,
-    /// The `pg_type.oid` of its type.
+    /// The `pg_type.oid` of the column's type.
     pub type_oid: u32,
-    /// The `pg_attribute.atttypmod`; −1 if the type has no modifier.
+    /// The `pg_attribute.atttypmod`, or −1 if the type has no modifier.
     pub type_modifier: i32,
-    /// Whether it is part of the replica identity.
+    /// Whether the column is part of the replica identity.
     pub is_identity: bool,
 }
 
-/// A table definition as of the changes that refer to it.
+/// A table definition, as it was at the changes that refer to it.
 ///
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
@@ -105,7 +105,7 @@ pub struct Relation {
     pub oid: u32,
     /// Schema and name.
     pub table: TableName,
-    /// What old row images contain.
+    /// The part of the row that old images contain.
     pub identity: ReplicaIdentity,
     /// The published columns, in the order of the row images.
     pub columns: Vec<Column>,
@@ -114,7 +114,7 @@ pub struct Relation {
 /// The value of one column in a row image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnValue {
-    /// SQL null. Also a column that an old image of key columns omits.
+    /// SQL null, or a column that an old image with only key columns omits.
     Null,
     /// A value stored out of line (TOAST) that the change did not touch and the WAL does not
     /// repeat.
@@ -137,8 +137,8 @@ pub struct NamedRow<'a> {
 }
 
 impl<'a> NamedRow<'a> {
-    /// The text value of a column. `None` if it is null, unchanged out of line, or not a column of
-    /// the table.
+    /// Returns the text value of a column, or `None` if the value is null or unchanged out of line,
+    /// or if the table has no such column.
     pub fn text(self, column: &str) -> Option<&'a str> {
         let columns = &self.relation.columns;
         let place = columns.iter().position(|found| found.name == column)?;
@@ -148,7 +148,8 @@ impl<'a> NamedRow<'a> {
         }
     }
 
-    /// Whether another image of the same table has equal values in all columns except these.
+    /// Returns whether another image of the same table has equal values in all columns except
+    /// `changing`.
     pub fn equals_except(self, changing: &[&str], other: Self) -> bool {
         let columns = &self.relation.columns;
         columns.len() == other.relation.columns.len()
@@ -169,7 +170,7 @@ pub enum OldRow {
 }
 
 impl OldRow {
-    /// The image.
+    /// Returns the image.
     pub fn row(&self) -> &Row {
         match self {
             Self::Key(row) | Self::Full(row) => row,
@@ -187,14 +188,15 @@ pub enum RowChange {
     },
     /// A changed row.
     Update {
-        /// The row before. Absent if the identity did not change and is not FULL.
+        /// The row before the change. Absent if the columns of the replica identity did not change
+        /// and the identity is not FULL.
         old: Option<OldRow>,
-        /// The row after.
+        /// The row after the change.
         new: Row,
     },
     /// A removed row.
     Delete {
-        /// What the WAL contains of the deleted row.
+        /// The part of the deleted row that the WAL contains.
         old: OldRow,
     },
 }
@@ -211,7 +213,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name in the protocol: `INSERT`, `UPDATE` or `DELETE`.
+    /// Returns the name that the protocol uses: `INSERT`, `UPDATE` or `DELETE`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "INSERT",
@@ -231,7 +233,7 @@ pub struct ChangeEvent {
 }
 
 impl ChangeEvent {
-    /// The operation.
+    /// Returns the operation.
     pub fn action(&self) -> Action {
         match self.row {
             RowChange::Insert { .. } => Action::Insert,
@@ -240,7 +242,7 @@ impl ChangeEvent {
         }
     }
 
-    /// The row after the change, or the deleted row.
+    /// Returns the row after the change, or the deleted row.
     pub fn image(&self) -> NamedRow<'_> {
         let row = match &self.row {
             RowChange::Insert { new } | RowChange::Update { new, .. } => new,
@@ -252,7 +254,7 @@ impl ChangeEvent {
         }
     }
 
-    /// The complete row before the change, if the WAL contains it.
+    /// Returns the complete row before the change, if the WAL contains it.
     pub fn before(&self) -> Option<NamedRow<'_>> {
         match &self.row {
             RowChange::Update {
@@ -285,7 +287,7 @@ pub struct ChangeTransaction {
     /// The commit time.
     pub committed_at: TimestampMicros,
     /// The index of `changes[0]` among the row changes of the transaction, counted from 0. Together
-    /// with `commit_lsn` it identifies a change uniquely and permanently.
+    /// with `commit_lsn`, it identifies a change uniquely and permanently.
     pub first_ordinal: u64,
     /// The changes, in the order in which they were made.
     pub changes: Vec<ChangeEvent>,
@@ -296,7 +298,8 @@ pub struct ChangeTransaction {
 }
 
 impl ChangeTransaction {
-    /// A transaction in one chunk whose commit record is at the position `xid`, as tests need it.
+    /// Creates a transaction in one chunk, with `xid` as the position of its commit record. For
+    /// tests.
     pub fn whole(xid: u32, changes: Vec<ChangeEvent>) -> Self {
         Self {
             commit_lsn: Lsn(u64::from(xid)),
@@ -326,10 +329,11 @@ pub struct InsertedMessages {
 pub enum StreamEvent {
     /// Committed changes.
     Changes(Arc<ChangeTransaction>),
-    /// Streaming has started, for the first time or again. Whatever is committed from now on will
-    /// be delivered.
+    /// Streaming has started, for the first time or again. All changes that are committed from now
+    /// on will be delivered.
     Live,
-    /// The connection is down. Nothing is lost; changes committed during the outage follow later.
+    /// The connection is down. Nothing is lost, because changes committed during the outage follow
+    /// later.
     Interrupted,
     /// The slot was lost. Changes between the last delivered one and the next may be missing.
     Gap,

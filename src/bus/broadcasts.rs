@@ -1,7 +1,8 @@
-//! Broadcasts that the server itself sends on private topics, and whether a topic has members.
+//! Carries broadcasts that the server itself sends on private topics, and shows whether a topic has
+//! members.
 //!
-//! Guarantees: sending never blocks. If the queue is full, the broadcast is dropped and counted.
-//! Broadcasts are hints; clients can read the same information through the API.
+//! Sending never blocks. If the queue is full, the broadcast is dropped and counted. Broadcasts are
+//! only hints, because clients can read the same information through the API.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::observability::metrics::BusMetrics;
 
-/// Capacity of the queue. Each broadcast is a few hundred bytes and takes some microseconds, more
-/// with many members, so this is the burst of one tick.
+/// Capacity of the queue. A broadcast has a few hundred bytes and takes some microseconds to send,
+/// or more with many members. This capacity therefore covers the burst of one tick.
 const CAPACITY: usize = 8_192;
 
 /// A broadcast on a private topic.
@@ -21,16 +22,17 @@ pub struct ServerBroadcast {
     pub topic: String,
     /// The event name that clients subscribe to.
     pub event: &'static str,
-    /// A JSON object in text form. Shared, because one event may go to many topics.
+    /// A JSON object as text. It is shared, because one event may be sent to many topics.
     pub payload: Arc<str>,
 }
 
 /// Looks up the members of private topics in this process.
 pub trait Audiences: fmt::Debug + Send + Sync {
-    /// Whether the topic has members. Cheap, and called before anything is computed for the topic.
+    /// Returns whether the topic has members. This must be cheap, because it is called before
+    /// anything is computed for the topic.
     fn has_members(&self, topic: &str) -> bool;
 
-    /// Topics with members whose names start with `prefix`. Iterates over all topics.
+    /// Returns the topics with members whose names start with `prefix`. Iterates over all topics.
     fn topics(&self, prefix: &str) -> Vec<String>;
 }
 
@@ -65,14 +67,14 @@ impl Broadcasts {
         (broadcasts, listener)
     }
 
-    /// Whether the private topic has members in this process.
+    /// Returns whether the private topic has members in this process.
     pub fn has_members(&self, topic: &str) -> bool {
         self.audiences
             .get()
             .is_some_and(|audiences| audiences.has_members(topic))
     }
 
-    /// Private topics with members whose names start with `prefix`.
+    /// Returns the private topics with members whose names start with `prefix`.
     pub fn topics(&self, prefix: &str) -> Vec<String> {
         self.audiences
             .get()
@@ -94,21 +96,21 @@ impl Broadcasts {
 }
 
 impl BroadcastListener {
-    /// Sets the lookup of topic members. Only the first call takes effect, because one part of the
-    /// process owns the topics.
+    /// Sets the lookup of topic members. Only the first call takes effect, because only one part of
+    /// the process owns the topics.
     pub fn set_audiences(&self, audiences: Arc<dyn Audiences>) {
         if self.audiences.set(audiences).is_err() {
             tracing::error!("topic lookup is already set; ignoring the second one");
         }
     }
 
-    /// Waits for the next broadcast; `None` once every sender is gone. Cancel-safe: dropping the
-    /// future loses nothing.
+    /// Waits for the next broadcast. Returns `None` once all senders are gone. Cancel-safe:
+    /// dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<ServerBroadcast> {
         self.queue.recv().await
     }
 
-    /// The next broadcast, if one is queued.
+    /// Returns the next broadcast, if one is queued.
     pub fn try_next(&mut self) -> Option<ServerBroadcast> {
         self.queue.try_recv().ok()
     }

@@ -1,8 +1,8 @@
-//! The messages delivered to the sockets of users. One part of the process delivers rows, another
-//! knows which rows are messages and writes the deliveries to the database.
+//! Records which messages were delivered to the sockets of users. One part of the process delivers
+//! rows. Another part knows which rows are messages, and writes the deliveries to the database.
 //!
-//! This is a state, not a queue. The writer takes what has changed since the last time and puts
-//! back what it could not write.
+//! The record is a state, not a queue. The writer takes the positions that have changed since the
+//! last time and puts back those that it could not write.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::change::ChangeEvent;
 use crate::observability::metrics::BusMetrics;
 
-/// Maximum number of pairs of conversation and user with a delivery that waits to be written.
+/// Maximum number of pairs of conversation and user with a delivery that is waiting to be written.
 /// During a database outage, deliveries of further pairs are dropped and counted; the next
 /// delivered message makes up for them.
 const MAX_DELIVERIES: usize = 65_536;
@@ -21,15 +21,15 @@ const MAX_DELIVERIES: usize = 65_536;
 /// A message whose deliveries are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its conversation.
+    /// The message's conversation.
     pub conversation: Uuid,
-    /// Its sender, whose own sockets do not count.
+    /// The message's sender, whose own sockets do not count.
     pub sender: Option<Uuid>,
-    /// Its position in the conversation.
+    /// The message's position in the conversation.
     pub seq: i64,
 }
 
-/// Reads a row change as a message, if it is a new one.
+/// Reads a row change as a message. Returns `None` if it is not a new message.
 pub type ReadMessage = fn(&ChangeEvent) -> Option<Message>;
 
 /// The positions up to which messages were delivered to the sockets of their recipients.
@@ -40,9 +40,11 @@ pub struct Delivered {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Until this is set, no delivery of a row is recorded.
+    /// The function that recognizes new messages. Until it is set, no deliveries of rows are
+    /// recorded.
     read: OnceLock<ReadMessage>,
-    /// A standard mutex, held to change one position or to take all of them.
+    /// The positions by conversation and user. A standard mutex, because it is held only to change
+    /// one position or to take all.
     positions: Mutex<HashMap<(Uuid, Uuid), i64>>,
     notify: Notify,
     metrics: BusMetrics,
@@ -65,15 +67,15 @@ impl Delivered {
         }
     }
 
-    /// Sets how messages are recognized. Only the first call takes effect, because only one part of
-    /// the process knows the messages.
+    /// Sets the function that recognizes messages. Only the first call takes effect, because only
+    /// one part of the process knows the messages.
     pub fn recognize(&self, read: ReadMessage) {
         if self.inner.read.set(read).is_err() {
-            tracing::error!("the recognizer of messages is already set; ignoring another");
+            tracing::error!("the recognizer of messages is already set; ignoring the second one");
         }
     }
 
-    /// Returns the recorder of a new message's deliveries. `None` if the row change is not a new
+    /// Returns the recorder of a new message's deliveries, or `None` if the row change is not a new
     /// message. Called once per row change.
     pub fn of_change(&self, change: &ChangeEvent) -> Option<Recipients<'_>> {
         Some(Recipients {
@@ -102,7 +104,7 @@ impl Delivered {
         }
     }
 
-    /// Records that positions were put off because their receipts were locked.
+    /// Counts positions whose writing was postponed because their receipts were locked.
     pub fn note_held(&self, positions: usize) {
         self.inner.metrics.deliveries_held.inc_by(positions as u64);
     }
@@ -117,7 +119,7 @@ impl Delivered {
         }
     }
 
-    /// The positions recorded since the last call, keyed by conversation and user.
+    /// Returns the positions recorded since the last call, keyed by conversation and user.
     pub fn take(&self) -> HashMap<(Uuid, Uuid), i64> {
         std::mem::take(&mut *self.lock())
     }

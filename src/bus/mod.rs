@@ -1,13 +1,13 @@
-//! The bus: carries events between parts of the process that must not depend on each other.
+//! The bus, which carries events between parts of the process that must not depend on each other.
 //!
-//! Within the process these are bounded queues. A publisher that is faster than the listener waits,
-//! so a slow visibility check slows the reading of the WAL instead of filling memory. Row changes
-//! and rows of `realtime.messages` have separate queues: visibility checks of the former must not
-//! delay the latter, as long as the queue of changes has room. Other parts can listen to the
-//! changes of some tables ([`tables`]); nothing ever waits for them. In the other direction, the
-//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets ([`people`]), the
-//! messages delivered to them ([`deliveries`]), and the channels whose permissions must be checked
-//! again ([`rechecks`]).
+//! Events travel through bounded queues. A publisher that is faster than the listener waits, so a
+//! slow visibility check slows the reading of the WAL instead of filling memory. Row changes and
+//! rows of `realtime.messages` have separate queues, so that visibility checks of row changes do
+//! not delay these rows as long as the queue of changes has room. Other parts can listen to the
+//! changes of some tables ([`tables`]); nothing ever waits for such listeners. In the other
+//! direction, the bus carries broadcasts of the server ([`broadcasts`]), the users with sockets
+//! ([`people`]), the messages delivered to them ([`deliveries`]), and the channels whose
+//! permissions must be checked again ([`rechecks`]).
 
 pub mod broadcasts;
 pub mod deliveries;
@@ -27,7 +27,7 @@ use self::tables::{TableListener, Tables};
 use crate::change::{InsertedMessages, StreamEvent, TableName};
 use crate::observability::metrics::BusMetrics;
 
-/// The bus of one process. Replication publishes, the change feed listens.
+/// The bus of one process. Replication publishes on it, and the change feed listens.
 #[derive(Clone, Debug)]
 pub struct Bus {
     changes: mpsc::Sender<StreamEvent>,
@@ -46,9 +46,9 @@ pub struct Bus {
 pub struct Listener {
     changes: mpsc::Receiver<StreamEvent>,
     tables: Arc<Tables>,
-    /// `None` once taken.
+    /// The receiving end for rows of `realtime.messages`, until it is taken.
     messages: Option<MessageListener>,
-    /// `None` once taken.
+    /// The receiving end for the server's own broadcasts, until it is taken.
     broadcasts: Option<BroadcastListener>,
     people: People,
     delivered: Delivered,
@@ -62,7 +62,7 @@ pub struct MessageListener {
 }
 
 impl Bus {
-    /// A bus that queues at most `capacity` events of each kind.
+    /// Creates a bus that queues at most `capacity` events of each kind.
     pub fn new(capacity: usize, metrics: BusMetrics) -> (Self, Listener) {
         let (changes, change_receiver) = mpsc::channel(capacity);
         let (messages, message_receiver) = mpsc::channel(capacity);
@@ -95,101 +95,100 @@ impl Bus {
         (bus, listener)
     }
 
-    /// The sending end for the change stream.
+    /// Returns the sending end for the change stream.
     pub fn change_sink(&self) -> mpsc::Sender<StreamEvent> {
         self.changes.clone()
     }
 
-    /// The sending end for rows of `realtime.messages`.
+    /// Returns the sending end for rows of `realtime.messages`.
     pub fn message_sink(&self) -> mpsc::Sender<InsertedMessages> {
         self.messages.clone()
     }
 
-    /// Reports whether rows of `realtime.messages` are delivered as they are committed.
+    /// Returns the sender that reports whether rows of `realtime.messages` are delivered as they
+    /// are committed.
     pub fn messages_live(&self) -> watch::Sender<bool> {
         self.messages_live.clone()
     }
 
-    /// Listens to the changes of these tables from now on. Listeners receive an event when the
-    /// main listener, which replication waits for, takes it. If the main listener is blocked for
-    /// long, these events are delayed as well.
+    /// Listens to the changes of these tables from now on. Listeners receive an event when the main
+    /// listener, for which replication waits, takes it. If the main listener is blocked for a long
+    /// time, these events are delayed as well.
     pub fn listen_to_tables(&self, tables: Vec<TableName>) -> TableListener {
         self.tables.listen(tables)
     }
 
-    /// The sending end for the server's own broadcasts.
+    /// Returns the sending end for the server's own broadcasts.
     pub fn broadcasts(&self) -> &Broadcasts {
         &self.broadcasts
     }
 
-    /// The users with sockets in this process.
+    /// Returns the users with sockets in this process.
     pub fn people(&self) -> &People {
         &self.people
     }
 
-    /// The delivered positions of messages.
+    /// Returns the record of delivered messages.
     pub fn delivered(&self) -> &Delivered {
         &self.delivered
     }
 
-    /// The channels whose permissions must be checked again.
+    /// Returns the channels whose permissions must be checked again.
     pub fn rechecks(&self) -> &Rechecks {
         &self.rechecks
     }
 }
 
 impl Listener {
-    /// Waits for the next event; `None` once every publisher is gone. Cancel-safe: dropping the
-    /// future loses nothing.
+    /// Waits for the next event. Returns `None` once all publishers are gone. Cancel-safe: dropping
+    /// the future loses nothing.
     pub async fn next(&mut self) -> Option<StreamEvent> {
         let event = self.changes.recv().await?;
         self.tables.publish(&event);
         Some(event)
     }
 
-    /// The next event, if one is queued.
+    /// Returns the next event, if one is queued.
     pub fn try_next(&mut self) -> Option<StreamEvent> {
         let event = self.changes.try_recv().ok()?;
         self.tables.publish(&event);
         Some(event)
     }
 
-    /// The receiving end for rows of `realtime.messages`. There is only one: `None` if it was taken
-    /// before.
+    /// Returns the receiving end for rows of `realtime.messages`, or `None` if it was taken before.
     pub fn take_messages(&mut self) -> Option<MessageListener> {
         self.messages.take()
     }
 
-    /// The receiving end for the server's own broadcasts. There is only one: `None` if it was taken
-    /// before.
+    /// Returns the receiving end for the server's own broadcasts, or `None` if it was taken before.
     pub fn take_broadcasts(&mut self) -> Option<BroadcastListener> {
         self.broadcasts.take()
     }
 
-    /// The registry of users with sockets.
+    /// Returns the registry of users with sockets.
     pub fn people(&self) -> People {
         self.people.clone()
     }
 
-    /// The record of delivered messages.
+    /// Returns the record of delivered messages.
     pub fn delivered(&self) -> Delivered {
         self.delivered.clone()
     }
 }
 
 impl MessageListener {
-    /// Waits for the next rows; `None` once every publisher is gone. Cancel-safe: dropping the
-    /// future loses nothing.
+    /// Waits for the next rows. Returns `None` once all publishers are gone. Cancel-safe: dropping
+    /// the future loses nothing.
     pub async fn next(&mut self) -> Option<InsertedMessages> {
         self.messages.recv().await
     }
 
-    /// The next rows, if some are queued.
+    /// Returns the next rows, if some are queued.
     pub fn try_next(&mut self) -> Option<InsertedMessages> {
         self.messages.try_recv().ok()
     }
 
-    /// Watches whether rows are delivered as they are committed.
+    /// Returns a receiver that shows whether rows are delivered as they are committed.
     pub fn watch_live(&self) -> watch::Receiver<bool> {
         self.live.clone()
     }

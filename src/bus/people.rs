@@ -1,7 +1,7 @@
-//! The users with sockets in this process. One part of the process knows them; another writes them
-//! to the database.
+//! Keeps track of the users with sockets in this process. One part of the process knows these
+//! users, and another writes them to the database.
 //!
-//! This is a state, not a queue. The writer takes what has changed since the last time.
+//! The registry is a state, not a queue. The writer takes the changes since the last time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,8 @@ pub struct People {
 
 #[derive(Debug, Default)]
 struct PeopleInner {
-    /// A standard mutex, held to change one entry or to take the changes. The number of sockets
-    /// limits its size.
+    /// A standard mutex, because it is held only to change one entry or to take the changes. The
+    /// number of sockets limits the size of the state.
     state: Mutex<Attendance>,
     notify: Notify,
 }
@@ -26,11 +26,12 @@ struct PeopleInner {
 #[derive(Debug, Default)]
 struct Attendance {
     devices: HashMap<Uuid, usize>,
-    /// Users whose devices changed since the last call; `true` if a device was added.
+    /// The users whose devices changed since the last [`People::take_changed`], with `true` if a
+    /// device was added.
     changed: HashMap<Uuid, bool>,
 }
 
-/// A user's device, which counts until it is dropped.
+/// A user's device. It is counted until this value is dropped.
 #[derive(Debug)]
 pub struct Device {
     person: Uuid,
@@ -38,7 +39,7 @@ pub struct Device {
 }
 
 impl People {
-    /// Registers a device of this user for as long as the returned value lives.
+    /// Registers a device of this user until the returned value is dropped.
     pub fn enter(&self, person: Uuid) -> Device {
         let mut state = self.lock();
         *state.devices.entry(person).or_default() += 1;
@@ -51,7 +52,7 @@ impl People {
         }
     }
 
-    /// Waits until a device was added or removed since [`People::take_changed`].
+    /// Waits until a device has been added or removed since the last [`People::take_changed`].
     pub async fn changed(&self) {
         loop {
             if !self.lock().changed.is_empty() {
@@ -61,17 +62,17 @@ impl People {
         }
     }
 
-    /// The users whose devices changed since the last call, and whether a device was added.
+    /// Returns the users whose devices changed since the last call, and whether a device was added.
     pub fn take_changed(&self) -> HashMap<Uuid, bool> {
         std::mem::take(&mut self.lock().changed)
     }
 
-    /// The number of devices of a user.
+    /// Returns the number of devices of a user.
     pub fn devices(&self, person: Uuid) -> usize {
         self.lock().devices.get(&person).copied().unwrap_or(0)
     }
 
-    /// All users with a device.
+    /// Returns all users with a device.
     pub fn everybody(&self) -> Vec<Uuid> {
         self.lock().devices.keys().copied().collect()
     }
@@ -85,7 +86,7 @@ impl People {
 }
 
 impl Device {
-    /// The user.
+    /// Returns the user.
     pub fn person(&self) -> Uuid {
         self.person
     }

@@ -1,7 +1,7 @@
 //! Requests to check the permissions of channels again, after a change that may have revoked a
 //! right.
 //!
-//! The requests are a set, not a queue: a request never waits, repeated requests count once, and
+//! The requests are a set, not a queue. A request never waits, repeated requests count once, and
 //! too many requests become one request for all channels.
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// channels is no more work than finding the requested ones.
 const MAX_REQUESTS: usize = 65_536;
 
-/// The pending requests. Cheap to clone.
+/// The pending requests. Clones are cheap and share them.
 #[derive(Clone, Debug, Default)]
 pub struct Rechecks {
     inner: Arc<Inner>,
@@ -22,7 +22,7 @@ pub struct Rechecks {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// A plain mutex, held only to add one request or to take all.
+    /// A standard mutex, because it is held only to add one request or to take all.
     requested: Mutex<Requested>,
     news: Notify,
 }
@@ -32,18 +32,18 @@ struct Inner {
 pub struct Requested {
     /// The number of distinct requests.
     count: usize,
-    /// All channels.
+    /// Whether all channels must be checked.
     pub everything: bool,
-    /// Channels of these private topics, named without `realtime:`.
+    /// The private topics whose channels must be checked, without the prefix `realtime:`.
     pub topics: HashMap<String, Members>,
-    /// Channels of these users.
+    /// The users whose channels must be checked.
     pub people: HashSet<Uuid>,
 }
 
 /// The channels of a topic that a request concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Members {
-    /// All of them.
+    /// All channels of the topic.
     All,
     /// The channels of these users.
     Of(HashSet<Uuid>),
@@ -99,7 +99,7 @@ impl Rechecks {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Adds a request. `add` returns whether it is a new one.
+    /// Adds a request. `add` returns whether the request is new.
     fn request(&self, add: impl FnOnce(&mut Requested) -> bool) {
         let mut requested = self.lock();
         if !requested.everything && add(&mut requested) {
@@ -113,7 +113,7 @@ impl Rechecks {
     }
 
     fn lock(&self) -> MutexGuard<'_, Requested> {
-        // A panic while the lock was held leaves complete requests.
+        // If a thread panics while it holds the lock, the requests are still complete.
         self.inner
             .requested
             .lock()

@@ -1,9 +1,9 @@
-//! Committed changes of some tables, for listeners that must not delay the delivery of row
+//! Publishes committed changes of some tables to listeners that must not delay the delivery of row
 //! changes.
 //!
-//! Guarantees: a listener receives changes in commit order, each once, and the publisher never
-//! waits. If a listener falls behind, its queue is cleared and it receives `Missed` instead. It
-//! has to read the tables again anyway, and old events would only keep it behind.
+//! A listener receives changes in commit order, each once, and the publisher never waits. If a
+//! listener falls behind, its queue is cleared and it receives `Missed`. Such a listener has to
+//! read the tables again anyway, and old events would only delay it further.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,27 +19,28 @@ use crate::observability::metrics::BusMetrics;
 const MAX_EVENTS: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// An event for listeners.
+/// An event for listeners of some tables.
 #[derive(Clone, Debug)]
 pub enum TableEvent {
-    /// Changes of one transaction or of a chunk of it. At least one is of a table that is listened
-    /// to; others may be of any table. The WAL shows them shortly before other sessions can see
-    /// them ([`crate::db::Snapshot`]).
+    /// Changes of one transaction or of a chunk of it. At least one of them belongs to a table of
+    /// the listener; the others may belong to any table. Changes appear in the WAL shortly before
+    /// other sessions can see them ([`crate::db::Snapshot`]).
     Changes(Arc<ChangeTransaction>),
-    /// Changes were missed, because the WAL had a gap or the listener was too slow. The
-    /// listener must read what it needs from the tables.
+    /// Changes were missed, because the WAL had a gap or the listener was too slow. The listener
+    /// must read the tables.
     Missed,
     /// Changes committed from now on are delivered.
     Live,
-    /// The replication connection is down. Nothing is lost; changes committed during the outage
-    /// follow later.
+    /// The replication connection is down. Nothing is lost, because changes committed during the
+    /// outage follow later.
     Interrupted,
 }
 
 /// All listeners.
 #[derive(Debug)]
 pub(super) struct Tables {
-    /// A standard mutex, held while an event is queued for the listeners, which never blocks.
+    /// A standard mutex, because it is held only while an event is queued for the listeners, which
+    /// never blocks.
     state: Mutex<State>,
     metrics: BusMetrics,
 }
@@ -59,7 +60,7 @@ pub struct TableListener {
 #[derive(Debug)]
 struct Queue {
     tables: Vec<TableName>,
-    /// A standard mutex, held to add or take one event.
+    /// A standard mutex, because it is held only to add or take one event.
     waiting: Mutex<Waiting>,
     notify: Notify,
 }
@@ -78,7 +79,7 @@ impl Tables {
         }
     }
 
-    /// A listener to these tables from now on.
+    /// Returns a listener that receives the changes of these tables from now on.
     pub(super) fn listen(&self, tables: Vec<TableName>) -> TableListener {
         let queue = Arc::new(Queue {
             tables,
@@ -93,7 +94,7 @@ impl Tables {
         TableListener { queue }
     }
 
-    /// Queues an event of the change stream for the listeners.
+    /// Queues an event of the change stream for all listeners that it concerns.
     pub(super) fn publish(&self, event: &StreamEvent) {
         let mut state = self.lock();
         let event = match event {
@@ -121,7 +122,7 @@ impl Tables {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the mutex is held leaves the list complete.
+        // If a thread panics while it holds the mutex, the list is still complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,7 +134,7 @@ impl Queue {
         };
         let mut last: Option<&Arc<_>> = None;
         transaction.changes.iter().any(|change| {
-            // Most changes of a transaction are of the same table as the previous one.
+            // Most changes of a transaction belong to the same table as the previous change.
             if last.is_some_and(|last| Arc::ptr_eq(last, &change.relation)) {
                 return false;
             }
@@ -142,7 +143,7 @@ impl Queue {
         })
     }
 
-    /// Adds an event. Returns how many changes were dropped to make room.
+    /// Adds an event. Returns the number of changes that were dropped to make room for it.
     fn push(&self, event: TableEvent) -> u64 {
         let mut missed = 0;
         let mut waiting = self.lock();
@@ -199,7 +200,7 @@ impl TableListener {
         }
     }
 
-    /// The next event, if one is queued.
+    /// Returns the next event, if one is queued.
     pub fn try_next(&mut self) -> Option<TableEvent> {
         let mut waiting = self.queue.lock();
         let event = waiting.events.pop_front()?;
@@ -229,8 +230,8 @@ mod tests {
         }))
     }
 
-    /// The queued events in short form: the number of a transaction, or the first letter of another
-    /// event.
+    /// Takes the queued events and returns them in short form: the number of a transaction, or the
+    /// name of another event.
     fn waiting(listener: &mut TableListener) -> String {
         let mut found = Vec::new();
         while let Some(event) = listener.try_next() {

@@ -1,9 +1,9 @@
-//! Limits how often one address may do something that needs no sign-in: open a socket, or send a
+//! Limits how often one address may do something that requires no sign-in: open a socket or send a
 //! request.
 //!
-//! The memory is fixed: a table of token buckets, in which the position of an address is a hash
-//! with a new seed in every process. Addresses with the same position share its permits, and a
-//! client cannot choose which position it gets.
+//! The memory is fixed. It is a table of token buckets in which the position of an address is a
+//! hash, with a new seed in every process. Addresses with the same position share its permits, and
+//! a client cannot choose its position.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::limits::{Bucket, UnixMillis};
 
-/// Number of buckets, which take 100 kB.
+/// The number of buckets. Together they take 100 kB.
 const PLACES: usize = 4096;
 
 /// The limit per address.
@@ -21,12 +21,12 @@ pub struct Admission {
     burst: u32,
     per_second: u32,
     seed: RandomState,
-    /// A standard mutex per bucket, held for a few additions.
+    /// The buckets. Each has a standard mutex, because it is held only for a few additions.
     places: Box<[Mutex<Bucket>]>,
 }
 
 impl Admission {
-    /// Allows bursts of `burst`, and `per_second` on average.
+    /// Allows `burst` permits at once, and `per_second` permits per second on average.
     pub fn new(burst: u32, per_second: u32) -> Self {
         // The refill time does not matter for full buckets.
         let full = || Mutex::new(Bucket::full(burst, UnixMillis(0)));
@@ -41,7 +41,7 @@ impl Admission {
     /// Takes one permit of `address`.
     ///
     /// # Errors
-    /// The time until the next permit, if there is none now.
+    /// The time until the next permit, if none is available now.
     pub fn admit(&self, address: IpAddr, now: UnixMillis) -> Result<(), Duration> {
         let hash = self.seed.hash_one(holder(address));
         let place = usize::try_from(hash % PLACES as u64).unwrap_or(0);
@@ -54,8 +54,9 @@ impl Admission {
     }
 }
 
-/// The subscriber line behind an address, as far as it can be determined: an IPv4 address belongs
-/// to one subscriber, as do all IPv6 addresses with the same first 64 bits (RFC 6177).
+/// Returns a number for the subscriber line behind an address, as far as it can be determined. An
+/// IPv4 address belongs to one subscriber, and so do all IPv6 addresses with the same first 64 bits
+/// (RFC 6177).
 fn holder(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_bits().into(),
@@ -90,7 +91,7 @@ mod tests {
         for (text, millis, expected) in cases {
             assert_eq!(admit(text, millis), expected, "{text} {millis}");
         }
-        // Enough other addresses that at least one has its own bucket.
+        // A few of these addresses may share a bucket, but most have their own.
         let others = (0..20).filter(|last| admit(&format!("10.0.1.{last}"), 0));
         assert!(others.count() > 10);
     }

@@ -1,8 +1,8 @@
 //! Limits the memory of incomplete request heads and bodies.
 //!
-//! Any client may start a request and send the rest byte by byte. All incomplete parts share a
-//! budget. Once it is used up, each part may take only a modest size, so that small requests
-//! succeed regardless of other clients.
+//! Any client may start a request and send the rest byte by byte. All incomplete heads and bodies
+//! share a budget. Once it is used up, each of them may take only a modest size, so that small
+//! requests succeed regardless of other clients.
 
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
 
-/// The shared budget. Cheap to clone.
+/// The shared budget. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Budget {
     max_bytes: i64,
     modest_bytes: i64,
-    /// The metric itself, so that counting is a single addition.
+    /// The bytes in use. This is the metric itself, so that counting is a single addition.
     in_use: Gauge<i64, AtomicI64>,
 }
 
-/// The budget is used up, and this part exceeds the modest size.
+/// The error if the budget is used up and this head or body exceeds the modest size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("too many unfinished requests")]
 pub struct Exhausted;
@@ -31,8 +31,8 @@ impl From<Exhausted> for io::Error {
 }
 
 impl Budget {
-    /// A budget of `max_bytes` for all parts, and beyond that `modest_bytes` for each. `in_use`
-    /// counts the bytes.
+    /// Creates a budget of `max_bytes` for all heads or bodies. Once it is used up, each may take
+    /// `modest_bytes`. `in_use` counts the bytes.
     pub fn new(max_bytes: usize, modest_bytes: usize, in_use: &Gauge<i64, AtomicI64>) -> Self {
         Self {
             max_bytes: signed(max_bytes),
@@ -41,7 +41,7 @@ impl Budget {
         }
     }
 
-    /// An empty share.
+    /// Returns an empty share of the budget.
     pub fn share(&self) -> Share {
         Share {
             budget: self.clone(),
@@ -50,7 +50,7 @@ impl Budget {
     }
 }
 
-/// The bytes of one part. They are released on drop.
+/// The bytes of one head or body. They are released on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -61,7 +61,8 @@ impl Share {
     /// Takes `count` more bytes.
     ///
     /// # Errors
-    /// [`Exhausted`]. The bytes are counted anyway, because they have already arrived.
+    /// [`Exhausted`] if the bytes are not allowed. They are counted anyway, because they have
+    /// already arrived.
     pub fn take(&self, count: usize) -> Result<(), Exhausted> {
         let count = signed(count);
         let bytes = self.bytes.fetch_add(count, Ordering::Relaxed) + count;
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(modest.take(1), Err(Exhausted));
         assert_eq!(in_use.get(), 44_001);
         modest.clear();
-        assert!(modest.take(1).is_ok(), "it is another request now");
+        assert!(modest.take(1).is_ok(), "a cleared share starts again");
         drop(large);
         assert!(modest.take(15_000).is_ok());
         drop(modest);

@@ -1,7 +1,7 @@
 //! Resolves the caller: the verified identity behind a request.
 //!
-//! The identity comes only from the token. A token in a query string is ignored, because URLs end
-//! up in logs and browser histories.
+//! The identity is determined only by the token. A token in a query string is ignored, because URLs
+//! end up in logs and browser histories.
 
 use std::sync::Arc;
 
@@ -25,19 +25,20 @@ const API_KEY: HeaderName = HeaderName::from_static("apikey");
 /// routes refuse it.
 const SERVICE_ROLE: &str = "service_role";
 
-/// Authenticates callers. Cheap to clone.
+/// Authenticates callers. Clones are cheap.
 #[derive(Clone)]
 pub struct Authentication {
     verifier: Verifier,
     origins: Origins,
-    /// Keys accepted in the `apikey` header. If empty, the header is ignored.
+    /// The keys that the `apikey` header accepts. If there are none, the header is ignored.
     api_keys: Arc<[Secret]>,
-    /// Names of session cookies. If empty, any cookie named like a Supabase session is used.
+    /// The names of session cookies. If there are none, any cookie named like a Supabase session is
+    /// used.
     cookie_names: Arc<[String]>,
 }
 
 impl Authentication {
-    /// Builds the authentication from the configuration. `verifier` checks tokens; writes
+    /// Builds the authentication from the configuration. `verifier` checks tokens. Writes that are
     /// authenticated by cookie are checked against the allowed origins. The `apikey` header is
     /// checked only if the project's public key is configured.
     pub fn new(verifier: Verifier, server: &ServerConfig, auth: &AuthConfig) -> Self {
@@ -53,15 +54,15 @@ impl Authentication {
         }
     }
 
-    /// The web origins that may use the routes.
+    /// Returns the web origins that may use the routes.
     pub fn origins(&self) -> &Origins {
         &self.origins
     }
 
-    /// The caller of a request with this method and these headers.
+    /// Returns the caller of a request with this method and these headers.
     ///
     /// # Errors
-    /// 401 without a valid token; 403 for a service token or a possible cross-site request forgery.
+    /// 401 without a valid token. 403 for a service token or a possible cross-site request forgery.
     pub fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
         self.check_api_key(headers)?;
         let claims = match bearer(headers)? {
@@ -101,8 +102,8 @@ impl Authentication {
         })
     }
 
-    /// An unknown key may still be a valid token: some clients send a key that they signed
-    /// themselves as `apikey`.
+    /// Checks the `apikey` header. An unknown key may still be a valid token, because some clients
+    /// send a key that they signed themselves.
     fn check_api_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = headers.get(API_KEY).filter(|_| !self.api_keys.is_empty()) else {
             return Ok(());
@@ -123,8 +124,8 @@ impl Authentication {
     }
 }
 
-/// The token of an `Authorization: Bearer` header. `None` if it is an opaque key, which client
-/// libraries send while no user is signed in.
+/// Returns the token of an `Authorization: Bearer` header, or `None` if there is no such header or
+/// it contains an opaque key. Client libraries send an opaque key while no user is signed in.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(None);
@@ -138,7 +139,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     Ok((!is_opaque_key(token)).then_some(token))
 }
 
-/// The user who makes a request. As an extractor it rejects unauthenticated requests, and requests
+/// The user who makes a request. As an extractor, it refuses unauthenticated requests, and requests
 /// whose `current_user_id` parameter names another user.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -161,8 +162,8 @@ impl Caller {
     }
 }
 
-/// The caller of a request, or the reason why it has none. Determined once, before the handler
-/// runs, and stored as a request extension.
+/// The caller of a request, or the reason why the request has none. It is determined once, before
+/// the handler runs, and stored as a request extension.
 #[derive(Clone, Debug)]
 pub struct Identity(pub Result<Caller, ApiError>);
 

@@ -1,7 +1,7 @@
-//! Caching of responses: entity tags, and 304 if the client's copy is current.
+//! Adds entity tags to responses, and responds with 304 if the client's copy is current.
 //!
 //! The tag is a hash of the body, because rows contain presence, names and per-user flags that no
-//! revision covers. A handler that has a more precise tag sets it itself.
+//! revision covers. A handler with a more precise tag sets that tag itself.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -15,15 +15,16 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 
-/// Bytes of the hash used as the tag. 128 bits do not collide by accident.
+/// Number of bytes of the hash that the tag uses. 128 bits do not collide by accident.
 const TAG_BYTES: usize = 16;
 
-/// Maximum body size in bytes that is buffered for hashing. All responses are built in memory and
-/// stay far below: 200 messages of 20,000 four-byte code points, doubled by escapes.
+/// Maximum body size in bytes that is buffered for hashing. All responses are built in memory. The
+/// largest has 200 messages of 20,000 four-byte code points, doubled by escapes, and stays far
+/// below this size.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Middleware for routes whose responses depend on the caller. It adds `Cache-Control` and `Vary`.
-/// For GET and HEAD it also adds a tag and compares it with `If-None-Match`.
+/// For GET and HEAD, it also adds a tag and compares the tag with `If-None-Match`.
 pub async fn conditional(request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let known = request
@@ -75,7 +76,7 @@ async fn tagged(response: Response) -> Result<Response, ApiError> {
     Ok(Response::from_parts(parts, Body::from(bytes)))
 }
 
-/// The entity tag for this body.
+/// Returns the entity tag for this body.
 pub(super) fn tag_of(text: &[u8]) -> Option<HeaderValue> {
     let hash = Sha256::digest(text);
     HeaderValue::from_str(&format!(
@@ -85,8 +86,8 @@ pub(super) fn tag_of(text: &[u8]) -> Option<HeaderValue> {
     .ok()
 }
 
-/// Weak comparison (RFC 9110, section 13.1.2), because a compressing proxy turns strong tags into
-/// weak ones.
+/// Compares tags weakly (RFC 9110, section 13.1.2), because a compressing proxy turns strong tags
+/// into weak ones.
 pub(super) fn matches_any(tag: &HeaderValue, known: &[HeaderValue]) -> bool {
     let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let Ok(tag) = tag.to_str() else { return false };

@@ -1,7 +1,7 @@
 //! Reads the access token from the session cookies of the Supabase client libraries.
 //!
-//! It never writes or refreshes a session: refresh tokens rotate, and the client in the browser
-//! owns them.
+//! Sessions are never written or refreshed here, because refresh tokens rotate and belong to the
+//! client in the browser.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,25 +10,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The suffix of every session cookie. The part before it is the project's host name, which differs
-/// if browser and server use different addresses.
+/// The suffix of every session cookie. The text before it depends on the project's host name, which
+/// differs if browser and server use different addresses.
 const NAME_ENDING: &str = "-auth-token";
 
 /// The prefix of every session cookie.
 const NAME_BEGINNING: &str = "sb-";
 
-/// Sessions that are tried. A browser has one per project on the same domain; the limit keeps a
-/// stranger from choosing how much the server decodes.
+/// Maximum number of sessions that are tried. A browser has one per project on the same domain. The
+/// limit prevents a client from choosing how much the server decodes.
 const MAX_SESSIONS: usize = 8;
 
-/// Marks a value as the base64url encoding of the session's JSON.
+/// The prefix of a value that is the base64url encoding of the session's JSON.
 const ENCODING_MARK: &str = "base64-";
 
-/// The access token of the first session found in these `Cookie` header values. If `names` is
-/// empty, any `sb-…-auth-token` cookie is used.
+/// Returns the access token of the first session found in these `Cookie` header values. If `names`
+/// is empty, any `sb-…-auth-token` cookie is used.
 ///
 /// The libraries split a cookie longer than 3180 characters into `name.0`, `name.1`, …. An unsplit
-/// cookie takes precedence. Chunks after a gap are leftovers of an earlier session and are ignored.
+/// cookie takes precedence. Chunks after a gap remain from an earlier session and are ignored.
 pub(super) fn access_token<'a>(
     headers: impl Iterator<Item = &'a str>,
     names: &[String],
@@ -71,8 +71,8 @@ fn is_session(name: &str, names: &[String]) -> bool {
     names.iter().any(|configured| configured == name)
 }
 
-/// The access token in a session, which is a JSON object, or a list as older libraries wrote it. An
-/// unreadable value, such as one with a missing chunk, counts as absent.
+/// Returns the access token in a session, which is a JSON object, or a list as older libraries
+/// wrote it. An unreadable value, such as one with a missing chunk, counts as absent.
 fn token_in(value: &str) -> Option<String> {
     let text = percent_decoded(value)?;
     let text = match text.strip_prefix(ENCODING_MARK) {

@@ -1,6 +1,8 @@
-//! `/demo`: the demonstration page, a folder of files embedded in the program (`assets/demo`).
+//! Serves `/demo`, the demonstration page. It is a folder of files that are embedded in the program
+//! (`assets/demo`).
 //!
-//! Its content security policy lets it load nothing else and connect only to this server.
+//! The page's content security policy allows it to load only these files and to connect only to
+//! this server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,40 +22,41 @@ use super::openapi::schema::text;
 use super::openapi::{ApiRouter, Operation, input};
 use crate::error_code::ErrorCode;
 
-/// The path of the page. The slash makes relative addresses in the page work.
+/// The path of the page. It ends with a slash so that relative addresses in the page work.
 const BASE: &str = "/demo/";
 
-/// The file for the folder itself.
+/// The file that is sent for the folder itself.
 const INDEX: &str = "index.html";
 
-/// The ending of compressed files, which the address lacks.
+/// The suffix of compressed files. Their addresses do not contain it.
 const COMPRESSED: &str = ".gz";
 
-/// Vite puts files whose name contains a hash of their content here.
+/// The folder in which Vite stores files whose names contain a hash of their content.
 const HASHED: &str = "assets/";
 
-/// The page's policy (Content Security Policy 3). `ws:` and `wss:` are there because not every
-/// browser takes a socket to the page's own host as `'self'`. Component libraries position what
-/// they show by `style` attributes; style elements and foreign stylesheets stay forbidden. Images
-/// come as `data:` and `blob:` where the page made them, workers as `blob:` where a library has no
-/// file for them.
+/// The page's policy (Content Security Policy 3). `ws:` and `wss:` are allowed because not every
+/// browser includes sockets to the page's own host in `'self'`. Component libraries position
+/// elements by `style` attributes; style elements and foreign stylesheets remain forbidden. Images
+/// that the page creates have `data:` and `blob:` addresses, and workers have `blob:` addresses if
+/// a library creates them without a file.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; \
     font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-/// The embedded files: the path in the folder, and the content. Written by `build.rs`.
+/// The embedded files. `build.rs` writes the path in the folder and the content of each.
 static EMBEDDED: Files = include!(concat!(env!("OUT_DIR"), "/demo_files.rs"));
 
-/// Files as a build embeds them, sorted by path.
+/// Files as a build embeds them: path and content, sorted by path.
 pub type Files = &'static [(&'static str, &'static [u8])];
 
-/// The files that were embedded in this program. Empty if the folder was.
+/// Returns the files that are embedded in this program. There are none if the folder was empty when
+/// the program was built.
 pub fn embedded() -> Files {
     EMBEDDED
 }
 
-/// The page made of these files. Without files, the router is empty.
+/// Returns the routes of the page that consists of these files. Without files, the router is empty.
 pub fn routes<S: Clone + Send + Sync + 'static>(files: Files) -> ApiRouter<S> {
     if files.is_empty() {
         return ApiRouter::new();
@@ -64,7 +67,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(files: Files) -> ApiRouter<S> {
             "/demo",
             async || (StatusCode::PERMANENT_REDIRECT, [(LOCATION, BASE)]),
             Operation::bare("find_demo", OPERATIONS, "The demonstration page")
-                .answers_nothing(308, "The page is one slash further."),
+                .answers_nothing(308, "Redirects to `/demo/`."),
         )
         .get(BASE, show_index, file("show_demo"))
         .get(
@@ -95,7 +98,7 @@ async fn show_file(
     page.respond(&path, &headers)
 }
 
-/// The files by their address. Cheap to clone.
+/// The files by their address. Clones are cheap.
 #[derive(Clone)]
 struct Page(Arc<HashMap<&'static str, File>>);
 
@@ -153,16 +156,16 @@ impl Page {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(file.media_type));
         if file.is_compressed {
-            // Sent regardless of `Accept-Encoding`: every browser accepts gzip, and RFC 9110,
-            // section 12.5.3, leaves the choice to the server.
+            // The file is sent compressed regardless of `Accept-Encoding`, because every browser
+            // accepts gzip and RFC 9110, section 12.5.3, leaves the choice to the server.
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
     }
 }
 
-/// The `Cache-Control` of a file. A file whose name has a hash never changes; another version of
-/// the program serves other files under the other names.
+/// Returns the `Cache-Control` of a file. A file whose name contains a hash never changes. Under
+/// other names, another version of the program may serve different files.
 fn caching(path: &str) -> &'static str {
     if path.starts_with(HASHED) && has_hash(path) {
         "public, max-age=31536000, immutable"
@@ -171,8 +174,8 @@ fn caching(path: &str) -> &'static str {
     }
 }
 
-/// Whether a name contains a hash as Vite writes it: `name-XXXXXXXX.ending`, in base64url. One
-/// without any capital letter or digit, one in a thousand, is taken for a word.
+/// Returns whether a name contains a hash as Vite writes it: `name-XXXXXXXX.ending`, in base64url.
+/// A hash without any capital letter or digit, which is one in a thousand, is mistaken for a word.
 fn has_hash(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let stem = name.split('.').next().unwrap_or(name).as_bytes();
@@ -186,8 +189,8 @@ fn has_hash(path: &str) -> bool {
     })
 }
 
-/// The media type by the ending of the name. Browsers refuse scripts, styles and modules of another
-/// type, because of `nosniff`.
+/// Returns the media type for the ending of the name. Because of `nosniff`, browsers refuse
+/// scripts, styles and modules with a wrong type.
 fn media_type(path: &str) -> &'static str {
     match path.rsplit('.').next().unwrap_or_default() {
         "html" => "text/html; charset=utf-8",

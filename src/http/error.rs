@@ -16,8 +16,9 @@ use crate::error_code::ErrorCode;
 
 /// A refusal to be sent to the client.
 ///
-/// As a response it has only a status and headers. [`super::middleware`] adds the body, which
-/// contains the request id. Cheap to clone, because it travels as a response extension.
+/// As a response, it has only a status and headers. [`super::middleware`] adds the body, which
+/// contains the request id. Clones are cheap, because the refusal is passed on as a response
+/// extension.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     code: ErrorCode,
@@ -29,7 +30,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// A refusal with the fixed text of its code.
+    /// Creates a refusal with the fixed text of its code.
     pub fn new(code: ErrorCode) -> Self {
         Self {
             code,
@@ -41,7 +42,7 @@ impl ApiError {
         }
     }
 
-    /// Adds a hint about what the client can do.
+    /// Adds a hint about what the client can do next.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Arc<str>>) -> Self {
         self.hint = Some(hint.into());
@@ -55,20 +56,20 @@ impl ApiError {
         self
     }
 
-    /// A refusal of well-formed but invalid input. `hint` names the field and the rule.
+    /// Creates a refusal of well-formed but invalid input. `hint` names the field and the rule.
     pub fn invalid(hint: impl Into<Arc<str>>) -> Self {
         Self::new(ErrorCode::ValidationFailed).with_hint(hint)
     }
 
-    /// Marks the refusal as caused by a failed condition in the request headers: 412 (RFC 9110,
-    /// section 15.5.13).
+    /// Marks the refusal as caused by a failed condition in the request headers. Its status is then
+    /// 412 (RFC 9110, section 15.5.13).
     #[must_use]
     pub fn as_failed_precondition(mut self) -> Self {
         self.is_failed_precondition = true;
         self
     }
 
-    /// A server fault. `cause` is only logged.
+    /// Creates the error for an internal fault. `cause` is only logged.
     pub fn internal(cause: impl Into<Arc<str>>) -> Self {
         Self {
             cause: Some(cause.into()),
@@ -76,17 +77,18 @@ impl ApiError {
         }
     }
 
-    /// The stable error code.
+    /// Returns the stable error code.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// The internal cause, for the log.
+    /// Returns the internal cause, which is only for the log.
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// The body (chat API 2.3). `error` stays a string, because dashboards display it unchanged.
+    /// Returns the body (chat API 2.3). `error` stays a string, because dashboards display it
+    /// unchanged.
     pub(super) fn body(&self, request_id: &str) -> Value {
         let text = text(self.code);
         json!({
@@ -151,13 +153,13 @@ impl From<TokenError> for ApiError {
             TokenError::Missing => {
                 Self::new(ErrorCode::Unauthorized).with_hint("Sign in, and send the access token")
             }
-            // These texts contain only what the client sent.
+            // These texts contain no data other than the client's own.
             other => Self::new(ErrorCode::Unauthorized).with_hint(other.to_string()),
         }
     }
 }
 
-/// The HTTP status of each code (chat API 2.2).
+/// Returns the HTTP status of each code (chat API 2.2).
 pub(super) fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::MalformedRequest => StatusCode::BAD_REQUEST,
@@ -188,7 +190,7 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// The text of each code. Dashboards match on those of 401, 403 and 500.
+/// Returns the text of each code. Dashboards match on the texts of 401, 403 and 500.
 pub(super) fn text(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::Unauthorized | ErrorCode::TokenExpired => "Unauthorized",
@@ -225,7 +227,8 @@ mod tests {
     use super::*;
     use crate::db::Refusal;
 
-    /// Code, status and number of non-empty cells of each row in `docs/error-codes.md`.
+    /// Returns the code, the status and the number of non-empty cells of each row in
+    /// `docs/error-codes.md`.
     fn documented() -> Vec<(String, String, usize)> {
         include_str!("../../docs/error-codes.md")
             .lines()
@@ -257,7 +260,7 @@ mod tests {
         assert_eq!(documented(), expected);
     }
 
-    /// Status, headers and body of a refusal, as the middleware sends them.
+    /// Returns the status, headers and body of a refusal, as the middleware sends them.
     fn shown(error: ApiError) -> String {
         let body = error.body("the-request");
         let response = error.into_response();

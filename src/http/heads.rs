@@ -17,20 +17,21 @@ use super::budget::{Budget, Share};
 use crate::observability::metrics::HttpMetrics;
 
 /// Timeout for a request head, counted from the end of the previous request. It exceeds the time
-/// for which load balancers keep an idle connection (60 seconds at nginx and AWS). The balancer
-/// must be the side that closes, otherwise it may send a request on a connection that was just
-/// closed.
+/// for which load balancers keep an idle connection (60 seconds for nginx and AWS). The load
+/// balancer must be the side that closes the connection. Otherwise it may send a request on a
+/// connection that was just closed.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Maximum size of a head that is still read further: what AWS's load balancers forward. A larger
-/// head gets 431, unless its end arrived with the last read, which is at most the same size.
+/// Maximum size of an incomplete head that is still read further. This is the largest size that
+/// AWS's load balancers forward. A larger head results in 431, unless its end arrived with the last
+/// read, which has at most the same size.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Size of a head that is allowed regardless of how many others are incomplete; heads of ordinary
-/// clients are smaller. The buffer of a connection has this size from its first byte on.
+/// Size of a head that is allowed regardless of how many other heads are incomplete. The heads of
+/// ordinary clients are smaller. The buffer of a connection has this size from the first byte on.
 const MODEST_HEAD_BYTES: usize = 8 * 1024;
 
-/// The limits of all connections. Cheap to clone.
+/// The limits of all connections. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Heads {
     deadline: Duration,
@@ -39,7 +40,8 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Each head may take `deadline`, and all incomplete heads together `max_bytes` of memory.
+    /// Limits the time of each head to `deadline`, and the memory of all incomplete heads together
+    /// to `max_bytes`.
     pub fn new(deadline: Duration, max_bytes: usize, metrics: &HttpMetrics) -> Self {
         Self {
             deadline,
@@ -48,7 +50,7 @@ impl Heads {
         }
     }
 
-    /// The timeout of a head.
+    /// Returns the timeout of a head.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -59,7 +61,8 @@ impl Heads {
 pub(super) struct Head {
     share: Share,
     refused: Counter,
-    /// Set while the request is in progress: arriving bytes then belong to its body.
+    /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
+    /// body.
     is_whole: AtomicBool,
 }
 
@@ -72,18 +75,18 @@ impl Head {
         })
     }
 
-    /// The head is complete.
+    /// Marks the head as complete.
     pub(super) fn end(&self) {
         self.is_whole.store(true, Ordering::Relaxed);
         self.share.clear();
     }
 
-    /// The request is answered: arriving bytes belong to the next head.
+    /// Marks the request as finished, so that arriving bytes belong to the next head.
     pub(super) fn begin(&self) {
         self.is_whole.store(false, Ordering::Relaxed);
     }
 
-    /// Counts bytes that have arrived.
+    /// Counts bytes that have arrived, unless they belong to a body.
     fn add(&self, count: usize) -> io::Result<()> {
         if self.is_whole.load(Ordering::Relaxed) {
             return Ok(());
@@ -95,7 +98,7 @@ impl Head {
     }
 }
 
-/// A connection that counts the bytes of heads.
+/// A connection that counts the bytes of request heads.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -110,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// The stream, once no more requests follow.
+    /// Returns the TCP stream. Call it only when no more requests follow.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }

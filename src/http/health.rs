@@ -12,15 +12,15 @@ use super::openapi::schema::{Schema, constant, count, flag, nullable, number, ob
 use super::openapi::{ApiRouter, Described, Operation};
 use crate::observability::readiness::Readiness;
 
-/// Seconds after which a load balancer should check again: about the time that a reconnect takes.
+/// Seconds after which a load balancer should check again. A reconnect takes about this long.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// `GET /health` and `GET /ready`, without a token.
+/// Returns the routes `GET /health` and `GET /ready`, which require no token.
 pub fn routes(readiness: Readiness) -> ApiRouter {
     api().map(|routes| routes.with_state(readiness))
 }
 
-/// The documentation of these routes.
+/// Returns the documentation of these routes.
 pub fn described() -> Described {
     api().into_parts().1
 }
@@ -43,13 +43,13 @@ fn api() -> ApiRouter<Readiness> {
         .get("/ready", ready, ready_operation)
 }
 
-/// The body of `/ready`: [`Report`](crate::observability::readiness::Report).
+/// Returns the schema of the body of `/ready`: [`Report`](crate::observability::readiness::Report).
 fn report(status: &str) -> Schema {
     let slot = object([
         (
             "state",
             one_of(&["active", "taken", "inactive", "lost"]),
-            "`active`: read by this process; `taken`: by another one; `inactive`: by none; `lost`: no longer usable.",
+            "`active`: this process reads the slot; `taken`: another process reads it; `inactive`: no process reads it; `lost`: it is no longer usable.",
         ),
         (
             "lag_bytes",
@@ -84,13 +84,13 @@ fn report(status: &str) -> Schema {
     ])
 }
 
-/// Liveness. It does not check the database, because restarting this process would not bring the
-/// database back.
+/// Reports that the process is alive. It does not check the database, because restarting this
+/// process would not bring the database back.
 async fn health() -> Response {
     uncached(Json(json!({ "status": "ok" })).into_response())
 }
 
-/// Readiness, with the state of each part that determines it.
+/// Reports whether the process is ready, with the state of each subsystem that determines it.
 async fn ready(State(readiness): State<Readiness>) -> Response {
     let report = readiness.report();
     let status = if report.is_ready() {

@@ -1,7 +1,7 @@
 //! Reads request input: JSON bodies and query parameters.
 //!
-//! A field `conversation_id` is also found as `conversationId`. Unknown fields are ignored, and a
-//! null field counts as absent.
+//! Names are also accepted in camel case: the field `conversation_id` may be sent as
+//! `conversationId`. Unknown fields are ignored, and a null field counts as absent.
 
 use std::collections::HashMap;
 use std::num::IntErrorKind;
@@ -22,24 +22,25 @@ use super::error::ApiError;
 use super::openapi::Declared;
 use crate::error_code::ErrorCode;
 
-/// Maximum body size in bytes: several times the longest message with every character escaped.
+/// Maximum body size in bytes. This is several times the size of the longest message with every
+/// character escaped.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// Timeout for receiving a body. The largest body meets it at 35 kB/s; a slower or stalled client
-/// would occupy a connection for nothing.
+/// Timeout for receiving a body. The largest body needs 35 kB/s to meet it. A slower or stalled
+/// client would occupy a connection without benefit.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The largest integer up to which every integer has an exact double (RFC 8259, section 6).
 const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
-/// Describes in hints what [`moment`] accepts.
+/// The description of the values that [`moment`] accepts, for hints.
 const MOMENT: &str = "a time such as 2026-01-31T12:00:00Z";
 
 /// The fields of a JSON body. An empty body has no fields.
 #[derive(Debug, Default)]
 pub struct Fields {
     values: Map<String, Value>,
-    /// The names that the route documents. Present only in builds that check them.
+    /// The names that the route documents. Present only in builds that check the names.
     declared: Option<Declared>,
 }
 
@@ -52,12 +53,12 @@ pub struct BeaconFields(pub Fields);
 #[derive(Debug, Default)]
 pub struct Parameters {
     values: HashMap<String, String>,
-    /// As in [`Fields`].
+    /// As in [`Fields`]: the documented names, in builds that check them.
     declared: Option<Declared>,
 }
 
 impl Fields {
-    /// A string. U+0000 is refused, because PostgreSQL cannot store it.
+    /// Returns the field as a string. U+0000 is refused, because PostgreSQL cannot store it.
     ///
     /// # Errors
     /// 422 if the field has another type.
@@ -67,8 +68,8 @@ impl Fields {
         })
     }
 
-    /// The field as a string. A value of another type is returned as its JSON. Only for values that
-    /// people look at.
+    /// Returns the field as a string. A value of another type is returned as JSON. Only for values
+    /// that are shown to humans.
     pub fn lossy_text(&self, name: &str) -> Option<String> {
         self.check_declared(name);
         let found = [name, &camel_case(name)]
@@ -81,7 +82,7 @@ impl Fields {
         })
     }
 
-    /// A moment, see [`moment`].
+    /// Returns the field as a moment (see [`moment`]).
     ///
     /// # Errors
     /// 422 if the field is not a moment.
@@ -89,7 +90,7 @@ impl Fields {
         self.typed(name, MOMENT, |value| moment(value.as_str()?))
     }
 
-    /// A boolean.
+    /// Returns the field as a boolean.
     ///
     /// # Errors
     /// 422 if the field has another type.
@@ -97,7 +98,7 @@ impl Fields {
         self.typed(name, "true or false", Value::as_bool)
     }
 
-    /// An integer that every JSON parser reads exactly.
+    /// Returns the field as an integer that every JSON parser reads exactly.
     ///
     /// # Errors
     /// 422 if the field is not such an integer.
@@ -109,7 +110,7 @@ impl Fields {
         })
     }
 
-    /// An object. U+0000 is refused as in [`Fields::text`].
+    /// Returns the field as an object. U+0000 is refused as in [`Fields::text`].
     ///
     /// # Errors
     /// 422 if the field has another type.
@@ -119,7 +120,7 @@ impl Fields {
         })
     }
 
-    /// An id.
+    /// Returns the field as an id.
     ///
     /// # Errors
     /// 422 if the field is not a UUID.
@@ -127,8 +128,8 @@ impl Fields {
         self.typed(name, "a UUID", as_uuid)
     }
 
-    /// The id under the first of these names that is present. All the others that are present must
-    /// be ids, too.
+    /// Returns the id under the first of these names that is present. The other fields, if present,
+    /// must be ids, too.
     ///
     /// # Errors
     /// 422 if any of the fields is not a UUID.
@@ -140,7 +141,7 @@ impl Fields {
         Ok(first)
     }
 
-    /// A list of ids.
+    /// Returns the field as a list of ids.
     ///
     /// # Errors
     /// 422 if the field is not a list of UUIDs.
@@ -150,7 +151,7 @@ impl Fields {
         })
     }
 
-    /// All fields, including nulls, under their column names.
+    /// Returns all fields, including nulls, under their column names.
     ///
     /// # Errors
     /// 422 if any text contains U+0000, because PostgreSQL cannot store it.
@@ -169,7 +170,7 @@ impl Fields {
         Ok(Value::Object(fields))
     }
 
-    /// Whether the field is present and null, which for some fields means "remove".
+    /// Returns whether the field is present and null, which for some fields means "remove".
     pub fn is_null(&self, name: &str) -> bool {
         self.check_declared(name);
         [name, &camel_case(name)]
@@ -196,7 +197,7 @@ impl Fields {
         }
     }
 
-    /// Asserts that the operation documents this name.
+    /// Asserts that the operation documents this name, in builds that check the names.
     fn check_declared(&self, name: &str) {
         if let Some(declared) = &self.declared {
             debug_assert!(
@@ -246,7 +247,7 @@ impl Fields {
     }
 }
 
-/// Why a body was not read.
+/// The reason why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
     /// The body exceeds the limit of the route.
@@ -261,8 +262,7 @@ pub enum BodyError {
 /// size.
 ///
 /// # Errors
-/// [`BodyError`].
-/// [`BodyError`].
+/// [`BodyError`] if the body was not read.
 pub async fn body<S: Send + Sync>(
     request: Request,
     state: &S,
@@ -311,7 +311,7 @@ impl<S: Send + Sync> FromRequest<S> for BeaconFields {
 }
 
 impl Parameters {
-    /// The query parameters of a URI.
+    /// Returns the query parameters of a URI.
     ///
     /// # Errors
     /// 400 if the query string is malformed.
@@ -326,7 +326,7 @@ impl Parameters {
         }
     }
 
-    /// A string. An empty parameter counts as absent.
+    /// Returns the parameter as a string. An empty parameter counts as absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         if let Some(declared) = &self.declared {
             debug_assert!(
@@ -342,7 +342,7 @@ impl Parameters {
         found.map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// A boolean: `true`, `false`, `1` or `0`.
+    /// Returns the parameter as a boolean. The values are `true`, `false`, `1` and `0`.
     ///
     /// # Errors
     /// 422 if the parameter has another value.
@@ -354,7 +354,7 @@ impl Parameters {
         })
     }
 
-    /// An integer.
+    /// Returns the parameter as an integer.
     ///
     /// # Errors
     /// 422 if the parameter is not an integer.
@@ -362,7 +362,8 @@ impl Parameters {
         self.typed(name, "a whole number", |value| value.parse().ok())
     }
 
-    /// An integer, clamped to these bounds. Numbers that exceed any integer type are clamped, too.
+    /// Returns the parameter as an integer, clamped to these bounds. Numbers too large for any
+    /// integer type are clamped, too.
     ///
     /// # Errors
     /// 422 if the parameter is not an integer.
@@ -380,7 +381,7 @@ impl Parameters {
         })
     }
 
-    /// An id.
+    /// Returns the parameter as an id.
     ///
     /// # Errors
     /// 422 if the parameter is not a UUID.
@@ -388,8 +389,8 @@ impl Parameters {
         self.typed(name, "a UUID", |value| Uuid::try_parse(value).ok())
     }
 
-    /// A moment, see [`moment`]. A space is read as the `+` of the offset, because a client that
-    /// does not escape a moment from a response sends it that way.
+    /// Returns the parameter as a moment (see [`moment`]). A space is read as the `+` of the
+    /// offset, because a client that does not escape a moment from a response sends a space.
     ///
     /// # Errors
     /// 422 if the parameter is not a moment.
@@ -399,10 +400,10 @@ impl Parameters {
         })
     }
 
-    /// A comma-separated list of ids.
+    /// Returns the parameter, a comma-separated list, as ids.
     ///
     /// # Errors
-    /// 422 if any of them is not a UUID.
+    /// 422 if any element is not a UUID.
     pub fn uuids(&self, name: &str) -> Result<Option<Vec<Uuid>>, ApiError> {
         self.typed(name, "a list of UUIDs, separated by commas", |value| {
             let ids = value.split(',').map(str::trim).filter(|id| !id.is_empty());
@@ -435,7 +436,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
-/// The id in a path. A segment that is not a UUID cannot name anything, so it yields 404.
+/// The id in a path. A segment that is not a UUID cannot identify any row, so it results in 404.
 #[derive(Clone, Copy, Debug)]
 pub struct PathId(pub Uuid);
 
@@ -451,8 +452,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// The id and the following text in a path such as `/messages/{id}/reactions/{reaction}`. As with
-/// [`PathId`], an invalid id yields 404.
+/// The id and the text after it in a path such as `/messages/{id}/reactions/{reaction}`. As with
+/// [`PathId`], an invalid id results in 404.
 #[derive(Debug)]
 pub struct PathIdAndText(pub Uuid, pub String);
 
@@ -470,8 +471,9 @@ impl<S: Send + Sync> FromRequestParts<S> for PathIdAndText {
     }
 }
 
-/// Parses a date and time in RFC 3339 format. Without an offset it is UTC; without a time it is the
-/// start of the day. Words that PostgreSQL accepts as times, such as `tomorrow`, are refused.
+/// Parses a date and time in RFC 3339 format. Without an offset, the time is UTC. Without a time,
+/// it is the start of the day. Words that PostgreSQL accepts as times, such as `tomorrow`, are
+/// refused.
 pub fn moment(text: &str) -> Option<Timestamp> {
     text.parse().ok().or_else(|| {
         let civil: DateTime = text.parse().ok()?;
@@ -483,7 +485,7 @@ fn as_uuid(value: &Value) -> Option<Uuid> {
     value.as_str().and_then(|text| Uuid::try_parse(text).ok())
 }
 
-/// Whether any string in the value contains U+0000.
+/// Returns whether any string in the value contains U+0000.
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

@@ -1,5 +1,5 @@
-//! `GET /metrics`: the metrics of the process. The route requires a token, or a separate listener
-//! that only the scraper can reach.
+//! Serves `GET /metrics`, the metrics of the process. The route requires a token, or a separate
+//! listener that only the scraper can reach.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ struct Scrape {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     tasks: Tasks,
-    /// The hash of the token. Comparing hashes keeps the time of the comparison from revealing the
-    /// token.
+    /// The hash of the token. Hashes are compared so that the time of the comparison does not
+    /// reveal the token.
     token_hash: Option<[u8; 32]>,
 }
 
-/// The route on the public listener. It exists only if a token is set, because metrics reveal how
-/// busy the service is.
+/// Returns the route for the public listener. It exists only if a token is set, because metrics
+/// reveal how busy the service is.
 pub fn routes(
     metrics: Arc<Metrics>,
     readiness: Readiness,
@@ -46,7 +46,7 @@ pub fn routes(
     }
 }
 
-/// The documentation of the route.
+/// Returns the documentation of the route.
 pub fn described() -> Described {
     api().into_parts().1
 }
@@ -64,7 +64,7 @@ fn api() -> ApiRouter<Scrape> {
     ApiRouter::new().get("/metrics", show_metrics, operation)
 }
 
-/// The route on a separate listener. A token is optional there.
+/// Returns the route for a separate listener, where the token is optional.
 pub fn separate_routes(
     metrics: Arc<Metrics>,
     readiness: Readiness,

@@ -1,4 +1,4 @@
-//! Wraps every request: request id, log line, and the body of a refusal.
+//! Wraps every request: adds a request id and a log line, and writes the body of a refusal.
 
 use std::time::Instant;
 
@@ -27,8 +27,8 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// Wraps the finished router: unknown paths and methods get our error body, and every request gets
-/// an id and a log line. Call it once, on the complete router.
+/// Wraps the complete router. Unknown paths and methods result in the usual error body, and every
+/// request has an id and a log line. Call this once.
 pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Router {
     router
         .fallback(async || ApiError::new(ErrorCode::NotFound))
@@ -37,9 +37,9 @@ pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Rou
         .layer(from_fn_with_state(metrics, around))
 }
 
-/// Answers a method that the path does not support. The router adds `Allow`, which is all that
-/// OPTIONS asks for. A router with its own layers must set this fallback before adding them: a
-/// preflight request takes this path, and the CORS layer must see it.
+/// Responds to a method that the path does not support. The router adds `Allow`, which is all that
+/// OPTIONS requests. A router with its own layers must set this fallback before it adds them,
+/// because this fallback handles preflight requests and the CORS layer must see those.
 pub async fn method_not_allowed(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
@@ -54,7 +54,7 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    // Log lines of handlers carry the request id through this span.
+    // Log lines of handlers contain the request id because of this span.
     let span = tracing::info_span!("request", %id);
     let mut response = next.run(request).instrument(span).await;
     let error = response.extensions_mut().remove::<ApiError>();
@@ -91,8 +91,8 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
         if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
             tracing::error!(request_id = id, code, cause, "request failed");
         } else {
-            // An outage is logged once as an error where it is detected. These requests are its
-            // consequences.
+            // An outage is logged once as an error where it is detected. The failed requests are
+            // only its consequences.
             tracing::warn!(request_id = id, code, cause, "request failed");
         }
     }
@@ -100,8 +100,8 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     response
 }
 
-/// The method's name if it is a standard one. Otherwise clients could create any number of label
-/// values.
+/// Returns the method's name if it is a standard one, or `OTHER`. Otherwise clients could create
+/// any number of label values.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -115,7 +115,7 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// The client's request id if it is safe to log, otherwise a new id.
+/// Returns the client's request id if it is safe to log, otherwise a new id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers
         .get(REQUEST_ID)

@@ -1,6 +1,6 @@
-//! What all HTTP routes share: errors, callers, input, pagination, headers.
+//! The code that all HTTP routes share: errors, callers, input, pagination and headers.
 //!
-//! This module depends on no feature. [`finish`] wraps the complete router once;
+//! This module does not depend on any feature. [`finish`] wraps the complete router once.
 //! [`origin::Origins`] decides which web pages may use it.
 
 pub mod admission;

@@ -1,4 +1,4 @@
-//! Decides which web pages may use the routes: for CORS, and against cross-site request forgery.
+//! Decides which web pages may use the routes, for CORS and against cross-site request forgery.
 
 use std::sync::Arc;
 
@@ -12,25 +12,25 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// Seconds for which a browser may cache a preflight response. Chromium caps it at two hours; one
-/// hour makes a change of the configured origins take effect sooner.
+/// Seconds for which a browser may cache a preflight response. Chromium limits this to two hours.
+/// With one hour, a change of the configured origins takes effect sooner.
 const PREFLIGHT_MAX_AGE: &str = "3600";
 
 /// Methods that a page may use.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
-/// Headers a page may send (chat API 2.2).
+/// Headers that a page may send (chat API 2.2).
 const ALLOWED_HEADERS: &str = "authorization, apikey, x-client-info, x-supabase-api-version, content-type, \
     idempotency-key, if-match, if-none-match, prefer";
 
-/// Headers a page may read (chat API 2.2). They are listed individually: in responses with
-/// credentials a browser reads a wildcard as a header named `*`.
+/// Headers that a page may read (chat API 2.2). They are listed individually, because in responses
+/// with credentials, browsers treat a wildcard as a header named `*`.
 const EXPOSED_HEADERS: &str = "x-next-cursor, link, etag, retry-after, x-request-id, idempotency-replayed, \
     x-total-unread, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The origins of web pages that may use the routes with a user's session. Cheap to clone.
+/// The origins of web pages that may use the routes with a user's session. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     exact: Arc<[String]>,
@@ -38,8 +38,8 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Allows these origins (`https://app.example`, no path). With `any_localhost`, which is for
-    /// development, every `localhost` origin is allowed, too.
+    /// Allows these origins, such as `https://app.example`, without a path. With `any_localhost`,
+    /// which is for development, every `localhost` origin is allowed, too.
     pub fn new(exact: &[String], any_localhost: bool) -> Self {
         let exact = exact
             .iter()
@@ -51,15 +51,15 @@ impl Origins {
         }
     }
 
-    /// Whether pages of this origin may use the routes.
+    /// Returns whether pages of this origin may use the routes.
     pub fn allows(&self, origin: &str) -> bool {
         let origin = origin.to_ascii_lowercase();
         self.exact.contains(&origin) || (self.any_localhost && is_localhost(&origin))
     }
 
-    /// Whether a write authenticated by cookie comes from a page that may send it. A browser
-    /// attaches the cookie to requests from any page, so a write needs this proof. A request
-    /// without any information about its origin fails.
+    /// Returns whether a write that is authenticated by cookie comes from a page that may send it.
+    /// A browser adds the cookie to requests from any page, so the origin of a write must be
+    /// checked. A request without any information about its origin is refused.
     pub fn permits_cookie_write(&self, headers: &HeaderMap) -> bool {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let origin = text(&ORIGIN);
@@ -69,7 +69,8 @@ impl Origins {
         if let Some(site) = text(&SEC_FETCH_SITE) {
             return site == "same-origin";
         }
-        // Browsers without fetch metadata: the page must be on the host that received the request.
+        // Some browsers send no fetch metadata. In that case, the page must be on the host that
+        // received the request.
         let page = origin
             .and_then(|origin| origin.split_once("://"))
             .map(|(_, host)| host);
@@ -77,9 +78,9 @@ impl Origins {
     }
 }
 
-/// Middleware that answers preflight requests and adds CORS headers to responses for allowed
-/// origins (Fetch standard, CORS protocol). Other origins get none of these headers, including the
-/// one about credentials.
+/// Middleware that responds to preflight requests, and adds CORS headers to responses for allowed
+/// origins (Fetch standard, CORS protocol). Responses for other origins have none of these headers,
+/// not even the one about credentials.
 pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
     let allowed =

@@ -1,4 +1,4 @@
-//! Pages of rows: opaque cursors, the two forms of a page, and its headers.
+//! Pages of rows: opaque cursors, the two forms of a page, and the headers of a page.
 
 use axum::http::header::{CONTENT_TYPE, ETAG, LINK};
 use axum::http::{HeaderName, HeaderValue, Uri};
@@ -17,8 +17,8 @@ use crate::error_code::ErrorCode;
 /// The cursor of the next page, for clients that do not read `Link`.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
-/// The first element of a cursor. A new format gets a new number, so that an old cursor is refused
-/// instead of misread.
+/// The first element of a cursor. A new format must have a new number, so that an old cursor is
+/// refused instead of being misread.
 const CURSOR_VERSION: u8 = 1;
 
 /// Parameters that determine where a page begins. The URL of the next page has a cursor instead.
@@ -35,8 +35,8 @@ pub fn cursor<T: Serialize>(position: &T) -> Result<String, ApiError> {
     Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
-/// Decodes the position of a cursor. Cursors are not signed: a cursor can only select rows that the
-/// caller may see anyway.
+/// Decodes the position of a cursor. Cursors are not signed, because a cursor can only select rows
+/// that the caller may see anyway.
 ///
 /// # Errors
 /// 400 if the cursor was not issued by this server.
@@ -56,15 +56,16 @@ pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
 /// Like [`cursor`], for a list that belongs to a conversation.
 ///
 /// # Errors
-/// Same as [`cursor`].
+/// The same as for [`cursor`].
 pub fn cursor_in<T: Serialize>(conversation: Uuid, position: &T) -> Result<String, ApiError> {
     cursor(&(conversation, position))
 }
 
-/// Decodes the position in the `cursor` parameter of a request for such a list, if present.
+/// Decodes the position in the `cursor` parameter of a request for a list that belongs to a
+/// conversation, if the parameter is present.
 ///
 /// # Errors
-/// 400 if the cursor was not issued by this server, or belongs to another conversation.
+/// 400 if the cursor was not issued by this server or belongs to another conversation.
 pub fn position_in<T: DeserializeOwned>(
     conversation: Uuid,
     parameters: &Parameters,
@@ -80,12 +81,13 @@ pub fn position_in<T: DeserializeOwned>(
     }
 }
 
-/// The refusal of an invalid cursor.
+/// Returns the refusal of an invalid cursor.
 pub fn foreign_cursor() -> ApiError {
     ApiError::new(ErrorCode::MalformedRequest).with_hint("cursor is not a valid cursor")
 }
 
-/// The number of rows to return: `limit`, clamped to the range from 1 to `most`, or `default`.
+/// Returns the page size: the parameter `limit`, clamped to the range from 1 to `most`, or
+/// `default`.
 ///
 /// # Errors
 /// 422 if `limit` is not a number.
@@ -99,25 +101,26 @@ pub fn limit(parameters: &Parameters, default: i32, most: i32) -> Result<PageSiz
 pub struct PageSize(i32);
 
 impl PageSize {
-    /// The number itself.
+    /// Returns the number itself.
     pub fn rows(self) -> i32 {
         self.0
     }
 
-    /// The number of rows that the statement for the page returns. One more than the page has shows
-    /// whether another page follows.
+    /// Returns the number of rows that the statement for the page must return. This is one more
+    /// than the page has, which shows whether another page follows.
     pub fn fetched(self) -> i32 {
         self.0 + 1
     }
 
-    /// The sizes of the two parts of a page on both sides of a row, which belongs to the second.
+    /// Returns the sizes of the two parts of a page around a row. The row belongs to the second
+    /// part.
     pub fn halves(self) -> (Self, Self) {
         let first = self.0 / 2;
         (Self(first), Self(self.0 - first))
     }
 
-    /// The rows of the page among those that the statement returned. The surplus row is the one
-    /// farthest from where the page begins: the first row if the page goes backwards.
+    /// Returns the rows of the page among those that the statement returned. The surplus row is the
+    /// one farthest from the start of the page. If the page goes backwards, that is the first row.
     pub fn cut<R>(self, fetched: &[R], is_backwards: bool) -> PageRows<'_, R> {
         let size = usize::try_from(self.0).unwrap_or_default();
         let surplus = fetched.len().saturating_sub(size);
@@ -145,18 +148,18 @@ pub struct PageRows<'a, R> {
 }
 
 impl<'a, R> PageRows<'a, R> {
-    /// The row behind which the next page begins; `None` if no page follows.
+    /// Returns the row after which the next page begins, or `None` if no page follows.
     pub fn next_from(&self) -> Option<&'a R> {
         let (_, end) = self.ends();
         end.filter(|_| self.has_more)
     }
 
-    /// The row before which the previous page ends; `None` if this page is empty.
+    /// Returns the row before which the previous page ends, or `None` if this page is empty.
     pub fn previous_from(&self) -> Option<&'a R> {
         self.ends().0
     }
 
-    /// The first and the last row in the direction of the page.
+    /// Returns the first and the last row in the direction of the page.
     fn ends(&self) -> (Option<&'a R>, Option<&'a R>) {
         let (first, last) = (self.rows.first(), self.rows.last());
         if self.is_backwards {
@@ -167,8 +170,8 @@ impl<'a, R> PageRows<'a, R> {
     }
 }
 
-/// The number of rows to skip: `offset`, which is kept for older clients and is unstable while rows
-/// are added.
+/// Returns the number of rows to skip: the parameter `offset`. It is kept for older clients and is
+/// unstable while rows are added.
 ///
 /// # Errors
 /// 422 if `offset` is not a non-negative number.
@@ -180,24 +183,24 @@ pub fn offset(parameters: &Parameters) -> Result<i32, ApiError> {
         .ok_or_else(|| ApiError::invalid("offset must be between 0 and 2147483647"))
 }
 
-/// Rows of a list, each of them JSON as the database built it.
+/// A page of a list. Each row is JSON as the database built it.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The rows.
     pub rows: Vec<String>,
-    /// Cursor of the next page in the requested direction; `None` at the end.
+    /// The cursor of the next page in the requested direction, or `None` at the end.
     pub next_cursor: Option<String>,
-    /// Cursor of the previous page.
+    /// The cursor of the previous page.
     pub prev_cursor: Option<String>,
     /// The newest revision that the page covers, if its rows have revisions.
     pub rev: Option<i64>,
 }
 
 impl Page {
-    /// A page of these rows. `read` returns a row as JSON, and its revision if it has one.
+    /// Creates a page of these rows. `read` returns a row as JSON, with its revision if it has one.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The error of `read`.
     pub fn of<'a, R: 'a>(
         rows: impl IntoIterator<Item = &'a R>,
         read: impl Fn(&R) -> Result<(String, Option<i64>), ApiError>,
@@ -211,11 +214,11 @@ impl Page {
         Ok(page)
     }
 
-    /// The page of a list that is only read forwards, from the rows that its statement returned for
-    /// [`PageSize::fetched`]. `cursor` returns the cursor of the page behind a row.
+    /// Creates the page of a list that is only read forwards, from the rows that its statement
+    /// returned for [`PageSize::fetched`]. `cursor` returns the cursor of the page after a row.
     ///
     /// # Errors
-    /// Those of `read` and `cursor`.
+    /// The errors of `read` and `cursor`.
     pub fn forwards<R>(
         fetched: &[R],
         size: PageSize,
@@ -228,8 +231,8 @@ impl Page {
         Ok(page)
     }
 
-    /// Renders the page in the form requested at `uri`: a plain list, or with `format=page` an
-    /// object with cursors.
+    /// Renders the page in the form that the request at `uri` selects: a plain list or, with
+    /// `format=page`, an object with cursors.
     pub fn respond(&self, uri: &Uri, parameters: &Parameters) -> Response {
         let rows = format!("[{}]", self.rows.join(","));
         let mut response = if is_wrapped(parameters) {
@@ -254,8 +257,8 @@ impl Page {
         response
     }
 
-    /// Renders the page as an object. The `ETag` does not cover `server_time`; otherwise it would
-    /// differ in every response.
+    /// Renders the page as an object. The `ETag` does not cover `server_time`, because it would
+    /// otherwise differ in every response.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
             cursor
@@ -278,12 +281,13 @@ impl Page {
     }
 }
 
-/// Whether the request asks for a page as an object. Only that form contains [`Page::rev`].
+/// Returns whether the request selects the page as an object. Only that form contains
+/// [`Page::rev`].
 pub fn is_wrapped(parameters: &Parameters) -> bool {
     parameters.text("format") == Some("page")
 }
 
-/// A response whose body is already JSON.
+/// Returns a response with this body, which is already JSON.
 pub fn json_text(body: String) -> Response {
     (
         [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
@@ -292,14 +296,14 @@ pub fn json_text(body: String) -> Response {
         .into_response()
 }
 
-/// The current time in the format of PostgREST: UTC, six fractional digits, `+00:00`.
+/// Returns the current time in the format of PostgREST: UTC, six fractional digits, `+00:00`.
 fn now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00")
         .to_string()
 }
 
-/// The URL of another page of the same list, relative to the host.
+/// Returns the URL of another page of the same list, relative to the host.
 fn with_cursor(uri: &Uri, cursor: &str) -> String {
     let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -333,7 +337,8 @@ mod tests {
     fn a_surplus_row_belongs_to_the_next_page() {
         let size = PageSize(2);
         assert_eq!((size.rows(), size.fetched()), (2, 3));
-        // What was fetched, the direction, the page, and the rows of the cursors.
+        // (fetched rows, whether the page goes backwards, the page, and the rows of its two
+        // cursors)
         let cases = [
             (vec![], false, vec![], None, None),
             (vec![1, 2], false, vec![1, 2], None, Some(1)),
@@ -349,7 +354,7 @@ mod tests {
             assert_eq!(page.previous_from().copied(), previous, "{fetched:?}");
         }
         assert_eq!(PageSize(5).halves(), (PageSize(2), PageSize(3)));
-        // The part before a row may be empty, and there are earlier rows nevertheless.
+        // The part before a row may be empty although there are earlier rows.
         let (before, _) = PageSize(1).halves();
         let page = before.cut(&[1], true);
         assert!(page.rows.is_empty() && page.has_more && page.next_from().is_none());

@@ -10,26 +10,26 @@ use crate::config::Network;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies whose `X-Forwarded-For` is trusted. Cheap to clone.
+/// The proxies whose `X-Forwarded-For` is trusted. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies {
     networks: Arc<[Network]>,
 }
 
 impl TrustedProxies {
-    /// Trusts these networks. If empty, `X-Forwarded-For` is ignored.
+    /// Trusts these networks. If there are none, `X-Forwarded-For` is ignored.
     pub fn new(networks: &[Network]) -> Self {
         Self {
             networks: networks.into(),
         }
     }
 
-    /// The address of the client behind a request. This is the peer address of the connection. If
-    /// the peer is a trusted proxy, it is the last address in `X-Forwarded-For` that is not a
-    /// trusted proxy. Each proxy appends the address of its own peer, so a client can forge
-    /// everything further left.
+    /// Returns the address of the client that sent a request. This is the peer address of the
+    /// connection or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that is
+    /// not a trusted proxy. Each proxy appends the address of its own peer, so a client can forge
+    /// all addresses further to the left.
     ///
-    /// `None` only if the listener does not report the peer address.
+    /// Returns `None` only if the listener does not report the peer address.
     pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
         let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
         let mut client = peer.ip().to_canonical();
@@ -62,7 +62,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let address: Option<IpAddr> = text.parse().ok();

@@ -1,7 +1,7 @@
-//! Accepts connections and serves the requests on them, which use HTTP/1.1.
+//! Accepts connections and serves their HTTP/1.1 requests.
 //!
-//! Guarantees: a connection without a complete request head in time is closed, whether it is new or
-//! idle between requests. The memory of incomplete heads is bounded. A shutdown lets requests in
+//! A connection on which no complete request head arrives in time is closed, whether it is new or
+//! idle between requests. The memory of incomplete heads is bounded. At a shutdown, requests in
 //! progress finish.
 
 use std::io;
@@ -26,33 +26,35 @@ use tower::Service as _;
 
 use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
 
-/// Pause after a failed accept. The usual cause is that no file descriptor is left, and then an
-/// immediate retry fails as well.
+/// Pause after a failed accept. The usual cause is that no file descriptor is left, so an immediate
+/// retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Maximum connections waiting to be accepted. After a restart all clients may reconnect within the
-/// same second. If the queue is full, a connection is not refused: the client's kernel retries
-/// after one second, then after two, four, …. The kernel caps the value at `net.core.somaxconn`
-/// (listen(2)), 4,096 on Linux.
+/// Maximum number of connections that wait to be accepted. After a restart, all clients may
+/// reconnect within the same second. If the queue is full, a connection is not refused, but the
+/// client's kernel retries after one second, then after two, four and so on. The server's kernel
+/// limits this value to `net.core.somaxconn` (listen(2)), which is 4,096 on Linux.
 const ACCEPT_QUEUE: i32 = 4096;
 
 /// Maximum bytes that the kernel holds for one connection before it transmits them. Without this
-/// limit it holds up to 4 MiB (`net.ipv4.tcp_wmem`) for each client that does not read, which no
-/// budget of this server counts. A thousand such clients exhaust the memory for all TCP connections
-/// (`net.ipv4.tcp_mem`). Then every connection loses packets, and each retransmission takes 200 ms
-/// or more. Bytes in flight are not limited, so a client that reads is as fast as before.
+/// limit, it holds up to 4 MiB (`net.ipv4.tcp_wmem`) for each client that does not read, and no
+/// budget of this server counts these bytes. A thousand such clients exhaust the memory for all TCP
+/// connections (`net.ipv4.tcp_mem`). Every connection then loses packets, and each retransmission
+/// takes 200 ms or more. Bytes in flight are not limited, so the limit does not slow clients that
+/// read.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Listens on `address`.
 ///
 /// # Errors
-/// Fails if the address is not local, not permitted, or in use.
+/// If the address is not local, not permitted, or in use.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     // `bind` creates a queue of 128 entries. Calling `listen` again only changes its size.
     rustix::net::listen(&listener, ACCEPT_QUEUE)?;
-    // Accepted connections inherit the options of the listener, which saves two system calls each.
+    // Accepted connections inherit the options of the listener, which saves two system calls per
+    // connection.
     let options = SockRef::from(&listener);
     // Nagle's algorithm would delay small frames until earlier ones are acknowledged.
     options.set_tcp_nodelay(true)?;
@@ -61,8 +63,8 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `router` until `stop`, and returns once the last connection has ended. Handlers find the
-/// peer address as [`ConnectInfo`].
+/// Serves `router` until `stop` is cancelled, and returns once the last connection has ended.
+/// Handlers find the peer address in [`ConnectInfo`].
 pub async fn serve(listener: TcpListener, router: Router, heads: Heads, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
@@ -150,7 +152,7 @@ fn log_failure(ended: Result<(), JoinError>) {
     }
 }
 
-/// Whether accepting failed only for this connection, because its peer is gone.
+/// Returns whether only this connection could not be accepted, because its peer is gone.
 fn affects_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -171,7 +173,7 @@ mod tests {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let unlimited = bytes_held_unread(TcpListener::bind(any_port).await.unwrap()).await;
         let limited = bytes_held_unread(listen(any_port).await.unwrap()).await;
-        // Bytes in flight count as well: they fit into the client's receive buffer.
+        // The number includes bytes in flight, which fit into the client's receive buffer.
         assert!(limited < 512 * 1024, "{limited} bytes");
         assert!(limited < unlimited / 2, "{limited} of {unlimited} bytes");
     }
@@ -184,10 +186,10 @@ mod tests {
         assert!(accepted.unwrap().0.nodelay().unwrap());
     }
 
-    /// Writes until a connection accepts no more, and returns the number of accepted bytes.
+    /// Writes until the connection accepts no more bytes, and returns the number of accepted bytes.
     async fn bytes_held_unread(listener: TcpListener) -> usize {
         let client = TcpSocket::new_v4().unwrap();
-        // Set before the connection is made, so that the window stays small.
+        // The size is set before the connection is opened, so that the window stays small.
         client.set_recv_buffer_size(4096).unwrap();
         let client = client.connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());

@@ -22,7 +22,7 @@ use crate::observability::metrics::HttpMetrics;
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
-/// The limiter. Cheap to clone. By default it does not limit anything.
+/// The limiter. Clones are cheap. The default does not limit anything.
 #[derive(Clone, Default)]
 pub struct Strangers(Option<Arc<Inner>>);
 
@@ -50,13 +50,14 @@ impl Strangers {
     /// Counts a request unless it is signed in.
     ///
     /// # Errors
-    /// 429 with the time until the next permit.
+    /// 429 with the time until the next permit, if none is available now.
     pub fn admit(&self, request: &Request) -> Result<(), ApiError> {
         let Some(inner) = &self.0 else {
             return Ok(());
         };
         let headers = request.headers();
-        // Checked before the address is counted: verifying a token changes no state.
+        // The token is verified before the address is counted, because verifying it changes no
+        // state.
         if inner.is_known(request.uri(), headers) {
             return Ok(());
         }
@@ -74,8 +75,8 @@ impl Strangers {
 }
 
 impl Inner {
-    /// Whether a request contains the token of a user or service in any place where some route
-    /// looks for one. The route itself decides which token counts and whether it suffices.
+    /// Returns whether a request contains a user's or a service's token in any place where a route
+    /// may look for one. The route itself decides which token counts and whether it suffices.
     fn is_known(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let bearer = headers
             .get(AUTHORIZATION)
@@ -98,7 +99,7 @@ impl Inner {
     }
 }
 
-/// Middleware for routes that do not authenticate callers.
+/// Middleware that limits requests to routes that do not authenticate callers.
 pub async fn admit(State(strangers): State<Strangers>, request: Request, next: Next) -> Response {
     match strangers.admit(&request) {
         Ok(()) => next.run(request).await,
@@ -106,7 +107,7 @@ pub async fn admit(State(strangers): State<Strangers>, request: Request, next: N
     }
 }
 
-/// Middleware around all routes, for requests that match none of them.
+/// Middleware around all routes that limits requests which match none of them.
 pub async fn admit_lost(
     State(strangers): State<Strangers>,
     request: Request,

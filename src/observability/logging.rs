@@ -7,10 +7,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Why logging could not be set up.
+/// The reason why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The level is invalid. The configuration checks it earlier.
+    /// The level is invalid. This should not occur, because the configuration has already been
+    /// checked.
     #[error("The log level is invalid: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
     /// Other code has already set up logging in this process.
@@ -21,12 +22,12 @@ pub enum LoggingError {
 /// Starts logging for the whole process. Call it once, before anything else starts.
 ///
 /// # Errors
-/// Fails if the level is invalid or logging is already set up.
+/// If the level is invalid or logging is already set up.
 pub fn start(config: &LogConfig) -> Result<(), LoggingError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&config.level)?)
         .with_writer(std::io::stderr)
-        // Colours are for terminals only.
+        // Colours are only used on terminals.
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match config.format {
         LogFormat::Text => lines.try_init(),

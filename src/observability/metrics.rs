@@ -1,8 +1,8 @@
 //! The metrics of the process. Each name is declared once.
 //!
-//! Subsystems hold clones of their section; `/metrics` reads the registry. `docs/metrics.md` lists
-//! every name, which a test checks. Labels have few values by construction: no user, topic or
-//! address ever becomes a label value, because each combination is kept for the lifetime of the
+//! Subsystems hold clones of their section, and `/metrics` reads the registry. `docs/metrics.md`
+//! lists every name, which a test checks. Labels have few values by design. A user, topic or
+//! address never becomes a label value, because each combination is kept for the lifetime of the
 //! process.
 
 use std::fmt::{self, Write as _};
@@ -18,30 +18,30 @@ use prometheus_client::registry::Registry;
 
 use super::readiness::{ReplicationState, Report};
 
-/// The prefix of every name.
+/// The prefix of every metric's name.
 const PREFIX: &str = "rapport";
 
 /// All sections, and the registry that exports them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Reading row changes.
+    /// Metrics of the change stream.
     pub replication: ReplicationMetrics,
-    /// Visibility checks of row changes.
+    /// Metrics of visibility checks.
     pub visibility: VisibilityMetrics,
-    /// Queues between the parts of the process.
+    /// Metrics of the queues between the parts of the process.
     pub bus: BusMetrics,
-    /// Presence that follows from open sockets.
+    /// Metrics of presence that is derived from open sockets.
     pub presence: PresenceMetrics,
-    /// Sockets and channels.
+    /// Metrics of sockets and channels.
     pub realtime: RealtimeMetrics,
-    /// The chat's routes.
+    /// Metrics of the chat's routes.
     pub chat: ChatMetrics,
-    /// HTTP requests.
+    /// Metrics of HTTP requests.
     pub http: HttpMetrics,
-    /// Connections for user requests.
+    /// Metrics of database connections for user requests.
     pub database: DatabaseMetrics,
-    /// Readiness of the process.
+    /// Metrics of the process: its readiness and its tasks.
     pub process: ProcessMetrics,
 }
 
@@ -52,7 +52,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero.
+    /// Creates all metrics with the value zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let replication = ReplicationMetrics::default();
@@ -87,15 +87,16 @@ impl Metrics {
         }
     }
 
-    /// The registry, for subsystems that declare their own section. Use it before the start.
+    /// Returns the registry, for subsystems that declare their own section. Call it before the
+    /// server starts.
     pub fn registry_mut(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// The response body of `/metrics` (`application/openmetrics-text; version=1.0.0`).
+    /// Returns the response body of `/metrics` (`application/openmetrics-text; version=1.0.0`).
     ///
     /// # Errors
-    /// Fails only if a metric with a custom encoding fails; none of these has one.
+    /// Only if the encoding of a metric fails, which does not happen for these metrics.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
@@ -103,22 +104,22 @@ impl Metrics {
     }
 }
 
-/// Reading row changes from the database. Clones share their values.
+/// The metrics of reading row changes from the database. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicationMetrics {
     /// Committed transactions with a change of a published table.
     pub transactions: Counter,
-    /// Row changes in them.
+    /// Row changes in these transactions.
     pub changes: Counter,
     /// Rows inserted into `realtime.messages`.
     pub messages: Counter,
-    /// Bytes of the messages they came in.
+    /// Bytes of the messages that contained these changes and rows.
     pub bytes: Counter,
-    /// Tables emptied by TRUNCATE. Subscribers are not notified.
+    /// Tables emptied by TRUNCATE. Subscribers are not notified of that.
     pub truncated_tables: Counter,
     /// Reconnects after a lost connection.
     pub reconnects: Counter,
-    /// Times the slot was recreated, so that changes may have been missed.
+    /// Number of times that the slot was recreated and changes may have been missed.
     pub slot_recreated: Counter,
     /// WAL that the database retains for the slot, in bytes, at the last check.
     pub wal_held_bytes: Gauge<i64, AtomicI64>,
@@ -175,10 +176,10 @@ impl ReplicationMetrics {
     }
 }
 
-/// Visibility checks of row changes. Clones share their values.
+/// The metrics of visibility checks of row changes. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct VisibilityMetrics {
-    /// Decisions (one per identity and change) made without SQL.
+    /// Decisions that were made without SQL. There is one decision per identity and change.
     pub decided_locally: Counter,
     /// Decisions made by evaluating policies in PostgreSQL on the row image.
     pub asked_by_image: Counter,
@@ -188,7 +189,7 @@ pub struct VisibilityMetrics {
     pub asked_before: Counter,
     /// Decisions that could not be made. The row was not delivered.
     pub unanswered: Counter,
-    /// Checks that were split in half because one of many rows failed.
+    /// Checks that were split in half because one of several rows failed.
     pub bisections: Counter,
     /// Checks repeated because the database was unavailable.
     pub retries: Counter,
@@ -196,7 +197,7 @@ pub struct VisibilityMetrics {
     pub commit_waits: Counter,
     /// Comparisons of the catalogue with the cached information.
     pub catalog_checks: Counter,
-    /// Times the catalogue was reloaded after a change.
+    /// Number of times that the catalogue was read again after a change.
     pub catalog_loads: Counter,
     /// Seconds spent on the checks of one batch.
     pub ask_seconds: Histogram,
@@ -217,9 +218,9 @@ impl Default for VisibilityMetrics {
             commit_waits: Counter::default(),
             catalog_checks: Counter::default(),
             catalog_loads: Counter::default(),
-            // 0.2 ms to 13 s
+            // From 0.2 ms to 13 s.
             ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
-            // 1 to 4096
+            // From 1 to 4,096 changes.
             batch_changes: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
         }
     }
@@ -295,14 +296,14 @@ impl VisibilityMetrics {
     }
 }
 
-/// Presence that follows from open sockets. Clones share their values.
+/// The metrics of presence that is derived from open sockets. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct PresenceMetrics {
-    /// Users with sockets of this process, as reported to the database.
+    /// Users with sockets in this process, as reported to the database.
     pub people: Gauge,
     /// Reports about users written to the database.
     pub reports: Counter,
-    /// Reports put off because a transaction held the user's rows.
+    /// Reports that were postponed because a transaction held the user's rows.
     pub reports_held: Counter,
     /// Leases taken by the process: one at start, and one after each lost lease.
     pub leases: Counter,
@@ -329,18 +330,18 @@ impl PresenceMetrics {
     }
 }
 
-/// Queues between the parts of the process. Clones share their values.
+/// The metrics of the queues between the parts of the process. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct BusMetrics {
-    /// Row changes dropped because a listener to some tables was too slow.
+    /// Row changes that were dropped because a listener of some tables was too slow.
     pub changes_missed: Counter,
     /// Broadcasts sent by the server itself.
     pub broadcasts: Counter,
-    /// Broadcasts of the server dropped because the queue was full.
+    /// Broadcasts of the server that were dropped because the queue was full.
     pub broadcasts_dropped: Counter,
-    /// Deliveries not recorded because too many were waiting to be written.
+    /// Deliveries that were not recorded because too many were waiting to be written.
     pub deliveries_missed: Counter,
-    /// Deliveries put off because a transaction held the receipt.
+    /// Deliveries that were postponed because a transaction held the receipt.
     pub deliveries_held: Counter,
 }
 
@@ -374,7 +375,7 @@ impl BusMetrics {
     }
 }
 
-/// The chat's routes. Clones share their values.
+/// The metrics of the chat's routes. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct ChatMetrics {
     /// `/sync` requests that are waiting for a change.
@@ -422,7 +423,7 @@ impl ChatMetrics {
     }
 }
 
-/// Sockets, channels and dropped frames. Clones share their values.
+/// The metrics of sockets, channels and frames. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct RealtimeMetrics {
     /// Open sockets.
@@ -445,13 +446,13 @@ pub struct RealtimeMetrics {
     pub joins_refused: Counter,
     /// Channels listed in the presence of their topic.
     pub presences: Gauge<i64, AtomicI64>,
-    /// Presence diffs created. Each goes to all members of its topic.
+    /// Presence diffs that were created. Each is sent to all members of its topic.
     pub presence_diffs: Counter,
     /// Repeated permission checks of channels, each after a change that may have revoked a right.
     pub rechecks: Counter,
     /// Channels closed because a permission was revoked.
     pub channels_revoked: Counter,
-    /// Permission checks of private channels, by the way they were answered.
+    /// Permission checks of private channels, by the way in which they were decided.
     pub permissions_asked: Family<PermissionLabels, Counter>,
     /// Refusals because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
@@ -469,7 +470,7 @@ pub struct RealtimeMetrics {
     pub broadcasts_not_stored: Counter,
 }
 
-/// A limit, named after the setting in `[realtime]` that raises it.
+/// A limit. Its label is the setting in `[realtime]` that raises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// Open sockets.
@@ -490,13 +491,13 @@ pub enum Limit {
     PresenceCalls,
     /// Presence pushes, and delivered diffs.
     PresenceEvents,
-    /// Everything tracked on one topic.
+    /// The presence state that is tracked on one topic.
     PresenceState,
     /// Bytes of a frame.
     Frame,
     /// Bytes of a frame from a client that has not joined a channel.
     FrameBeforeJoin,
-    /// Time of a message from its first byte to its last.
+    /// Time between the first and the last byte of a message.
     FrameTime,
     /// Incomplete frames of all sockets.
     AllFrames,
@@ -545,7 +546,7 @@ pub struct LimitLabels {
     pub limit: Limit,
 }
 
-/// Kinds of memory that the server holds for clients.
+/// The kinds of memory that the server holds for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Held {
     /// Incomplete frames and fragmented messages.
@@ -560,7 +561,7 @@ impl Held {
     /// All kinds, in the order of their declaration.
     pub const ALL: [Self; 3] = [Self::Frames, Self::Queues, Self::Channels];
 
-    /// The label value, also used in the log.
+    /// Returns the label value, which the log also uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Frames => "frames",
@@ -569,7 +570,7 @@ impl Held {
         }
     }
 
-    /// The limit for all sockets.
+    /// Returns the limit that applies to all sockets together.
     pub fn limit(self) -> Limit {
         match self {
             Self::Frames => Limit::AllFrames,
@@ -592,14 +593,14 @@ pub struct HeldLabels {
     pub held: Held,
 }
 
-/// How a permission check of a private channel was answered.
+/// How a permission check of a private channel was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PermissionWay {
     /// From the catalogue, without a further query.
     Known,
-    /// By evaluating its policies without writing.
+    /// By evaluating the policies without writing.
     Evaluated,
-    /// By inserting a message and rolling back.
+    /// By inserting a message and rolling the insertion back.
     Inserted,
 }
 
@@ -616,20 +617,20 @@ impl EncodeLabelValue for PermissionWay {
 /// The labels of [`RealtimeMetrics::permissions_asked`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PermissionLabels {
-    /// How the check was answered.
+    /// How the check was decided.
     pub way: PermissionWay,
 }
 
-/// Why a frame was dropped.
+/// The reason why a frame was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// It could not be parsed.
+    /// The frame could not be parsed.
     Malformed,
-    /// The sender has not joined its channel.
+    /// The sender has not joined the channel.
     NotJoined,
     /// The sender lacks permission.
     Forbidden,
-    /// Its payload exceeds the limit.
+    /// The payload exceeds the limit.
     TooLarge,
     /// The sender exceeds a rate limit.
     RateLimited,
@@ -637,7 +638,7 @@ pub enum DropReason {
     QueueFull,
     /// The receiver's protocol version cannot express the frame.
     NotExpressible,
-    /// A row change whose visibility could not be decided.
+    /// The visibility of the row change could not be decided.
     Undecided,
 }
 
@@ -663,7 +664,7 @@ pub struct DropLabels {
     pub reason: DropReason,
 }
 
-/// Why a socket was closed.
+/// The reason why a socket was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseLabel {
     /// The client closed it.
@@ -685,7 +686,7 @@ pub enum CloseLabel {
 }
 
 impl CloseLabel {
-    /// The label value, also used in the log.
+    /// Returns the label value, which the log also uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -714,7 +715,7 @@ pub struct CloseLabels {
 }
 
 impl RealtimeMetrics {
-    /// The counter of sockets closed for this reason.
+    /// Returns the counter of sockets closed for this reason.
     pub fn closed(&self, reason: CloseLabel) -> Counter {
         self.sockets_closed
             .get_or_create(&CloseLabels { reason })
@@ -839,20 +840,20 @@ impl RealtimeMetrics {
     }
 }
 
-/// HTTP requests. Clones share their values.
+/// The metrics of HTTP requests. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct HttpMetrics {
-    /// Requests answered.
+    /// Requests that received a response.
     pub requests: Family<RequestLabels, Counter>,
     /// Seconds from the request head to the response head.
     pub request_seconds: Histogram,
-    /// Requests answered with 503 because every connection was busy.
+    /// Requests that received 503 because every database connection was busy.
     pub pool_exhausted: Counter<u64, AtomicU64>,
     /// Bytes of incomplete request heads.
     pub heads_bytes: Gauge<i64, AtomicI64>,
     /// Connections closed because incomplete heads took too much memory.
     pub heads_refused: Counter,
-    /// Requests without a sign-in that were refused because their address sent too many.
+    /// Requests without a sign-in that were refused because their address had sent too many.
     pub rate_limited: Counter,
 }
 
@@ -871,8 +872,8 @@ impl Default for HttpMetrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            // From 0.5 ms to 16 s: shorter times are dominated by clock noise, and after longer
-            // ones proxies give up.
+            // From 0.5 ms to 16 s. Shorter times are dominated by clock noise, and proxies do not
+            // wait longer.
             request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             pool_exhausted: Counter::default(),
             heads_bytes: Gauge::default(),
@@ -913,7 +914,8 @@ impl HttpMetrics {
     }
 }
 
-/// Connections for user requests, at the last check. Clones share their values.
+/// The metrics of database connections for user requests, at the last check. Clones share their
+/// values.
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseMetrics {
     /// Open connections.
@@ -944,12 +946,13 @@ impl DatabaseMetrics {
     }
 }
 
-/// Readiness of the process, each value 1 or 0, and its tasks. Clones share their values.
+/// The metrics of the process: its tasks, and its readiness as values of 1 or 0. Clones share their
+/// values.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessMetrics {
     /// Whether the process accepts work, as `/ready` reports.
     pub ready: Gauge<i64, AtomicI64>,
-    /// Whether the database answered the last check.
+    /// Whether the database responded to the last check.
     pub database_reachable: Gauge<i64, AtomicI64>,
     /// Whether changes are delivered as they are committed.
     pub streaming: Gauge<i64, AtomicI64>,
@@ -960,8 +963,8 @@ pub struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    /// Copies a readiness report and the number of running tasks. Called before the metrics are
-    /// exported.
+    /// Sets these metrics from a readiness report and the number of running tasks. Called before
+    /// the metrics are exported.
     pub fn set(&self, report: Report, tasks: usize) {
         self.ready.set(report.is_ready().into());
         self.database_reachable

@@ -1,7 +1,7 @@
-//! Readiness of the process, as reported by its subsystems.
+//! The readiness of the process, as its subsystems report it.
 //!
-//! Readiness flows upward as data: subsystems report into a handle and `/ready` only reads it, so
-//! no route depends on the subsystems.
+//! Readiness is passed upward as data. Subsystems report their state through a handle and `/ready`
+//! only reads the report, so no route depends on the subsystems.
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -10,12 +10,12 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicationState {
-    /// Connecting, at start or after a lost connection.
+    /// The stream is connecting, at the start or after a lost connection.
     #[default]
     Connecting,
     /// Changes are delivered as they are committed.
     Streaming,
-    /// Waiting for the next attempt, because the database refused.
+    /// The stream is waiting for the next attempt, because the database refused the last one.
     Failing,
 }
 
@@ -23,17 +23,18 @@ pub enum ReplicationState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
-    /// This process.
+    /// This process reads the slot.
     Active,
-    /// Another process.
+    /// Another process reads the slot.
     Taken,
-    /// No process.
+    /// No process reads the slot.
     Inactive,
-    /// It can no longer be read: PostgreSQL removed WAL that it needs.
+    /// The slot can no longer be read, because PostgreSQL has removed WAL that it needs.
     Lost,
 }
 
-/// The replication slot at the last check. The check uses the connection that reads the slot.
+/// The replication slot at the last check. Checks run only while a connection of this process reads
+/// the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SlotReport {
     /// Whether the slot is in use, and by which process.
@@ -47,27 +48,28 @@ pub struct SlotReport {
     pub wal_held_bytes: u64,
 }
 
-/// The last reported state of all parts.
+/// The last reported state of all subsystems.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// Whether the database answered the last check.
+    /// Whether the database responded to the last check.
     pub database_reachable: bool,
     /// The state of the replication stream.
     pub replication: ReplicationState,
-    /// The replication slot; `None` while no connection reads it.
+    /// The replication slot. `None` while no connection of this process reads it.
     pub slot: Option<SlotReport>,
     /// Whether the process is shutting down and accepts no new work.
     pub draining: bool,
 }
 
 impl Report {
-    /// Whether the process accepts work: it can answer requests and delivers changes.
+    /// Returns whether the process accepts work, which means that it can serve requests and
+    /// delivers changes.
     pub fn is_ready(self) -> bool {
         self.database_reachable && self.replication == ReplicationState::Streaming && !self.draining
     }
 }
 
-/// A handle to the shared report. Cheap to clone.
+/// A handle to the shared report. Clones are cheap and share the report.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     report: watch::Sender<Report>,
@@ -82,18 +84,18 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// A report without any state yet, which counts as not ready.
+    /// Creates a report without any state yet, which counts as not ready.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reports whether the database answers.
+    /// Reports whether the database responds.
     pub fn set_database_reachable(&self, reachable: bool) {
         self.change(|report| report.database_reachable = reachable);
     }
 
-    /// Reports the state of the replication stream. Unless it is streaming, the information about
-    /// the slot is outdated and therefore removed.
+    /// Reports the state of the replication stream. In any state but streaming, the information
+    /// about the slot is outdated and therefore removed.
     pub fn set_replication(&self, state: ReplicationState) {
         self.change(|report| {
             report.replication = state;
@@ -113,7 +115,7 @@ impl Readiness {
         self.change(|report| report.draining = true);
     }
 
-    /// The last reported state.
+    /// Returns the last reported state.
     pub fn report(&self) -> Report {
         *self.report.borrow()
     }
@@ -121,11 +123,11 @@ impl Readiness {
     /// Waits until the process is ready.
     pub async fn wait_until_ready(&self) {
         let mut reports = self.report.subscribe();
-        // `self` owns the sender, so the wait ends only when the condition holds.
+        // `self` owns the sender, so the wait ends only when the process is ready.
         let _ = reports.wait_for(|report| report.is_ready()).await;
     }
 
-    /// Applies a change. Waiting tasks wake up only if it changed the report.
+    /// Applies a change. Waiting tasks wake up only if the report has changed.
     fn change(&self, set: impl FnOnce(&mut Report)) {
         self.report.send_if_modified(|report| {
             let before = *report;

@@ -1,18 +1,19 @@
-//! Assembles [`Chunk`]s from messages: whole transactions, or bounded pieces of large ones.
+//! Assembles [`Chunk`]s from messages. A chunk is a whole transaction, or a bounded piece of a
+//! large one.
 //!
 //! Guarantees, for a stream that starts at or before [`Progress`]:
 //! - Chunks are returned in commit order.
-//! - Each change is returned once, although PostgreSQL repeats everything that was not acknowledged
-//!   when a connection ends.
-//! - The changes held exceed [`ChunkLimits`] by at most one change.
+//! - Each change is returned once, although PostgreSQL repeats everything that had not been
+//!   acknowledged when a connection ended.
+//! - The changes held in memory exceed [`ChunkLimits`] by at most one change.
 //!
 //! Pure: no I/O, no clock.
 //!
 //! Repeated changes are recognized by commit LSN and ordinal. The positions of commit records
-//! strictly increase. Decoding a transaction again gives the same changes in the same order,
+//! strictly increase. Decoding a transaction again returns the same changes in the same order,
 //! because the decoder reads the catalogs as they were at the time of the transaction. Rows
-//! inserted into `realtime.messages` are counted separately from row changes. They take another
-//! path, and a connection reads them only if their publication exists.
+//! inserted into `realtime.messages` are counted separately from row changes. They are handed over
+//! separately, and a connection reads them only if their publication exists.
 
 use std::sync::Arc;
 
@@ -25,17 +26,17 @@ use crate::change::{
     RowChange, TimestampMicros,
 };
 
-/// Why messages do not form a transaction. In each case messages are missing or out of order, and
-/// the stream must be read again from the last acknowledged position.
+/// The reason why messages do not form a transaction. In each case, messages are missing or out of
+/// order, and the stream must be read again from the last acknowledged position.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum AssembleError {
-    /// A change or a commit without a preceding begin.
+    /// A change or a commit arrived without a preceding begin.
     #[error("A change arrived outside a transaction")]
     OutsideTransaction,
-    /// A begin inside an open transaction.
+    /// A begin arrived inside an open transaction.
     #[error("A transaction began inside another")]
     NestedBegin,
-    /// A commit of a transaction other than the open one.
+    /// The commit belongs to a transaction other than the open one.
     #[error("The commit at {found} ends the transaction of {expected}")]
     OtherCommit {
         /// The position in the begin.
@@ -43,15 +44,15 @@ pub(super) enum AssembleError {
         /// The position in the commit.
         found: Lsn,
     },
-    /// A change of a table without a definition.
+    /// A change refers to a table whose definition has not arrived.
     #[error("A change refers to the unknown relation {0}")]
     UnknownRelation(u32),
-    /// A row image that does not fit its table.
+    /// A row image does not fit the definition of its table.
     #[error("A row of relation {oid} has {found} columns instead of {expected}")]
     ColumnCount {
-        /// The table.
+        /// The table's oid.
         oid: u32,
-        /// Its number of columns.
+        /// The table's number of columns.
         expected: usize,
         /// The number of values in the image.
         found: usize,
@@ -63,26 +64,26 @@ pub(super) enum AssembleError {
 pub(super) struct ChunkLimits {
     /// Maximum number of changes.
     pub changes: usize,
-    /// Maximum bytes: the size of the messages and of the values created from them. A larger single
-    /// change is a chunk of its own.
+    /// Maximum bytes: the size of the messages and of the values created from them. A single change
+    /// that is larger is a separate chunk.
     pub bytes: usize,
 }
 
-/// The part of the stream that has been handed over. It outlives the connection.
+/// The part of the stream that has been handed over. This outlives the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// The last commit that was handed over, in part or completely.
     pub commit_lsn: Lsn,
-    /// The number of its changes that were handed over.
+    /// The number of row changes of that commit that were handed over.
     pub changes: u64,
-    /// The number of its rows of `realtime.messages` that were handed over.
+    /// The number of rows of `realtime.messages` of that commit that were handed over.
     pub messages: u64,
     /// Whether that commit was handed over completely.
     pub is_whole: bool,
 }
 
 impl Progress {
-    /// Counts the messages of a chunk as handed over. Its changes follow.
+    /// Counts the messages of a chunk as handed over. The changes of the chunk follow later.
     pub(super) fn advance_messages(&mut self, chunk: &Chunk) {
         let transaction = &chunk.transaction;
         *self = Self {
@@ -93,7 +94,7 @@ impl Progress {
         };
     }
 
-    /// Counts all of a chunk as handed over.
+    /// Counts a whole chunk as handed over.
     pub(super) fn advance(&mut self, chunk: &Chunk) {
         let transaction = &chunk.transaction;
         *self = Self {
@@ -131,30 +132,31 @@ enum Skip {
 /// A transaction, or a bounded piece of one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
-    /// Its row changes, possibly none.
+    /// The row changes, possibly none.
     pub transaction: ChangeTransaction,
-    /// Its rows of `realtime.messages`, possibly none.
+    /// The rows of `realtime.messages`, possibly none.
     pub messages: InsertedMessages,
-    /// The number of such rows of the transaction in this chunk and the chunks before it.
+    /// The number of the transaction's rows of `realtime.messages` in this chunk and the chunks
+    /// before it.
     pub messages_end: u64,
 }
 
 impl Chunk {
-    /// Whether listeners of row changes need this chunk. A last chunk without changes ends a
-    /// transaction of which they have received the first chunks.
+    /// Returns whether listeners of row changes need this chunk. A last chunk without changes ends
+    /// a transaction whose first chunks the listeners have received.
     pub(super) fn has_changes(&self) -> bool {
         !self.transaction.changes.is_empty() || self.transaction.first_ordinal > 0
     }
 }
 
-/// The result of one message.
+/// The result of adding one message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// A chunk to hand over.
     pub chunk: Option<Chunk>,
-    /// The position to acknowledge once the chunk, and everything before it, is handed over.
+    /// The position to acknowledge once the chunk and everything before it have been handed over.
     pub acknowledge: Option<Lsn>,
-    /// The number of tables emptied by TRUNCATE. Subscribers are not notified.
+    /// The number of tables that were emptied by TRUNCATE. Subscribers are not notified of that.
     pub truncated_tables: usize,
 }
 
@@ -171,29 +173,29 @@ struct Open {
     committed_at: TimestampMicros,
     xid: u32,
     skip: Skip,
-    /// Ordinal of the next change of this transaction.
+    /// The ordinal of the next change of this transaction.
     next_ordinal: u64,
     changes: Vec<ChangeEvent>,
-    /// Ordinal of the next row of `realtime.messages`.
+    /// The ordinal of the next row of `realtime.messages`.
     next_message: u64,
     messages: Vec<(Arc<Relation>, Row)>,
     bytes: usize,
 }
 
 impl Assembler {
-    /// An assembler without an open transaction.
+    /// Creates an assembler without an open transaction.
     pub(super) fn new(limits: ChunkLimits) -> Self {
         Self { limits, open: None }
     }
 
-    /// Whether a transaction is open. Positions that the server reports before the transaction ends
-    /// must not be acknowledged.
+    /// Returns whether a transaction is open. Positions that the server reports before the
+    /// transaction ends must not be acknowledged.
     pub(super) fn is_inside_transaction(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Adds the next message, `bytes` long. `progress` is what was handed over before this
-    /// transaction.
+    /// Adds the next message, `bytes` long. `progress` is the part of the stream that was handed
+    /// over before.
     ///
     /// # Errors
     /// [`AssembleError`] if messages are missing. The assembler must then be dropped.
@@ -291,7 +293,7 @@ impl Assembler {
         let is_message = relation.table.is_messages();
         if is_message && !matches!(row, RowChange::Insert { .. }) {
             // Only inserted messages are broadcast. Updates and deletions are maintenance of the
-            // table.
+            // table, so they are ignored.
             return Ok(Step::default());
         }
         let (next, handed_over) = if is_message {
@@ -348,13 +350,13 @@ impl Assembler {
 }
 
 impl Open {
-    /// The number of collected changes and messages.
+    /// Returns the number of collected changes and messages.
     fn held(&self) -> usize {
         self.changes.len() + self.messages.len()
     }
 
-    /// Returns what was collected. If a row already has an ordinal but is not collected yet,
-    /// `counted` is its kind: true for a message, false for a change.
+    /// Returns the collected changes and messages as a chunk. If a row already has an ordinal but
+    /// is not collected yet, `counted` is its kind: true for a message, false for a change.
     fn take_chunk(&mut self, counted: Option<bool>, is_last: bool) -> Chunk {
         let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
@@ -388,7 +390,7 @@ fn images(row: &RowChange) -> impl Iterator<Item = &Row> {
     old.into_iter().chain(new)
 }
 
-/// Bytes of a change, without the message that its values point into.
+/// Returns the memory size of a change in bytes, without the message to which its values refer.
 fn size_in_memory(row: &RowChange) -> usize {
     images(row)
         .map(|image| image.0.len() * size_of::<ColumnValue>())
@@ -453,7 +455,8 @@ mod tests {
         }
     }
 
-    /// A transaction of `count` inserts, whose values contain commit and ordinal.
+    /// Returns a transaction of `count` inserts, whose values contain the commit LSN and the
+    /// ordinal.
     fn transaction(lsn: u64, count: usize) -> Vec<WalMessage> {
         let inserts = (0..count).map(|ordinal| insert(&format!("{lsn}.{ordinal}")));
         std::iter::once(begin(lsn))
@@ -462,7 +465,8 @@ mod tests {
             .collect()
     }
 
-    /// The same, with a row of `realtime.messages` for each true element of `kinds`.
+    /// Returns a transaction with one insert per element of `kinds`: a row of `realtime.messages`
+    /// if the element is true.
     fn mixed_transaction(lsn: u64, kinds: &[bool]) -> Vec<WalMessage> {
         let mut counts = [0, 0];
         let inserts = kinds.iter().map(|is_message| {
@@ -480,7 +484,7 @@ mod tests {
             .collect()
     }
 
-    /// What the listeners of changes and of messages received.
+    /// Everything that the listeners of changes and of messages received.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct HandedOver {
         chunks: Vec<ChangeTransaction>,
@@ -536,7 +540,7 @@ mod tests {
         Ok(())
     }
 
-    /// One connection that does not end early.
+    /// Feeds `messages` to a new assembler over a connection that does not end early.
     fn stream(
         messages: &[WalMessage],
         limits: ChunkLimits,
@@ -547,7 +551,7 @@ mod tests {
         Ok(handed_over.chunks)
     }
 
-    /// The changes as `commit.ordinal`, which must equal their values.
+    /// Returns the changes as `commit.ordinal`, which must equal their values.
     fn flatten(chunks: &[ChangeTransaction]) -> Vec<String> {
         let mut out = Vec::new();
         for chunk in chunks {
@@ -560,7 +564,7 @@ mod tests {
                 assert_eq!(
                     new.0,
                     [ColumnValue::Text(Bytes::from(name.clone()))],
-                    "the ordinal names the change"
+                    "the ordinal identifies the change"
                 );
                 out.push(name);
             }
@@ -609,7 +613,7 @@ mod tests {
                 7,
                 vec![3, 3, 1],
             ),
-            // A change larger than the limit is a chunk of its own.
+            // A change that is larger than the limit is a separate chunk.
             (
                 ChunkLimits {
                     bytes: 1,
@@ -743,8 +747,8 @@ mod tests {
     }
 
     proptest! {
-        /// Connections may end anywhere, and the server may repeat from any transaction that was
-        /// not acknowledged. Everything arrives once and in order.
+        /// Checks that everything arrives once and in order, although connections may end anywhere
+        /// and the server may repeat all transactions that were not acknowledged.
         #[test]
         fn cut_connections_lose_and_repeat_nothing(
             sizes in vec(vec(any::<bool>(), 0_usize..9), 1..8),

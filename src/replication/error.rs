@@ -1,8 +1,8 @@
-//! Why replication cannot start.
+//! The errors that prevent replication from starting.
 
 use thiserror::Error;
 
-/// Why replication cannot start, or never becomes live.
+/// The reason why replication cannot start or never becomes live.
 #[derive(Debug, Error)]
 pub enum ReplicationError {
     /// The configured slot name contains no letter or digit.

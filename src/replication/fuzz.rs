@@ -15,8 +15,9 @@ use super::pgoutput::{WalMessage, decode};
 use super::relation_cache::RelationCache;
 use crate::change::ChangeTransaction;
 
-/// Bytes that decode are exactly one message: encoded again, it decodes to the same, and neither a
-/// prefix nor a longer text is a message.
+/// Checks that bytes which can be decoded are exactly one message: encoding and decoding the
+/// message again results in the same message, and neither a prefix of the bytes nor a longer input
+/// is a message.
 pub fn pgoutput(data: &[u8]) {
     let Ok(message) = decode(Bytes::copy_from_slice(data)) else {
         return;
@@ -30,12 +31,12 @@ pub fn pgoutput(data: &[u8]) {
     assert!(decode(Bytes::from(more)).is_err());
 }
 
-/// Any sequence of messages gives chunks of bounded size, whose changes fit their tables and are
-/// numbered without gaps. If the sequence is read again from the start, as after a lost connection,
-/// no change is returned twice.
+/// Checks that any sequence of messages results in chunks of bounded size, whose changes fit their
+/// tables and are numbered without gaps. If the sequence is read again from the start, as after a
+/// lost connection, no change is returned twice.
 ///
-/// The data are messages, each preceded by its length in one byte. Reading stops where commit
-/// positions do not increase, because PostgreSQL guarantees that they do.
+/// The data are messages, each preceded by its length in one byte. Reading stops at a commit
+/// position that does not increase, because PostgreSQL guarantees increasing positions.
 pub fn stream(data: &[u8]) {
     let limits = ChunkLimits {
         changes: 3,
@@ -69,7 +70,7 @@ pub fn stream(data: &[u8]) {
     }
 }
 
-/// What a connection hands over that reads these messages and then ends.
+/// Returns the chunks that are handed over by a connection that reads these messages and then ends.
 fn read(
     messages: &[(WalMessage, usize)],
     limits: ChunkLimits,
@@ -109,7 +110,8 @@ fn read(
     chunks
 }
 
-/// The pieces of `data`, each preceded by its length in one byte. The last may be cut short.
+/// Returns the pieces of `data`, each preceded by its length in one byte. The last piece may be cut
+/// short.
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = data.split_first()?;

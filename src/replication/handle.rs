@@ -24,10 +24,10 @@ pub struct Replication {
 
 impl Replication {
     /// Starts streaming into `sinks` and returns immediately. [`Replication::ready`] waits until
-    /// the stream is live. The database may be unreachable at first.
+    /// the stream is live. The database need not be reachable yet.
     ///
     /// # Errors
-    /// [`ReplicationError`] if the settings can never work.
+    /// [`ReplicationError`] if the settings cannot work.
     pub fn start(
         connector: &Connector,
         config: &ReplicationConfig,
@@ -68,10 +68,11 @@ impl Replication {
         })
     }
 
-    /// Waits until the stream is live. Changes that are committed after this returns are delivered.
+    /// Waits until the stream is live. Changes that are committed after this call returns are
+    /// delivered.
     ///
     /// # Errors
-    /// [`ReplicationError::Stopped`] if the stream was stopped before.
+    /// [`ReplicationError::Stopped`] if the stream was stopped before it was live.
     pub async fn ready(&self) -> Result<(), ReplicationError> {
         let mut status = self.status.clone();
         let seen = status
@@ -83,13 +84,13 @@ impl Replication {
         }
     }
 
-    /// The status of the stream, and its changes.
+    /// Returns a receiver for the current status of the stream and its changes.
     pub fn status(&self) -> watch::Receiver<ReplicationStatus> {
         self.status.clone()
     }
 
-    /// Stops the stream cleanly: stops reading, acknowledges what was handed over, and drops the
-    /// slot unless it is to be kept. Takes at most about ten seconds.
+    /// Stops the stream cleanly: stops reading, acknowledges everything that was handed over, and
+    /// drops the slot unless the configuration keeps it. Takes at most about ten seconds.
     pub async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {

@@ -1,4 +1,4 @@
-//! The names of the slot, the publications and the sessions on the server.
+//! The names of the slot, the publications and the database sessions.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 use super::error::ReplicationError;
 
 /// The publication of `realtime.messages`. Supabase's server creates and expects it under this
-/// name. Our schema creates it together with the table. It is never altered here.
+/// name. Rapport's schema creates it together with the table. This module never alters it.
 pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 
-/// The name of the replication session in `pg_stat_replication`. A walsender with this name may be
-/// terminated if its client is gone.
+/// The `application_name` of the replication session. A walsender with this name may be terminated
+/// if its client is gone.
 pub(super) const APPLICATION_NAME: &str = "rapport replication";
 
-/// The name of the ordinary connection that belongs to the replication session.
+/// The `application_name` of the ordinary connection that belongs to the replication session.
 pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
 
 /// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
@@ -25,9 +25,9 @@ const NAME_LIMIT_BYTES: usize = 63;
 pub(super) struct SlotName(String);
 
 impl SlotName {
-    /// The slot of `database` under the configured name. All databases of a cluster share the slot
-    /// names, so the name contains the database. Invalid characters become underscores, and a
-    /// checksum then distinguishes names that would be equal.
+    /// Returns the slot name for `database`, derived from the configured name. All databases of a
+    /// cluster share the slot names, so the name contains the database. Invalid characters become
+    /// underscores, and a checksum then distinguishes names that would be equal.
     ///
     /// # Errors
     /// [`ReplicationError::SlotName`] if `configured` contains no valid character.
@@ -56,7 +56,7 @@ impl SlotName {
         Ok(Self(name))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

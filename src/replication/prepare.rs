@@ -15,39 +15,42 @@ use super::timeout::with_timeout;
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 
-/// Time without a sign of life after which a client of ours counts as gone, and its walsender may
-/// be terminated. Clients of ours send something every 2 s ([`super::transport`]). The connection
-/// can outlast its client if the machine or the network fails. The slot would then stay in use
-/// until `wal_sender_timeout`.
+/// How long another Rapport process may be silent before it counts as gone and its walsender may be
+/// terminated. Rapport sends a status message at least every 2 s ([`super::transport`]). A
+/// connection can outlast its client if the machine or the network fails. Without this limit, the
+/// slot would then stay in use until `wal_sender_timeout`.
 pub(super) const TAKEOVER_AFTER: Duration = Duration::from_secs(7);
 
-/// Where the slot comes from.
+/// The origin of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotOrigin {
-    /// It existed. Reading continues at its last acknowledgement.
+    /// The slot existed. Reading continues at its last acknowledgement.
     Found,
-    /// It did not exist and was created.
+    /// The slot did not exist and was created.
     Made,
-    /// It was unusable and has been recreated. Its content is lost.
+    /// The slot was unusable and has been recreated. Its content is lost.
     Replaced,
 }
 
-/// The state between attempts.
+/// The state that is kept between attempts.
 #[derive(Debug, Default)]
 pub(super) struct Preparation {
-    /// The walsender of our previous connection.
+    /// The walsender of this process's previous connection.
     pub own_pid: Option<i32>,
-    /// The slot cannot be read any further and must be recreated.
+    /// Whether the slot cannot be read any further and must be recreated.
     pub needs_new_slot: bool,
-    /// Another process that uses the slot, and since when its state has not changed.
+    /// The other process that uses the slot, and the time since which its state has not changed.
     other: Option<(SlotHolder, Instant)>,
 }
 
 impl Preparation {
-    /// Ensures that publication and slot exist. Returns which publications exist.
+    /// Ensures that publication and slot exist, and that the slot can be read. Returns the slot's
+    /// origin and which publications exist.
     ///
     /// # Errors
-    /// [`SessionError::SlotBusy`] while another process reads the slot, [`SessionError::Stopped`],
+    /// [`SessionError::SlotBusy`] while another process reads the slot,
+    /// [`SessionError::ForeignSlot`] if the slot belongs to another plugin or database,
+    /// [`SessionError::PublicationMissing`] if there is no publication, [`SessionError::Stopped`],
     /// or the error of a statement.
     pub(super) async fn prepare(
         &mut self,
@@ -73,7 +76,7 @@ impl Preparation {
         }
         if let Some(pid) = state.active_pid {
             with_timeout(
-                "reading who uses the slot",
+                "reading which backend uses the slot",
                 self.end_dead_holder(client, pid),
             )
             .await?;
@@ -96,8 +99,9 @@ impl Preparation {
         Ok((SlotOrigin::Replaced, publications))
     }
 
-    /// Terminates the walsender `pid` if its client is our own previous connection, or one of ours
-    /// that has become silent. Otherwise the client keeps the slot, and this process waits.
+    /// Terminates the walsender `pid` if it belongs to this process's previous connection, or to
+    /// another Rapport process that has become silent. Otherwise the client keeps the slot, and
+    /// this process waits.
     async fn end_dead_holder(&mut self, client: &Client, pid: i32) -> Result<(), SessionError> {
         if self.own_pid == Some(pid) {
             return Ok(slot::terminate(client, pid).await?);

@@ -1,7 +1,8 @@
-//! The publications: the configured one for row changes, and that of `realtime.messages`.
+//! The publications: the configured one for row changes, and the one for `realtime.messages`.
 //!
-//! A publication must exist before the slot. A slot reads the catalogs as of each change, so with a
-//! slot older than its publication, the first change always fails (before PostgreSQL 18).
+//! A publication must exist before the slot. A slot reads the catalogs as they were at each change.
+//! If the slot is older than its publication, decoding the first change therefore always fails
+//! (before PostgreSQL 18).
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -13,19 +14,20 @@ use crate::change::{ReplicaIdentity, TableName};
 /// Which of the two publications exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Publications {
-    /// The configured one, for row changes.
+    /// Whether the configured publication exists, which is for row changes.
     pub changes: bool,
-    /// [`MESSAGES_PUBLICATION`], in a form that can be read together with the other one.
+    /// Whether [`MESSAGES_PUBLICATION`] exists and can be read together with the other one.
     pub messages: bool,
 }
 
 impl Publications {
-    /// Whether a publication exists that is not in `read`.
+    /// Returns whether this contains a publication that is not in `read`.
     pub(super) fn has_more_than(self, read: Self) -> bool {
         self.changes && !read.changes || self.messages && !read.messages
     }
 
-    /// The names for pgoutput, quoted, because it folds unquoted names to lower case.
+    /// Returns the names for pgoutput. They are quoted, because pgoutput folds unquoted names to
+    /// lower case.
     pub(super) fn names(self, changes: &str) -> Vec<String> {
         let changes = self.changes.then(|| quote_identifier(changes));
         let messages = self
@@ -35,7 +37,7 @@ impl Publications {
     }
 }
 
-/// Reads which publications exist.
+/// Returns which publications exist.
 ///
 /// The publications of a stream must not have different column lists for the same table (PostgreSQL
 /// manual, 31.4). If the configured publication contains `realtime.messages` with a column list,
@@ -63,7 +65,7 @@ pub(super) async fn inspect(
         tracing::warn!(
             publication = changes,
             "realtime.messages is published with a column list; broadcasts from the database are \
-             not read until it is removed from the publication"
+             not read until the table is removed from this publication"
         );
     }
     Ok(Publications {
@@ -104,7 +106,7 @@ async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
             tracing::info!(publication = name, "created publication without tables");
             Ok(true)
         }
-        // Another process created it first.
+        // Another process created the publication first.
         Err(error)
             if matches!(
                 error.code(),
@@ -123,16 +125,16 @@ async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
 pub struct PublishedTable {
     /// Schema and name.
     pub table: TableName,
-    /// Its `REPLICA IDENTITY`.
+    /// The table's `REPLICA IDENTITY`.
     pub identity: ReplicaIdentity,
-    /// Whether UPDATE and DELETE identify the row. Without that, PostgreSQL refuses them on a
-    /// published table.
+    /// Whether the replica identity identifies the row of an UPDATE or DELETE. Otherwise PostgreSQL
+    /// refuses these statements on a published table.
     pub can_update: bool,
     /// Whether row-level security is enabled.
     pub has_row_security: bool,
 }
 
-/// The tables of a publication, with partitions as PostgreSQL lists them.
+/// Returns the tables of a publication, with partitions as PostgreSQL lists them.
 ///
 /// # Errors
 /// The error of the statement. A publication that does not exist has no tables.
@@ -176,7 +178,7 @@ pub async fn published_tables(
         .collect()
 }
 
-/// `name` as an SQL identifier.
+/// Returns `name` as an SQL identifier.
 fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

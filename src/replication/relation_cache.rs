@@ -1,8 +1,8 @@
 //! Maps relation ids to the latest table definition in the stream.
 //!
-//! PostgreSQL sends a relation message before the first change that needs it: once per connection,
-//! and again after every statement that may have changed the table, its policies or the rights on
-//! it. Pure.
+//! PostgreSQL sends a relation message before the first change that needs it, once per connection.
+//! It sends another one after every statement that may have changed the table, its policies or the
+//! rights on it. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::change::Relation;
 
 /// The table definitions received so far. They outlive connections.
 ///
-/// Each definition is a value of its own, even if it equals the previous one. A definition does not
+/// Each definition is a separate value, even if it equals the previous one. A definition does not
 /// contain policies, so the message itself is the only sign that a policy has changed.
 #[derive(Debug, Default)]
 pub(super) struct RelationCache {
@@ -24,12 +24,12 @@ impl RelationCache {
         self.relations.insert(relation.oid, Arc::new(relation));
     }
 
-    /// The latest definition of the table with this id.
+    /// Returns the latest definition of the table with this id.
     pub(super) fn get(&self, oid: u32) -> Option<Arc<Relation>> {
         self.relations.get(&oid).cloned()
     }
 
-    /// Removes everything. In another cluster, the ids belong to other tables.
+    /// Removes all definitions. In another cluster, the ids belong to other tables.
     pub(super) fn clear(&mut self) {
         self.relations.clear();
     }

@@ -1,4 +1,4 @@
-//! Why one connection ended, and how the stream continues.
+//! The reasons why a connection ended, and how the stream continues.
 
 use pgwire_replication::PgWireError;
 use thiserror::Error;
@@ -8,7 +8,7 @@ use super::names::MESSAGES_PUBLICATION;
 use super::pgoutput::DecodeError;
 use crate::db::connect::ConnectError;
 
-/// Why one connection ended. All errors are retried indefinitely, except
+/// The reason why one connection ended. All errors are retried indefinitely, except
 /// [`SessionError::SinkClosed`] and [`SessionError::Stopped`].
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
@@ -16,14 +16,15 @@ pub(super) enum SessionError {
     Connect(#[from] ConnectError),
     #[error("A statement failed: {0}")]
     Query(#[from] tokio_postgres::Error),
-    /// The replication connection failed. The crate keeps only the text of the server's error.
+    /// The replication connection failed. The replication crate keeps only the text of the server's
+    /// error.
     #[error("The replication connection failed: {0}")]
     Stream(#[from] PgWireError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Assemble(#[from] AssembleError),
-    #[error("No answer within {0} s while {1}")]
+    #[error("No response within {0} s while {1}")]
     Timeout(u64, &'static str),
     #[error("The publication `{0}` does not exist and may not be created by this role")]
     PublicationMissing(String),
@@ -48,8 +49,8 @@ pub(super) enum SessionError {
 }
 
 impl SessionError {
-    /// The error with its causes, for operators. Omits a cause that the preceding text already
-    /// contains.
+    /// Returns the error and its causes as text for operators. Omits a cause that the preceding
+    /// text already contains.
     pub(super) fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -64,7 +65,7 @@ impl SessionError {
         text
     }
 
-    /// The SQLSTATE, if the server sent one.
+    /// Returns the SQLSTATE, if the server sent one.
     pub(super) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Connect(ConnectError::Connect(error)) | Self::Query(error) => {
@@ -75,9 +76,9 @@ impl SessionError {
         }
     }
 
-    /// Whether the publication of `realtime.messages` did not exist when a change was written.
-    /// Reading continues without it, which loses no row change, and includes it again later
-    /// (`slot_watch`).
+    /// Returns whether the publication of `realtime.messages` did not exist when a change was
+    /// written. Reading continues without that publication, which loses no row changes. It is
+    /// included again later (`slot_watch`).
     pub(super) fn is_without_messages(&self, is_streaming: bool) -> bool {
         match self {
             Self::Stream(PgWireError::Server(text)) => {
@@ -89,14 +90,15 @@ impl SessionError {
         }
     }
 
-    /// Whether reading the slot again would fail in the same way, so that only a new slot helps.
-    /// `is_streaming` states whether the server had accepted the slot before the error.
+    /// Returns whether reading the slot again would fail in the same way, so that the slot must be
+    /// recreated. `is_streaming` states whether the server had accepted the slot before the error.
     ///
     /// - 42704 while streaming: the publication of row changes did not exist when the change was
-    ///   written. The decoder reads the catalogs as of then, so creating it now does not help.
+    ///   written. The decoder reads the catalogs as they were at that time, so creating the
+    ///   publication now does not help.
     /// - 58P01: the WAL that the slot needs is gone.
     ///
-    /// A missing slot (42704 before streaming) or an invalidated one (55000) is found in
+    /// A missing slot (42704 before streaming) or an invalidated one (55000) is detected in
     /// `pg_replication_slots` when the next connection is prepared.
     pub(super) fn needs_new_slot(&self, is_streaming: bool) -> bool {
         match self {
@@ -111,8 +113,8 @@ impl SessionError {
     }
 }
 
-/// The code in `… (SQLSTATE 57P01)`, which is how the replication client reports errors of the
-/// server.
+/// Returns the code at the end of a text such as `terminating connection (SQLSTATE 57P01)`, which
+/// is how the replication client reports errors of the server.
 fn sqlstate_in(text: &str) -> Option<&str> {
     let (_, code) = text.rsplit_once("(SQLSTATE ")?;
     let code = code.strip_suffix(')')?;

@@ -16,36 +16,36 @@ use crate::change::Lsn;
 use crate::db::connect::Connector;
 use crate::observability::readiness::{self, SlotReport};
 
-/// Creating a slot waits for all transactions that are open at that time. If it takes longer than
-/// this, a warning is logged.
+/// Time after which a warning is logged that the slot has not been created yet. The creation waits
+/// for all transactions that are open when it begins.
 const SLOW_CREATION: Duration = Duration::from_secs(5);
 
-/// Time after which creation is restarted. The connection may be dead without an error, and a
-/// transaction that lasts this long may be followed by another.
+/// Time after which the creation is restarted. The connection may be dead without an error, and a
+/// transaction that takes this long may not be the last one to wait for.
 const CREATION_LIMIT: Duration = Duration::from_secs(600);
 
 /// The row of `pg_replication_slots`.
 #[derive(Clone, Debug)]
 pub(super) struct SlotInfo {
-    /// Whether it is a logical pgoutput slot of this database.
+    /// Whether the slot is a logical pgoutput slot of this database.
     pub is_ours: bool,
-    /// The walsender that reads it.
+    /// The walsender that reads the slot.
     pub active_pid: Option<i32>,
-    /// `wal_status = 'lost'`: it was invalidated and can no longer be read.
+    /// Whether `wal_status` is `lost`: the slot was invalidated and can no longer be read.
     pub is_lost: bool,
     /// The acknowledged position.
     pub confirmed: Option<Lsn>,
-    /// Bytes of WAL from the oldest that it keeps to the end.
+    /// Bytes of WAL from the oldest position that the slot keeps to the end.
     pub held_bytes: u64,
     /// Bytes of WAL from the acknowledged position to the end.
     pub lag_bytes: u64,
-    /// Seconds from writing WAL to its acknowledgement (`pg_stat_replication.flush_lag`); `None` if
-    /// nothing was written recently.
+    /// Seconds between the writing of WAL and its acknowledgement
+    /// (`pg_stat_replication.flush_lag`). `None` if nothing was written recently.
     pub lag_seconds: Option<f64>,
 }
 
 impl SlotInfo {
-    /// The report for operators. `own_pid` is the walsender that should read the slot.
+    /// Returns the report for operators. `own_pid` is the walsender that should read the slot.
     pub(super) fn report(&self, own_pid: i32) -> SlotReport {
         let state = match self.active_pid {
             _ if self.is_lost => readiness::SlotState::Lost,
@@ -62,7 +62,7 @@ impl SlotInfo {
     }
 }
 
-/// Reads the slot's state; `None` if it does not exist.
+/// Reads the slot's state. Returns `None` if the slot does not exist.
 pub(super) async fn inspect(
     client: &Client,
     name: &SlotName,
@@ -99,18 +99,18 @@ pub(super) async fn inspect(
     .transpose()
 }
 
-/// Creates the slot, which then contains everything that commits later. The server first waits
-/// until all open transactions have ended, however long that takes.
+/// Creates the slot, which then contains everything that is committed later. The server first waits
+/// until all open transactions have ended, no matter how long that takes.
 ///
-/// While it waits, the server does not notice that a client has disconnected, and would leave a
-/// slot that no process reads. A stop therefore cancels the statement and waits for its result.
+/// While the server waits, it does not notice that the client has disconnected, and it would leave
+/// a slot that no process reads. A stop therefore cancels the statement and waits for its result.
 pub(super) async fn create(
     client: &Client,
     connector: &Connector,
     name: &SlotName,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
-    // A `statement_timeout` of the role or database would interrupt the wait again and again.
+    // A `statement_timeout` of the role or database would interrupt the wait at every attempt.
     client.batch_execute("set statement_timeout = 0").await?;
     let parameters = [&name.as_str() as &(dyn tokio_postgres::types::ToSql + Sync)];
     let statement = client.execute(
@@ -129,7 +129,8 @@ pub(super) async fn create(
             }
             () = stop.cancelled() => {
                 cancel(client, connector).await;
-                // The slot may already exist. The clean stop then drops it.
+                // The slot may have been created nevertheless. In that case, the clean stop drops
+                // it.
                 return match with_timeout("cancelling the creation of the slot", statement).await {
                     Ok(_) => Ok(()),
                     Err(_) => Err(SessionError::Stopped),
@@ -171,7 +172,7 @@ pub(super) async fn drop(client: &Client, name: &SlotName) -> Result<(), tokio_p
     }
 }
 
-/// Acknowledges up to `lsn` on a slot that is not in use.
+/// Acknowledges everything up to `lsn` on a slot that is not in use.
 pub(super) async fn advance(
     client: &Client,
     name: &SlotName,
@@ -189,16 +190,16 @@ pub(super) async fn advance(
 /// The backend that uses a slot, as far as this role may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotHolder {
-    /// Its process id.
+    /// The backend's process id.
     pub pid: i32,
-    /// Its `application_name`.
+    /// The backend's `application_name`.
     pub application_name: Option<String>,
-    /// The time of the client's last message, by the client's clock, as text. It is only compared
+    /// The time of the client's last message by the client's clock, as text that is only compared
     /// for equality.
     pub last_reply: Option<String>,
 }
 
-/// The backend that uses a slot with the walsender `pid`.
+/// Returns the backend with this `pid`, which uses a slot.
 pub(super) async fn holder(client: &Client, pid: i32) -> Result<SlotHolder, tokio_postgres::Error> {
     let row = client
         .query_opt(

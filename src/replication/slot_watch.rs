@@ -1,8 +1,9 @@
-//! Checks, while the stream runs, that the slot is still ours and does not hold too much WAL.
+//! Checks, while the stream runs, that this connection still uses the slot and that the slot does
+//! not hold too much WAL.
 //!
-//! It also notices publications that are created or dropped, and when the stream can start to read
-//! a new one. It detects a dead network, because an idle stream stays silent while PostgreSQL has
-//! nothing to send.
+//! The checks also detect publications that are created or dropped, and when the stream can start
+//! to read a new one. They also detect a dead network. The stream itself cannot, because it is
+//! silent while PostgreSQL has nothing to send.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::shutdown::Tasks;
 /// Time until the first check.
 const FIRST_CHECK: Duration = Duration::from_secs(1);
 
-/// What the slot is compared with.
+/// The settings of the checks, and the expected state.
 pub(super) struct SlotWatch {
     pub connector: Connector,
     pub tasks: Tasks,
@@ -36,18 +37,20 @@ pub(super) struct SlotWatch {
     pub reading: Publications,
 }
 
-/// What must happen before a newly created publication can be read. A change of a transaction that
-/// began earlier is decoded with the catalogs of that time, which do not contain the publication,
-/// and the slot then fails forever (before PostgreSQL 18).
+/// The condition that must be met before a newly created publication can be read. A change of a
+/// transaction that began earlier is decoded with the catalogs of that time. They do not contain
+/// the publication, so reading the slot would fail forever (before PostgreSQL 18).
 enum PublicationWait {
-    /// All transactions with a lower id must end.
+    /// All transactions with a lower id must have ended.
     ForTransactions(i64),
-    /// Everything before this position must be acknowledged, so that it is not decoded again.
+    /// Everything before this position must have been acknowledged, so that it is not decoded
+    /// again.
     ForPosition(Lsn),
 }
 
 impl SlotWatch {
-    /// Checks once per interval and reports the state. Returns what is wrong.
+    /// Checks once per interval and reports the state. Returns when the connection must end, with
+    /// the reason.
     pub(super) async fn run(self, client: Client, report: impl Fn(&SlotInfo)) -> SessionError {
         let mut client = Some(client);
         // The first check is early, so that a newly started server soon reports its state.
@@ -59,8 +62,8 @@ impl SlotWatch {
             let (state, next) = match self.check(&mut client, wait.take()).await {
                 Ok((Some(state), next)) => (state, next),
                 Ok((None, _)) => return SessionError::SlotNotHeld,
-                // The server answers, if only with a refusal such as too many connections. The
-                // stream may be fine.
+                // The server responds, if only with a refusal such as too many connections. The
+                // stream may still work.
                 Err(error) if error.sqlstate().is_some() => {
                     tracing::warn!(%error, "replication slot check failed; retrying");
                     client = None;
@@ -85,14 +88,15 @@ impl SlotWatch {
                 return SessionError::PublicationsChanged;
             }
             if next.is_some() {
-                // Two steps are needed, and messages are missed until then.
+                // Reading a new publication takes two steps, and its rows are missed until then.
                 pause = self.interval.min(FIRST_CHECK);
             }
             wait = next;
         }
     }
 
-    /// The slot's state, and what must still happen. Reconnects if the connection has ended.
+    /// Returns the slot's state, and the condition for reading a new publication, if there is one.
+    /// Reconnects if the connection has ended.
     async fn check(
         &self,
         client: &mut Option<Client>,
@@ -113,13 +117,13 @@ impl SlotWatch {
             }
             Ok((state, Some(next_wait(&connected, wait).await?)))
         };
-        let seen = with_timeout("checking at the replication slot", checking).await?;
+        let seen = with_timeout("checking the replication slot", checking).await?;
         *client = Some(connected);
         Ok(seen)
     }
 }
 
-/// The next step towards reading a new publication.
+/// Returns the next condition for reading a new publication. `wait` is the previous one.
 async fn next_wait(
     client: &Client,
     wait: Option<PublicationWait>,
@@ -143,7 +147,7 @@ async fn next_wait(
 
 /// Opens the ordinary connection that is used while the stream runs.
 pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
-    // Boxed: the handshake's state is large, and would be part of the task for its lifetime.
+    // Boxed, because the handshake's state is large and would be part of the task for its lifetime.
     let connecting = Box::pin(connector.connect(CONTROL_APPLICATION_NAME, tasks));
     with_timeout("connecting", connecting).await
 }

@@ -1,4 +1,4 @@
-//! The status of a stream, and the queues that it hands over to.
+//! The status of a stream, and the queues to which it sends.
 
 use tokio::sync::{mpsc, watch};
 
@@ -7,18 +7,18 @@ use crate::change::{InsertedMessages, Lsn, StreamEvent, TimestampMicros};
 /// The state of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamState {
-    /// It has not been live yet.
+    /// The stream has not been live yet.
     Connecting,
-    /// It delivers changes as they are committed.
+    /// The stream delivers changes as they are committed.
     Live,
-    /// It was live and is reconnecting.
+    /// The stream was live and is reconnecting.
     Interrupted,
-    /// It has ended.
+    /// The stream has ended.
     Stopped,
 }
 
-/// A report for operators. [`crate::observability::readiness::Readiness`] contains the part that
-/// `/ready` needs.
+/// The status of the stream, for operators. [`crate::observability::readiness::Readiness`] contains
+/// the part of it that `/ready` needs.
 #[derive(Clone, Debug)]
 pub struct ReplicationStatus {
     /// The state.
@@ -31,18 +31,19 @@ pub struct ReplicationStatus {
     pub lag_bytes: Option<u64>,
     /// Bytes of WAL that PostgreSQL keeps for the slot, at the last check.
     pub wal_held_bytes: Option<u64>,
-    /// Why it is not live. For operators only: it may contain names of hosts and roles.
+    /// The reason why the stream is not live. For operators only, because it may contain names of
+    /// hosts and roles.
     pub last_error: Option<String>,
 }
 
-/// The queues for what the stream reads.
+/// The queues to which the stream sends.
 #[derive(Clone, Debug)]
 pub struct Sinks {
-    /// Row changes, and the state of the stream in order with them.
+    /// Receives row changes and, in order with them, changes of the stream's state.
     pub changes: mpsc::Sender<StreamEvent>,
-    /// Rows of `realtime.messages`. They are separate from row changes because no access check
-    /// delays them.
+    /// Receives rows of `realtime.messages`. They are separate from row changes because no access
+    /// check delays them.
     pub messages: mpsc::Sender<InsertedMessages>,
-    /// Whether rows that are now inserted into `realtime.messages` will be handed over.
+    /// Shows whether rows that are inserted into `realtime.messages` now will be handed over.
     pub messages_live: watch::Sender<bool>,
 }

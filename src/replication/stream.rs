@@ -27,10 +27,10 @@ use crate::observability::metrics::ReplicationMetrics;
 use crate::observability::readiness::{Readiness, ReplicationState};
 use crate::shutdown::Tasks;
 
-/// Pause while another process uses the slot. It bounds the time until this one takes over.
+/// Pause while another process uses the slot. It bounds the time until this process takes over.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Minimum lifetime of a connection that counts as a success even if nothing arrived.
+/// Minimum lifetime of a connection to count as a success even if nothing arrived.
 const SUCCESS_AFTER: Duration = Duration::from_secs(5);
 
 /// Time limit for the replication client's shutdown.
@@ -39,10 +39,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for the whole clean stop.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time after which our own walsender is terminated if it has not ended by itself.
+/// Time after which this process's walsender is terminated if it has not ended by itself.
 const TERMINATE_AFTER: Duration = Duration::from_secs(2);
 
-/// The task, with its state between connections.
+/// The task that reads the stream, with its state between connections.
 pub(super) struct Stream {
     pub connector: Connector,
     pub address: Address,
@@ -63,25 +63,25 @@ pub(super) struct Memory {
     preparation: Preparation,
     progress: Progress,
     relations: RelationCache,
-    /// Everything before this position was handed over or is not relevant.
+    /// The acknowledged position. Everything before it was handed over or is not relevant.
     acknowledged: Lsn,
     cluster: Option<ClusterHistory>,
     attempts: usize,
-    /// This process created or read the slot, and is therefore responsible for dropping it.
+    /// Whether this process created or read the slot, and is therefore responsible for dropping it.
     has_slot: bool,
     was_live: bool,
     is_live: bool,
-    /// An interruption that could not be sent yet, because the sink was full.
+    /// Whether an interruption could not be sent yet, because the sink was full.
     interrupted_is_pending: bool,
-    /// A gap that has not been sent yet.
+    /// Whether a gap has not been sent yet.
     gap_is_pending: bool,
-    /// An unacknowledged change is older than the publication of `realtime.messages`, so the next
-    /// connection reads without that publication.
+    /// Whether the next connection reads without the publication of `realtime.messages`, because an
+    /// unacknowledged change is older than that publication.
     without_messages: bool,
 }
 
 impl Stream {
-    /// Reads until it is stopped or the sinks are closed, then releases the slot.
+    /// Reads until the stream is stopped or the sinks are closed, then releases the slot.
     pub(super) async fn run(mut self) {
         let mut pause = self.config.backoff_min;
         while !self.stop.is_cancelled() {
@@ -119,7 +119,7 @@ impl Stream {
             .send_modify(|status| status.state = StreamState::Stopped);
     }
 
-    /// One connection, from preparation to end.
+    /// Runs one connection, from its preparation to its end.
     async fn session(&mut self) -> Result<Infallible, SessionError> {
         let attempt = self.memory.attempts;
         self.memory.attempts += 1;
@@ -193,7 +193,7 @@ impl Stream {
         Err(error)
     }
 
-    /// Resets the progress if the slot is new.
+    /// Resets the progress if the slot is new, and remembers a gap if changes may be missing.
     fn note_slot_origin(&mut self, origin: SlotOrigin) {
         let memory = &mut self.memory;
         if origin == SlotOrigin::Found {
@@ -209,8 +209,9 @@ impl Stream {
         }
     }
 
-    /// Positions are comparable only within one history of one cluster. After a restored backup, a
-    /// switch to another cluster, or a failover to a standby that lacks the last transactions, new
+    /// Resets the progress if the cluster or its history has changed, because positions are
+    /// comparable only within one history of one cluster. After a restored backup, a switch to
+    /// another cluster, or a failover to a standby that lacks the last transactions, new
     /// transactions would otherwise look like repeated ones.
     fn check_cluster(&mut self, cluster: ClusterHistory, end: Lsn) {
         let memory = &mut self.memory;
@@ -234,7 +235,7 @@ impl Stream {
         self.memory.without_messages |= error.is_without_messages(is_streaming);
     }
 
-    /// Hands over what arrives until the connection ends.
+    /// Hands over changes and messages as they arrive, until the connection ends.
     async fn read(
         &mut self,
         client: &mut ReplicationClient,
@@ -311,13 +312,15 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends a chunk to the sinks and waits for room. Its messages go first, because they do not
-    /// need the access checks of its row changes. What was sent counts as handed over. If this
-    /// future is dropped, the next connection delivers the rest of the chunk.
+    /// Sends a chunk to the sinks and waits until they have room. The messages are sent first,
+    /// because they need not wait for the access checks of the row changes. Everything that was
+    /// sent counts as handed over. If this future is dropped, the next connection delivers the rest
+    /// of the chunk.
     ///
     /// A full sink of row changes stops the reading of the WAL, and messages wait as well, because
-    /// they come from the same WAL in commit order. The alternatives are worse: unbounded buffering
-    /// of row changes, or a second slot, for which the database would decode its WAL twice.
+    /// they come from the same WAL in commit order. The alternatives are worse: row changes would
+    /// be buffered without limit, or there would be a second slot, for which the database would
+    /// have to decode its WAL twice.
     async fn hand_over(&mut self, mut chunk: Chunk) -> Result<(), SessionError> {
         let mut progress = self.memory.progress;
         progress.advance(&chunk);
@@ -362,8 +365,9 @@ impl Stream {
         }
     }
 
-    /// Tells listeners that the stream is live, after the gap if there was one. The new slot exists
-    /// by now, so reading the tables at the gap and following the stream misses nothing.
+    /// Sends the event that the stream is live, after the gap if there was one. The new slot
+    /// already exists, so a listener that reads the tables at the gap and then follows the stream
+    /// misses nothing.
     async fn announce_live(&mut self, reading: Publications) -> Result<(), SessionError> {
         self.sinks.messages_live.send_replace(reading.messages);
         if self.memory.interrupted_is_pending {
@@ -400,7 +404,7 @@ impl Stream {
             ),
         }
         self.metrics.reconnects.inc();
-        // With an SQLSTATE, the server has refused the connection. That may need an operator.
+        // An SQLSTATE means that the server has refused the connection, which may need an operator.
         self.readiness.set_replication(match error.sqlstate() {
             Some(_) => ReplicationState::Failing,
             None => ReplicationState::Connecting,
@@ -430,7 +434,8 @@ impl Stream {
             .map_err(|_| SessionError::SinkClosed)
     }
 
-    /// Stops cleanly: drops the slot, or advances it to the last acknowledged position.
+    /// Releases the slot at a clean stop: drops it, or advances it to the last acknowledged
+    /// position.
     async fn release(&mut self) {
         if !self.memory.has_slot {
             return;
@@ -439,7 +444,7 @@ impl Stream {
         let problem = match released {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.with_causes(),
-            Err(_) => format!("no end after {} s", RELEASE_TIMEOUT.as_secs()),
+            Err(_) => format!("not finished after {} s", RELEASE_TIMEOUT.as_secs()),
         };
         tracing::warn!(
             slot = %self.slot,
@@ -449,7 +454,7 @@ impl Stream {
     }
 
     async fn release_slot(&self) -> Result<(), SessionError> {
-        /// Pause between checks whether the walsender has ended.
+        /// Pause between two checks of whether the walsender has ended.
         const CHECK_PAUSE: Duration = Duration::from_millis(20);
         let client = slot_watch::connect(&self.connector, &self.tasks).await?;
         let begun = Instant::now();
@@ -487,7 +492,7 @@ impl Stream {
     }
 }
 
-/// Ends the session by the protocol, or by force if the server does not react.
+/// Ends the session as the protocol requires, or aborts it if the server does not respond.
 async fn shut_down(mut client: ReplicationClient) {
     if tokio::time::timeout(SHUTDOWN_TIMEOUT, client.shutdown())
         .await
@@ -509,8 +514,8 @@ async fn until_stopped<T>(
     }
 }
 
-/// Between half and one and a half of `pause`, so that several processes do not reconnect at the
-/// same time.
+/// Returns a random pause between 0.5 and 1.5 times `pause`, so that several processes do not
+/// reconnect at the same time.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64())
 }

@@ -1,14 +1,15 @@
-//! The time limit for answers of the server.
+//! The time limit for responses of the database server.
 
 use std::time::Duration;
 
 use super::session_error::SessionError;
 
-/// Time limit for statements that need not wait for anything. A slower server counts as gone, and
-/// everything reconnects, which loses nothing.
+/// Time limit for statements that do not have to wait for anything. If the server is slower, it
+/// counts as gone and the stream reconnects, which loses no changes.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs `work` with the limit [`ANSWER_TIMEOUT`]. `what` completes the text "no answer while".
+/// Runs `work` with the limit [`ANSWER_TIMEOUT`]. `what` completes the error text "No response
+/// within 10 s while".
 pub(super) async fn with_timeout<T, E: Into<SessionError>>(
     what: &'static str,
     work: impl Future<Output = Result<T, E>>,

@@ -14,19 +14,19 @@ use crate::change::Lsn;
 use crate::config::ReplicationConfig;
 use crate::db::connect::{CertificateCheck, Connector};
 
-/// Settings that determine the text form of values. In the startup packet they take precedence over
-/// those of role and database. `search_path` is empty so that names of other objects (`regclass`
-/// and similar types) always contain their schema.
+/// Settings that determine the text form of values. In the startup packet, they take precedence
+/// over the settings of the role and the database. `search_path` is empty so that names of other
+/// objects (`regclass` and similar types) always contain their schema.
 const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
     -c bytea_output=hex -c extra_float_digits=3 -c search_path=";
 
-/// Interval of status messages without news. It is far below the 30 s after which PostgreSQL
-/// requests one (half of `wal_sender_timeout`), and short enough for another process to notice that
-/// a client is gone ([`super::prepare::TAKEOVER_AFTER`]).
+/// Interval of status messages while nothing arrives. It is far below the 30 s after which
+/// PostgreSQL requests a status (half of `wal_sender_timeout`), and short enough for another
+/// process to notice that this one is gone ([`super::prepare::TAKEOVER_AFTER`]).
 const IDLE_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum messages between the socket and the assembler. Each is one row, which can be large. When
-/// the queue is full, the socket is not read, and TCP slows the server down.
+/// Maximum number of messages between the socket and the assembler. Each message is one row, which
+/// can be large. When the queue is full, the socket is not read, and TCP slows the server down.
 const QUEUED_MESSAGES: usize = 128;
 
 /// The parts of a connection URL that a replication connection needs.
@@ -63,7 +63,7 @@ impl Address {
         let password = std::str::from_utf8(config.get_password().unwrap_or_default())
             .map_err(|_| ReplicationError::Url("its password is not UTF-8"))?;
         let options = match config.get_options() {
-            // The last setting of a name wins.
+            // If a setting appears twice, the last value wins.
             Some(given) => format!("{given} {SESSION_OPTIONS}"),
             None => SESSION_OPTIONS.to_owned(),
         };
@@ -83,7 +83,7 @@ impl Address {
         })
     }
 
-    /// The database's name.
+    /// Returns the database's name.
     pub(super) fn database(&self) -> &str {
         &self.database
     }
@@ -119,15 +119,15 @@ impl Address {
         .with_tls(tls)
         .with_options(self.options.as_str())
         .with_application_name(APPLICATION_NAME)
-        // PostgreSQL's fast shutdown waits until everything sent is acknowledged. This interval
-        // bounds that wait.
+        // PostgreSQL's fast shutdown waits until everything that it has sent is acknowledged. This
+        // interval bounds that wait.
         .with_status_interval(config.status_interval)
         .with_wakeup_interval(IDLE_STATUS_INTERVAL)
         .with_buffer_size(QUEUED_MESSAGES)
     }
 }
 
-/// The hosts of the URL with their ports. Each attempt uses the next one.
+/// Returns the hosts of the URL with their ports. Each attempt uses the next one.
 fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(HostAddress, u16)>, ReplicationError> {
     /// PostgreSQL's default port.
     const DEFAULT_PORT: u16 = 5432;
@@ -152,7 +152,8 @@ fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(HostAddress, u16)>, Rep
                 host: address,
                 certificate_name: Some(name),
             },
-            // A certificate can also name an address, but only if the client asks for that.
+            // A certificate can also contain an address, but that is only checked if the client
+            // requests it.
             (Some(host), None) | (None, Some(host)) => HostAddress {
                 certificate_name: host
                     .parse::<std::net::IpAddr>()
@@ -171,12 +172,12 @@ fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(HostAddress, u16)>, Rep
     Ok(hosts)
 }
 
-/// A cluster and its history. Positions are comparable only within one.
+/// A cluster and its history. Positions are comparable only within one history of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClusterHistory {
     /// `pg_control_system().system_identifier`.
     pub system_id: String,
-    /// Increases when a standby takes over.
+    /// The timeline, which increases when a standby takes over.
     pub timeline: u32,
 }
 
@@ -184,7 +185,7 @@ pub(super) struct ClusterHistory {
 pub(super) struct Opened {
     /// The client.
     pub client: ReplicationClient,
-    /// The cluster that it is connected to.
+    /// The cluster to which the client is connected.
     pub cluster: ClusterHistory,
     /// The end of the cluster's WAL.
     pub end: Lsn,
@@ -192,8 +193,9 @@ pub(super) struct Opened {
     pub pid: i32,
 }
 
-/// Logs in. `attempt` selects one of several hosts, `reading` are the publications to read, and
-/// `start` is the position to start at, no earlier than the slot's acknowledgement.
+/// Opens a replication session. `attempt` selects one of several hosts, `reading` contains the
+/// publications to read, and `start` is the position to start at. The server does not start before
+/// the slot's acknowledged position.
 pub(super) async fn open(
     address: &Address,
     attempt: usize,
@@ -212,7 +214,7 @@ pub(super) async fn open(
         Ok::<_, SessionError>((system, rows))
     })
     .await;
-    // A connection without an answer would not end otherwise.
+    // Without this, a connection to a silent server would not end.
     let (system, rows) = identified.inspect_err(|_| client.abort())?;
     let pid = rows
         .first()

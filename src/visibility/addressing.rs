@@ -1,4 +1,5 @@
-//! Adds the receivers of the decided changes to the deliveries, with the columns that each may see.
+//! Adds the receivers of the decided changes to the deliveries, with the columns that each receiver
+//! may see.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::{Action, ChangeEvent};
 
-/// The collected deliveries: those that are decided, and those that depend on filter conditions.
+/// The collected deliveries: the final ones, and those that still depend on filter conditions.
 pub(super) struct Output<'o, 'a> {
     pub(super) groups: &'o mut RecipientGroups,
     pub(super) conditions: &'o mut PendingConditions<'a>,
 }
 
 impl<'a> Resolution<'a> {
-    /// Adds the deliveries to one receiver. The cost grows with the number of visible rows.
+    /// Adds all deliveries to one receiver. The cost grows with the number of visible rows.
     pub(super) fn add_recipients(
         &self,
         table: &Table,
@@ -75,8 +76,8 @@ impl<'a> Resolution<'a> {
                         let columns =
                             column_sets.of(self, table, role_access, subscription, hides_old_row);
                         if action == Action::Delete && columns.columns.is_empty() {
-                            // The role has no right on the table, so it is not told about the
-                            // deletion at all.
+                            // The role has no right on the table, so its subscribers do not receive
+                            // the deletion at all.
                             continue;
                         }
                         Payload::Row(columns, self.detail(event))
@@ -127,11 +128,12 @@ impl<'a> Resolution<'a> {
     }
 }
 
-/// The column sets of one receiver, usually one.
+/// The column sets of one receiver. There is usually only one.
 #[derive(Default)]
 struct ColumnSets(Vec<(Selection, Arc<VisibleColumns>)>);
 
-/// The options of a subscription that determine its columns, and whether the old row is hidden.
+/// The key of a column set: the `select` list and options of the subscription, and whether the old
+/// row is hidden.
 type Selection = (Option<Arc<[String]>>, SubscribeOptions, bool);
 
 impl ColumnSets {

@@ -1,16 +1,17 @@
-//! Retries while the database is unreachable.
+//! Pauses between retries while the database is unreachable.
 
 use std::time::Duration;
 
 use super::error::QueryError;
 use crate::observability::metrics::VisibilityMetrics;
 
-/// First and longest pause before a query is repeated while the database is unreachable. A restart
-/// takes about a second. In a longer outage, retrying every 50 ms would only cause load.
+/// The first and the longest pause before a query is repeated while the database is unreachable. A
+/// restart of the server takes about a second. In a longer outage, retrying every 50 ms would only
+/// cause load.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
-/// Pauses between attempts while the database is unreachable.
+/// The increasing pauses between attempts while the database is unreachable.
 pub(super) struct Backoff<'a> {
     metrics: &'a VisibilityMetrics,
     wait: Duration,
@@ -24,7 +25,7 @@ impl<'a> Backoff<'a> {
         }
     }
 
-    /// Waits after an error. Each pause is longer than the one before.
+    /// Waits after an error. Each pause is longer than the one before, up to [`LAST_RETRY`].
     pub(super) async fn wait(&mut self, error: &QueryError) {
         self.metrics.retries.inc();
         tracing::warn!(%error, "row visibility is waiting for the database; retrying");

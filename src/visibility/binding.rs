@@ -1,15 +1,15 @@
-//! A channel, the bindings that it registers, and its options.
+//! The id, the bindings and the options of a channel.
 
 use super::request::SubscriptionRequest;
 
-/// Identifies a joined channel of a socket for as long as it is joined.
+/// Identifies a joined channel of a socket until the channel ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub u64);
 
 /// A binding with the integer id that the client received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Equal parameters have equal ids; never 0 (protocol 3.3).
+    /// The id. It is never 0, and equal parameters have equal ids (protocol 3.3).
     pub id: u32,
     /// The requested changes.
     pub request: SubscriptionRequest,
@@ -18,6 +18,7 @@ pub struct Binding {
 /// Options of a channel that differ from the protocol's defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SubscribeOptions {
-    /// `int8` and `numeric` are sent as JSON strings, because JavaScript numbers lose digits.
+    /// Whether `int8` and `numeric` are sent as JSON strings, because JavaScript numbers lose
+    /// digits.
     pub bigint_as_string: bool,
 }

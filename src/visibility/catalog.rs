@@ -1,4 +1,4 @@
-//! A reading of PostgreSQL's catalogue: the published tables with their columns, keys, policies and
+//! Reads PostgreSQL's catalogue: the published tables with their columns, keys, policies and
 //! rights.
 //!
 //! A reading is immutable and is taken in one snapshot. [`super::catalog_cache`] decides when the
@@ -20,8 +20,8 @@ use super::types::Types;
 use crate::change::{Relation, TableName};
 use crate::db::roles::MAY_BE_A_CALLERS;
 
-/// The parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: what the WAL
-/// contains, primary keys, and the row types of columns.
+/// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: the
+/// content of the WAL, primary keys, and the row types of columns.
 pub(super) const FINGERPRINTED: &[&str] = &[
     log_coverage::COLUMNS,
     log_coverage::EXPRESSIONS,
@@ -32,7 +32,7 @@ pub(super) const FINGERPRINTED: &[&str] = &[
    from pg_catalog.pg_class c where c.relkind = 'c'",
 ];
 
-/// Reads the published tables.
+/// Returns the statement that reads the published tables.
 ///
 /// `realtime.messages` and its partitions (see [`TableName::is_messages`]) are excluded, even if
 /// they are published. Their rows are broadcasts to the members of a topic, and their policies
@@ -65,7 +65,7 @@ left join pg_catalog.pg_index i on i.indrelid = a.attrelid and i.indisprimary
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
-/// The types of columns, and the types that these consist of.
+/// The types of columns, and the types that they consist of: elements, attributes and base types.
 const TYPES: &str = "
 with recursive used as (
   select a.atttypid as oid
@@ -98,9 +98,10 @@ from used
 join pg_catalog.pg_type t on t.oid = used.oid";
 
 /// Policies that apply to `select`, in the order in which PostgreSQL considers them. A policy
-/// without USING (`for all with check (…)`) neither shows nor hides rows. The columns come from the
-/// recorded dependencies. Column number 0 stands for the table itself and is skipped. The
-/// volatility of directly used functions shows whether a plan may contain a value of one caller.
+/// without USING (`for all with check (…)`) neither shows nor hides rows, so it is omitted. The
+/// columns come from the recorded dependencies. Column number 0 stands for the table itself and is
+/// skipped. The volatility of directly used functions shows whether a plan may contain a value of
+/// one caller.
 const POLICIES: &str = "
 select p.polrelid, p.oid, p.polpermissive,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid),
@@ -127,7 +128,8 @@ from pg_catalog.pg_policy p
 where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
 order by p.polrelid, p.polname";
 
-/// The rights of roles on tables. Without USAGE on the schema no column can be selected.
+/// Returns the statement that reads the rights of roles on tables. Without USAGE on the schema, no
+/// column can be selected.
 fn rights_statement() -> String {
     format!(
         "
@@ -149,7 +151,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
     )
 }
 
-/// Selects those of the given roles that exist and may be a caller's.
+/// Returns the statement that selects the roles in `$1` that exist and that a caller may have.
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \
@@ -157,49 +159,49 @@ fn roles_statement() -> String {
     )
 }
 
-/// One reading.
+/// One reading of the catalogue.
 #[derive(Default)]
 pub(super) struct Catalog {
     fingerprint: String,
     tables: HashMap<u32, Arc<Table>>,
     by_name: HashMap<TableName, u32>,
-    /// Rights by role; `None` if the role does not exist or may not be a caller's.
+    /// Rights by role; `None` if the role does not exist or a caller may not have it.
     roles: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>,
-    /// Column sets that were used before. A std lock: held for a look-up or an insertion.
+    /// The cached column sets. A std lock, because it is held only for a look-up or an insertion.
     columns: Mutex<ColumnsCache>,
     pub(super) queries: QueryCache,
-    /// Whether a column has to be computed because the WAL does not contain it.
+    /// Whether any column has to be computed because the WAL does not contain it.
     pub(super) has_generated_columns: bool,
     pub(super) completions: Completions,
 }
 
 impl Catalog {
-    /// A table by its oid.
+    /// Returns the published table with this oid.
     pub(super) fn table(&self, oid: u32) -> Option<&Arc<Table>> {
         self.tables.get(&oid)
     }
 
-    /// A table by its name.
+    /// Returns the published table with this name.
     pub(super) fn table_named(&self, name: &TableName) -> Option<&Arc<Table>> {
         self.tables.get(self.by_name.get(name)?)
     }
 
-    /// All published tables.
+    /// Returns all published tables.
     pub(super) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()
     }
 
-    /// Whether the role exists and may be a caller's. The role must be one that was read.
+    /// Returns whether the role exists and a caller may have it. The reading must include the role.
     pub(super) fn has_role(&self, role: &str) -> bool {
         matches!(self.roles.get(role), Some(Some(_)))
     }
 
-    /// The rights of a role on a table; `None` if either is unknown.
+    /// Returns the rights of a role on a table, or `None` if either is unknown.
     pub(super) fn rights(&self, role: &str, table: u32) -> Option<&Arc<TableRights>> {
         self.roles.get(role)?.as_ref()?.get(&table)
     }
 
-    /// The columns that a role may receive, from the cache or created by `make`.
+    /// Returns the columns that a role may receive, from the cache or created by `make`.
     pub(super) fn columns(
         &self,
         key: ColumnsKey,
@@ -212,18 +214,18 @@ impl Catalog {
             .get_or_make(key, relation, make)
     }
 
-    /// The fingerprint at the time of reading.
+    /// Returns the fingerprint at the time of the reading.
     pub(super) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The roles that exist and may be a caller's.
+    /// Returns the roles in this reading that exist and that a caller may have.
     pub(super) fn known_roles(&self) -> impl Iterator<Item = &str> {
         let known = self.roles.iter().filter(|(_, rights)| rights.is_some());
         known.map(|(role, _)| role.as_str())
     }
 
-    /// Whether the rights of all these roles have been read.
+    /// Returns whether the rights of all these roles have been read.
     pub(super) fn knows(&self, roles: &[&str]) -> bool {
         roles.iter().all(|role| self.roles.contains_key(*role))
     }

@@ -1,8 +1,8 @@
 //! Caches the latest reading of the catalogue and renews it.
 //!
 //! If a reading is too old for a decision, its fingerprint is compared first. The catalogue is read
-//! again only if the fingerprint differs. The maximum age depends on the tables: see
-//! [`super::descriptions`].
+//! again only if the fingerprint differs. The maximum age depends on the tables (see
+//! [`super::descriptions`]).
 //!
 //! A comparison takes several milliseconds. [`CatalogCache::verify_ahead`] therefore begins one
 //! before the reading is too old, so that under a steady load no row waits for it.
@@ -21,13 +21,13 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// With an empty search path, names outside `pg_catalog` are printed with their schema, so they
-/// mean the same in every session.
+/// With an empty search path, names outside `pg_catalog` are printed with their schema, so the
+/// printed expressions mean the same in every session.
 const SESSION: &str = "set search_path = ''; set statement_timeout = '10s'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// Maximum time for one reading, after which its connection is dropped. It exceeds the server's own
-/// limit for each statement, so it only matters if the network loses packets.
+/// Maximum time for one reading, after which its connection is dropped. This exceeds the server's
+/// own limit for each statement, so it only matters if the network loses packets.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
@@ -41,12 +41,12 @@ pub(super) struct CatalogCache {
     fingerprint: String,
     ttl: Duration,
     metrics: VisibilityMetrics,
-    /// The latest reading. A std lock: held to copy a pointer.
+    /// The latest reading. A std lock, because it is held only to copy a pointer.
     latest: Mutex<Option<Verified>>,
-    /// When the last attempt failed. A std lock for the same reason.
+    /// When the last failed attempt ended. A std lock for the same reason.
     failed_at: Mutex<Option<Instant>>,
     /// The connection for readings. An async lock, because it is held during a reading. A caller
-    /// that waited for it uses the reading of the previous holder.
+    /// that waited for the lock uses the reading of the previous holder.
     connection: tokio::sync::Mutex<Option<Client>>,
 }
 
@@ -78,12 +78,12 @@ impl CatalogCache {
         }
     }
 
-    /// The maximum age of a reading while the stream shows no change.
+    /// Returns the maximum age of a reading while the stream shows no change.
     pub(super) fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// A reading within the usual age that includes `roles`.
+    /// Returns a reading that includes `roles` and is younger than [`Self::ttl`].
     ///
     /// # Errors
     /// If the database is unreachable or refuses a statement.
@@ -91,18 +91,19 @@ impl CatalogCache {
         self.within(roles, self.ttl).await
     }
 
-    /// A reading begun after this call.
+    /// Returns a reading that includes `roles` and began after this call.
     ///
     /// # Errors
-    /// As [`Self::current`].
+    /// The same as for [`Self::current`].
     pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, QueryError> {
         self.within(roles, Duration::ZERO).await
     }
 
-    /// A reading that includes `roles` and is younger than `limit` or begun after this call.
+    /// Returns a reading that includes `roles` and is younger than `limit` or began after this
+    /// call.
     ///
     /// # Errors
-    /// As [`Self::current`].
+    /// The same as for [`Self::current`].
     pub(super) async fn within(
         &self,
         roles: &[&str],
@@ -113,7 +114,7 @@ impl CatalogCache {
         }
         let asked_at = Instant::now();
         let mut connection = self.connection.lock().await;
-        // Another caller may have read it while this one waited for the connection.
+        // Another caller may have read the catalogue while this one waited for the connection.
         if let Some(catalog) = self.fresh(roles, limit.max(asked_at.elapsed())) {
             return Ok(catalog);
         }
@@ -141,14 +142,14 @@ impl CatalogCache {
         });
     }
 
-    /// The latest reading, whatever its age.
+    /// Returns the latest reading, whatever its age.
     pub(super) fn latest(&self) -> Option<Arc<Catalog>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
     }
 
-    /// The latest reading, if it includes `roles` and must be verified because it is older than
-    /// `limit`.
+    /// Returns the latest reading, if it includes `roles` and must be verified because it is older
+    /// than `limit`.
     pub(super) fn unverified(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = latest.as_ref()?;
@@ -164,7 +165,8 @@ impl CatalogCache {
     }
 
     /// Reads the catalogue, with the connection locked. If another caller's attempt has failed
-    /// since `asked_at`, this one fails too: waiting callers must not time out one after the other.
+    /// since `asked_at`, this one fails too. Otherwise waiting callers would time out one after the
+    /// other.
     async fn renew(
         &self,
         connection: &mut Option<Client>,
@@ -180,7 +182,8 @@ impl CatalogCache {
         }
         let at = Instant::now();
         let previous = self.latest();
-        // The connection is taken out, so that a reading that is dropped midway also drops it.
+        // The connection is taken out of the lock, so that dropping an unfinished reading also
+        // drops the connection.
         let client = connection.take();
         let reading = async {
             let client = match client.filter(|client| !client.is_closed()) {
@@ -209,7 +212,7 @@ impl CatalogCache {
     }
 
     async fn connect(&self) -> Result<Client, QueryError> {
-        // Boxed: the handshake's state is large, and would be part of every resolution.
+        // Boxed, because the handshake's state is large and would be part of every resolution.
         let connecting = Box::pin(
             self.connector
                 .connect("rapport visibility catalogue", &self.tasks),
@@ -238,8 +241,8 @@ impl CatalogCache {
             previous => {
                 let mut wanted: HashSet<&str> = roles.iter().copied().collect();
                 if let Some(previous) = &previous {
-                    // Names of roles that do not exist are not kept, because clients can invent any
-                    // number of them.
+                    // The names of roles that do not exist are not kept, because clients can invent
+                    // any number of them.
                     wanted.extend(previous.known_roles());
                 }
                 let wanted: Vec<&str> = wanted.into_iter().collect();

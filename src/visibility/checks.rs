@@ -1,7 +1,8 @@
-//! Access checks: runs queries until each input has an answer or is known to fail.
+//! Runs access checks: queries are repeated until each input has a result or is known to fail.
 //!
-//! An outage never counts as an answer: the check waits until it is over. If one input makes a
-//! statement fail, it is found by halving, so that the other inputs still get their answers.
+//! An outage never counts as a result: the check waits until the outage is over. If an input makes
+//! a statement fail, it is found by halving the inputs, so that the other inputs still get their
+//! results.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use super::queries::{
 };
 use crate::observability::metrics::VisibilityMetrics;
 
-/// SQLSTATE of an error that has none: `internal_error`.
+/// The SQLSTATE for errors without one: `internal_error`.
 const INTERNAL_ERROR: &str = "XX000";
 
-/// Distinct inputs of a query. Rows that are equal in the columns that the query reads are one
-/// input.
+/// The distinct inputs of a query. Rows with equal values in the columns that the query reads are
+/// one input.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     rows: Vec<Vec<Option<Bytes>>>,
@@ -27,19 +28,19 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// The number of this input. A new input gets the next number.
+    /// Returns the number of this input. A new input gets the next number.
     pub(super) fn number(&mut self, input: Vec<Option<Bytes>>) -> u32 {
         if let Some(number) = self.known.get(&input) {
             return *number;
         }
-        // A batch has fewer changes than a u32 counts.
+        // The number of changes in a batch fits into a u32.
         let number = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         self.rows.push(input.clone());
         self.known.insert(input, number);
         number
     }
 
-    /// The number of distinct inputs.
+    /// Returns the number of distinct inputs.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -80,7 +81,8 @@ pub(super) struct CheckResult {
 }
 
 impl CheckResult {
-    /// Adds the inputs that the query returned: `ordinals` count from 1 in `numbers`.
+    /// Adds the inputs that the query returned. `ordinals` are positions in `numbers`, counted from
+    /// 1.
     fn accept(&mut self, numbers: &[u32], ordinals: &[i64]) {
         self.accepted.extend(ordinals.iter().filter_map(|ordinal| {
             let place = usize::try_from(*ordinal).ok()?.checked_sub(1)?;
@@ -94,8 +96,8 @@ impl CheckResult {
     }
 }
 
-/// A statement fails whatever its input. The catalogue must be read again, and access decided
-/// again.
+/// A statement fails whatever its input. The catalogue must be read again, and then access must be
+/// decided again.
 #[derive(Debug)]
 pub(super) struct StaleCatalog;
 
@@ -129,7 +131,7 @@ impl Attempt {
         }
     }
 
-    /// The inputs whose answers depend on this attempt.
+    /// Returns the inputs whose results depend on this attempt.
     fn concerned(&self) -> &Arc<[u32]> {
         match &self.stage {
             Stage::Probe { behind, .. } => behind,
@@ -138,14 +140,14 @@ impl Attempt {
     }
 }
 
-/// Runs all checks. Waits while the database is unreachable, and narrows failures down to the
-/// inputs that cause them. One execution has at most `max_inputs` inputs, which bounds the work
-/// under one statement timeout. A snapshot is lost in an outage, so checks in it are not repeated,
-/// and their inputs are not accepted.
+/// Runs all checks and returns one result for each. Waits while the database is unreachable, and
+/// narrows failures down to the inputs that cause them. One execution has at most `max_inputs`
+/// inputs, which bounds the work under one statement timeout. An outage ends a snapshot, so checks
+/// in a snapshot are not repeated after it, and their inputs are not accepted.
 ///
 /// # Errors
-/// [`StaleCatalog`] if a statement fails whatever its input and `may_be_stale`, or if a query
-/// becomes [`ExecutionMode::Impossible`].
+/// [`StaleCatalog`] if `may_be_stale` is set and a statement fails because of itself or an object
+/// that it names, or if a query becomes [`ExecutionMode::Impossible`].
 pub(super) async fn run_checks(
     pool: &QueryPool,
     metrics: &VisibilityMetrics,
@@ -231,11 +233,11 @@ pub(super) async fn run_checks(
     Ok(results)
 }
 
-/// One attempt for each check, or several if it has more than `max_inputs` inputs.
+/// Returns one attempt for each check, or several if the check has more than `max_inputs` inputs.
 fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
     let mut open = VecDeque::new();
-    // Checks with the same list of inputs share its pieces, so that a piece is encoded once and
-    // checked in one call. The keys are addresses of lists that `checks` keeps alive.
+    // Checks with the same list of inputs share the pieces of the list, so that a piece is encoded
+    // once and checked in one call. The keys are addresses of lists that `checks` keeps alive.
     let mut pieces: HashMap<usize, Vec<Arc<[u32]>>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
         if check.numbers.len() <= max_inputs {
@@ -253,7 +255,7 @@ fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
     open
 }
 
-/// Halves inputs of which at least one fails. A single input is the one that fails.
+/// Halves inputs that include at least one failing input. A single input is itself the failing one.
 fn split(
     open: &mut VecDeque<Attempt>,
     result: &mut CheckResult,
@@ -277,7 +279,7 @@ fn split(
 }
 
 fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
-    // Most principals have the same inputs, which are encoded once. The keys are addresses of
+    // Most principals have the same inputs, so these are encoded once. The keys are addresses of
     // values that `attempts` and `checks` keep alive.
     let mut encoded: HashMap<[usize; 3], Arc<[TextArray]>> = HashMap::new();
     attempts

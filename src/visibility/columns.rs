@@ -1,4 +1,4 @@
-//! The columns that a role may receive, prepared so that a record is written without look-ups.
+//! Prepares the columns that a role may receive, so that records are written without look-ups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use super::encoding::{ValueEncoding, write_string};
 use super::table::{Table, TableColumn, TableRights};
 use crate::change::Relation;
 
-/// The columns that may be sent, in the table's order. Created once per table, role, `select` and
-/// options, and shared by all subscribers with the same ones.
+/// The columns that may be sent, in the table's order. One set is created for each combination of
+/// table, role, `select` list and options, and is shared by all subscribers with the same
+/// combination.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumns {
     /// The columns.
@@ -20,13 +21,13 @@ pub struct VisibleColumns {
     pub header: Bytes,
     /// The changes whose `old_record` contains only the primary key (protocol 6.5, item 4).
     pub old_key_only: OldKeyOnly,
-    /// Whether an image that is marked as full is full. For a partitioned table this depends on
-    /// each partition.
+    /// Whether an image that is marked as full really is full. For a partitioned table, this
+    /// depends on all its partitions.
     pub has_whole_old_rows: bool,
 }
 
 impl VisibleColumns {
-    /// The same columns, with only the primary key in `old_record`.
+    /// Returns the same columns, with only the primary key in `old_record`.
     pub(super) fn without_old_rows(self) -> Self {
         Self {
             old_key_only: OldKeyOnly::Everything,
@@ -38,9 +39,9 @@ impl VisibleColumns {
 /// The changes of a table for which subscribers receive only the primary key of the old row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldKeyOnly {
-    /// None: row-level security is not enabled.
+    /// No change, because row-level security is not enabled.
     Nothing,
-    /// Deletions: no policy can be evaluated on the deleted row.
+    /// Deletions, because no policy can be evaluated on the deleted row.
     Deletes,
     /// Updates and deletions, because of a setting, or because the old row is hidden.
     Everything,
@@ -49,20 +50,20 @@ pub enum OldKeyOnly {
 /// A column that may be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumn {
-    /// Its index in the row images.
+    /// The column's index in the row images.
     pub index: usize,
-    /// `"name":`, ready to write.
+    /// `"name":` as JSON, ready to write.
     pub name_json: Bytes,
-    /// How its values become JSON.
+    /// How the column's values become JSON.
     pub encoding: Arc<ValueEncoding>,
-    /// Whether it is part of the primary key.
+    /// Whether the column is part of the primary key.
     pub is_primary_key: bool,
-    /// Whether it is part of the replica identity. If so, it has not changed if the WAL contains no
-    /// old image.
+    /// Whether the column is part of the replica identity. The value of such a column has not
+    /// changed if the WAL contains no old image.
     pub is_identity: bool,
 }
 
-/// What distinguishes the column sets of one reading of the catalogue.
+/// The key of a column set within one reading of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ColumnsKey {
     pub(super) table: u32,
@@ -73,12 +74,13 @@ pub(super) struct ColumnsKey {
     pub(super) hides_old_row: bool,
 }
 
-/// Column sets of one reading of the catalogue.
+/// The column sets of one reading of the catalogue, with the table definition for which each was
+/// created.
 #[derive(Default)]
 pub(super) struct ColumnsCache(HashMap<ColumnsKey, (Arc<Relation>, Arc<VisibleColumns>)>);
 
-/// Maximum number of sets. All tables and roles of a database fit; only thousands of different
-/// `select` lists exceed it.
+/// Maximum number of sets. This is enough for all tables and roles of a database; only thousands of
+/// different `select` lists exceed it.
 const MAX_CACHED: usize = 4096;
 
 impl ColumnsCache {
@@ -91,7 +93,7 @@ impl ColumnsCache {
         if let Some((known, columns)) = self.0.get_mut(&key)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
-            // The next look-up then needs no comparison by columns.
+            // The next look-up then needs no comparison of columns.
             known.clone_from(relation);
             return Arc::clone(columns);
         }
@@ -105,8 +107,8 @@ impl ColumnsCache {
     }
 }
 
-/// The columns of `relation` that a role with `rights` may receive. A column whose name or type the
-/// catalogue does not contain is left out, because the rights on it are unknown.
+/// Returns the columns of `relation` that a role with `rights` may receive. A column whose name or
+/// type the catalogue does not contain is left out, because the rights on it are unknown.
 pub(super) fn visible_columns(
     table: &Table,
     relation: &Relation,

@@ -1,10 +1,11 @@
 //! Waits until new snapshots see transactions that are committed in the WAL.
 //!
-//! A commit record is written, and may reach us, before the transaction ends for other sessions.
-//! PostgreSQL removes the transaction from the list of running ones only afterwards, and with
-//! synchronous replication only after the standby has confirmed (PostgreSQL manual 27.2.8). A query
-//! in between does not see the transaction: a policy misses a membership that was inserted together
-//! with the row, and the catalogue lacks a new column.
+//! A commit record is written, and may reach this process, before the transaction ends for other
+//! sessions. PostgreSQL removes the transaction from the list of running transactions only
+//! afterwards. With synchronous replication, it first waits until the standby has confirmed the
+//! commit (PostgreSQL manual 27.2.8). A query in between does not see the transaction: a policy
+//! misses a membership that was inserted together with the row, and the catalogue lacks a new
+//! column.
 
 use std::time::{Duration, Instant};
 
@@ -19,19 +20,20 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// A snapshot costs the server nothing, so the server's own limit only matters if it is stuck.
+/// Taking a snapshot costs the server almost nothing, so this limit only matters if the server is
+/// stuck.
 const SESSION: &str = "set statement_timeout = '10s'";
 
-/// Maximum time for one check, after which its connection is dropped. It exceeds the server's own
+/// Maximum time for one check, after which its connection is dropped. This exceeds the server's own
 /// limit, so it only matters if the network loses packets.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// First and longest pause between two checks. The rest of a commit usually takes microseconds. A
-/// standby that must confirm it first can take any time.
+/// The first and the longest pause between two checks. The rest of a commit usually takes
+/// microseconds. A standby that must confirm the commit can take any time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time after which a warning is logged that the changes are waiting for these commits.
+/// Waiting time after which a warning is logged.
 const WARN_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads which transactions new snapshots see, over one connection.
@@ -39,11 +41,12 @@ pub(super) struct CommitWatch {
     connector: Connector,
     tasks: Tasks,
     metrics: VisibilityMetrics,
-    /// An async lock, because it is held while the connection is in use.
+    /// The connection. An async lock, because it is held while the connection is in use.
     connection: tokio::sync::Mutex<Option<Client>>,
 }
 
-/// The transactions of one batch. The first caller waits for them, and the others share the result.
+/// The transactions of one batch. The first caller waits until they are visible, and later callers
+/// share the result.
 pub(super) struct PendingCommits<'a> {
     watch: &'a CommitWatch,
     xids: Vec<u32>,
@@ -60,7 +63,8 @@ impl CommitWatch {
         }
     }
 
-    /// Watches these transactions, which are committed in the WAL.
+    /// Returns a handle for waiting until these transactions, which are committed in the WAL, are
+    /// visible.
     pub(super) fn pending(&self, xids: impl Iterator<Item = u32>) -> PendingCommits<'_> {
         let mut xids: Vec<u32> = xids.collect();
         xids.sort_unstable();
@@ -98,10 +102,12 @@ impl CommitWatch {
         }
     }
 
-    /// Whether a current snapshot sees all of `xids`, except those that no snapshot will ever see.
+    /// Returns whether a current snapshot sees all of `xids`, except those that no snapshot will
+    /// ever see.
     async fn are_visible(&self, xids: &[u32]) -> Result<bool, QueryError> {
         let mut connection = self.connection.lock().await;
-        // The connection is taken out, so that a check that is dropped midway also drops it.
+        // The connection is taken out of the lock, so that dropping an unfinished check also drops
+        // the connection.
         let client = connection.take();
         let check = async {
             let client = match client.filter(|client| !client.is_closed()) {
@@ -135,7 +141,7 @@ impl CommitWatch {
     }
 
     async fn connect(&self) -> Result<Client, QueryError> {
-        // Boxed: the handshake's state is large, and would be part of every resolution.
+        // Boxed, because the handshake's state is large and would be part of every resolution.
         let connecting = Box::pin(
             self.connector
                 .connect("rapport visibility commits", &self.tasks),
@@ -148,18 +154,18 @@ impl CommitWatch {
 
 impl PendingCommits<'_> {
     /// Waits until every new snapshot sees all transactions of the batch. Other sessions do not see
-    /// their rows earlier either.
+    /// the rows of these transactions earlier either.
     pub(super) async fn wait_visible(&self) {
-        // Boxed for the same reason: it is awaited in several places of a resolution.
+        // Boxed, because a resolution awaits this in several places.
         self.seen
             .get_or_init(|| Box::pin(self.watch.wait(&self.xids)))
             .await;
     }
 }
 
-/// Whether the transaction exists in this history of the database. If a standby took over or a
-/// backup was restored without the commit, its id lies in the future, and no snapshot will ever see
-/// it.
+/// Returns whether the transaction exists in this history of the database. If a standby took over
+/// or a backup was restored without the commit, its id lies in the future, and no snapshot will
+/// ever see it.
 async fn has_begun(client: &Client, xid: u64) -> Result<bool, QueryError> {
     let status = format!("select pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)");
     match client.simple_query(&status).await {

@@ -19,14 +19,14 @@ use crate::db::PARKED_ROLE;
 pub(super) struct Completion {
     /// The table definition of the completed images.
     pub(super) relation: Arc<Relation>,
-    /// The source of the value of each column.
+    /// The source of each column's value.
     sources: Vec<Source>,
     pub(super) generated: Vec<GeneratedColumn>,
     has_whole_old_rows: bool,
 }
 
 enum Source {
-    /// Index in the image of the WAL.
+    /// Index in the WAL's image.
     Log(usize),
     /// Index in the generated columns.
     Generated(usize),
@@ -35,16 +35,16 @@ enum Source {
 pub(super) struct GeneratedColumn {
     pub(super) name: String,
     pub(super) query: Arc<Query>,
-    /// Indexes of its inputs in the image of the WAL.
+    /// Indexes, in the WAL's image, of the columns from which the value is computed.
     pub(super) inputs: Vec<usize>,
 }
 
-/// The completions of one reading of the catalogue, by table oid. A std lock: held for a look-up or
-/// an insertion.
+/// The completions of one reading of the catalogue, by table oid. A std lock, because it is held
+/// only for a look-up or an insertion.
 #[derive(Default)]
 pub(super) struct Completions(Mutex<HashMap<u32, Cached>>);
 
-/// A table definition in the WAL, and the completion of its images if anything can be added.
+/// A table definition in the WAL, and the completion of its images if any column can be added.
 type Cached = (Arc<Relation>, Option<Arc<Completion>>);
 
 impl Completions {
@@ -54,7 +54,7 @@ impl Completions {
         make: impl FnOnce() -> Option<Completion>,
     ) -> Option<Arc<Completion>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A new definition that equals the old one needs a completion of its own, because it shows
+        // A new definition needs its own completion even if it equals the old one, because it shows
         // that rights or policies may have changed (`descriptions`).
         if let Some((shape, completion)) = known.get(&relation.oid)
             && Arc::ptr_eq(shape, relation)
@@ -79,7 +79,7 @@ pub(super) type ImageInputs = Option<Vec<Option<Bytes>>>;
 pub(super) type Computed = Option<ColumnValue>;
 
 impl Completion {
-    /// `None` if nothing can be added.
+    /// Creates the completion of a table. Returns `None` if no column can be added.
     pub(super) fn new(queries: &QueryCache, table: &Table, relation: &Relation) -> Option<Self> {
         if !table.agrees_with(relation) {
             return None;
@@ -130,8 +130,8 @@ impl Completion {
         })
     }
 
-    /// The inputs of each generated column, for each image of the changes. The new image of a
-    /// change precedes its old image.
+    /// Returns the inputs of each generated column, for each image of the changes. The new image of
+    /// a change precedes its old image.
     pub(super) fn images(
         &self,
         batch: &[Arc<ChangeTransaction>],
@@ -200,7 +200,7 @@ impl Completion {
     }
 }
 
-/// The query that computes a generated column for row images.
+/// Returns the query that computes a generated column for row images.
 pub(super) fn generated_query(
     queries: &QueryCache,
     table: &Table,

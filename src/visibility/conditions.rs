@@ -17,11 +17,11 @@ use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// Conditions of one identity that run before the time limit is checked. A client can set thousands
-/// of filters, and the changes of all tables wait for them.
+/// Number of conditions of one identity that run before the time limit is checked. A client can set
+/// thousands of filters, and the changes of all tables wait for them.
 const CONDITIONS_PER_ROUND: usize = 4;
 
-/// The deliveries that depend on such conditions.
+/// The deliveries that depend on conditions that only PostgreSQL can decide.
 #[derive(Default)]
 pub(super) struct PendingConditions<'a> {
     pub(super) waiting: Vec<PendingDelivery<'a>>,
@@ -31,7 +31,8 @@ pub(super) struct PendingConditions<'a> {
 pub(super) struct PendingDelivery<'a> {
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
-    /// Index of each condition in the filter, and the value that it is evaluated on.
+    /// The index of each condition in the filter, and the value on which the condition is
+    /// evaluated.
     pub(super) conditions: Vec<(usize, &'a ColumnValue)>,
     /// The payload to deliver.
     pub(super) payload: Payload,
@@ -136,8 +137,8 @@ impl PendingConditions<'_> {
     }
 }
 
-/// Runs the checks, a few per identity at a time. If one of them exceeds its time limit, the
-/// remaining ones of that identity fail as if they had exceeded it too.
+/// Runs the checks, a few per identity at a time. If a check exceeds its time limit, the remaining
+/// checks of that identity fail as if they had exceeded it too.
 async fn run_conditions(
     resolution: &Resolution<'_>,
     checks: Vec<Check>,
@@ -145,7 +146,7 @@ async fn run_conditions(
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
     let engine = resolution.engine;
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
-    // By the principal's address, which is unique per identity.
+    // The keys are the principals' addresses, which are unique per identity.
     let mut counts: HashMap<usize, usize> = HashMap::new();
     let mut rounds: Vec<Vec<usize>> = Vec::new();
     for (place, check) in checks.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! How each change of a table batch is decided for a role: always, never, or by a check.
+//! Determines how each change of a table batch is decided for a role: always visible, never
+//! visible, or by a check.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,25 +16,25 @@ use crate::change::{Action, ChangeEvent, OldRow, RowChange};
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
 pub(super) const UNAUTHORIZED: &str = "Error 401: Unauthorized";
 
-/// The kinds of checks, which serve as indexes: the policies on the row's image, and the stored row
-/// by its key.
+/// The first two kinds of checks: the policies on the row's image, and the stored row by its key.
+/// The numbers serve as indexes.
 pub(super) const IMAGE: usize = 0;
 pub(super) const KEY: usize = 1;
 
-/// The first kind for deleted rows whose policies read other rows: the policies on the old image,
-/// first in the current state, then in a snapshot. Each snapshot has a kind of its own, because
-/// equal images can have different results in different snapshots.
+/// The first kind for deleted rows whose policies read other rows. The policies are evaluated on
+/// the old image, first in the current state, then in a snapshot. Each snapshot has its own kind,
+/// because equal images can have different results in different snapshots.
 pub(super) const DELETED: usize = 2;
 
 /// The snapshots from before the transactions of deleted rows.
 #[derive(Default)]
 pub(super) struct SnapshotsBefore {
     pub(super) snapshots: Vec<Arc<HeldSnapshot>>,
-    /// The index in `snapshots` for each transaction, by the transaction's index.
+    /// For each transaction, by its index in the batch, the index of its snapshot in `snapshots`.
     places: HashMap<usize, Option<usize>>,
 }
 
-/// The access of a role to a table batch.
+/// A role's access to the rows of a table batch.
 pub(super) struct RoleAccess<'a> {
     pub(super) rights: &'a TableRights,
     pub(super) row_access: Access,
@@ -46,28 +47,28 @@ pub(super) struct RoleAccess<'a> {
 pub(super) enum Decision {
     Visible,
     Hidden,
-    /// By the result of the check of this kind for this input.
+    /// Decided by the result of the check of this kind for this input.
     Check(usize, u32),
-    /// It cannot be decided.
+    /// The change cannot be decided.
     Unknown,
 }
 
-/// Which subscribers receive more of the old row of an UPDATE than its primary key, among those who
-/// may see the new row.
+/// The decision about the old row of an UPDATE: which of the subscribers that may see the new row
+/// also receive more of the old row than its primary key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OldRowDecision {
-    /// All of them.
+    /// All of these subscribers.
     AsNew,
-    /// The ones for which this input of [`IMAGE`], the old image, is accepted too.
+    /// The subscribers for which the old image, which is this input of [`IMAGE`], is accepted too.
     Check(u32),
-    /// None of them, because the WAL lacks a value that the policies read.
+    /// No subscriber, because the WAL lacks a value that the policies read.
     Unknown,
 }
 
-/// How each change of a table batch is decided for a role.
+/// The decisions about all changes of a table batch for one role.
 pub(super) struct Decisions {
     by_change: Vec<Decision>,
-    /// For each change, which subscribers receive the old row.
+    /// The decision about the old row of each change.
     pub(super) old_rows: Vec<OldRowDecision>,
     /// The inputs for each kind of check.
     pub(super) inputs: Vec<Arc<Inputs>>,
@@ -79,11 +80,11 @@ pub(super) struct Decisions {
     pub(super) unknown: Vec<usize>,
 }
 
-/// Numbers of inputs, for each kind of check.
+/// The numbers of the inputs, for each kind of check.
 pub(super) type Numbers = Arc<[Arc<[u32]>]>;
 
 impl Decisions {
-    /// The inputs that decide these changes.
+    /// Returns the numbers of the inputs that decide these changes.
     pub(super) fn numbers(&self, changes: impl Iterator<Item = usize>) -> Numbers {
         let mut numbers = vec![Vec::new(); self.inputs.len()];
         for change in changes {
@@ -104,7 +105,8 @@ impl Decisions {
 }
 
 impl SnapshotsBefore {
-    /// The index of the snapshot from before the transaction of a change; `None` if there is none.
+    /// Returns the index of the snapshot from before the transaction of a change, or `None` if
+    /// there is none.
     fn find(&mut self, resolution: &Resolution<'_>, change: usize) -> Option<usize> {
         let Self { snapshots, places } = self;
         let (transaction, _) = resolution.table_batch.places[change];
@@ -121,12 +123,12 @@ impl SnapshotsBefore {
 }
 
 impl<'a> Resolution<'a> {
-    /// The access of each role with subscriptions to the table.
+    /// Returns the access of each role with subscriptions to the table.
     pub(super) fn role_access(&self, table: &Table) -> HashMap<&'a str, RoleAccess<'a>> {
         let mut roles = HashMap::new();
         for role in &self.table_batch.candidates.roles {
             let role = &**role;
-            // A role that does not exist sees nothing.
+            // A role that does not exist sees no rows.
             let Some(rights) = self.catalog.rights(role, table.oid) else {
                 continue;
             };
@@ -241,9 +243,9 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// Decides about the old row of each UPDATE. The same statement evaluates the policies on old
-    /// and new images. An old image with the same values of the columns that they read is the same
-    /// input.
+    /// Decides about the old row of each UPDATE. One statement evaluates the policies on old and
+    /// new images. If both images have the same values in the columns that the policies read, they
+    /// are the same input.
     fn old_row_decisions(
         &self,
         table: &Table,

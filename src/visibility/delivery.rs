@@ -11,7 +11,7 @@ use crate::change::ChangeTransaction;
 /// A resolved batch.
 #[derive(Debug)]
 pub struct Resolved<'b> {
-    /// The batch. Its images have been completed and are the ones that records are written from.
+    /// The batch, with completed images. Records are written from these images.
     pub batch: Cow<'b, [Arc<ChangeTransaction>]>,
     /// The deliveries, in commit order.
     pub deliveries: Vec<Delivery>,
@@ -26,8 +26,8 @@ pub struct Delivery {
     pub change: usize,
     /// The payload.
     pub payload: Payload,
-    /// The receiving channels, each once. A channel occurs in another delivery of the same change
-    /// only if some of its bindings receive another payload.
+    /// The receiving channels, each once. A channel appears in two deliveries of one change only if
+    /// some of its bindings receive a different payload.
     pub recipients: Vec<Recipient>,
 }
 
@@ -43,10 +43,11 @@ pub struct Recipient {
 /// The content of a delivery.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// The row with these columns, complete, or reduced if it exceeds the size limit.
+    /// The row with these columns. It is reduced to short values if the change exceeds the size
+    /// limit.
     Row(Arc<VisibleColumns>, RecordDetail),
-    /// This error instead of the row: `Error 401: Unauthorized` or `Error 400: Bad Request, no
-    /// primary key`.
+    /// This error, which is sent instead of the row: `Error 401: Unauthorized` or `Error 400: Bad
+    /// Request, no primary key`.
     Refused(&'static str),
     /// The check failed. The channel receives a `system` error with this text instead of the row.
     Unanswered(String),

@@ -1,16 +1,17 @@
-//! The latest description of each table in the stream, and the maximum age of a reading of the
-//! catalogue that follows from it.
+//! Records the latest description of each table in the stream, and derives the maximum age of a
+//! reading of the catalogue from it.
 //!
 //! PostgreSQL describes a table again before its next row after every statement that invalidates
-//! its relation cache entry. These are statements on policies, row-level security, owner, grants
-//! on the table or its columns, columns, replica identity, and publications. Rows behind a new
-//! description are judged by a reading that begins after their commit is visible, and so by rules
-//! that are not older than the row. A description also follows `VACUUM`, `ANALYZE` and a new
-//! connection. The reading therefore compares a fingerprint first.
+//! its relation cache entry. Such statements concern policies, row-level security, owner, grants on
+//! the table or its columns, columns, replica identity, and publications. Rows that follow a new
+//! description are judged by a reading that begins after their commit is visible. The rules are
+//! therefore not older than the row. `VACUUM`, `ANALYZE` and a new connection also cause a
+//! description. For this reason, the reading compares a fingerprint first.
 //!
-//! The stream does not show changes of role attributes and memberships, of functions and other
-//! tables that policies name, of rights on the schema (before PostgreSQL 16), and changes that
-//! follow the row in its own transaction. They take effect after `visibility.catalog_ttl_ms`.
+//! The stream does not show changes to role attributes and memberships, to functions and other
+//! tables that policies name, and to rights on the schema (before PostgreSQL 16). It also does not
+//! yet show a statement that follows the row in the same transaction. Such changes take effect
+//! after `visibility.catalog_ttl_ms`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use crate::change::Relation;
 
-/// Time after a new description in which every batch needs a new reading. `GRANT` and `REVOKE` do
-/// not lock the table: a row that follows one in the log can become visible microseconds
-/// earlier. A reading that sees the row but not yet the statement must not be used for longer.
+/// Time after a new description during which every batch needs a new reading. `GRANT` and `REVOKE`
+/// do not lock the table, so a row that follows the statement in the WAL can become visible
+/// microseconds before the statement does. A reading that sees the row but not yet the statement
+/// must not be used for longer.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// Maximum number of tables. Beyond this all are forgotten, which costs each one comparison of
-/// fingerprints.
+/// Maximum number of tables. Beyond this, all tables are forgotten, which costs one comparison of
+/// fingerprints per table.
 const MAX_TABLES: usize = 10_000;
 
 /// The latest description of each table.
@@ -32,14 +34,15 @@ const MAX_TABLES: usize = 10_000;
 pub(super) struct Descriptions(Mutex<HashMap<u32, Recorded>>);
 
 struct Recorded {
-    /// Held, so that no later description can have the same address.
+    /// The description. It is kept alive so that no later description can have the same address.
     relation: Arc<Relation>,
-    /// When the commit of its first rows was visible.
+    /// When the commit of the first rows with this description was visible.
     at: Instant,
 }
 
 impl Descriptions {
-    /// The maximum age of a reading for rows with these descriptions; zero if one is new.
+    /// Returns the maximum age of a reading for rows with these descriptions, or zero if one is
+    /// new.
     pub(super) fn age_limit<'a>(
         &self,
         relations: impl Iterator<Item = &'a Arc<Relation>>,
@@ -97,7 +100,7 @@ mod tests {
         let (first, other) = (relation(1), relation(2));
         assert_eq!(limit(&[&first]), Duration::ZERO);
         descriptions.record([&first, &other].into_iter());
-        assert_eq!(limit(&[&first]), Duration::ZERO, "it settles");
+        assert_eq!(limit(&[&first]), Duration::ZERO, "still settling");
         descriptions
             .0
             .lock()
@@ -110,7 +113,7 @@ mod tests {
         assert!(settled > Duration::from_secs(4) && settled < Duration::from_secs(5));
 
         let again = relation(1);
-        assert_eq!(first, again, "equal, and a description of its own");
+        assert_eq!(first, again, "equal, but a separate description");
         assert_eq!(limit(&[&again, &other]), Duration::ZERO);
         descriptions.record([&first, &again].into_iter());
         assert_eq!(limit(&[&first]), Duration::ZERO, "the later one counts");

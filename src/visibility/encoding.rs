@@ -1,8 +1,8 @@
 //! Writes column values as JSON.
 //!
-//! Values arrive as PostgreSQL prints them. The JSON equals that of `to_jsonb` for the same value
-//! (protocol 6.4), with two differences that the protocol requires: `bytea` is bare hex, and a
-//! number keeps its printed digits. Values are parsed only as far as their type requires.
+//! Values arrive as PostgreSQL prints them. The JSON equals the result of `to_jsonb` for the same
+//! value (protocol 6.4), with two differences that the protocol requires: `bytea` is bare hex, and
+//! a number keeps its printed digits. Values are parsed only as far as their type requires.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ pub enum ValueEncoding {
     Json,
     /// A string, for all other types.
     Text,
-    /// Unchanged, as a string.
+    /// A date, as an unchanged string.
     Date,
-    /// `T` between date and time.
+    /// A timestamp, with `T` between date and time.
     Timestamp,
-    /// `T` between date and time, and minutes in the offset.
+    /// A timestamp with time zone, with `T` between date and time, and with minutes in the offset.
     TimestampTz,
     /// Hex without `\x`.
     Bytea,
@@ -54,12 +54,12 @@ fn write_number(out: &mut Vec<u8>, text: &[u8]) {
     if text.last().is_some_and(u8::is_ascii_digit) {
         out.extend_from_slice(text);
     } else {
-        // JSON has no NaN, Infinity and -Infinity.
+        // JSON has no NaN, Infinity or -Infinity.
         write_string(out, text);
     }
 }
 
-/// Writes a JSON string. The input is UTF-8 without NUL, as all text in PostgreSQL.
+/// Writes a JSON string. The input is UTF-8 without NUL, like all text in PostgreSQL.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     let mut clean_from = 0;
@@ -90,8 +90,8 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// `2026-01-02 03:04:05.678+00` becomes `2026-01-02T03:04:05.678+00:00`. ` BC` stays at the end,
-/// and the infinities have no time.
+/// Writes a timestamp: `2026-01-02 03:04:05.678+00` becomes `2026-01-02T03:04:05.678+00:00`. ` BC`
+/// stays at the end, and the infinities have no time.
 fn write_timestamp(out: &mut Vec<u8>, text: &[u8], has_offset: bool) {
     let Some(space) = text.iter().position(|byte| *byte == b' ') else {
         write_string(out, text);
@@ -114,8 +114,8 @@ fn write_timestamp(out: &mut Vec<u8>, text: &[u8], has_offset: bool) {
     out.push(b'"');
 }
 
-/// Array text (PostgreSQL manual 8.15.6): `{a,"b c",NULL,{…}}`, preceded by the bounds if they are
-/// not 1. The vector types of the system catalogue are printed without braces.
+/// Writes an array from its text (PostgreSQL manual 8.15.6): `{a,"b c",NULL,{…}}`, preceded by the
+/// bounds if they are not 1. The vector types of the system catalogue are printed without braces.
 fn write_array(out: &mut Vec<u8>, text: &[u8], element: &ValueEncoding, delimiter: char) {
     let Some(start) = text.iter().position(|byte| *byte == b'{') else {
         out.push(b'[');
@@ -164,8 +164,9 @@ fn write_array(out: &mut Vec<u8>, text: &[u8], element: &ValueEncoding, delimite
     }
 }
 
-/// Reads from behind an opening quote to behind the closing one. A backslash escapes in arrays and
-/// row types; a doubled quote is an escape in row types only.
+/// Reads a quoted value into `item`, from after the opening quote, and returns the position after
+/// the closing one. A backslash is an escape in arrays and row types. A doubled quote is an escape
+/// in row types only.
 fn read_quoted(text: &[u8], mut at: usize, item: &mut Vec<u8>) -> usize {
     while let Some(&byte) = text.get(at) {
         at += 1;
@@ -185,7 +186,8 @@ fn read_quoted(text: &[u8], mut at: usize, item: &mut Vec<u8>) -> usize {
     at
 }
 
-/// Row text (PostgreSQL manual 8.16.6): `(1,"a b",)`, where an empty place means null.
+/// Writes a row from its text (PostgreSQL manual 8.16.6): `(1,"a b",)`, where an empty value means
+/// null.
 fn write_composite(out: &mut Vec<u8>, text: &[u8], attributes: &[(String, Arc<ValueEncoding>)]) {
     out.push(b'{');
     let mut at = usize::from(text.first() == Some(&b'('));

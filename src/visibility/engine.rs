@@ -1,5 +1,4 @@
-//! The state that all clones of [`super::Visibility`] share, with the operations that all steps
-//! use.
+//! The state that all clones of [`super::Visibility`] share, and the operations that all steps use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +21,7 @@ pub(super) struct Engine {
     pub(super) subscriptions: Mutex<Subscriptions>,
     pub(super) catalog: Arc<CatalogCache>,
     pub(super) commits: CommitWatch,
-    /// The database states before deletions.
+    /// The snapshots from before deletions.
     pub(super) snapshots: Arc<SnapshotHistory>,
     pub(super) pool: QueryPool,
     pub(super) metrics: VisibilityMetrics,
@@ -56,7 +55,7 @@ impl Engine {
         run_checks(pool, metrics, max_inputs, checks, state, may_be_stale).await
     }
 
-    /// Whether a subscribed table needs snapshots from before its deletions.
+    /// Returns whether a subscribed table needs snapshots from before its deletions.
     fn needs_snapshots(&self) -> bool {
         let Some(catalog) = self.catalog.latest() else {
             return false;
@@ -65,7 +64,7 @@ impl Engine {
         tables.any(|table| self.with_subscriptions(|subscriptions| subscriptions.has(&table.name)))
     }
 
-    /// Starts to take snapshots if they are needed, and waits for the first.
+    /// Starts taking snapshots if they are needed, and waits for the first one.
     pub(super) async fn start_snapshots(self: &Arc<Self>) {
         if self.needs_snapshots() {
             let engine = Arc::clone(self);
@@ -74,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// A reading of the catalogue within this age. Waits while the database is unreachable.
+    /// Returns a reading of the catalogue within this age. Waits while the database is unreachable.
     pub(super) async fn catalog_within(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
         let mut backoff = Backoff::new(&self.metrics);
         loop {

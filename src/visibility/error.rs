@@ -1,6 +1,6 @@
-//! Why a subscription is refused, and why a query has no result.
+//! The errors for refused subscriptions, and for queries without a result.
 //!
-//! The texts of [`SubscribeError::client_text`] are those of the protocol, word for word (protocol
+//! The texts of [`SubscribeError::client_text`] are taken word for word from the protocol (protocol
 //! 6.3), because users search for them.
 
 use std::error::Error as StdError;
@@ -12,10 +12,10 @@ use tokio_postgres::error::SqlState;
 use crate::db::connect::ConnectError;
 use crate::db::parked::ParkedError;
 
-/// Why a `postgres_changes` binding is refused.
+/// The reason why a `postgres_changes` binding is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SubscribeError {
-    /// The `filter` text violates the grammar. Contains the part that names the fault.
+    /// The `filter` text violates the grammar. Contains a text that names the fault.
     #[error("The filter is invalid: {0}")]
     Filter(String),
     /// `select` is not a list.
@@ -34,12 +34,12 @@ pub enum SubscribeError {
         /// The binding as the protocol prints it.
         params: String,
     },
-    /// The database, or a check that imitates it, refused a part of the binding.
+    /// The database, or a check in this process that imitates it, refused the binding.
     #[error("The binding [{params}] is invalid: {message}")]
     Invalid {
         /// The binding as the protocol prints it.
         params: String,
-        /// SQLSTATE, five characters.
+        /// The SQLSTATE, which has five characters.
         sqlstate: String,
         /// The text of the exception.
         message: String,
@@ -50,7 +50,7 @@ pub enum SubscribeError {
 }
 
 impl SubscribeError {
-    /// The `message` of the channel's `system` error (protocol 6.3).
+    /// Returns the `message` of the channel's `system` error (protocol 6.3).
     pub fn client_text(&self) -> String {
         match self {
             Self::Filter(why) => format!("Error parsing `filter` params: {why}"),
@@ -84,13 +84,14 @@ impl SubscribeError {
         }
     }
 
-    /// Whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable)
     }
 }
 
-/// The name of an SQLSTATE of a refused filter (PostgreSQL manual, appendix A).
+/// Returns the condition name of an SQLSTATE (PostgreSQL manual, appendix A). It only knows those
+/// that a refused filter can cause.
 fn condition_name(sqlstate: &str) -> &'static str {
     match sqlstate {
         "22003" => "numeric_value_out_of_range",
@@ -119,11 +120,11 @@ fn condition_name(sqlstate: &str) -> &'static str {
     }
 }
 
-/// Why a query has no result.
+/// The reason why a query has no result.
 #[derive(Debug, Error)]
 pub(crate) enum QueryError {
-    /// No connection is available, it broke, or the server is starting or stopping. The query is
-    /// repeated.
+    /// No connection is available, the connection broke, or the server is starting or stopping. The
+    /// query is repeated.
     #[error("The database cannot be reached")]
     Unavailable(#[source] Option<tokio_postgres::Error>),
     /// The server refused or cancelled the statement.
@@ -149,7 +150,7 @@ impl QueryError {
         }
     }
 
-    /// The SQLSTATE of a refusal.
+    /// Returns the SQLSTATE of a refusal.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Turn(sqlstate) => Some(sqlstate),
@@ -157,13 +158,13 @@ impl QueryError {
         }
     }
 
-    /// The server's own text. It may quote data, so it may only be sent to the client that sent the
-    /// data.
+    /// Returns the server's own text. It may quote data, so it may only be sent to the client that
+    /// sent the data.
     pub(crate) fn message(&self) -> Option<&str> {
         Some(self.refusal()?.as_db_error()?.message())
     }
 
-    /// What kind of error this is.
+    /// Returns the kind of this error.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Unavailable(_) => ErrorKind::Outage,
@@ -173,7 +174,7 @@ impl QueryError {
         }
     }
 
-    /// See [`ErrorKind::is_statement_error`].
+    /// Like [`ErrorKind::is_statement_error`]. False for an error without SQLSTATE.
     pub(crate) fn is_statement_error(&self) -> bool {
         let kind = self.kind();
         self.sqlstate()
@@ -195,9 +196,10 @@ pub(crate) enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the statement, or an object that it names, is at fault, and not a value: names and
-    /// rights (class 42), a plan that no longer fits (0A000), a statement that the server no longer
-    /// has (26000). If a call for many identities fails, each of them is tried by itself first.
+    /// Returns whether the statement or an object that it names is at fault, and not a value. This
+    /// is the case for names and rights (class 42), a plan that no longer fits (0A000), and a
+    /// statement that the server no longer has (26000). If a call for many identities fails, each
+    /// identity is first tried separately.
     pub(crate) fn is_statement_error(self, sqlstate: &str) -> bool {
         self != Self::WholeCall
             && (sqlstate.starts_with("42") || matches!(sqlstate, "0A000" | "26000"))

@@ -1,69 +1,70 @@
-//! Decides what a failed execution of a check means. Pure: [`super::checks`] carries it out.
+//! Decides how to react to a failed execution of a check. Pure: [`super::checks`] carries out the
+//! reaction.
 
 use std::sync::Arc;
 
 use super::error::ErrorKind;
 use super::queries::ExecutionMode;
 
-/// SQLSTATE of a statement that exceeded its time limit.
+/// The SQLSTATE of a statement that exceeded its time limit.
 pub(super) const QUERY_CANCELED: &str = "57014";
 
 /// The purpose of an execution.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// It has all inputs of an attempt that has not failed yet.
+    /// The execution has all inputs of an attempt that has not failed yet.
     First,
-    /// It has a half of inputs of which at least one fails.
+    /// The execution has one half of a set of inputs that includes a failing one.
     Narrowed,
-    /// It has no input, to find out whether the statement fails whatever its input.
+    /// The execution has no input, to find out whether the statement fails whatever its input.
     Probe {
-        /// The inputs to halve if it does not.
+        /// The inputs to halve if the execution without input succeeds.
         behind: Arc<[u32]>,
         /// How the execution with these inputs failed.
         sqlstate: String,
     },
 }
 
-/// A failed execution, with everything that its meaning depends on.
+/// A failed execution, with all facts that determine the reaction.
 pub(super) struct Failure<'a> {
     pub(super) kind: ErrorKind,
     pub(super) sqlstate: &'a str,
     pub(super) stage: &'a Stage,
     /// How the query was executed.
     pub(super) executed: ExecutionMode,
-    /// How the query is executed by now. Another execution may have changed it.
+    /// The current mode of the query. Another execution may have changed it in the meantime.
     pub(super) current: ExecutionMode,
     /// Whether the query is a filter condition and not a policy.
     pub(super) is_filter: bool,
-    /// Whether it was executed in an exported snapshot.
+    /// Whether the query was executed in an exported snapshot.
     pub(super) is_in_snapshot: bool,
     /// Whether the query may be older than the tables that it names.
     pub(super) may_be_stale: bool,
 }
 
-/// What to do about a failed execution.
+/// The reaction to a failed execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reaction {
-    /// Nothing: the snapshot is lost, so the inputs have no answer.
+    /// Do nothing. The snapshot is lost, so the inputs have no result.
     Abandon,
-    /// Wait until the database is reachable, then execute it again.
+    /// Wait until the database is reachable, then repeat the execution.
     Wait,
     /// Read the catalogue again.
     ReadCatalogAgain,
-    /// Execute it again from the start, because the mode of its query has changed.
+    /// Start again with all inputs, because the mode of the query has changed.
     Restart,
-    /// Change the mode of its query, then execute it again from the start.
+    /// Change the mode of the query, then start again with all inputs.
     SwitchMode(ExecutionMode),
-    /// Count all its inputs as failed.
+    /// Count all inputs as failed.
     FailAll,
     /// Execute the statement without any input.
     Probe,
-    /// Halve its inputs.
+    /// Halve the inputs.
     Split,
 }
 
 impl Failure<'_> {
-    /// What to do about it.
+    /// Returns the reaction to this failure.
     pub(super) fn reaction(&self) -> Reaction {
         if self.kind == ErrorKind::Outage {
             return if self.is_in_snapshot {
@@ -91,7 +92,7 @@ impl Failure<'_> {
         }
     }
 
-    /// The mode in which the query may not fail with this error.
+    /// Returns another mode in which the query may succeed, if there is one for this error.
     fn next_mode(&self) -> Option<ExecutionMode> {
         const INSUFFICIENT_PRIVILEGE: &str = "42501";
         const UNDEFINED_COLUMN: &str = "42703";
@@ -124,7 +125,8 @@ mod tests {
         }
     }
 
-    /// A policy that was executed as a prepared statement, with a catalogue that is up to date.
+    /// Returns a policy that was executed as a prepared statement, with a catalogue that is up to
+    /// date.
     fn failure<'a>(kind: ErrorKind, sqlstate: &'a str, stage: &'a Stage) -> Failure<'a> {
         Failure {
             kind,
@@ -167,7 +169,7 @@ mod tests {
         let (first, narrowed, probe) = (&Stage::First, &Stage::Narrowed, &probe());
         let (value, right, column) = ("22P02", "42501", "42703");
         let cases = [
-            // An outage.
+            // The database is unreachable.
             (failure(Outage, "", first), Reaction::Wait),
             (failure(Outage, "57P01", probe), Reaction::Wait),
             (stale(failure(Outage, "", narrowed)), Reaction::Wait),
@@ -178,12 +180,14 @@ mod tests {
                 },
                 Reaction::Abandon,
             ),
-            // A value: the statement is tried without any, then the value is searched for.
+            // A value is at fault: the statement is tried without input, then the value is searched
+            // for.
             (failure(Execution, value, first), Reaction::Probe),
             (failure(Execution, value, narrowed), Reaction::Split),
             (failure(Execution, value, probe), Reaction::FailAll),
             (stale(failure(Execution, value, first)), Reaction::Probe),
-            // A slow condition is searched for in a policy, and not in a filter.
+            // The value on which a condition is slow is searched for in a policy, but not in a
+            // filter.
             (
                 failure(Execution, QUERY_CANCELED, narrowed),
                 Reaction::Split,
@@ -193,7 +197,7 @@ mod tests {
                 Reaction::FailAll,
             ),
             (filter(failure(Execution, value, first)), Reaction::Probe),
-            // The statement itself, while the catalogue may be old and afterwards.
+            // The statement itself is at fault, while the catalogue may be stale and afterwards.
             (
                 stale(failure(Execution, column, first)),
                 Reaction::ReadCatalogAgain,
@@ -212,7 +216,8 @@ mod tests {
                 in_mode(Function, failure(Unpreparable, column, first)),
                 Reaction::FailAll,
             ),
-            // A right that only a statement without input shows to be missing always.
+            // A missing right. Only an execution without input shows whether the right is always
+            // missing.
             (failure(Execution, right, first), Reaction::Probe),
             (failure(Execution, right, narrowed), Reaction::Split),
             (
@@ -227,7 +232,7 @@ mod tests {
                 in_mode(Function, failure(Execution, right, probe)),
                 Reaction::FailAll,
             ),
-            // A call for many identities.
+            // A call for many identities failed as a whole.
             (
                 in_mode(Loop, failure(WholeCall, right, first)),
                 Reaction::SwitchMode(Prepared),

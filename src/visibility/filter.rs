@@ -1,7 +1,7 @@
 //! Parses the filter grammar of subscriptions (protocol 6.2): `column=[not.]operator.value`, joined
 //! by commas.
 //!
-//! Pure: does not depend on the catalogue or on rows.
+//! Pure: the result does not depend on the catalogue or on rows.
 
 use super::error::SubscribeError;
 use super::inspect::inspect_text;
@@ -54,7 +54,7 @@ impl Operator {
         ("isdistinct", Self::IsDistinct),
     ];
 
-    /// The name in a filter.
+    /// Returns the operator's name in a filter.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Eq => "eq",
@@ -88,7 +88,7 @@ pub struct Condition {
     pub column: String,
     /// The operator.
     pub operator: Operator,
-    /// The operand as text; for `in`, a PostgreSQL array literal.
+    /// The operand as text. For `in`, this is a PostgreSQL array literal.
     pub value: String,
     /// Whether `not.` precedes the operator.
     pub negated: bool,
@@ -152,8 +152,8 @@ impl Condition {
     }
 }
 
-/// Splits at commas outside parentheses and quoted values. A quote starts a value only directly
-/// after `.`, `(` or `,`; elsewhere it is an ordinary character.
+/// Splits a filter at the commas outside parentheses and quoted values. A quote starts a value only
+/// directly after `.`, `(` or `,`; elsewhere it is an ordinary character.
 fn split(filter: &str) -> Vec<&str> {
     let mut segments = Vec::new();
     let mut start = 0;
@@ -188,7 +188,7 @@ fn split(filter: &str) -> Vec<&str> {
     segments
 }
 
-/// Removes the quotes from a value that is entirely quoted. Inside, `\x` stands for `x`.
+/// Removes the quotes from a value that is entirely quoted. Inside the quotes, `\x` stands for `x`.
 fn unquote(value: &str) -> String {
     let Some(inside) = value.strip_prefix('"') else {
         return value.to_owned();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_read() {
+    fn filters_are_parsed() {
         use Operator::{Eq, Gte, Ilike, In, Is, IsDistinct, Lt, Match};
         let cases: &[(&str, Vec<Condition>)] = &[
             ("", vec![]),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_filters_get_the_text_of_the_protocol() {
+    fn invalid_filters_have_the_text_of_the_protocol() {
         let cases = [
             ("undefined", r#"["undefined"]"#),
             ("id=foo.hey", r#"["foo", "hey"]"#),

@@ -1,17 +1,19 @@
-//! A short text that changes with everything that decides who may see the rows of a table.
+//! Computes a short text that changes with everything that determines who may see the rows of a
+//! table.
 //!
-//! This is the only list of those things, for row changes and for private channels. Code that
+//! This is the only list of these inputs, both for row changes and for private channels. Code that
 //! caches policies, rights or roles compares the fingerprint before it relies on them.
 
-/// A statement that returns the fingerprint as one text. `tables` is a query that returns the oids
-/// of the tables as `oid`. `more` are subqueries that return one text each, for other things that
-/// the caller caches; they can refer to the tables as `relation`. All aggregates are ordered, so
-/// that equal catalogues give equal texts.
+/// Returns the statement that computes the fingerprint as one text. `tables` is a query that
+/// returns the oids of the tables as `oid`. `more` are subqueries that return one text each, for
+/// other facts that the caller caches. They can refer to the tables as `relation`. All aggregates
+/// are ordered, so that equal catalogues result in equal texts.
 ///
-/// It covers each table with its row-level security, owner and grants; its columns; its policies
-/// and the objects that these refer to, because their text contains the names; all schemas; and all
-/// roles with their memberships. Row versions (`xmin`) stand for the content if every role can read
-/// the catalogue table. Roles are readable only through a view.
+/// The fingerprint covers each table with its row-level security, owner and grants; its columns;
+/// its policies and the objects that these refer to, because the text of a policy contains their
+/// names; all schemas; and all roles with their memberships. If every role can read a catalogue
+/// table, the versions of its rows (`xmin`) represent their content. Roles are readable only
+/// through a view, so their values are listed.
 pub(crate) fn statement(tables: &str, more: &[&str]) -> String {
     let more: String = more.iter().map(|text| format!(",\n  ({text})")).collect();
     format!(

@@ -21,14 +21,14 @@ pub fn filter(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // A quoted text that is sent back to a client must not end its quotes.
+    // A text that is sent back to a client in quotes must not end these quotes.
     let shown = inspect_text(text);
     assert!(!shown[1..shown.len() - 1].contains(|c: char| c.is_control()));
     let Ok(conditions) = Condition::parse_all(text) else {
         return;
     };
-    // The grammar does not quote column names. A name that contains characters of the grammar can
-    // only be written as it arrived, and no column has such a name.
+    // The grammar does not quote column names, so a name that contains characters of the grammar
+    // cannot be printed as a name.
     let is_plain = |condition: &Condition| {
         !condition.column.contains(['"', '(', ')', ',', '.', '\\'])
             && condition.column.trim() == condition.column
@@ -46,8 +46,8 @@ pub fn filter(data: &[u8]) {
     }
 }
 
-/// Prints a condition in the grammar. `None` for a list with unbalanced parentheses, which parses
-/// differently if another condition follows.
+/// Prints a condition in the grammar. Returns `None` for a list with unbalanced parentheses, which
+/// is parsed differently if another condition follows.
 fn print(condition: &Condition) -> Option<String> {
     let Condition {
         column,
@@ -68,7 +68,8 @@ fn print(condition: &Condition) -> Option<String> {
     Some(format!("{column}={not}{}.{value}", operator.as_str()))
 }
 
-/// Parses the parameters of a subscription. The result, written as parameters, parses to the same.
+/// Parses the parameters of a subscription. Writing the result as parameters and parsing these must
+/// return the same result.
 pub fn subscription(data: &[u8]) {
     let Ok(params) = serde_json::from_slice::<Value>(data) else {
         return;
@@ -94,8 +95,8 @@ struct Sample {
     json: Value,
 }
 
-/// Printed arrays and row types become the JSON of their values, whatever these contain. Any text
-/// becomes valid JSON for types that are written as strings.
+/// Checks that printed arrays and row types become the JSON of their values, whatever these
+/// contain, and that any text becomes valid JSON for types that are written as strings.
 pub fn record(data: &[u8]) {
     let mut choices = Choices(data);
     let sample = choices.sample(0);
@@ -111,7 +112,7 @@ pub fn record(data: &[u8]) {
     assert_eq!(found, sample.json, "{}", sample.text);
 }
 
-/// Choices made from bytes. When they run out, each choice is 0.
+/// Choices derived from bytes. When the bytes run out, each choice is 0.
 struct Choices<'a>(&'a [u8]);
 
 impl Choices<'_> {
@@ -125,7 +126,8 @@ impl Choices<'_> {
         }
     }
 
-    /// A text of characters that are special in one of the forms, and others.
+    /// Returns a text of ordinary characters and of characters that are special in one of the
+    /// printed forms.
     fn text(&mut self) -> String {
         const CHARACTERS: [char; 16] = [
             'a',
@@ -195,8 +197,8 @@ impl Choices<'_> {
         }
     }
 
-    /// An array of up to three equal elements or nulls, sometimes with bounds. All elements have
-    /// one type, so one sample serves for all of them.
+    /// Returns an array of up to three equal elements or nulls, sometimes with bounds. All elements
+    /// have one type, so one sample is used for all of them.
     fn array(&mut self, depth: u8) -> Sample {
         let element = self.sample(depth + 1);
         let count = self.byte() % 4;
@@ -252,7 +254,7 @@ impl Choices<'_> {
     }
 }
 
-/// An element as `array_out` prints it.
+/// Returns an element as `array_out` prints it.
 fn quoted_element(text: &str) -> String {
     let needs_quotes = text.is_empty()
         || text.eq_ignore_ascii_case("null")
@@ -264,7 +266,7 @@ fn quoted_element(text: &str) -> String {
     }
 }
 
-/// An attribute as `record_out` prints it.
+/// Returns an attribute as `record_out` prints it.
 fn quoted_attribute(text: &str) -> String {
     let needs_quotes = text.is_empty() || text.contains(['"', '\\', '(', ')', ',', ' ', '\n']);
     if needs_quotes {

@@ -1,13 +1,13 @@
 //! Computes generated columns that the WAL does not contain.
 //!
-//! pgoutput omits generated columns before PostgreSQL 18, and later unless the publication includes
-//! them. It always omits virtual ones. The expression of a generated column reads only other
-//! columns of its row, so PostgreSQL computes the value from the row image. The result is the value
-//! at the commit, which the table may no longer contain. This happens once per batch and before
-//! subscribers are looked up, so filters, policies and records use the completed row. Tables
-//! without such columns or without subscribers cause no queries.
+//! Before PostgreSQL 18, pgoutput omits all generated columns. Since then, it omits virtual ones
+//! and, unless the publication includes them, stored ones. The expression of a generated column
+//! reads only other columns of its row, so PostgreSQL computes the value from the row image. The
+//! result is the value at the commit, which the table may no longer contain. Columns are computed
+//! once per batch, before subscribers are looked up, so filters, policies and records use the
+//! completed row. Tables without such columns or without subscribers cause no queries.
 //!
-//! The table owner writes the expressions, and they may call functions. They are evaluated as the
+//! The expressions are written by the table owner and may call functions. They are evaluated as the
 //! parked role, which has no rights. If that role may not execute a function, or if an input is
 //! unknown, the value is unknown.
 
@@ -31,10 +31,10 @@ use super::table::{Table, TableColumn};
 use crate::change::{ChangeTransaction, ColumnValue, Relation};
 use crate::db::PARKED_ROLE;
 
-/// The changes of a batch with the same completion.
+/// The changes of a batch that have the same completion.
 struct Incomplete {
     completion: Arc<Completion>,
-    /// Index of the transaction, and index of the change in it.
+    /// For each change, the index of the transaction and the index of the change in it.
     places: Vec<(usize, usize)>,
 }
 
@@ -72,14 +72,14 @@ impl Engine {
         batch
     }
 
-    /// The changes that need completion.
+    /// Returns the changes that need completion.
     fn incomplete_changes(
         &self,
         catalog: &Catalog,
         batch: &[Arc<ChangeTransaction>],
     ) -> Vec<Incomplete> {
         let mut found: Vec<Incomplete> = Vec::new();
-        // A table definition is one shared value until the stream brings a new one.
+        // Changes share one `Relation` until the stream contains a new definition of the table.
         let mut by_relation: HashMap<*const Relation, Option<usize>> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none: if the expression fails on one row, an old
-    /// value must not be mistaken for a new one.
+    /// Computes one column for all images, or for none. If the expression fails on one row only, an
+    /// old value must not be mistaken for a new one.
     async fn compute(
         &self,
         catalog: &Catalog,
@@ -189,7 +189,8 @@ impl Engine {
         Ok(row.try_get(0)?)
     }
 
-    /// Whether row images contain the column: the WAL contains it, or its value can be computed.
+    /// Returns whether row images contain the column: the WAL contains it, or its value can be
+    /// computed.
     ///
     /// # Errors
     /// [`QueryError::Unavailable`] if the database is unreachable.

@@ -1,4 +1,4 @@
-//! The handle with which other modules subscribe channels and resolve changes.
+//! The handle that other modules use to subscribe channels and resolve changes.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// Decides which channels receive which change. Cheap to clone; clones share subscriptions and
+/// Decides which channels receive which changes. Clones are cheap, and share subscriptions and
 /// connections.
 #[derive(Clone)]
 pub struct Visibility {
@@ -29,9 +29,9 @@ pub struct Visibility {
 }
 
 impl Visibility {
-    /// A handle without subscriptions. Connections are opened when they are needed, and reopened
-    /// when they are lost. The tables of `publication` can be subscribed to. Rows larger than
-    /// `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
+    /// Creates a handle without subscriptions. Connections are opened when they are needed, and
+    /// reopened when they are lost. The tables of `publication` can be subscribed to. Rows larger
+    /// than `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
     pub fn new(
         connector: Connector,
         config: &VisibilityConfig,
@@ -66,16 +66,18 @@ impl Visibility {
         }
     }
 
-    /// Checks all bindings of a channel against the catalogue, then registers all of them in place
-    /// of the channel's previous ones. A row committed after this returns is delivered. If a
+    /// Checks all bindings of a channel against the catalogue, then replaces the channel's previous
+    /// bindings with them. A row that is committed after this call returns is delivered. If a
     /// binding is refused, the channel has no bindings at all, because the previous ones belong to
-    /// another identity. If a table is not published, the channel is registered once it is; see
-    /// [`Self::publication_news`]. If the database is unreachable, the previous bindings stay.
+    /// another identity. If a table is not published, the channel is registered once the table is
+    /// published; see [`Self::publication_news`]. If the database is unreachable, the previous
+    /// bindings stay.
     ///
     /// Calls for one channel must not overlap with each other or with [`Self::unsubscribe`].
     ///
     /// # Errors
-    /// The first refused binding; [`SubscribeError::Unavailable`] if the database is unreachable.
+    /// The error of the first refused binding, or [`SubscribeError::Unavailable`] if the database
+    /// is unreachable.
     pub async fn subscribe(
         &self,
         channel: ChannelId,
@@ -106,10 +108,10 @@ impl Visibility {
         result
     }
 
-    /// Waits until a table that a channel asked for leaves the publication or returns to it. A
+    /// Waits until a table that a channel requested leaves the publication or returns to it. A
     /// channel whose table has left is unregistered, with the error that a new subscription would
-    /// get. A channel whose tables are all published again is registered. One task must call this
-    /// in a loop. If the future is dropped, its news may be lost.
+    /// receive. A channel whose tables are all published again is registered. Exactly one task must
+    /// call this, in a loop. If the future is dropped, news may be lost.
     pub async fn publication_news(&self) -> Vec<PublicationNews> {
         self.engine.publication_news().await
     }
@@ -119,13 +121,13 @@ impl Visibility {
         self.subscriptions(|subscriptions| subscriptions.remove(channel));
     }
 
-    /// The number of channels with subscriptions.
+    /// Returns the number of channels with subscriptions.
     pub fn subscribed_channels(&self) -> usize {
         self.subscriptions(|subscriptions| subscriptions.channels())
     }
 
-    /// The deliveries of these transactions, in commit order. Includes every subscription that was
-    /// registered before the call.
+    /// Returns the deliveries of these transactions, in commit order. Includes every subscription
+    /// that was registered before the call.
     ///
     /// Waits while the database is unreachable. The future may be dropped at any time, because
     /// nothing has been delivered yet.

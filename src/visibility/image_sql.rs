@@ -4,18 +4,19 @@ use std::fmt::Write as _;
 
 use super::table::{Table, TableColumn};
 
-/// Names that no policy can refer to: an unqualified name in a policy is a column of its table.
+/// Names that no policy can refer to, because an unqualified name in a policy is a column of its
+/// table.
 pub(super) const INPUT: &str = "\"rapport input\"";
 pub(super) const RELATION: &str = "\"rapport relation\"";
 pub(super) const ORDINAL: &str = "\"rapport ordinal\"";
 
-/// Returns one row with the ordinals, counted from 1, for which the condition is true.
+/// Selects the ordinals, counted from 1, of the inputs for which the condition is true, as one row.
 pub(super) const SELECT_ORDINALS: &str =
     "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
 
-/// `unnest` of one list per column, with the ordinal.
+/// Returns a table expression that unnests one list per column and adds the ordinal.
 pub(super) fn unnested(columns: usize) -> String {
-    // Without any column, one list still gives the number of rows.
+    // Even without columns, one list is needed, because it determines the number of rows.
     let lists: Vec<_> = (1..=columns.max(1))
         .map(|n| format!("pg_catalog.unnest(${n}::text[])"))
         .collect();
@@ -29,8 +30,8 @@ pub(super) fn unnested(columns: usize) -> String {
     )
 }
 
-/// A sub-select with the table's name and the needed columns with their types, so that qualified
-/// and unqualified names in a policy refer to the image.
+/// Returns a sub-select with the table's name and the needed columns with their types, so that
+/// qualified and unqualified names in a policy refer to the image.
 pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
     let mut list = format!("{INPUT}.{ORDINAL}");
     for (position, column) in columns.iter().enumerate() {
@@ -49,7 +50,7 @@ pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
     )
 }
 
-/// An unnested text, cast to its column's type and collation.
+/// Returns the expression that casts an unnested text to its column's type and collation.
 pub(super) fn cast(position: usize, column: &TableColumn) -> String {
     let collation = column
         .collation
@@ -62,7 +63,7 @@ pub(super) fn cast(position: usize, column: &TableColumn) -> String {
     )
 }
 
-/// The images as rows of the table's row type, for policies that pass a whole row.
+/// Returns the images as rows of the table's row type, for policies that refer to a whole row.
 pub(super) fn whole_row_source(table: &Table) -> String {
     format!(
         "{} cross join lateral pg_catalog.unnest(array[{INPUT}.\"rapport 0\"::{}.{}]) as {}",
@@ -73,12 +74,12 @@ pub(super) fn whole_row_source(table: &Table) -> String {
     )
 }
 
-/// An identifier as SQL.
+/// Returns an identifier, quoted for SQL.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table expression with the settings under which types print as in the replication session.
+/// A table expression with the settings under which values print as in the replication session.
 /// Expressions that must be evaluated afterwards refer to `nothing`, which is an empty text.
 pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
      select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \

@@ -1,5 +1,5 @@
-//! Prints values as Elixir's `inspect` does. The protocol's error texts quote parameters in this
-//! form.
+//! Prints values as Elixir's `inspect` does, because the protocol's error texts quote parameters in
+//! this form.
 
 use std::fmt::Write as _;
 
@@ -39,7 +39,7 @@ pub(super) fn inspect(value: &Value, out: &mut String) {
     }
 }
 
-/// A text as Elixir's `inspect` prints it.
+/// Returns a text as Elixir's `inspect` prints it.
 pub(super) fn inspect_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

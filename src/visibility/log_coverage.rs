@@ -1,9 +1,10 @@
 //! Determines which columns of published tables the WAL contains.
 //!
-//! A change of a partition that is published as its root (`publish_via_partition_root`) is labelled
-//! with the root's replica identity, but its image contains what the partition's own identity
-//! keeps. The change does not name the partition, and neither identity follows from the other.
-//! Therefore only the columns that all partitions have in common are known.
+//! If partitions are published as their root (`publish_via_partition_root`), a change has the
+//! root's replica identity in its description, but its image contains the columns of the
+//! partition's own identity. The change does not name the partition, and neither identity follows
+//! from the other. Therefore only the columns that all partitions have in common are known to be
+//! present.
 
 use std::collections::HashMap;
 
@@ -46,7 +47,7 @@ with recursive part as (
   from part join pg_catalog.pg_class c on c.oid = part.oid
   left join pg_catalog.pg_index i on i.indrelid = c.oid and (i.indisprimary or i.indisreplident)";
 
-/// For each column of a published table:
+/// Returns the statement that reads, for each column of a published table:
 /// - the table and the column's name;
 /// - whether the table is partitioned;
 /// - whether old images are full in all relations that store its rows;
@@ -55,8 +56,9 @@ with recursive part as (
 /// - the expression of a generated column that the WAL does not contain, and the columns that it
 ///   reads.
 ///
-/// A column list of the publication defines what may leave the database, so nothing is added to it.
-/// If partitions have different expressions for a column, no expression is returned.
+/// A column list of the publication defines what may leave the database, so columns outside it are
+/// never computed. If partitions have different expressions for a column, no expression is
+/// returned.
 fn coverage() -> String {
     format!(
         "
@@ -112,7 +114,7 @@ order by c.oid, a.attnum"
     )
 }
 
-/// Adds these facts to the tables of a reading, in its snapshot.
+/// Adds the coverage to the tables of a reading, in the snapshot of the reading.
 ///
 /// # Errors
 /// If the database is unreachable or refuses a statement.
@@ -126,7 +128,7 @@ pub(super) async fn read(
             continue;
         };
         table.is_partitioned = row.try_get(2)?;
-        // A table that stores its own rows marks images correctly.
+        // The images of a table that is not partitioned are marked correctly.
         table.has_whole_old_rows = !table.is_partitioned || row.try_get(3)?;
         let name: &str = row.try_get(1)?;
         let Some(column) = table.columns.iter_mut().find(|known| known.name == name) else {

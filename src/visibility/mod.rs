@@ -1,36 +1,36 @@
-//! Decides which subscribers may see which row change.
+//! Decides which subscribers may see which row changes.
 //!
 //! A change is delivered to a subscriber exactly if `select` under the subscriber's role and claims
-//! would return the row *as the WAL contains it*. An image that a subscriber could never see is not
-//! sent, whatever the row has become since. When in doubt, the row is not visible. If a check
-//! fails, the channel receives an error.
+//! would return the row *as the WAL contains it*. An image that a subscriber could not see is not
+//! sent, whatever the row contains now. When in doubt, the row is not visible. If a check fails,
+//! the channel receives an error.
 //!
 //! The steps, in this order:
 //! 0. `generated` adds generated columns that the WAL does not contain.
 //! 1. `subscription` finds the bindings that may match. Equality filters are looked up in an index.
 //! 2. `predicate` evaluates filters on types that it reproduces exactly.
 //! 3. `row_access` reads rights and policies in the `catalog`. Without row-level security, without
-//!    a policy, or for a role that bypasses it, no query is needed.
+//!    a policy, or for a role that bypasses row-level security, no query is needed.
 //! 4. Otherwise `committed` waits until other sessions see the commit. Then `checks` has PostgreSQL
 //!    evaluate the policies on the row images, once per identity and batch, in a transaction under
 //!    that identity's role and claims (`queries`).
-//! 5. PostgreSQL evaluates the remaining filters (`conditions`), only on rows that the subscriber
-//!    may see.
-//! 6. `columns` removes what the role may not select, and `record` writes the JSON.
+//! 5. PostgreSQL evaluates the remaining filters (`conditions`), but only on rows that the
+//!    subscriber may see.
+//! 6. `columns` removes the columns that the role may not select, and `record` writes the JSON.
 //!
 //! Limits:
-//! - Rows are judged by the rules at the time of judging. If the stream shows that a table's
-//!   policies or rights may have changed, these are never older than the row (`descriptions`).
-//!   Roles, and other things that the stream does not show, may be as old as
+//! - Rows are judged by the rules at the time of the check. If the stream shows that a table's
+//!   policies or rights may have changed, the rules are never older than the row (`descriptions`).
+//!   Roles, and other rules whose changes the stream does not show, may be as old as
 //!   `visibility.catalog_ttl_ms`.
-//! - A policy reads other tables as they are when it is evaluated, which is after the commit. A
-//!   membership that was revoked in between no longer counts.
+//! - A policy that reads other tables sees their state when it is evaluated, which is after the
+//!   commit. A membership that was revoked in between no longer counts.
 //! - If an image lacks a value that a policy needs (an unchanged large value, or a generated column
 //!   that cannot be computed), the stored row is judged instead, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged: after the commit,
-//!   and again in the state before it if the policies read other rows (`snapshots`). Otherwise
-//!   every subscriber with an applicable policy receives the columns of the primary key that the
-//!   WAL contains, unless a setting forbids it.
+//! - A DELETE leaves no row. With `replica identity full`, the old row is judged after the commit
+//!   and, if the policies read other rows, also in the state before the commit (`snapshots`).
+//!   Otherwise every subscriber with an applicable policy receives the columns of the primary key
+//!   that the WAL contains, unless a setting forbids that.
 
 mod addressing;
 mod backoff;

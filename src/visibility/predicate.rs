@@ -1,8 +1,8 @@
 //! Filters prepared for evaluation, with typed operands.
 //!
-//! A comparison is evaluated here only if type and operator are reproduced exactly. PostgreSQL
-//! evaluates the others. Logic is three-valued: a row passes only if the condition is true, and not
-//! if it is unknown.
+//! A comparison is evaluated here only if this module reproduces its type and operator exactly.
+//! PostgreSQL evaluates the other comparisons. The logic is three-valued: a row passes only if the
+//! condition is true, and not if it is unknown.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const NUMERIC: u32 = 1700;
 /// A filter whose operands have been checked against their columns.
 #[derive(Debug, Default)]
 pub(super) struct Predicate {
-    /// All of them must be true.
+    /// The conditions, all of which must be true.
     pub(super) conditions: Vec<TypedCondition>,
 }
 
@@ -37,20 +37,20 @@ pub(super) struct TypedCondition {
     /// The column's type when the operand was checked. While the column has another type, the
     /// condition is not true.
     pub(super) type_oid: u32,
-    /// How it is evaluated.
+    /// How the condition is evaluated.
     pub(super) test: Test,
 }
 
 /// How a condition is evaluated.
 #[derive(Debug)]
 pub(super) enum Test {
-    /// In this process.
+    /// Evaluated in this process.
     Local {
         comparison: Comparison,
         is_negated: bool,
         kind: Option<ScalarKind>,
     },
-    /// By PostgreSQL.
+    /// Evaluated by PostgreSQL.
     Query {
         /// SQL in which `{value}` stands for the column's value and `$2[1]` for the operand.
         sql: String,
@@ -63,7 +63,7 @@ pub(super) enum Test {
 pub(super) enum Comparison {
     /// `=`, `<` and so on.
     Ordered(Operator, Scalar),
-    /// `= any`, and whether the list contains a null.
+    /// `= any`: the values of the list, and whether it contains a null.
     Member(Vec<Scalar>, bool),
     /// `is distinct from`
     Distinct(Scalar),
@@ -78,9 +78,10 @@ pub(super) enum Comparison {
 pub(super) enum ScalarKind {
     /// Integers.
     Integer,
-    /// Equality and order are those of the text.
+    /// Values are equal and ordered as their texts are.
     Bytes,
-    /// Equality is that of the text; order is not.
+    /// Values are equal if their texts are equal, but the order of the texts is not that of the
+    /// values.
     EqualBytes,
     /// Dates and timestamps in ISO form.
     Time,
@@ -89,7 +90,8 @@ pub(super) enum ScalarKind {
 }
 
 impl ScalarKind {
-    /// The kind of a column's type; `None` if only PostgreSQL can compare its values.
+    /// Returns the scalar kind of a column's type, or `None` if only PostgreSQL can compare its
+    /// values.
     pub(super) fn of(column: &TableColumn) -> Option<Self> {
         match column.base_type {
             20 | 21 | 23 | 26 => Some(Self::Integer),
@@ -120,7 +122,7 @@ impl ScalarKind {
         }
     }
 
-    /// Whether equal values have equal texts, so that the text can serve as an index key.
+    /// Returns whether equal values have equal texts, so that the text can serve as an index key.
     pub(super) fn is_canonical(self) -> bool {
         self != Self::Decimal
     }
@@ -131,13 +133,13 @@ impl ScalarKind {
 pub(super) enum Scalar {
     Integer(i64),
     Bytes(Bytes),
-    /// The year (negative before Christ, extreme for the infinities) and the rest, whose text order
-    /// is the time order.
+    /// The year, and the rest as a text that sorts in the order of time. The year is negative
+    /// before Christ, and an extreme value for the infinities.
     Time(i64, String),
     Decimal(Decimal),
 }
 
-/// A `numeric` in PostgreSQL's order: NaN is above everything.
+/// A `numeric`. In PostgreSQL's order, NaN is above all other values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decimal {
     NegativeInfinity,
@@ -225,7 +227,7 @@ fn read_decimal(text: &[u8]) -> Option<Scalar> {
     Some(Scalar::Decimal(decimal))
 }
 
-/// ISO output in UTC: `2026-01-02[ 03:04:05[.678]][+00][ BC]`.
+/// Reads a date or time in ISO form and in UTC: `2026-01-02[ 03:04:05[.678]][+00][ BC]`.
 fn read_time(text: &[u8]) -> Option<Scalar> {
     let text = std::str::from_utf8(text).ok()?;
     match text {
@@ -251,8 +253,8 @@ fn read_time(text: &[u8]) -> Option<Scalar> {
 }
 
 impl TypedCondition {
-    /// The operand in PostgreSQL's output form, if it is plainly of the column's type; `None` if
-    /// PostgreSQL has to cast it.
+    /// Returns the operand in PostgreSQL's output form if it is obviously a value of the column's
+    /// type, or `None` if PostgreSQL has to cast it.
     pub(super) fn plain_operand(column: &TableColumn, text: &str) -> Option<String> {
         let is_integer_in = |min: i64, max: i64| {
             let digits = text.strip_prefix('-').unwrap_or(text);
@@ -281,8 +283,8 @@ impl TypedCondition {
         }
     }
 
-    /// A condition with its operands in PostgreSQL's output form. `in` has several; a null among
-    /// them is `None`.
+    /// Creates a condition with its operands in PostgreSQL's output form. `in` has several
+    /// operands; a null among them is `None`.
     pub(super) fn new(
         condition: &Condition,
         column: &TableColumn,
@@ -357,7 +359,7 @@ impl TypedCondition {
         }
     }
 
-    /// The texts with which the column satisfies the condition, if there is a list of them.
+    /// Returns the texts for which a column value satisfies the condition, if they can be listed.
     pub(super) fn index_keys(&self, operands: &[Option<String>]) -> Option<Vec<Bytes>> {
         let Test::Local {
             comparison: Comparison::Member(..) | Comparison::Ordered(Operator::Eq, _),
@@ -377,7 +379,7 @@ impl TypedCondition {
     }
 }
 
-/// The comparison as SQL, with the first element of `$2` as the operand.
+/// Returns the comparison as SQL, with the first element of `$2` as the operand.
 fn comparison_sql(operator: Operator, type_sql: &str) -> String {
     let operand = format!("(($2::text[])[1])::{type_sql}");
     match operator {
@@ -395,7 +397,7 @@ fn comparison_sql(operator: Operator, type_sql: &str) -> String {
     }
 }
 
-/// The SQL operator that applies a pattern.
+/// Returns the SQL operator that applies a pattern.
 pub(super) fn pattern_operator(operator: Operator) -> &'static str {
     match operator {
         Operator::Ilike => "ilike",
@@ -405,7 +407,7 @@ pub(super) fn pattern_operator(operator: Operator) -> &'static str {
     }
 }
 
-/// Whether the comparison is true for `value`. Unknown counts as not true.
+/// Returns whether the comparison is true for `value`. Unknown counts as not true.
 pub(super) fn is_true(
     comparison: &Comparison,
     is_negated: bool,
@@ -442,7 +444,7 @@ fn truth(comparison: &Comparison, kind: Option<ScalarKind>, value: &ColumnValue)
                 _ => ordering.is_eq(),
             })
         }
-        // An empty list contains nothing, not even an unknown value.
+        // No value is in an empty list, not even an unknown one.
         Comparison::Member(operands, false) if operands.is_empty() => Some(false),
         Comparison::Member(operands, has_null) => {
             let scalar = scalar()?;

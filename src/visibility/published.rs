@@ -1,17 +1,17 @@
 //! Reads which tables a publication contains, without locking any of them.
 //!
-//! `pg_get_publication_tables()` gives the same answer. Since PostgreSQL 16 it opens each table to
-//! list its columns, and therefore waits for an `ALTER TABLE` in any open transaction. The changes
-//! of all other tables would wait with it.
+//! `pg_get_publication_tables()` returns the same tables. Since PostgreSQL 16, however, it opens
+//! each table to list its columns, and therefore waits for an `ALTER TABLE` in any open
+//! transaction. The changes of all other tables would then wait, too.
 
-/// The tables of the publication `$1`: `oid`; `attrs`, the column numbers of an explicit column
-/// list; and `has_generated`, whether the WAL contains stored generated columns of tables without a
-/// list (`publish_generated_columns`, PostgreSQL 18).
+/// Returns the tables of the publication `$1`: `oid`; `attrs`, the column numbers of an explicit
+/// column list; and `has_generated`, whether the WAL contains stored generated columns of tables
+/// without a list (`publish_generated_columns`, PostgreSQL 18).
 ///
 /// With `publish_via_partition_root`, a partition is published under the topmost published table
 /// above it. Without it, a partitioned table stands for its leaves (PostgreSQL manual, CREATE
-/// PUBLICATION). Never published are temporary and unlogged tables, and system tables: their oids
-/// are below 16384, the first that `initdb` leaves for users.
+/// PUBLICATION). Temporary tables, unlogged tables and system tables are never published. The oids
+/// of system tables are below 16384, which is the first oid that `initdb` leaves for users.
 pub(super) const PUBLISHED: &str = "
   with recursive publication as (
     select p.oid, p.puballtables, p.pubviaroot,

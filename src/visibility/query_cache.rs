@@ -1,16 +1,16 @@
-//! The queries of one reading of the catalogue, each created once.
+//! Caches the queries of one reading of the catalogue, so that each is created once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queries::Query;
 
-/// What distinguishes the queries of one reading of the catalogue.
+/// The key of a query within one reading of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QueryKey {
     pub(super) table: u32,
-    /// PostgreSQL may have planned a statement with the rights of the role that first ran it, so
-    /// roles do not share statements.
+    /// The role. Roles do not share statements, because PostgreSQL may have planned a statement
+    /// with the rights of the role that first ran it.
     pub(super) role: String,
     pub(super) kind: QueryKind,
 }
@@ -18,22 +18,22 @@ pub(super) struct QueryKey {
 /// The kinds of queries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum QueryKind {
-    /// The policies, on row images.
+    /// Evaluates the policies on row images.
     Image,
-    /// The stored row, by primary key.
+    /// Looks up the stored row by its primary key.
     Key,
-    /// One filter condition: column number and SQL.
+    /// Evaluates one filter condition: column number and SQL.
     Condition(i16, String),
-    /// A generated column, by number.
+    /// Computes the generated column with this number.
     Generated(i16),
 }
 
-/// The queries by key. A std lock: held for a look-up or an insertion.
+/// The queries by key. A std lock, because it is held only for a look-up or an insertion.
 #[derive(Default)]
 pub(super) struct QueryCache(Mutex<HashMap<QueryKey, Arc<Query>>>);
 
 impl QueryCache {
-    /// The query for `key`, from the cache or created by `create`.
+    /// Returns the query for `key`, from the cache or created by `create`.
     pub(super) fn get_or_create(
         &self,
         key: QueryKey,

@@ -1,4 +1,4 @@
-//! Finds who may receive which changes of a table batch, as far as this process can tell.
+//! Finds the principals that may receive changes of a table batch, as far as this process can tell.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,16 +18,19 @@ pub(super) struct Receiver<'a> {
     pub(super) matched: Vec<FilterMatch<'a>>,
 }
 
-/// A change that a filter accepts, as far as this process can evaluate it.
+/// A change, and a subscription whose filter accepts it as far as this process can evaluate the
+/// filter.
 pub(super) struct FilterMatch<'a> {
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
-    /// The conditions that PostgreSQL has to evaluate, each with the value.
+    /// The conditions that PostgreSQL has to evaluate, each as its index in the filter and the
+    /// value.
     pub(super) pending: Vec<(usize, &'a ColumnValue)>,
 }
 
 impl Receiver<'_> {
-    /// Whether subscriptions without a filter request inserts, updates and deletes.
+    /// Returns whether the subscriptions without a filter request inserts, whether they request
+    /// updates, and whether they request deletes.
     pub(super) fn actions(&self) -> [bool; 3] {
         [Action::Insert, Action::Update, Action::Delete].map(|action| {
             self.unfiltered
@@ -38,16 +41,17 @@ impl Receiver<'_> {
 }
 
 impl<'a> Resolution<'a> {
-    /// The principals with the changes that may match, as far as filters are evaluated here.
-    /// Conditions that need PostgreSQL are evaluated later, only on visible rows. A filter can be
-    /// written to fail or to be slow on a certain value, which would reveal hidden rows.
+    /// Returns the principals with the changes that may match, as far as filters are evaluated
+    /// here. Conditions that need PostgreSQL are evaluated later and only on visible rows.
+    /// Otherwise a filter that is written to fail or to be slow on a certain value would reveal
+    /// hidden rows.
     pub(super) fn receivers(
         &self,
         table: &Table,
         roles: &HashMap<&str, RoleAccess<'_>>,
     ) -> Vec<Receiver<'a>> {
         let mut receivers: Vec<Receiver<'a>> = Vec::new();
-        // By the principal's address, which is unique per identity.
+        // The keys are the principals' addresses, which are unique per identity.
         let mut by_principal: HashMap<usize, usize> = HashMap::new();
         let mut receiver = |subscription: &Subscription, receivers: &mut Vec<Receiver<'a>>| {
             *by_principal
@@ -87,8 +91,8 @@ impl<'a> Resolution<'a> {
         receivers
     }
 
-    /// Evaluates conditions in this process. `None` if the filter rejects the change; otherwise the
-    /// conditions that PostgreSQL has to evaluate, with the values.
+    /// Evaluates the conditions of a filter in this process. Returns the conditions that PostgreSQL
+    /// has to evaluate, with the values, or `None` if the filter rejects the change.
     fn local_conditions(
         &self,
         table: &Table,
@@ -102,7 +106,8 @@ impl<'a> Resolution<'a> {
             let index = relation.columns.iter().position(|published| {
                 published.name == condition.column && published.type_oid == condition.type_oid
             })?;
-            // A match would reveal something about the value.
+            // If the role may not select the column, a match would reveal something about the
+            // value.
             let column = table.column(&condition.column)?;
             if !rights.selectable.contains(&column.number) {
                 return None;
@@ -125,8 +130,8 @@ impl<'a> Resolution<'a> {
         Some(pending)
     }
 
-    /// The indexes of the changes that a subscription of the receiver accepts, unordered and
-    /// possibly repeated.
+    /// Returns the indexes of the changes that a subscription of the receiver accepts, unordered
+    /// and possibly repeated.
     pub(super) fn wanted<'p>(
         &'p self,
         receiver: &'p Receiver<'_>,

@@ -6,13 +6,13 @@ use super::binding::ChannelId;
 use super::delivery::Payload;
 use super::subscription::Subscription;
 
-/// For each change of a table batch, its groups.
+/// The groups of recipients, for each change of a table batch.
 pub(super) type RecipientGroups = Vec<Vec<RecipientGroup>>;
 
 /// A payload, and the channels and bindings that receive it.
 pub(super) type RecipientGroup = (Payload, Vec<(ChannelId, u32)>);
 
-/// Adds a recipient to the group of this payload.
+/// Adds a recipient to the group with this payload.
 pub(super) fn add(groups: &mut Vec<RecipientGroup>, payload: Payload, subscription: &Subscription) {
     let recipient = (subscription.channel, subscription.binding);
     let is_same = |known: &Payload| match (known, &payload) {
@@ -29,7 +29,7 @@ pub(super) fn add(groups: &mut Vec<RecipientGroup>, payload: Payload, subscripti
     }
 }
 
-/// The text for a row whose check failed. It names the kind of failure, and no value.
+/// Returns the text for a row whose check failed. It names the kind of failure, and no value.
 pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
     format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
 }

@@ -20,7 +20,7 @@ pub const PAYLOAD_TOO_LARGE: &str = "Error 413: Payload Too Large";
 /// Maximum bytes of a value in a record that is too large (protocol 6.5).
 const SHORT_VALUE_BYTES: usize = 64;
 
-/// The size of a change: the bytes of all values in its images, as text.
+/// Returns the size of a change: the bytes of all values in its images, as text.
 pub(crate) fn change_bytes(change: &RowChange) -> usize {
     let row_bytes = |row: &Row| {
         row.0
@@ -36,7 +36,7 @@ pub(crate) fn change_bytes(change: &RowChange) -> usize {
     new + old
 }
 
-/// The image after the change. A DELETE has none.
+/// Returns the image after the change. A DELETE has none.
 pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
     match change {
         RowChange::Insert { new } | RowChange::Update { new, .. } => Some(new),
@@ -44,7 +44,7 @@ pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
     }
 }
 
-/// The image before the change, if the WAL contains one.
+/// Returns the image before the change, if the WAL contains one.
 pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     match change {
         RowChange::Insert { .. } | RowChange::Update { old: None, .. } => None,
@@ -52,15 +52,15 @@ pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     }
 }
 
-/// The value of a column after the change. If the change did not touch the value and the WAL omits
-/// it, the value comes from the old image, if that contains it.
+/// Returns the value of a column after the change. If the change did not touch the value and the
+/// new image omits it, the value is taken from the old image, if that contains it.
 pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue> {
     let value = new_row(change)?.0.get(index)?;
     if *value != ColumnValue::Unchanged {
         return Some(value);
     }
-    // A value that is stored out of line is not null. A null here therefore means that the value is
-    // missing.
+    // A value that is stored out of line is not null. A null in the old image therefore means that
+    // the value is missing.
     old_row(change)?
         .row()
         .0
@@ -68,11 +68,11 @@ pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue
         .filter(|value| matches!(value, ColumnValue::Text(_)))
 }
 
-/// The value of a column before the change, if the WAL contains it. If there is no old image, the
-/// columns of the replica identity have not changed and are taken from the new row.
+/// Returns the value of a column before the change, if the WAL contains it. If there is no old
+/// image, the columns of the replica identity have not changed and are taken from the new row.
 ///
 /// In a key image, null means that the value is missing, because the columns of a replica identity
-/// are never null. `has_whole_rows` states whether an image that is marked as full is full.
+/// are never null. `has_whole_rows` states whether an image that is marked as full really is full.
 pub(crate) fn old_value(
     change: &RowChange,
     index: usize,

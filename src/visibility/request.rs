@@ -1,7 +1,7 @@
 //! Parses one `postgres_changes` binding of a join (protocol 6.1).
 //!
-//! Pure: does not depend on the catalogue. Error texts quote the parameters in Elixir's notation,
-//! as the protocol requires.
+//! Pure: the result does not depend on the catalogue. Error texts quote the parameters in Elixir's
+//! notation, as the protocol requires.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::change::{Action, TableName};
 /// The requested kinds of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventSelector {
-    /// `*`, and every other value.
+    /// `*`, or any value other than the names below.
     All,
     /// `INSERT`
     Insert,
@@ -24,7 +24,7 @@ pub enum EventSelector {
 }
 
 impl EventSelector {
-    /// The name in the protocol.
+    /// Returns the name that the protocol uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::All => "*",
@@ -34,7 +34,7 @@ impl EventSelector {
         }
     }
 
-    /// Whether changes of this kind are requested.
+    /// Returns whether changes of this kind are requested.
     pub fn accepts(self, action: Action) -> bool {
         match self {
             Self::All => true,
@@ -53,17 +53,17 @@ impl EventSelector {
     }
 }
 
-/// A schema or table name, or all of them.
+/// A schema or table name, or all names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
-    /// Exactly this name.
+    /// This name only.
     Exact(String),
     /// `*`
     Any,
 }
 
 impl Selector {
-    /// Whether `name` is included.
+    /// Returns whether the selector includes `name`.
     pub fn accepts(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -87,8 +87,8 @@ impl Selector {
     }
 }
 
-/// One `postgres_changes` binding. Column names and values are checked against the database only by
-/// [`super::Visibility::subscribe`].
+/// One requested `postgres_changes` binding. Its column names and values are not checked against
+/// the database before [`super::Visibility::subscribe`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionRequest {
     /// The kinds of changes.
@@ -107,7 +107,7 @@ impl SubscriptionRequest {
     /// Parses one element of the join payload's `config.postgres_changes`.
     ///
     /// # Errors
-    /// All errors of protocol 6.3 that do not depend on the database.
+    /// An error of protocol 6.3 that does not depend on the database.
     pub fn parse(params: &Value) -> Result<Self, SubscribeError> {
         let select = parse_select(params)?;
         let text = |key: &str| params.get(key).and_then(Value::as_str);
@@ -132,7 +132,7 @@ impl SubscriptionRequest {
         Ok(request)
     }
 
-    /// The requested table, unless schema or table is `*`.
+    /// Returns the requested table, unless schema or table is `*`.
     pub fn exact_table(&self) -> Option<TableName> {
         match (&self.schema, &self.table) {
             (Selector::Exact(schema), Selector::Exact(table)) => {
@@ -142,12 +142,12 @@ impl SubscriptionRequest {
         }
     }
 
-    /// Whether changes of `table` are requested.
+    /// Returns whether changes of `table` are requested.
     pub fn accepts_table(&self, table: &TableName) -> bool {
         self.schema.accepts(&table.schema) && self.table.accepts(&table.name)
     }
 
-    /// The binding as error texts print it, without the outer brackets (protocol 6.3).
+    /// Returns the binding as error texts print it, without the outer brackets (protocol 6.3).
     pub fn describe(&self) -> String {
         let filters: Vec<_> = self
             .filter
@@ -179,7 +179,8 @@ impl SubscriptionRequest {
     }
 }
 
-/// A list of names. Elements that are not strings are ignored, and an empty list means all columns.
+/// Parses the list of selected columns. Elements that are not strings are ignored, and an empty
+/// list means all columns.
 fn parse_select(params: &Value) -> Result<Option<Vec<String>>, SubscribeError> {
     let names = match params.get("select") {
         None | Some(Value::Null) => return Ok(None),
@@ -194,7 +195,8 @@ fn parse_select(params: &Value) -> Result<Option<Vec<String>>, SubscribeError> {
     Ok((!names.is_empty()).then_some(names))
 }
 
-/// The parameters as Elixir's `inspect` prints them. Redacted if they contain a token.
+/// Returns the parameters as Elixir's `inspect` prints them, or `<redacted>` if they contain a
+/// token.
 fn inspect_params(params: &Value) -> String {
     if params.get("user_token").is_some() || params.get("auth_token").is_some() {
         return "<redacted>".to_owned();
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_combinations() {
+    fn accepted_combinations_are_parsed() {
         let cases = [
             (
                 json!({"event": "insert", "schema": "public", "table": "t", "filter": "id=eq.1"}),
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_combinations_get_the_text_of_the_protocol() {
+    fn refused_combinations_have_the_text_of_the_protocol() {
         let no_params = "No subscription params provided. Please provide at least a `schema` or \
                          `table` to subscribe to: ";
         let cases = [
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_later_refusals() {
+    fn later_refusals_have_the_text_of_the_protocol() {
         let params = "event: INSERT, schema: public, table: t, filters: [], select: nil".to_owned();
         assert_eq!(
             SubscribeError::NotPublished {

@@ -19,13 +19,13 @@ use super::table_batch::Resolution;
 use crate::change::Action;
 
 impl Resolution<'_> {
-    /// The deliveries of the table batch.
+    /// Returns the deliveries of the table batch.
     ///
     /// # Errors
     /// See [`super::checks::run_checks`].
     pub(super) async fn deliver(&self, may_be_stale: bool) -> Result<Vec<Delivery>, StaleCatalog> {
         let Some(table) = self.catalog.table(self.table_batch.relation.oid) else {
-            // The table was dropped or is not in our publication, so access to it is unknown.
+            // The table was dropped or is not in the publication, so access to it is unknown.
             return Ok(Vec::new());
         };
         let mut groups: RecipientGroups = self
@@ -52,7 +52,7 @@ impl Resolution<'_> {
         let mut results = self.run_checks(&checks, may_be_stale).await?;
         for (place, snapshot) in before.snapshots.into_iter().enumerate() {
             let is_concerned = owners.iter().map(|(_, kind)| *kind == DELETED + place);
-            // Boxed: its state would be part of every resolution and is rarely needed.
+            // Boxed, because its state would be part of every resolution but is rarely needed.
             Box::pin(self.check_before(&checks, &mut results, is_concerned, snapshot)).await?;
         }
         let mut answers: HashMap<(usize, usize), CheckResult> =
@@ -84,8 +84,8 @@ impl Resolution<'_> {
         Ok(self.deliveries(groups))
     }
 
-    /// Checks again, in a snapshot from before the deletions, the rows that the policies hide now.
-    /// Adds those that the policies showed then to `results`.
+    /// Repeats the checks of the rows that the policies hide now, in a snapshot from before the
+    /// deletions. Adds the rows that are visible in the snapshot to `results`.
     ///
     /// # Errors
     /// See [`super::checks::run_checks`].
@@ -137,7 +137,7 @@ impl Resolution<'_> {
         Ok(())
     }
 
-    /// The checks to run. For each, the index of the receiver and the kind.
+    /// Returns the checks to run and, for each of them, the index of the receiver and the kind.
     fn checks(
         &self,
         receivers: &[Receiver<'_>],
@@ -195,7 +195,7 @@ impl Resolution<'_> {
     }
 
     /// Adds the errors for roles that cannot receive inserted and updated rows, whatever the
-    /// filters.
+    /// filters of their subscriptions.
     fn refuse(&self, roles: &HashMap<&str, RoleAccess<'_>>, groups: &mut RecipientGroups) {
         let tells_unauthorized = self.engine.config.tell_unauthorized;
         let is_told = |refusal| tells_unauthorized || refusal != UNAUTHORIZED;

@@ -1,4 +1,4 @@
-//! Resolves a batch of committed changes: groups it by table and decides each group.
+//! Resolves a batch of committed changes: groups the changes by table and decides each group.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// The deliveries of a batch whose generated columns were added under a reading of the
+    /// Returns the deliveries of a batch whose generated columns were added under a reading of the
     /// catalogue.
     ///
     /// # Errors
@@ -120,9 +120,9 @@ impl Engine {
         Ok(in_order(deliveries))
     }
 
-    /// Resolves with a reading that is too old, while [`Self::catalog_for`] verifies it. The result
-    /// is valid only if the reading turns out to be unchanged. `None` if no reading has to be
-    /// verified.
+    /// Resolves with a reading that is too old, while [`Self::catalog_for`] verifies the reading.
+    /// The result is valid only if the reading turns out to be current. Returns `None` if no
+    /// reading has to be verified, or if the batch cannot be resolved with it.
     async fn resolve_speculatively(
         &self,
         table_batches: &[TableBatch<'_>],
@@ -145,8 +145,8 @@ impl Engine {
         Some((catalog, in_order(deliveries)))
     }
 
-    /// A reading of the catalogue for these table batches. If the stream shows that a table may
-    /// have changed, the reading begins after the commits are visible.
+    /// Returns a reading of the catalogue for these table batches. If the stream shows that a table
+    /// may have changed, the reading begins after the commits are visible.
     async fn catalog_for(
         &self,
         table_batches: &[TableBatch<'_>],
@@ -163,7 +163,7 @@ impl Engine {
         self.catalog_within(&roles(table_batches), limit).await
     }
 
-    /// The maximum age of a reading for these table batches.
+    /// Returns the maximum age of a reading for these table batches.
     fn age_limit(&self, table_batches: &[TableBatch<'_>]) -> Duration {
         let latest = self.catalog.latest();
         // The stream does not show changes to the policies and rights of partitioned tables.
@@ -226,7 +226,7 @@ impl Engine {
         refused
     }
 
-    /// Waits while the database is unreachable.
+    /// Checks the bindings of an outdated channel again. Waits while the database is unreachable.
     async fn check_again(
         &self,
         catalog: &Arc<Catalog>,
@@ -291,7 +291,7 @@ fn in_order(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The roles of all subscribers that may receive something.
+/// Returns the roles of all subscribers that may receive a change.
 fn roles<'a>(table_batches: &'a [TableBatch<'_>]) -> Vec<&'a str> {
     let roles: HashSet<&str> = table_batches
         .iter()

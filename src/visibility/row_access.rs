@@ -20,8 +20,8 @@ use crate::change::{ColumnValue, Relation};
 /// run forever. A normal condition takes microseconds per value.
 const FILTER_TIME_LIMIT: Duration = Duration::from_millis(250);
 
-/// How the access of a role to the rows of a table is decided. A future way without SQL, such as a
-/// policy that is understood or a known membership, belongs here, before `ByQuery`.
+/// How the access of a role to the rows of a table is decided. A future method without SQL, such as
+/// evaluating a policy or a membership in this process, belongs here, before `ByQuery`.
 #[derive(Debug)]
 pub(super) enum Access {
     /// Row-level security hides no row.
@@ -32,12 +32,12 @@ pub(super) enum Access {
     ByQuery(AccessQueries),
 }
 
-/// The queries for the rows of one table and role.
+/// The queries that decide access to the rows of one table for one role.
 #[derive(Debug)]
 pub(super) struct AccessQueries {
-    /// The policies on row images; `None` if images are never complete.
+    /// Evaluates the policies on row images. `None` if images never contain all needed columns.
     pub(super) image: Option<RowQuery>,
-    /// The stored row, for incomplete images; `None` without a primary key.
+    /// Looks up the stored row, for incomplete images. `None` without a primary key.
     pub(super) key: Option<RowQuery>,
     /// Whether the policies read other rows, so that the result depends on the time of execution.
     pub(super) reads_other_rows: bool,
@@ -47,13 +47,13 @@ pub(super) struct AccessQueries {
 #[derive(Debug)]
 pub(super) struct RowQuery {
     pub(super) query: Arc<Query>,
-    /// Indexes of these values in the image.
+    /// The indexes of these values in the image.
     pub(super) columns: Vec<usize>,
-    /// Whether they are sent as one row text instead of one list per column.
+    /// Whether the values are sent as the text of one row, instead of as one list per column.
     is_whole_row: bool,
 }
 
-/// How a role's access is decided for images with this definition.
+/// Returns how a role's access is decided for images with this definition.
 pub(super) fn access(
     queries: &QueryCache,
     table: &Table,
@@ -76,8 +76,9 @@ pub(super) fn access(
     if permissive.is_empty() {
         return Access::Hidden;
     }
-    // Only if all of them are `true`: another policy can make every `select` fail, for example by
-    // referring to itself, and then `true` shows nothing.
+    // All permissive policies must be `true`, not just one. Another policy could make every
+    // `select` fail, for example by referring to itself, and then a policy that is `true` shows
+    // nothing.
     if restrictive.is_empty() && permissive.iter().all(|policy| policy.expression == "true") {
         return Access::Visible;
     }
@@ -98,8 +99,8 @@ pub(super) fn access(
         };
         let parameters = if is_whole_row { 1 } else { needed.len().max(1) };
         let query = queries.get_or_create(key, || {
-            // As PostgreSQL combines them: all restrictive policies, and one of the permissive
-            // ones.
+            // Combines the policies as PostgreSQL does: all restrictive policies and at least one
+            // permissive policy must be true.
             let any = permissive
                 .iter()
                 .map(|policy| format!("({})", policy.expression))
@@ -118,8 +119,8 @@ pub(super) fn access(
             };
             Query::new(
                 // `or false` prevents PostgreSQL from converting an `exists` to a join before it
-                // removes constant conditions. Otherwise it would require rights on a table that a
-                // `select` under the policy never reads.
+                // removes constant conditions. Otherwise PostgreSQL would require rights on a table
+                // that a `select` under the policy never reads.
                 format!("{SELECT_ORDINALS} from {from} where (({condition}) or false)"),
                 parameters,
                 policies().any(|policy| policy.uses_immutable_function),
@@ -184,7 +185,8 @@ fn key_query(
     })
 }
 
-/// Indexes of columns in the images; `None` if one is missing or has another type.
+/// Returns the indexes of columns in the images, or `None` if a column is missing or has another
+/// type.
 fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
     columns
         .iter()
@@ -192,14 +194,15 @@ fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
             relation.columns.iter().position(|published| {
                 published.name == column.name
                     && published.type_oid == column.type_oid
-                    // A cast to another length would change the value.
+                    // A cast to another type modifier, such as another length, would change the
+                    // value.
                     && published.type_modifier == column.type_modifier
             })
         })
         .collect()
 }
 
-/// The query that evaluates a filter condition on values of a column.
+/// Returns the query that evaluates a filter condition on values of a column.
 pub(super) fn condition_query(
     queries: &QueryCache,
     table: &Table,
@@ -228,7 +231,7 @@ pub(super) fn condition_query(
 }
 
 impl RowQuery {
-    /// The parameters for an image; `None` if the image lacks a needed value.
+    /// Returns the parameters for an image, or `None` if the image lacks a needed value.
     pub(super) fn input<'a>(
         &self,
         value: impl Fn(usize) -> Option<&'a ColumnValue>,
@@ -246,7 +249,7 @@ impl RowQuery {
     }
 }
 
-/// Row text (PostgreSQL manual 8.16.6): every value is quoted, and null is empty.
+/// Returns the text of a row (PostgreSQL manual 8.16.6): every value is quoted, and null is empty.
 fn row_text(values: &[Option<Bytes>]) -> Bytes {
     let mut text = vec![b'('];
     for (position, value) in values.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Suspends the filters of identities that exceeded the time limit, so that they do not delay other
 //! subscribers again.
 //!
-//! Bounded: only identities with such a filter are stored, for [`SUSPENSION`].
+//! Memory is bounded, because only these identities are stored, and only for [`SUSPENSION`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,11 @@ use super::identity::Identity;
 /// take.
 const SUSPENSION: Duration = Duration::from_secs(30);
 
-/// Suspended identities, and when the suspension ends.
+/// The suspended identities, and when their suspension ends.
 #[derive(Default)]
 pub(super) struct SlowFilters {
-    /// A std lock: held for a look-up or an insertion.
+    /// The end of each suspension. A std lock, because it is held only for a look-up or an
+    /// insertion.
     until: Mutex<HashMap<Arc<Identity>, Instant>>,
 }
 
@@ -29,7 +30,7 @@ impl SlowFilters {
         until.insert(Arc::clone(identity), now + SUSPENSION);
     }
 
-    /// Whether the filters of this identity are suspended.
+    /// Returns whether the filters of this identity are suspended.
     pub(super) fn is_suspended(&self, identity: &Identity, now: Instant) -> bool {
         let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.get(identity).is_some_and(|until| *until > now)

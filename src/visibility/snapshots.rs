@@ -1,13 +1,13 @@
-//! Snapshots from before a deletion, for policies that read other rows.
+//! Keeps snapshots from before deletions, for policies that read other rows.
 //!
-//! A transaction that deletes a row often deletes the rows that its policy reads: a room together
-//! with its members and its posts. A query asked after the commit is then answered "no" for
-//! every subscriber. For such tables this module exports a snapshot every [`PAUSE`], and the
-//! query is asked again in the newest snapshot that does not see the deleting transaction.
+//! A transaction that deletes a row often also deletes the rows that the row's policy reads, for
+//! example a room together with its members and posts. A check after the commit would then hide the
+//! deletion from every subscriber. For such tables, this module exports a snapshot every [`PAUSE`],
+//! and the check is repeated in the newest snapshot that does not see the deleting transaction.
 //!
 //! A snapshot is valid until the transaction that exported it ends (PostgreSQL manual 9.28.5). One
-//! transaction exports for a [`TERM`], and stays open for the next one. The history therefore
-//! reaches back for at least one term, which covers a stream that lags behind.
+//! transaction exports snapshots for one [`TERM`], and stays open for another. The history
+//! therefore reaches back for at least one term, which covers a stream that lags behind.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,29 +20,29 @@ use crate::db::Snapshot;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
-/// Pause between two snapshots. Access that was gained or lost during this time before a deletion
-/// is missed. Reading the server's current snapshot takes microseconds.
+/// Pause between two snapshots. If access is gained or lost within this time before a deletion, the
+/// check does not take this into account. Reading the server's current snapshot takes microseconds.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum time between a snapshot and the commit that it is used for. Snapshots are usually
-/// [`PAUSE`] apart; if taking one is slow, an older one would reveal the deletion to a subscriber
-/// who lost access in between.
+/// [`PAUSE`] apart. If taking one is slow, an older snapshot could reveal the deletion to a
+/// subscriber who lost access in between.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// Time for which one transaction exports. VACUUM keeps rows that were deleted during the last two
-/// terms.
+/// How long one transaction exports snapshots. VACUUM cannot remove rows that were deleted during
+/// the last two terms.
 const TERM: Duration = Duration::from_secs(5);
 
 /// Maximum snapshots per transaction. The server keeps a small file for each.
 const MAX_EXPORTED: usize = 1_000;
 
-/// Maximum time that one snapshot may take: a batch of changes can wait for it.
+/// Maximum time for taking one snapshot. A batch of changes may be waiting for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 const SESSION: &str =
     "set statement_timeout = '1s'; set idle_in_transaction_session_timeout = '30s'";
 
-/// Each statement has a snapshot of its own, and can export it, only under READ COMMITTED.
+/// Only under READ COMMITTED does each statement have its own snapshot and can export it.
 const BEGIN: &str = "begin isolation level read committed read only";
 
 /// An open transaction that exports snapshots.
@@ -58,21 +58,21 @@ pub(super) struct HeldSnapshot {
 }
 
 impl HeldSnapshot {
-    /// The argument of `set transaction snapshot`.
+    /// Returns the argument of `set transaction snapshot`.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 }
 
-/// A snapshot, and when it was the server's current one. Tests hold nothing for `H`.
+/// A snapshot, and when it was the server's current one. `H` is `()` in tests.
 struct Entry<H = Arc<HeldSnapshot>> {
     held: H,
-    /// `pg_current_snapshot()` as text, to recognize that no transaction has ended since.
+    /// `pg_current_snapshot()` as text. While it stays the same, no transaction has ended.
     text: String,
     visible: Snapshot,
-    /// It was taken before this time.
+    /// A time after the snapshot was taken.
     taken: Instant,
-    /// It was still current after this time.
+    /// The latest time after which the snapshot was found to be still current.
     current: Instant,
 }
 
@@ -82,10 +82,11 @@ pub(super) struct SnapshotHistory {
     tasks: Tasks,
     /// Whether the task that takes snapshots is running.
     is_running: AtomicBool,
-    /// Oldest first. A std lock: held for a look-up or an insertion.
+    /// The snapshots, oldest first. A std lock, because it is held only for a look-up or an
+    /// insertion.
     entries: Mutex<Vec<Entry>>,
     /// When the last call of [`Self::export_if_changed`] began. An async lock, because it is held
-    /// during the call; a caller that waited for it uses the result.
+    /// during the call. A caller that waited for the lock uses the result.
     checked_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -100,15 +101,16 @@ impl SnapshotHistory {
         }
     }
 
-    /// The newest snapshot from before the commit of `xid`; `None` if it is too old.
+    /// Returns the newest snapshot from before the commit of `xid`, or `None` if there is none or
+    /// it is too old.
     pub(super) fn before(&self, xid: u32) -> Option<Arc<HeldSnapshot>> {
         let entries = self.lock();
         let entry = newest_before(&entries, xid, Instant::now())?;
         Some(Arc::clone(&entry.held))
     }
 
-    /// Starts the task that takes snapshots for as long as `is_needed`, and waits for a snapshot
-    /// from after this call.
+    /// Starts the task that takes snapshots while `is_needed` returns true, and waits for a
+    /// snapshot from after this call.
     pub(super) async fn start(
         self: &Arc<Self>,
         is_needed: impl Fn() -> bool + Send + Sync + 'static,
@@ -133,8 +135,8 @@ impl SnapshotHistory {
         self.refresh().await;
     }
 
-    /// Ensures that the newest snapshot sees these transactions, if snapshots are taken at all. A
-    /// client that receives a row may delete it at once.
+    /// Ensures that the newest snapshot sees these transactions, if snapshots are taken at all.
+    /// This is necessary because a client that receives a row may delete it at once.
     pub(super) async fn catch_up(&self, mut xids: impl Iterator<Item = u32>) {
         if !self.is_running.load(Ordering::SeqCst) {
             return;
@@ -146,13 +148,13 @@ impl SnapshotHistory {
                 .is_none_or(|newest| xids.any(|xid| !newest.visible.sees(xid)))
         };
         if is_behind {
-            // Boxed: its state would be part of every resolution and is rarely needed.
+            // Boxed, because its state would be part of every resolution but is rarely needed.
             Box::pin(self.refresh()).await;
         }
     }
 
-    /// Takes a snapshot. If that fails, the history ends: the next commit would be compared with a
-    /// state that is too old.
+    /// Takes a snapshot. If that fails, the history is cleared, because the next deletion would be
+    /// checked in a state that is too old.
     async fn refresh(&self) {
         let called_at = Instant::now();
         let mut checked_at = self.checked_at.lock().await;
@@ -214,7 +216,8 @@ impl SnapshotHistory {
         Ok(())
     }
 
-    /// The transaction to export from. When its term is over, a new one replaces the one before it.
+    /// Returns the transaction to export from. When its term is over, a new transaction takes the
+    /// place of the one before it.
     async fn exporter(&self) -> Result<Arc<Exporter>, QueryError> {
         match self.current_exporter() {
             Some(exporter) => Ok(exporter),
@@ -253,7 +256,8 @@ impl SnapshotHistory {
                 client
             }
             None => {
-                // Boxed: the handshake's state is large, and would be part of every resolution.
+                // Boxed, because the handshake's state is large and would be part of every
+                // resolution.
                 let connecting = Box::pin(
                     self.connector
                         .connect("rapport visibility snapshots", &self.tasks),
@@ -273,8 +277,8 @@ impl SnapshotHistory {
     }
 }
 
-/// The newest entry that does not see `xid`, if it was current at most [`MAX_AGE`] before the
-/// commit. The commit is between this entry and the next, or before `now` if there is none.
+/// Returns the newest entry that does not see `xid`, if it was current at most [`MAX_AGE`] before
+/// the commit. The commit is between this entry and the next, or before `now` if there is none.
 fn newest_before<H>(entries: &[Entry<H>], xid: u32, now: Instant) -> Option<&Entry<H>> {
     let place = entries.iter().rposition(|entry| !entry.visible.sees(xid))?;
     let committed = entries.get(place + 1).map_or(now, |next| next.taken);
@@ -299,8 +303,8 @@ mod tests {
             taken: at(taken),
             current: at(current),
         };
-        // (second entry taken at, now, entry for 10, entry for 11); the first is current until 300
-        // ms
+        // (second entry taken at, now, entry for 10, entry for 11). The first entry is current
+        // until 300 ms.
         let cases = [
             (400, 500, Some("10:10:"), Some("11:11:")),
             (1_300, 1_400, Some("10:10:"), Some("11:11:")),

@@ -1,7 +1,8 @@
-//! Registered bindings, indexed so that a change finds the ones that it may match.
+//! Stores the registered bindings, indexed so that a change finds the bindings that it may match.
 //!
-//! Bindings with an equality in their filter are indexed by its value, so a change does not touch
-//! the others. All of them are behind one lock, which is only held for work in memory.
+//! Bindings with an equality in their filter are indexed by its value, so a change is compared only
+//! with the bindings for its own value. One lock protects all bindings. It is held only for work in
+//! memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub(super) struct Subscription {
     /// Selected columns, sorted. The primary key is always included.
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
-    /// Its place in the index.
+    /// The subscription's place in the index.
     index_key: IndexKey,
 }
 
@@ -64,7 +65,7 @@ impl Target {
 /// The place of a subscription in the index of its table.
 #[derive(Clone, Debug)]
 pub(super) enum IndexKey {
-    /// No filter.
+    /// The subscription has no filter.
     Unfiltered,
     /// A condition requires one of these texts in a column of this type.
     Values {
@@ -86,7 +87,8 @@ pub(super) struct Draft {
     pub(super) index_key: IndexKey,
 }
 
-/// The registrations that a channel's bindings result in, and the reading they were checked with.
+/// The subscriptions that result from a channel's bindings, and the reading with which the bindings
+/// were checked.
 pub(super) struct Checked {
     pub(super) catalog: Arc<Catalog>,
     pub(super) drafts: Vec<Draft>,
@@ -103,17 +105,17 @@ struct TableSubscriptions {
     unfiltered: Set,
     scanned: Set,
     values: HashMap<TypedColumn, HashMap<Bytes, Set>>,
-    /// Each role, with the number of its subscriptions.
+    /// The number of subscriptions of each role.
     roles: HashMap<Arc<str>, usize>,
-    /// For each column that filters use: the channels, by the number of the subscription.
+    /// The channels whose filters use a column, by the number of the subscription.
     typed: HashMap<TypedColumn, HashMap<u64, ChannelId>>,
 }
 
-/// The bindings of a channel, and the subscriptions that they result in.
+/// The bindings of a channel, and the subscriptions that result from them.
 struct Registered {
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
-    /// The last reading in which all its tables were published.
+    /// The last reading in which all tables of the channel were published.
     found_in: Arc<Catalog>,
 }
 
@@ -135,9 +137,9 @@ pub(super) struct Subscriptions {
     channels: HashMap<ChannelId, Registered>,
     tables: HashMap<TableName, TableSubscriptions>,
     patterns: Set,
-    /// One principal per identity, with the number of its channels.
+    /// The principal of each identity, with the number of its channels.
     principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
-    /// Channels that are registered once their tables are published.
+    /// Channels that will be registered once their tables are published.
     pub(super) waiting: WaitingChannels,
 }
 
@@ -146,14 +148,15 @@ pub(super) struct Subscriptions {
 pub(super) struct Candidates {
     /// Subscriptions without a filter, which match every change.
     pub(super) unfiltered: Vec<Arc<Subscription>>,
-    /// Index of a change in the table batch, and a subscription whose filter may accept it.
+    /// Pairs of the index of a change in the table batch and a subscription whose filter may accept
+    /// the change.
     pub(super) filtered: Vec<(usize, Arc<Subscription>)>,
     /// The roles of all subscriptions to the table, whatever their filters.
     pub(super) roles: HashSet<Arc<str>>,
 }
 
 impl Candidates {
-    /// Whether no subscription may match.
+    /// Returns whether no subscription may match.
     pub(super) fn is_empty(&self) -> bool {
         self.unfiltered.is_empty() && self.filtered.is_empty()
     }
@@ -205,8 +208,9 @@ impl Subscriptions {
         self.channels.insert(channel, registered);
     }
 
-    /// Registers the new result for an outdated channel, or removes the channel. Returns false, and
-    /// does nothing, if the channel has registered something else since.
+    /// Registers the result of a new check for an outdated channel, or removes the channel if
+    /// `checked` is `None`. Does nothing and returns false if the channel has been registered again
+    /// in the meantime.
     pub(super) fn replace_outdated(
         &mut self,
         outdated: &Outdated,
@@ -231,8 +235,8 @@ impl Subscriptions {
         is_same
     }
 
-    /// Moves channels with a table that is no longer published to `waiting`. Returns them with
-    /// the error.
+    /// Moves channels with a table that is no longer published to `waiting`. Returns these channels
+    /// with their errors.
     pub(super) fn unregister_unpublished(
         &mut self,
         catalog: &Arc<Catalog>,
@@ -264,8 +268,8 @@ impl Subscriptions {
         unregistered
     }
 
-    /// Channels with a filter on a column that this table definition does not contain or has with
-    /// another type.
+    /// Returns the channels with a filter on a column that is missing from this table definition or
+    /// has another type in it.
     pub(super) fn outdated(&self, relation: &Relation) -> Vec<Outdated> {
         let Some(table) = self.tables.get(&relation.table) else {
             return Vec::new();
@@ -415,23 +419,23 @@ impl Subscriptions {
         }
     }
 
-    /// Whether no channel is registered or waits.
+    /// Returns whether there are neither registered nor waiting channels.
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether a subscription includes this table.
+    /// Returns whether a subscription includes this table.
     pub(super) fn has(&self, table: &TableName) -> bool {
         let mut patterns = self.patterns.values();
         self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
     }
 
-    /// The number of registered channels.
+    /// Returns the number of registered channels.
     pub(super) fn channels(&self) -> usize {
         self.channels.len()
     }
 
-    /// The subscriptions that changes of one table definition may match.
+    /// Returns the subscriptions that changes of one table definition may match.
     pub(super) fn candidates(&self, relation: &Relation, changes: &[&ChangeEvent]) -> Candidates {
         let mut candidates = Candidates::default();
         candidates.unfiltered.extend(
@@ -485,7 +489,7 @@ impl Subscriptions {
         candidates
     }
 
-    /// The subscriptions to a table with one of these roles, whatever their filters.
+    /// Returns the subscriptions to a table with one of these roles, whatever their filters.
     pub(super) fn with_roles(
         &self,
         table: &TableName,
@@ -503,8 +507,8 @@ impl Subscriptions {
     }
 }
 
-/// The value that filters use: of the new row, or the known value of a deleted row. `None` if the
-/// image does not contain it.
+/// Returns the column value that filters use: the value in the new row, or the known value of a
+/// deleted row. Returns `None` if the image does not contain it.
 pub(super) fn filtered_value(
     change: &RowChange,
     index: usize,
@@ -658,7 +662,7 @@ mod tests {
         assert_eq!(
             subscriptions.principals.len(),
             1,
-            "equal identities are one"
+            "equal identities share one principal"
         );
         for n in 0..3 {
             subscriptions.remove(ChannelId(n));

@@ -9,9 +9,9 @@ use crate::change::{Relation, TableName};
 /// How a generated column is computed.
 #[derive(Debug)]
 pub(super) struct Generation {
-    /// Its expression as SQL.
+    /// The column's expression as SQL.
     pub(super) expression: String,
-    /// Numbers of the columns that it reads. The WAL contains all of them.
+    /// The numbers of the columns that the expression reads. The WAL contains all of them.
     pub(super) columns: Vec<i16>,
 }
 
@@ -20,17 +20,17 @@ pub(super) struct Generation {
 pub(super) struct Table {
     pub(super) oid: u32,
     pub(super) name: TableName,
-    /// In the order of their numbers, without dropped columns.
+    /// The columns in the order of their numbers, without dropped ones.
     pub(super) columns: Vec<TableColumn>,
     pub(super) has_row_security: bool,
     /// Whether the WAL contains deleted rows completely (`replica identity full`).
     pub(super) keeps_deleted_rows: bool,
     pub(super) policies: Vec<Policy>,
-    /// Whether its rows are stored in partitions and it is published in their place. Each partition
-    /// has its own replica identity. The stream describes the table only together with a partition,
-    /// and therefore not if only its own policies or rights have changed.
+    /// Whether the rows are stored in partitions and the table is published in their place. Each
+    /// partition has its own replica identity. The stream describes the table only together with a
+    /// partition, so it does not show changes to the table's own policies and rights.
     pub(super) is_partitioned: bool,
-    /// Whether an old image that is marked as full is full.
+    /// Whether an old image that is marked as full really is full.
     pub(super) has_whole_old_rows: bool,
 }
 
@@ -53,15 +53,16 @@ pub(super) struct TableColumn {
     pub(super) base_type_name: String,
     pub(super) is_enum: bool,
     pub(super) is_primary_key: bool,
-    /// Whether the WAL contains its values.
+    /// Whether the WAL contains the column's values.
     pub(super) is_logged: bool,
-    /// How its values are computed if the WAL does not contain them.
+    /// How the column's values are computed if the WAL does not contain them.
     pub(super) generation: Option<Generation>,
-    /// Whether it is part of the replica identity of all relations that store rows of the table.
+    /// Whether the column is part of the replica identity of all relations that store rows of the
+    /// table.
     pub(super) is_identity: bool,
     /// A collation other than the type's own, as SQL.
     pub(super) collation: Option<String>,
-    /// Whether equal texts have equal bytes.
+    /// Whether texts that compare as equal have equal bytes.
     pub(super) is_deterministic: bool,
     pub(super) encoding: Arc<ValueEncoding>,
 }
@@ -72,41 +73,41 @@ pub(super) struct Policy {
     pub(super) oid: u32,
     pub(super) is_permissive: bool,
     pub(super) expression: String,
-    /// Numbers of the columns that it depends on.
+    /// The numbers of the columns that the policy depends on.
     pub(super) columns: Vec<i16>,
-    /// Whether it refers to a whole row, possibly of this table.
+    /// Whether the policy refers to a whole row, possibly of this table.
     pub(super) uses_whole_row: bool,
-    /// Whether it calls user functions that are declared immutable. If the declaration is wrong, a
-    /// plan could carry the result for one caller to the next.
+    /// Whether the policy calls functions that are declared immutable. If the declaration is wrong,
+    /// a plan could carry the result for one caller over to the next.
     pub(super) uses_immutable_function: bool,
-    /// Whether it reads rows other than the one that it is evaluated for, or calls a function that
-    /// may do so.
+    /// Whether the policy reads rows other than the one that it is evaluated for, or calls a
+    /// function that may do so.
     pub(super) reads_other_rows: bool,
 }
 
 /// The rights of a role on a table.
 #[derive(Debug)]
 pub(super) struct TableRights {
-    /// Numbers of the columns that it may select.
+    /// The numbers of the columns that the role may select.
     pub(super) selectable: HashSet<i16>,
-    /// Whether row-level security does not apply to it.
+    /// Whether row-level security does not apply to the role.
     pub(super) bypasses_row_security: bool,
-    /// Policies that apply to it.
+    /// The oids of the policies that apply to the role.
     pub(super) policies: HashSet<u32>,
 }
 
 impl Table {
-    /// The column with this name.
+    /// Returns the column with this name.
     pub(super) fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// The columns of the primary key, if there is one.
+    /// Returns the columns of the primary key, if there is one.
     pub(super) fn primary_key(&self) -> impl Iterator<Item = &TableColumn> {
         self.columns.iter().filter(|column| column.is_primary_key)
     }
 
-    /// The columns with these numbers.
+    /// Returns the columns with these numbers.
     pub(super) fn numbered<'a>(
         &'a self,
         numbers: &'a [i16],
@@ -116,7 +117,7 @@ impl Table {
             .filter(|column| numbers.contains(&column.number))
     }
 
-    /// The policies that apply to a role with these rights.
+    /// Returns the policies that apply to a role with these rights.
     pub(super) fn policies_for<'a>(
         &'a self,
         rights: &'a TableRights,
@@ -126,14 +127,15 @@ impl Table {
             .filter(|policy| rights.policies.contains(&policy.oid))
     }
 
-    /// Whether deleted rows are also judged in the state before their deletion.
+    /// Returns whether deleted rows are also judged in the state before their deletion.
     pub(super) fn needs_snapshots(&self) -> bool {
         self.keeps_deleted_rows
             && self.has_row_security
             && self.policies.iter().any(|policy| policy.reads_other_rows)
     }
 
-    /// Whether all columns of the row images are columns of this table, with the same types.
+    /// Returns whether all columns of the row images are columns of this table, with the same
+    /// types.
     pub(super) fn agrees_with(&self, relation: &Relation) -> bool {
         self.name == relation.table
             && relation.columns.iter().all(|column| {

@@ -15,7 +15,7 @@ use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 pub(super) struct TableBatch<'a> {
     pub(super) relation: &'a Arc<Relation>,
     pub(super) changes: Vec<&'a ChangeEvent>,
-    /// Index of the transaction and of the change in it, for each of `changes`.
+    /// For each of `changes`, the index of the transaction and the index of the change in it.
     pub(super) places: Vec<(usize, usize)>,
     pub(super) transactions: &'a [Arc<ChangeTransaction>],
     pub(super) candidates: Candidates,

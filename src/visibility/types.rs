@@ -1,4 +1,4 @@
-//! The types of columns, and how their values become JSON.
+//! Determines how the values of each column type become JSON.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::encoding::ValueEncoding;
 use super::error::QueryError;
 
-/// Types by identifier.
+/// The types by oid.
 pub(super) struct Types(HashMap<u32, KnownType>);
 
 struct KnownType {
@@ -45,12 +45,12 @@ impl Types {
         Ok(Self(types))
     }
 
-    /// `pg_type.typname`; empty if the type is unknown.
+    /// Returns `pg_type.typname`, or an empty text if the type is unknown.
     pub(super) fn name(&self, oid: u32) -> &str {
         self.0.get(&oid).map_or("", |known| &known.name)
     }
 
-    /// The type below all domains.
+    /// Returns the type below all domains.
     pub(super) fn base(&self, mut oid: u32) -> u32 {
         while let Some(known) = self.0.get(&oid).filter(|known| known.base != 0) {
             oid = known.base;
@@ -58,15 +58,15 @@ impl Types {
         oid
     }
 
-    /// Whether the type below all domains is an enum.
+    /// Returns whether the type below all domains is an enum.
     pub(super) fn is_enum(&self, base: u32) -> bool {
         self.0.get(&base).is_some_and(|known| known.is_enum)
     }
 
-    /// How values of a column become JSON.
+    /// Returns how values of a column become JSON.
     pub(super) fn column_encoding(&self, oid: u32) -> ValueEncoding {
         const BYTEA: u32 = 17;
-        // Inside arrays and rows a `bytea` keeps its `\x`, as in Supabase's server.
+        // Inside arrays and rows, a `bytea` keeps its `\x`, as in Supabase's server.
         if self.base(oid) == BYTEA {
             ValueEncoding::Bytea
         } else {
@@ -74,8 +74,8 @@ impl Types {
         }
     }
 
-    /// The classes of `to_jsonb` (PostgreSQL's `json_categorize_type`), which also compares fixed
-    /// oids.
+    /// Returns how values of a type become JSON. The classes are those of `to_jsonb` (PostgreSQL's
+    /// `json_categorize_type`), which also compares fixed oids.
     fn encoding(&self, oid: u32) -> ValueEncoding {
         let base = self.base(oid);
         match base {

@@ -1,4 +1,4 @@
-//! Notices tables that leave the publication or return to it.
+//! Detects tables that leave the publication or return to it.
 //!
 //! The stream does not show that a table has left the publication. The catalogue is therefore
 //! checked periodically while there are subscriptions.
@@ -12,9 +12,9 @@ use super::engine::Engine;
 use super::error::SubscribeError;
 use super::waiting::WaitingChannel;
 
-/// Limits of the pause between two checks, which is `visibility.catalog_ttl_ms`. A check costs one
-/// comparison of fingerprints, unless a row has caused one since the last check. Channels
-/// must be notified within a minute.
+/// The limits of the pause between two checks, which is otherwise `visibility.catalog_ttl_ms`. A
+/// check costs one comparison of fingerprints, unless a row has caused such a comparison since the
+/// last check. Channels must be notified within a minute.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,7 @@ impl Engine {
             }
             match self.catalog.within(&[], pause).await {
                 Ok(catalog) => {
-                    // A policy or a replica identity may have changed.
+                    // A changed policy or replica identity may require snapshots.
                     self.start_snapshots().await;
                     let news = self.check_publication(&catalog).await;
                     if !news.is_empty() {
@@ -61,7 +61,8 @@ impl Engine {
                 ..
             } = &waiting;
             let checked = match self.check_bindings(identity, bindings).await {
-                // Not published after all, or unknown. The next check decides.
+                // The table is not published after all, or its state is unknown. The next check
+                // decides.
                 Err(SubscribeError::NotPublished { .. } | SubscribeError::Unavailable) => continue,
                 checked => checked,
             };

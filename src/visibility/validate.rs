@@ -1,7 +1,7 @@
 //! Checks bindings against the catalogue before they are registered (protocol 6.2 and 6.3).
 //!
-//! PostgreSQL casts the operands as the subscriber's role, unless they are plainly of the column's
-//! type. Its own error text therefore explains what is wrong with them.
+//! PostgreSQL casts the operands under the subscriber's role, unless they obviously are values of
+//! the column's type. An invalid operand is therefore explained by PostgreSQL's own error text.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use super::subscription::{Checked, Draft, IndexKey, Target};
 use super::table::{Table, TableColumn, TableRights};
 use super::waiting::not_published;
 
-/// SQLSTATEs of the exceptions that Supabase's server raises for invalid bindings.
+/// The SQLSTATEs of the exceptions that Supabase's server raises for invalid bindings.
 const RAISED: &str = "P0001";
 const UNDEFINED_OBJECT: &str = "42704";
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
@@ -46,7 +46,7 @@ impl Engine {
     ) -> Result<Checked, SubscribeError> {
         let roles = [identity.role.as_str()];
         if let (true, Some(binding)) = (identity.role.contains('\0'), bindings.first()) {
-            // A name with NUL cannot be sent to PostgreSQL.
+            // A role name with NUL cannot be sent to PostgreSQL.
             return Err(no_such_role(&binding.request, "\u{fffd}"));
         }
         let principal = Arc::new(Principal::new(Arc::clone(identity)));
@@ -148,8 +148,8 @@ impl BindingCheck<'_> {
             drafts.push(draft(target, Predicate::default(), IndexKey::Unfiltered));
             return Ok(());
         }
-        // The column types of a filter are known per table, so a pattern becomes the tables that
-        // match now.
+        // The types of the columns in a filter depend on the table, so a pattern with a filter is
+        // replaced by the tables that match now.
         for table in tables {
             let mut conditions = Vec::with_capacity(request.filter.len());
             let mut index_key = IndexKey::Scanned;
@@ -182,7 +182,7 @@ impl BindingCheck<'_> {
             .rights(&self.principal.identity.role, table.oid)
     }
 
-    /// A column that exists, that the role may select, and whose values row images contain.
+    /// Returns a column that exists, that the role may select, and whose values row images contain.
     async fn column<'t>(
         &self,
         table: &'t Table,
@@ -218,7 +218,8 @@ impl BindingCheck<'_> {
         Ok(Some(names.into()))
     }
 
-    /// A condition with typed operands, and the index key that it allows for its subscription.
+    /// Returns a condition with typed operands, and the index key that the subscription can use
+    /// because of it.
     async fn condition(
         &self,
         table: &Table,
@@ -233,8 +234,8 @@ impl BindingCheck<'_> {
         let operands = self.operands(column, condition).await?;
         let typed = TypedCondition::new(condition, column, &operands);
         if let Test::Query { sql, operand } = &typed.test {
-            // Runs the query of the condition without input. A missing operator is reported now,
-            // and not with every change.
+            // Runs the query of the condition without input, so that a missing operator is reported
+            // now and not for every change.
             let role = &self.principal.identity.role;
             let query = condition_query(&self.catalog.queries, table, role, column, sql);
             let nothing = TextArray::new([].into_iter());
@@ -249,7 +250,7 @@ impl BindingCheck<'_> {
         Ok((typed, index_key))
     }
 
-    /// The operands in PostgreSQL's output form.
+    /// Returns the operands in PostgreSQL's output form.
     async fn operands(
         &self,
         column: &TableColumn,
@@ -335,7 +336,7 @@ impl BindingCheck<'_> {
         Ok(operands)
     }
 
-    /// The output form of an operand, evaluated as the subscriber.
+    /// Returns the output form of an operand, which is evaluated under the subscriber's identity.
     async fn evaluate_operand(
         &self,
         sql: String,
@@ -356,7 +357,7 @@ impl BindingCheck<'_> {
             .map_err(|error| unavailable(QueryError::from(error)))
     }
 
-    /// Executes a query as the subscriber.
+    /// Executes a query under the subscriber's identity.
     async fn execute(
         &self,
         query: Arc<Query>,
@@ -391,7 +392,8 @@ fn exact(selector: &Selector) -> Option<String> {
     }
 }
 
-/// The elements of an array literal without quotes, blanks and nulls; `None` for any other literal.
+/// Returns the elements of an array literal that contains no quotes, blanks or nulls, or `None` for
+/// any other literal.
 fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>> {
     let inside = literal.strip_prefix('{')?.strip_suffix('}')?;
     let is_special =
@@ -411,8 +413,8 @@ fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>
         .collect()
 }
 
-/// Applies a pattern once, to find out whether it is valid. The checks of a domain may reject the
-/// sample, so its sample is a text.
+/// Returns the query that applies a pattern to a sample, to find out whether the pattern is valid.
+/// The checks of a domain might reject a sample, so for a domain the sample is a text.
 fn pattern_query(column: &TableColumn, operator: Operator) -> String {
     let sample = if column.type_oid == column.base_type {
         let collation = column
@@ -430,12 +432,12 @@ fn pattern_query(column: &TableColumn, operator: Operator) -> String {
     )
 }
 
-/// Casts an operand and prints it as the replication session prints values. The cast refers to the
-/// settings, so it is evaluated after them.
+/// Returns the query that casts an operand and prints it as the replication session prints values.
+/// The cast refers to the settings, so it is evaluated after they have been set.
 fn operand_query(type_sql: &str, is_list: bool) -> String {
     let operand = "(($1::text[])[1] || settings.nothing)";
     // `format` uses the type's output function, as replication does; a cast to text prints booleans
-    // as words. Only a list is split into its elements: an array is one operand.
+    // as words. Only a list is split into its elements, because an array is one operand.
     let values = if is_list {
         format!(
             "array(select case when element.value is distinct from null then pg_catalog.format('%s', element.value) end \

@@ -54,14 +54,14 @@ impl WaitingChannels {
         self.channels.is_empty()
     }
 
-    /// Whether the entry of a channel is still this one.
+    /// Returns whether `waiting` is still the entry of this channel.
     pub(super) fn is_same(&self, channel: ChannelId, waiting: &WaitingChannel) -> bool {
         self.channels
             .get(&channel)
             .is_some_and(|now| now.number == waiting.number)
     }
 
-    /// The channels whose tables are published.
+    /// Returns the channels whose tables are all published.
     pub(super) fn published(&self, catalog: &Catalog) -> Vec<(ChannelId, WaitingChannel)> {
         self.channels
             .iter()
@@ -71,14 +71,14 @@ impl WaitingChannels {
     }
 }
 
-/// The error for a binding without a published table.
+/// Returns the error for a binding without a published table.
 pub(super) fn not_published(request: &SubscriptionRequest) -> SubscribeError {
     SubscribeError::NotPublished {
         params: request.describe(),
     }
 }
 
-/// The first binding without a published table.
+/// Returns the first binding without a published table.
 pub(super) fn unpublished<'a>(
     catalog: &Catalog,
     bindings: &'a [Binding],

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of all registered routes.
+//! Builds the OpenAPI 3.1 document of all registered routes.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
@@ -35,14 +35,15 @@ impl Described {
         self
     }
 
-    /// The documentation of both.
+    /// Combines the documentation of two sets of routes.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
         self
     }
 
-    /// The document: these routes, the schemas that they reference, and the tags in this order.
+    /// Returns the document. It contains these routes, the schemas that they reference, and the
+    /// tags in this order.
     pub fn document(self, schemas: Vec<(&str, Schema)>, tags: &[(&str, &str)]) -> Value {
         let (mut paths, mut responses) = (Map::new(), Map::new());
         for (verb, path, operation) in self.routes {
@@ -81,7 +82,7 @@ impl Described {
                         "name": "If-None-Match",
                         "in": "header",
                         "schema": schema::text(),
-                        "description": "The entity tag of a cached response. The answer is 304 if it is still current.",
+                        "description": "The entity tag of a cached response. The status is 304 if that response is still current.",
                     },
                     "Idempotency-Key": {
                         "name": "Idempotency-Key",
@@ -116,7 +117,7 @@ impl Described {
     }
 }
 
-/// The body of all refusals. Its codes are those of [`ErrorCode::ALL`].
+/// Returns the schema of the body of all refusals, with all codes of [`ErrorCode::ALL`].
 fn error() -> Schema {
     let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     let details = schema::object([(
@@ -155,8 +156,8 @@ fn error() -> Schema {
     ])
 }
 
-/// Response headers. Each exists in a variant that is always present and an optional one; only the
-/// used variants are included.
+/// Returns the descriptions of the response headers. Each has a variant that is always present and
+/// an optional one. Only the used variants are included.
 fn headers(is_used: impl Fn(&str) -> bool) -> Value {
     let all = [
         (
@@ -259,7 +260,7 @@ fn headers(is_used: impl Fn(&str) -> bool) -> Value {
     headers.into()
 }
 
-/// The document in its serialized form, written once at start.
+/// The document in serialized form, which is created once at the start.
 #[derive(Clone, Debug)]
 pub struct Document {
     text: Bytes,
@@ -274,7 +275,8 @@ impl Document {
         Self { text, tag }
     }
 
-    /// Responds to a request for the document. It is the same for every caller and may be cached.
+    /// Responds to a request for the document, which is the same for every caller and may be
+    /// cached.
     pub fn respond(&self, headers: &HeaderMap) -> Response {
         let common = [
             (ETAG, self.tag.clone()),

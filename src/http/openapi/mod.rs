@@ -1,7 +1,6 @@
-//! Registers routes together with their documentation. The OpenAPI document is built from what was
-//! registered.
+//! Registers routes together with their documentation, from which the OpenAPI document is built.
 //!
-//! All routes for clients must be registered through [`ApiRouter`]; a lint refuses axum's own
+//! All routes for clients must be registered through [`ApiRouter`]. A lint forbids axum's own
 //! methods.
 
 pub mod document;
@@ -29,7 +28,7 @@ impl<S: Clone + Send + Sync + 'static> Default for ApiRouter<S> {
     }
 }
 
-/// Defines a method for each HTTP method.
+/// Defines a registration method for each HTTP method.
 macro_rules! verbs {
     ($($name:ident $filter:ident $doc:literal)*) => {
         $(
@@ -46,7 +45,7 @@ macro_rules! verbs {
 }
 
 impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
-    /// A router without routes.
+    /// Creates a router without routes.
     pub fn new() -> Self {
         Self {
             router: Router::new(),
@@ -55,11 +54,11 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
     }
 
     verbs! {
-        get GET "A route for `GET`, which answers `HEAD` as well."
-        post POST "A route for `POST`."
-        put PUT "A route for `PUT`."
-        patch PATCH "A route for `PATCH`."
-        delete DELETE "A route for `DELETE`."
+        get GET "Adds a route for `GET`, which also handles `HEAD`."
+        post POST "Adds a route for `POST`."
+        put PUT "Adds a route for `PUT`."
+        patch PATCH "Adds a route for `PATCH`."
+        delete DELETE "Adds a route for `DELETE`."
     }
 
     #[expect(
@@ -81,7 +80,7 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         self
     }
 
-    /// Transforms the inner router as a whole: layers, fallbacks, state.
+    /// Transforms the inner router as a whole, for example to add layers, fallbacks or state.
     pub fn map<S2>(self, change: impl FnOnce(Router<S>) -> Router<S2>) -> ApiRouter<S2> {
         ApiRouter {
             router: change(self.router),
@@ -97,7 +96,8 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         }
     }
 
-    /// Nests all routes under several paths. Only the first is documented; gateways use the others.
+    /// Nests all routes under several paths. Only the first path is documented; gateways use the
+    /// others.
     pub fn under_each(self, bases: &[&str]) -> Self {
         let mut router = Router::new();
         for base in bases {
@@ -116,7 +116,7 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         self
     }
 
-    /// The router and the documentation of its routes.
+    /// Returns the router and the documentation of its routes.
     pub fn into_parts(self) -> (Router<S>, Described) {
         (self.router, self.described)
     }

@@ -1,4 +1,4 @@
-//! The documentation of a route: what it accepts and returns. It is registered with the route and
+//! Describes what a route accepts and returns. The description is registered with the route and
 //! rendered into the document.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ pub struct Input {
     is_legacy: bool,
 }
 
-/// An optional input.
+/// Returns an optional input.
 pub fn input(name: &'static str, schema: Schema, meaning: impl Into<String>) -> Input {
     Input {
         name,
@@ -34,7 +34,7 @@ pub fn input(name: &'static str, schema: Schema, meaning: impl Into<String>) -> 
     }
 }
 
-/// The page size parameter, with its default.
+/// Returns the parameter for the page size, with its default.
 pub fn limit(default: i32) -> Input {
     input(
         "limit",
@@ -51,14 +51,14 @@ impl Input {
         self
     }
 
-    /// Other accepted names. Camel case needs no mention.
+    /// Adds other accepted names. Names in camel case need not be listed.
     #[must_use]
     pub fn or(mut self, synonyms: &'static [&'static str]) -> Self {
         self.synonyms = synonyms;
         self
     }
 
-    /// Marks the input as supported only for existing clients; new clients have a better
+    /// Marks the input as supported only for existing clients. New clients have a better
     /// alternative.
     #[must_use]
     pub fn legacy(mut self) -> Self {
@@ -99,15 +99,15 @@ impl Input {
     }
 }
 
-/// The names that a route documents. In builds for development and tests every request carries
-/// them, and a handler that reads another name fails an assertion.
+/// The names that a route documents. In builds for development and tests, every request carries
+/// these names, and a handler that reads another name fails an assertion.
 #[derive(Clone, Debug)]
 pub struct Declared {
     /// The operation id, for the failure message.
     pub operation: &'static str,
-    /// Documented query parameters.
+    /// The documented query parameters.
     pub parameters: Arc<BTreeSet<&'static str>>,
-    /// Documented body fields.
+    /// The documented body fields.
     pub fields: Arc<BTreeSet<&'static str>>,
 }
 
@@ -123,7 +123,7 @@ pub struct Operation {
     query: Vec<Input>,
     headers: Vec<Input>,
     fields: Vec<Input>,
-    /// At least one field of each group is required.
+    /// Groups of fields. At least one field of each group is required.
     needed: Vec<&'static [&'static str]>,
     bodies: Vec<(&'static str, Option<Schema>)>,
     is_body_required: bool,
@@ -135,8 +135,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// A chat route called by a user: requires a token and documents the answers that all such
-    /// routes share. `id` is the handler's name.
+    /// Describes a chat route that users call. It requires a token and has the responses that all
+    /// such routes share. `id` is the handler's name.
     pub fn of_caller(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
         let mut operation = Self::bare(id, tag, summary);
         operation.security = json!([{ "bearer": [] }, { "cookie": [] }]);
@@ -162,7 +162,7 @@ impl Operation {
             ])
     }
 
-    /// A route without any default documentation.
+    /// Describes a route without any defaults.
     pub fn bare(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
         Self {
             id,
@@ -184,15 +184,15 @@ impl Operation {
         }
     }
 
-    /// Text that supplements the summary.
+    /// Sets a text that supplements the summary.
     #[must_use]
     pub fn details(mut self, text: impl Into<String>) -> Self {
         self.details = text.into();
         self
     }
 
-    /// Documents the same handler under another method or path, with an id of its own and a
-    /// reference to the original.
+    /// Documents the same handler under another method or path, with a separate id and a reference
+    /// to the original.
     #[must_use]
     pub fn repeated(mut self, id: &'static str, original: &str) -> Self {
         self.id = id;
@@ -200,7 +200,7 @@ impl Operation {
         self
     }
 
-    /// Security schemes, any one of which grants access.
+    /// Sets the security schemes. Any one of them grants access.
     #[must_use]
     pub fn secured_by(mut self, schemes: &[&str]) -> Self {
         let schemes = schemes.iter().map(|scheme| json!({ *scheme: [] }));
@@ -208,7 +208,7 @@ impl Operation {
         self
     }
 
-    /// Marks the responses as cacheable: they have caching headers and a tag that is compared with
+    /// Marks the responses as cacheable. They have caching headers and a tag that is compared with
     /// `If-None-Match`.
     #[must_use]
     pub fn conditional(mut self) -> Self {
@@ -223,8 +223,8 @@ impl Operation {
         self
     }
 
-    /// Documents a path parameter. By default a path parameter is an id, and an invalid UUID yields
-    /// 404.
+    /// Documents a path parameter. By default, a path parameter is an id, and an invalid UUID
+    /// results in 404.
     #[must_use]
     pub fn path(mut self, part: Input) -> Self {
         self.path.push(part);
@@ -251,8 +251,8 @@ impl Operation {
         self.body_of(&["application/json"], fields)
     }
 
-    /// Like [`Operation::body`], for routes called by `navigator.sendBeacon`, which can only send
-    /// text.
+    /// Like [`Operation::body`], for routes that are called by `navigator.sendBeacon`, which can
+    /// only send text.
     #[must_use]
     pub fn beacon<const N: usize>(self, fields: [Input; N]) -> Self {
         self.body_of(&["application/json", "text/plain"], fields)
@@ -319,7 +319,7 @@ impl Operation {
         self
     }
 
-    /// Adds a response header. With `is_required` it is always present.
+    /// Adds a response header. With `is_required`, it is always present.
     #[must_use]
     pub fn with_header(mut self, status: u16, name: &str, is_required: bool) -> Self {
         if let Some(answer) = self.answers.get_mut(&status) {
@@ -328,7 +328,7 @@ impl Operation {
         self
     }
 
-    /// Adds a response with rows, in the two forms of every list.
+    /// Adds a response with rows, in the two forms that every list has.
     #[must_use]
     pub fn lists(self, meaning: &str, row: Schema) -> Self {
         let page = schema::object([
@@ -365,7 +365,7 @@ impl Operation {
         .answers(200, meaning, json!({ "anyOf": [rows, page] }))
     }
 
-    /// Like [`Operation::lists`], with the parameters of all paginated routes.
+    /// Like [`Operation::lists`], with the parameters that all paginated routes have.
     #[must_use]
     pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
         self.query(limit(default))
@@ -380,7 +380,7 @@ impl Operation {
         .with_header(200, "Link", false)
     }
 
-    /// Adds another form of the response, beside those of [`Operation::lists`].
+    /// Adds another form of the response to those of [`Operation::lists`].
     #[must_use]
     pub fn or_answers(mut self, form: Schema) -> Self {
         let answer = self.answers.get_mut(&200);
@@ -393,7 +393,7 @@ impl Operation {
         self
     }
 
-    /// Adds `offset`, beside [`Operation::pages`].
+    /// Adds the parameter `offset` to those of [`Operation::pages`].
     #[must_use]
     pub fn offset(self) -> Self {
         let offset = schema::between(0, i32::MAX.into());
@@ -426,7 +426,7 @@ impl Operation {
         self
     }
 
-    /// Adds a refusal under a status other than that of its code.
+    /// Adds a refusal under a status other than the usual one of its code.
     #[must_use]
     pub fn refuses_as(mut self, status: StatusCode, code: ErrorCode) -> Self {
         self.refuse(status, code);
@@ -440,7 +440,7 @@ impl Operation {
         }
     }
 
-    /// The names that the handler may read.
+    /// Returns the names that the handler may read.
     pub(super) fn declared(&self) -> Declared {
         let names = |inputs: &[Input]| Arc::new(inputs.iter().flat_map(Input::names).collect());
         Declared {
@@ -465,7 +465,7 @@ impl Operation {
         if self.is_conditional && verb == "get" {
             parameters.push(json!({ "$ref": "#/components/parameters/If-None-Match" }));
             let mut known =
-                json!({ "description": "The response named by `If-None-Match` is still current." });
+                json!({ "description": "The response with the given tag is still current." });
             if let Some(answer) = self.answers.get_mut(&200) {
                 answer["headers"]["ETag"] = header("ETag", true);
                 known["headers"] = answer["headers"].clone();
@@ -508,7 +508,7 @@ impl Operation {
         operation
     }
 
-    /// Adds what every write with an optional `Idempotency-Key` has.
+    /// Adds the header and the refusals of every write with an optional `Idempotency-Key`.
     fn with_idempotency_key(mut self) -> Self {
         for answer in self.answers.values_mut() {
             answer["headers"]["Idempotency-Replayed"] = header("Idempotency-Replayed", false);
@@ -578,7 +578,7 @@ impl Operation {
     }
 }
 
-/// A schema that requires a field to be present and not null.
+/// Returns a schema that requires a field to be present and not null.
 fn present(name: &str) -> Value {
     json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } })
 }
@@ -592,7 +592,7 @@ fn meaning_of_id(path: &str, name: &str) -> &'static str {
     }
 }
 
-/// A reference to a response header, which the document describes once.
+/// Returns a reference to the description of a response header, which the document contains once.
 fn header(name: &str, is_required: bool) -> Value {
     let component = if is_required {
         name.to_owned()
@@ -602,14 +602,14 @@ fn header(name: &str, is_required: bool) -> Value {
     json!({ "$ref": format!("#/components/headers/{component}") })
 }
 
-/// The name of a refusal in the shared `responses`.
+/// Returns the name of a refusal in the shared `responses`.
 fn shared_name(status: u16, codes: &[ErrorCode], is_conditional: bool) -> String {
     let codes: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let kind = if is_conditional { "" } else { "-plain" };
     format!("{status}-{}{kind}", codes.join("-or-"))
 }
 
-/// The response with this status and one of these codes.
+/// Returns the response with this status and one of these codes.
 fn refusal(status: u16, codes: &[ErrorCode]) -> Value {
     let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let texts: Vec<String> = codes

@@ -1,7 +1,7 @@
-//! `GET /docs`: Swagger UI, a page to read the document and try the routes.
+//! Serves `GET /docs`: Swagger UI, a page for reading the document and trying the routes.
 //!
-//! All its assets are embedded in the program. Its content security policy lets it load nothing
-//! else and connect only to this server.
+//! All assets of the page are embedded in the program. Its content security policy allows it to
+//! load only these assets and to connect only to this server.
 
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
@@ -14,7 +14,7 @@ use super::document::OPERATIONS;
 use super::schema::text;
 use super::{ApiRouter, Operation};
 
-/// The page's policy (Content Security Policy 3). Swagger UI draws its icons from `data:` URLs.
+/// The page's policy (Content Security Policy 3). Swagger UI uses `data:` URLs for its icons.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -22,7 +22,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// The page and its assets.
+/// Returns the routes of the page and its assets.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> ApiRouter<S> {
     ApiRouter::new()
         .get(
@@ -76,8 +76,8 @@ fn plain(media_type: &'static str, content: &'static [u8]) -> Response {
     (headers, content).into_response()
 }
 
-/// Sends the stored gzip data regardless of `Accept-Encoding`. Every browser accepts gzip, and RFC
-/// 9110, section 12.5.3, leaves the choice to the server.
+/// Responds with the stored gzip data regardless of `Accept-Encoding`. Every browser accepts gzip,
+/// and RFC 9110, section 12.5.3, leaves the choice to the server.
 fn compressed(media_type: &'static str, content: &'static [u8]) -> Response {
     let mut response = plain(media_type, content);
     response

@@ -1,104 +1,105 @@
-//! Short builders for JSON Schema 2020-12, which OpenAPI 3.1 uses unchanged.
+//! Builders for JSON Schema 2020-12, which OpenAPI 3.1 uses unchanged.
 //!
 //! Objects in responses are closed: an undeclared field makes a response invalid. The tests
-//! therefore find a column that was added without documentation.
+//! therefore detect a column that was added without documentation.
 
 use serde_json::{Map, Value, json};
 
 /// A JSON Schema.
 pub type Schema = Value;
 
-/// Any string.
+/// Returns the schema of any string.
 pub fn text() -> Schema {
     json!({ "type": "string" })
 }
 
-/// A string with at most this many code points.
+/// Returns the schema of a string with at most this many code points.
 pub fn text_up_to(most: u32) -> Schema {
     json!({ "type": "string", "maxLength": most })
 }
 
-/// A string with at least one and at most this many code points.
+/// Returns the schema of a string with at least one and at most this many code points.
 pub fn text_of(most: u32) -> Schema {
     json!({ "type": "string", "minLength": 1, "maxLength": most })
 }
 
-/// An id.
+/// Returns the schema of an id.
 pub fn uuid() -> Schema {
     json!({ "type": "string", "format": "uuid" })
 }
 
-/// A moment in RFC 3339 format.
+/// Returns the schema of a moment in RFC 3339 format.
 pub fn moment() -> Schema {
     json!({ "type": "string", "format": "date-time" })
 }
 
-/// A URL.
+/// Returns the schema of a URL.
 pub fn address() -> Schema {
     json!({ "type": "string", "format": "uri-reference" })
 }
 
-/// A boolean.
+/// Returns the schema of a boolean.
 pub fn flag() -> Schema {
     json!({ "type": "boolean" })
 }
 
-/// Any number.
+/// Returns the schema of any number.
 pub fn number() -> Schema {
     json!({ "type": "number" })
 }
 
-/// An integer that every JSON parser reads exactly.
+/// Returns the schema of an integer that every JSON parser reads exactly.
 pub fn integer() -> Schema {
     json!({ "type": "integer", "format": "int64", "minimum": -9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_991_i64 })
 }
 
-/// Any integer.
+/// Returns the schema of any integer.
 pub fn whole_number() -> Schema {
     json!({ "type": "integer" })
 }
 
-/// A non-negative integer that every JSON parser reads exactly.
+/// Returns the schema of a non-negative integer that every JSON parser reads exactly.
 pub fn count() -> Schema {
     json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": 9_007_199_254_740_991_i64 })
 }
 
-/// An integer within these bounds.
+/// Returns the schema of an integer within these bounds.
 pub fn between(least: i64, most: i64) -> Schema {
     json!({ "type": "integer", "minimum": least, "maximum": most })
 }
 
-/// One of these strings.
+/// Returns the schema of a string that is one of these.
 pub fn one_of(texts: &[&str]) -> Schema {
     json!({ "type": "string", "enum": texts })
 }
 
-/// Exactly this value.
+/// Returns the schema that accepts only this value.
 pub fn constant(value: impl Into<Value>) -> Schema {
     json!({ "const": value.into() })
 }
 
-/// An object with any content.
+/// Returns the schema of an object with any content.
 pub fn any_object() -> Schema {
     json!({ "type": "object" })
 }
 
-/// A list.
+/// Returns the schema of a list of such items.
 pub fn list(items: Schema) -> Schema {
     json!({ "type": "array", "items": items })
 }
 
-/// A list with at most this many items.
+/// Returns the schema of a list with at most this many items.
 pub fn list_up_to(most: u32, items: Schema) -> Schema {
     json!({ "type": "array", "maxItems": most, "items": items })
 }
 
-/// An object keyed by ids.
+/// Returns the schema of an object whose keys are ids.
 pub fn by_id(values: Schema) -> Schema {
     json!({ "type": "object", "propertyNames": { "format": "uuid" }, "additionalProperties": values })
 }
 
-/// An object with exactly these fields: name, schema, and description if needed.
+/// Returns the schema of an object with exactly these fields, each given as name, schema and
+/// description. The description may be empty.
 pub fn object<const N: usize>(fields: [(&str, Schema, &str); N]) -> Schema {
     let names: Vec<&str> = fields.iter().map(|(name, ..)| *name).collect();
     let properties: Map<String, Value> = fields
@@ -108,7 +109,7 @@ pub fn object<const N: usize>(fields: [(&str, Schema, &str); N]) -> Schema {
     json!({ "type": "object", "required": names, "properties": properties, "additionalProperties": false })
 }
 
-/// An object built by [`object`], with additional fields.
+/// Adds fields to a schema that was built by [`object`].
 pub fn extended<const N: usize>(base: Schema, fields: [(&str, Schema, &str); N]) -> Schema {
     let mut more = object(fields);
     if let (Some(properties), Some(base)) = (
@@ -125,7 +126,7 @@ pub fn extended<const N: usize>(base: Schema, fields: [(&str, Schema, &str); N])
     more
 }
 
-/// An object built by [`object`] in which these fields are optional.
+/// Makes these fields of a schema that was built by [`object`] optional.
 pub fn with_optional(mut object: Schema, names: &[&str]) -> Schema {
     if let Some(required) = object["required"].as_array_mut() {
         required.retain(|name| !name.as_str().is_some_and(|name| names.contains(&name)));
@@ -133,7 +134,7 @@ pub fn with_optional(mut object: Schema, names: &[&str]) -> Schema {
     object
 }
 
-/// The schema or null.
+/// Makes `schema` also accept null.
 pub fn nullable(mut schema: Schema) -> Schema {
     if let Some(texts) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         texts.push(Value::Null);
@@ -147,7 +148,7 @@ pub fn nullable(mut schema: Schema) -> Schema {
     }
 }
 
-/// A reference to a schema of the document.
+/// Returns a reference to a schema of the document.
 pub fn named(name: &str) -> Schema {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::message::{POSTGRES_EPOCH_MICROS, WalMessage};
 use crate::change::{ColumnValue, OldRow, Relation, ReplicaIdentity, Row, TimestampMicros};
 
-/// The bytes that a server sends for `message`.
+/// Returns the bytes that a server sends for `message`.
 pub(crate) fn encode(message: &WalMessage) -> Bytes {
     let mut out = BytesMut::new();
     match message {

@@ -1,4 +1,4 @@
-//! The messages and their decoding.
+//! The pgoutput messages, and how they are decoded.
 
 use bytes::Bytes;
 
@@ -13,26 +13,26 @@ pub(super) const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// One decoded pgoutput message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WalMessage {
-    /// A committed transaction begins.
+    /// The beginning of a committed transaction.
     Begin {
-        /// Position of its commit record. It is known, because only committed transactions are
-        /// sent.
+        /// Position of the transaction's commit record. It is already known, because only committed
+        /// transactions are sent.
         commit_lsn: Lsn,
-        /// When it was committed.
+        /// When the transaction was committed.
         committed_at: TimestampMicros,
-        /// Its transaction id.
+        /// The transaction id.
         xid: u32,
     },
-    /// The transaction ends.
+    /// The end of the transaction.
     Commit {
         /// Position of the commit record.
         commit_lsn: Lsn,
-        /// Position after the commit record, which is the one to acknowledge.
+        /// Position after the commit record. This is the position to acknowledge.
         end_lsn: Lsn,
-        /// When it was committed.
+        /// When the transaction was committed.
         committed_at: TimestampMicros,
     },
-    /// The transaction was replicated from another server.
+    /// The origin of a transaction that was replicated from another server.
     Origin {
         /// Position of the commit on that server.
         commit_lsn: Lsn,
@@ -45,21 +45,21 @@ pub(crate) enum WalMessage {
     Type {
         /// `pg_type.oid`.
         oid: u32,
-        /// Schema.
+        /// The type's schema.
         schema: String,
-        /// Name.
+        /// The type's name.
         name: String,
     },
     /// A new row.
     Insert {
-        /// `pg_class.oid` of its table.
+        /// `pg_class.oid` of the row's table.
         relation_oid: u32,
         /// The row.
         new: Row,
     },
     /// A changed row.
     Update {
-        /// `pg_class.oid` of its table.
+        /// `pg_class.oid` of the row's table.
         relation_oid: u32,
         /// The old image, if the replica identity requires one.
         old: Option<OldRow>,
@@ -68,29 +68,29 @@ pub(crate) enum WalMessage {
     },
     /// A removed row.
     Delete {
-        /// `pg_class.oid` of its table.
+        /// `pg_class.oid` of the row's table.
         relation_oid: u32,
         /// The old image.
         old: OldRow,
     },
-    /// Tables were emptied.
+    /// Tables that were emptied.
     Truncate {
-        /// `pg_class.oid` of each.
+        /// `pg_class.oid` of each table.
         relation_oids: Vec<u32>,
-        /// `CASCADE` was given.
+        /// Whether `CASCADE` was given.
         cascade: bool,
-        /// `RESTART IDENTITY` was given.
+        /// Whether `RESTART IDENTITY` was given.
         restart_identity: bool,
     },
-    /// `pg_logical_emit_message`.
+    /// A message from `pg_logical_emit_message`.
     Message {
-        /// Whether it is part of the surrounding transaction.
+        /// Whether the message is part of the surrounding transaction.
         transactional: bool,
-        /// Its position.
+        /// The message's position.
         lsn: Lsn,
-        /// Its prefix.
+        /// The message's prefix.
         prefix: String,
-        /// Its content.
+        /// The message's content.
         content: Bytes,
     },
 }
@@ -118,7 +118,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<WalMessage, DecodeError> {
     Ok(message)
 }
 
-/// Converts a time of pgoutput (microseconds since 2000).
+/// Converts a pgoutput time, in microseconds since 2000-01-01.
 pub(crate) fn timestamp(postgres_micros: i64) -> TimestampMicros {
     TimestampMicros(postgres_micros.saturating_add(POSTGRES_EPOCH_MICROS))
 }
@@ -132,7 +132,7 @@ fn begin(reader: &mut Reader) -> Result<WalMessage, DecodeError> {
 }
 
 fn commit(reader: &mut Reader) -> Result<WalMessage, DecodeError> {
-    // Flags: unused, always 0 in this version.
+    // The flags are unused and always 0 in this version.
     reader.u8("flags")?;
     Ok(WalMessage::Commit {
         commit_lsn: Lsn(reader.u64("commit LSN")?),
@@ -183,7 +183,7 @@ fn relation(reader: &mut Reader) -> Result<WalMessage, DecodeError> {
     }))
 }
 
-/// The schema of a relation or type. `pg_catalog` is sent as an empty text.
+/// Reads the schema of a relation or type. `pg_catalog` is sent as an empty text.
 fn schema_name(reader: &mut Reader) -> Result<String, DecodeError> {
     let schema = reader.string("namespace")?;
     Ok(if schema.is_empty() {

@@ -3,13 +3,13 @@
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
-/// Why bytes are not a message of protocol version 1.
+/// The reason why bytes are not a message of protocol version 1.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(in crate::replication) enum DecodeError {
     /// The message ends inside a field.
     #[error("The message ends inside the field `{0}`")]
     Truncated(&'static str),
-    /// The first byte is not the kind of a message in this version.
+    /// The first byte is not a message kind of this version.
     #[error("Unknown message kind 0x{0:02x}")]
     UnknownKind(u8),
     /// A byte that selects a variant has an unknown value.
@@ -23,7 +23,7 @@ pub(in crate::replication) enum DecodeError {
     /// A count or length is negative.
     #[error("The field `{0}` is negative")]
     Negative(&'static str),
-    /// A name is not UTF-8, although the session requested that.
+    /// A name is not UTF-8, although the session requested UTF-8.
     #[error("The field `{0}` is not UTF-8")]
     NotUtf8(&'static str),
     /// Bytes follow the end of the message.
@@ -73,14 +73,15 @@ impl Reader {
         Ok(self.bytes.get_i64())
     }
 
-    /// A number of columns: `Int16`, never negative.
+    /// Reads a number of columns: `Int16`, never negative.
     pub(super) fn column_count(&mut self) -> Result<usize, DecodeError> {
         const FIELD: &str = "number of columns";
         self.need(2, FIELD)?;
         usize::try_from(self.bytes.get_i16()).map_err(|_| DecodeError::Negative(FIELD))
     }
 
-    /// A length or count: `Int32`, never negative. The message may contain less than it claims.
+    /// Reads a length or count: `Int32`, never negative. The message may contain less than this
+    /// claims.
     pub(super) fn length(&mut self, field: &'static str) -> Result<usize, DecodeError> {
         usize::try_from(self.i32(field)?).map_err(|_| DecodeError::Negative(field))
     }
@@ -90,7 +91,7 @@ impl Reader {
         Ok(self.bytes.split_to(count))
     }
 
-    /// A text terminated by a zero byte.
+    /// Reads a text that is terminated by a zero byte.
     pub(super) fn string(&mut self, field: &'static str) -> Result<String, DecodeError> {
         let length = self
             .bytes

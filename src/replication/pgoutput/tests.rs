@@ -10,8 +10,8 @@ use crate::change::{
     Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity, Row, TableName, TimestampMicros,
 };
 
-/// Messages written byte by byte from the tables in the manual. The encoder used below therefore
-/// cannot share a mistake with the decoder.
+/// Decodes messages that were written byte by byte from the tables in the manual. They also check
+/// the encoder that is used below, so it cannot share a mistake with the decoder.
 #[test]
 fn messages_written_by_hand_decode() {
     let text = |text: &'static str| ColumnValue::Text(Bytes::from_static(text.as_bytes()));
@@ -128,7 +128,7 @@ fn invalid_messages_are_refused_with_the_field() {
     let cases: &[(&'static [u8], DecodeError)] = &[
         (b"", DecodeError::Truncated("kind")),
         (b"Z", DecodeError::UnknownKind(b'Z')),
-        // Only in version 2 and later: a stream in progress.
+        // A streamed transaction in progress exists only in version 2 and later.
         (b"S\0\0\0\x01\x01", DecodeError::UnknownKind(b'S')),
         (
             b"I\0\0\x40\0N\0",

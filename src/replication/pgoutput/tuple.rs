@@ -6,7 +6,7 @@ use super::reader::{DecodeError, Reader};
 use crate::change::{ColumnValue, Row};
 
 impl Reader {
-    /// One row image. The values share the message's memory.
+    /// Reads one row image. The values share the message's memory.
     pub(super) fn row(&mut self) -> Result<Row, DecodeError> {
         let count = self.column_count()?;
         // Every column takes at least one byte, so a wrong count cannot reserve more than the
@@ -26,7 +26,7 @@ impl Reader {
                 let length = self.length("column length")?;
                 Ok(ColumnValue::Text(utf8(self.take(length, "column value")?)))
             }
-            // `b` (binary) is only sent on request, and this session does not request it.
+            // `b` (a binary value) is only sent on request, and this session does not request it.
             value => Err(DecodeError::UnknownValue {
                 field: "column kind",
                 value,
@@ -35,9 +35,9 @@ impl Reader {
     }
 }
 
-/// PostgreSQL converts to the session's UTF-8, except from a `SQL_ASCII` database, whose bytes are
-/// sent unchanged. Invalid UTF-8 is replaced (U+FFFD), because refusing a row would stop the stream
-/// there forever.
+/// Replaces invalid UTF-8 with U+FFFD, because refusing a row would stop the stream at that row
+/// forever. PostgreSQL converts texts to the session's UTF-8, except for a `SQL_ASCII` database,
+/// whose bytes are sent unchanged.
 fn utf8(text: Bytes) -> Bytes {
     match std::str::from_utf8(&text) {
         Ok(_) => text,

@@ -14,25 +14,25 @@ use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::QueryError;
 
 /// Maximum number of loop functions per connection. There is one for each table, role and kind of
-/// query. Beyond this, all are dropped and created again as needed.
+/// query. Beyond this number, all functions are dropped, and created again as needed.
 const MAX_LOOPS: usize = 512;
 
 /// How a group of executions is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupKind {
-    /// Each execution as a prepared statement.
+    /// Sends each execution as a prepared statement.
     Statements,
-    /// All executions with one SQL function.
+    /// Sends all executions as calls of one SQL function.
     Function,
-    /// All executions in one call with one set of inputs. An execution with other inputs would
-    /// receive a result for the wrong rows.
+    /// Sends all executions in one call with one set of inputs. An execution with other inputs
+    /// would receive a result for the wrong rows.
     Loop,
 }
 
 /// A connection with its loop functions.
 pub(super) struct QueryConnection {
     parked: ParkedConnection,
-    /// By the query's id.
+    /// The loop functions, by the query's id.
     loops: HashMap<u64, LoopFunction>,
     /// The value of the setting `statement_timeout`, in milliseconds.
     statement_timeout: String,
@@ -40,7 +40,7 @@ pub(super) struct QueryConnection {
 
 /// The results of a group.
 pub(super) struct GroupResult {
-    /// One for each execution, in the same order.
+    /// One result for each execution, in the same order.
     pub(super) answers: Vec<Result<QueryOutput, QueryError>>,
     /// Whether the connection can be reused.
     pub(super) is_sound: bool,
@@ -67,7 +67,7 @@ impl QueryConnection {
         })
     }
 
-    /// Whether the connection is closed.
+    /// Returns whether the connection is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.parked.client().is_closed()
     }

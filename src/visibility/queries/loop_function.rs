@@ -1,15 +1,16 @@
 //! Runs one query for many identities in one call, with a PL/pgSQL function that assumes one
 //! identity after the other.
 //!
-//! Each identity's turn is a subtransaction that the function ends with an error of its own.
-//! Settings, locks and other effects of a policy's functions are therefore rolled back before the
-//! next turn. The statement is executed again in each turn, so its initial sub-selects, such as
-//! `(select auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2:
-//! PL/pgSQL keeps plans, not results). An error in a turn is the result of that identity only.
+//! Each identity's turn is a subtransaction that the function ends by raising an error. Settings,
+//! locks and other effects of a policy's functions are therefore rolled back before the next turn.
+//! The statement is executed again in each turn, so its initial sub-selects, such as `(select
+//! auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2: PL/pgSQL keeps
+//! plans, not results). An error in a turn is the result of that identity only.
 //!
-//! The function is temporary, so it belongs to the connection. Its body is a text and therefore
-//! does not prevent anyone from dropping an object. PostgreSQL resolves the names in the body when
-//! the function first runs. The login role runs it first, without an identity and without input.
+//! The function is temporary, so it belongs to the connection. Its body is stored as text, so it
+//! does not prevent users from dropping the objects that it names. PostgreSQL resolves the names in
+//! the body when the function first runs. The login role therefore runs it once before any identity
+//! does, without an identity and without input.
 
 use std::sync::Arc;
 
@@ -21,11 +22,11 @@ use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
 use crate::visibility::error::QueryError;
 
-/// The error that ends a turn with a result. PostgreSQL does not use its class.
+/// The SQLSTATE that ends a turn with a result. PostgreSQL does not use its class.
 const TURN_ENDED: &str = "RP001";
 
-/// The error if the session does not have the expected role. PL/pgSQL's `when others` does not
-/// catch it, so it ends the call.
+/// The condition that is raised if the session does not have the expected role. PL/pgSQL's `when
+/// others` does not catch it, so it ends the call.
 const NOT_PARKED: &str = "assert_failure";
 
 /// The loop function of one query on one connection.
@@ -34,10 +35,11 @@ pub(super) struct LoopFunction {
 }
 
 impl LoopFunction {
-    /// Creates the function. The session must have the role of the login.
+    /// Creates the function. The session must have the login role at this time.
     ///
     /// # Errors
-    /// If the server refuses it, for example because the role may not create temporary objects.
+    /// If the server refuses the function, for example because the role may not create temporary
+    /// objects.
     pub(super) async fn create(
         client: &Client,
         query: &Query,
@@ -71,7 +73,7 @@ impl LoopFunction {
         Ok(Self { call })
     }
 
-    /// Executes a group with the same query and parameters.
+    /// Executes a group of executions that have the same query and parameters.
     ///
     /// # Errors
     /// The error that ended the call before all turns were done.
@@ -88,8 +90,8 @@ impl LoopFunction {
                 && Arc::ptr_eq(&execution.parameters, &first.parameters)
         });
         if !is_one_query {
-            // The results would be for the wrong inputs, so there are none.
-            tracing::error!("call for many identities has different inputs; dropping its results");
+            // The results would belong to the wrong inputs, so nothing is executed.
+            tracing::error!("call for many identities has different inputs; not executing it");
             return Err(QueryError::Unavailable(None));
         }
         let claims = TextArray::new(
@@ -134,10 +136,10 @@ fn name(query: &Query) -> String {
     format!("rapport_ask_{}", query.id)
 }
 
-/// The function's parameters are those of the query, then claims, subjects, the role and the
-/// `plan_cache_mode`. Without a role no identity is assumed. The names of its variables contain
-/// blanks, and columns take precedence over variables, so they never conflict with names in the
-/// query.
+/// Returns the statements that create the function. Its parameters are those of the query, followed
+/// by claims, subjects, the role and the `plan_cache_mode`. Without a role, the function assumes no
+/// identity. The names of its variables contain spaces, and columns take precedence over variables,
+/// so the variables never conflict with names in the query.
 fn definition(query: &Query) -> String {
     let inputs = query.parameters;
     let lists = vec!["text[]"; inputs + 2].join(", ");
@@ -195,7 +197,7 @@ end
     )
 }
 
-/// A dollar quote (PostgreSQL manual 4.1.2.4) that does not occur in `text`.
+/// Returns a dollar quote (PostgreSQL manual 4.1.2.4) that does not occur in `text`.
 fn dollar_tag(text: &str) -> String {
     let mut tag = "$rapport$".to_owned();
     let mut number = 0_u32;

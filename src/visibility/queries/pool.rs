@@ -1,4 +1,4 @@
-//! A bounded pool of connections on which queries run.
+//! A pool that runs queries over a bounded number of connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,15 +14,16 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 use crate::visibility::error::QueryError;
 
-/// Maximum executions in one group. With more, one connection would be busy while others idle, and
-/// an error would discard more results. With fewer, the server would wait for the next group.
+/// Maximum executions in one group. With larger groups, one connection would be busy while others
+/// are idle, and an error would discard more results. With smaller groups, the server would often
+/// wait for the next one.
 const MAX_GROUP: usize = 32;
 
-/// Maximum identities in one call. A call costs as much as a few of them, and an error that ends it
-/// affects all.
+/// Maximum identities in one call. The overhead of a call equals the cost of a few identities, so
+/// larger calls would save little, and an error that ends the call affects all its identities.
 const MAX_LOOP_GROUP: usize = 128;
 
-/// Minimum identities for a call. Below this, the call costs more than it saves.
+/// Minimum identities for a call. With fewer, the call costs more than it saves.
 const MIN_LOOP_GROUP: usize = 4;
 
 /// Minimum identities per call before another connection is used.
@@ -32,13 +33,13 @@ const MIN_LOOP_SHARE: usize = 24;
 /// network loses packets.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// The pool.
+/// A pool of connections on which queries run.
 pub(in crate::visibility) struct QueryPool {
     connector: Connector,
     tasks: Tasks,
     size: usize,
     statement_timeout: Duration,
-    /// Idle connections. A std lock: held to push or pop one.
+    /// The idle connections. A std lock, because it is held only to push or pop one.
     idle: Mutex<Vec<QueryConnection>>,
     /// One permit per allowed connection.
     permits: Semaphore,
@@ -62,8 +63,8 @@ impl QueryPool {
         }
     }
 
-    /// Executes everything in one state, distributed over the connections. Returns one result for
-    /// each execution, in the same order.
+    /// Runs all executions in one database state, distributed over the connections. Returns one
+    /// result for each execution, in the same order.
     pub(in crate::visibility) async fn execute(
         &self,
         executions: &[Execution],
@@ -87,7 +88,8 @@ impl QueryPool {
         answers
     }
 
-    /// Groups the executions, by their indexes, with the way in which each group is sent.
+    /// Groups the executions. Returns the indexes of each group's executions, and how the group is
+    /// sent.
     fn groups(&self, executions: &[Execution]) -> Vec<(GroupKind, Vec<usize>)> {
         let mut statements = Vec::new();
         let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -123,7 +125,7 @@ impl QueryPool {
         groups
     }
 
-    /// Executes one group and returns it with the indexes of its executions.
+    /// Executes one group. Returns the results together with the indexes of the executions.
     async fn send_group<P>(
         &self,
         kind: GroupKind,
@@ -161,7 +163,7 @@ impl QueryPool {
             };
             let result = match connection.execute(kind, group, state).await {
                 Ok(result) => result,
-                // The state of the connection is unknown.
+                // The state of the connection is unknown, so it is closed.
                 Err(error) => {
                     tracing::debug!(%error, "row visibility queries failed; closing the connection");
                     return unavailable();

@@ -1,4 +1,4 @@
-//! Queries about rows, and their execution under an identity.
+//! Queries about rows, and their executions under an identity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::db::parked::Caller;
 use crate::visibility::error::QueryError;
 use crate::visibility::identity::Identity;
 
-/// The settings of each identity, with the claims in both conventions of PostgREST.
+/// The settings that are set for each identity, with the claims in both conventions of PostgREST.
 pub(super) const SETTINGS: [&str; 5] = [
     "request.jwt.claims",
     "request.jwt.claim.sub",
@@ -25,38 +25,39 @@ pub(super) const SETTINGS: [&str; 5] = [
 /// returns one row.
 #[derive(Debug)]
 pub(crate) struct Query {
-    /// Unique in this process.
+    /// The query's id, unique in this process.
     pub(super) id: u64,
     pub(super) sql: String,
     /// The number of parameters.
     pub(super) parameters: usize,
-    /// Whether it is planned again for each identity.
+    /// Whether the query is planned again for each identity.
     is_planned_anew: bool,
-    /// Its own time limit, if shorter than the general one, as the text of `statement_timeout`.
+    /// The query's own time limit, if it is shorter than the general one, as a value of
+    /// `statement_timeout`.
     time_limit: Option<String>,
-    /// The number of an [`ExecutionMode`].
+    /// The current [`ExecutionMode`], as a number.
     mode: AtomicU8,
 }
 
 /// How a query is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExecutionMode {
-    /// In one call for many identities; as a prepared statement for a few.
+    /// In one call for many identities, or as a prepared statement if there are only a few.
     Loop,
     /// As a prepared statement, because a call for many identities has failed as a whole.
     Prepared,
     /// As an SQL function. PostgreSQL analyses a prepared statement again under the executing role
-    /// if it reads tables with row-level security. That role then cannot resolve names in a schema
-    /// without USAGE, which a `select` under the policy does not require. The body of an SQL
-    /// function with `begin atomic` is stored with resolved names, like a policy.
+    /// if it reads tables with row-level security. Without USAGE on a schema, that role cannot
+    /// resolve the names in it, although a `select` under the policy would not require USAGE. The
+    /// body of an SQL function with `begin atomic` is stored with resolved names, like a policy.
     Function,
-    /// Not on row images, because the query refers to something that only a stored row has, such as
-    /// a system column.
+    /// The query cannot be executed on row images, because it refers to something that only a
+    /// stored row has, such as a system column.
     Impossible,
 }
 
 impl Query {
-    /// A query with this text and number of `text[]` parameters.
+    /// Creates a query with this text and number of `text[]` parameters.
     pub(crate) fn new(sql: String, parameters: usize, is_planned_anew: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -69,15 +70,15 @@ impl Query {
         }
     }
 
-    /// Sets a shorter time limit. It applies per identity, so the query is not executed for many in
-    /// one call.
+    /// Sets a shorter time limit. The limit applies per identity, so the query is not executed for
+    /// many identities in one call.
     pub(crate) fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit.as_millis().to_string());
         self.mode = AtomicU8::new(ExecutionMode::Prepared as u8);
         self
     }
 
-    /// The `plan_cache_mode` that it runs with.
+    /// Returns the `plan_cache_mode` for this query.
     pub(super) fn plan_cache_mode(&self) -> &'static str {
         if self.is_planned_anew {
             "force_custom_plan"
@@ -86,7 +87,7 @@ impl Query {
         }
     }
 
-    /// The current mode.
+    /// Returns the current mode.
     pub(crate) fn mode(&self) -> ExecutionMode {
         match self.mode.load(Ordering::Relaxed) {
             0 => ExecutionMode::Loop,
@@ -96,17 +97,17 @@ impl Query {
         }
     }
 
-    /// Stops executing the query, because the server does not accept it.
+    /// Stops the query from being executed, because the server does not accept it.
     pub(crate) fn disable(&self) {
         self.mode
             .store(ExecutionMode::Impossible as u8, Ordering::Relaxed);
     }
 
-    /// Changes the mode, unless another execution has changed it since it was `executed`.
+    /// Changes the mode, unless another execution has changed it from `executed` in the meantime.
     pub(crate) fn switch_mode(&self, executed: ExecutionMode, mode: ExecutionMode) {
         let (executed, mode) = (executed as u8, mode as u8);
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        // If another execution won the race, the caller reads its mode.
+        // If another execution has already changed the mode, the caller reads that mode.
         let _ = self.mode.compare_exchange(executed, mode, success, failure);
     }
 }
@@ -116,7 +117,7 @@ impl Query {
 pub(crate) struct Principal {
     /// The identity.
     pub(crate) identity: Arc<Identity>,
-    /// The `sub` claim; empty if there is none.
+    /// The `sub` claim, or an empty text if there is none.
     pub(crate) subject: String,
 }
 
@@ -128,7 +129,8 @@ impl Principal {
             .as_ref()
             .and_then(|claims| claims.get("sub"))
             .and_then(serde_json::Value::as_str)
-            // PostgreSQL's text cannot contain NUL; a setting with one would make every query fail.
+            // PostgreSQL's texts cannot contain NUL, so a setting with NUL would make every query
+            // fail.
             .filter(|subject| !subject.contains('\0'))
             .unwrap_or_default()
             .to_owned();
@@ -149,7 +151,7 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    /// The role and the values of [`SETTINGS`] for this execution.
+    /// Returns the role and the values of [`SETTINGS`] for this execution.
     pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
         let Identity { role, claims } = &*self.principal.identity;
         let time_limit = self.query.time_limit.as_deref();
@@ -165,7 +167,7 @@ impl Execution {
         }
     }
 
-    /// The parameters in the driver's form.
+    /// Returns the parameters in the driver's form.
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.parameters
             .iter()
@@ -178,13 +180,13 @@ impl Execution {
 pub(crate) enum QueryOutput {
     /// The row that a statement returned.
     Row(Row),
-    /// The first column of that row, ordinals of inputs, as [`super::loop_function::LoopFunction`]
-    /// returns it.
+    /// The ordinals of inputs, which are the first column of that row, as
+    /// [`super::loop_function::LoopFunction`] returns them.
     Ordinals(Vec<i64>),
 }
 
 impl QueryOutput {
-    /// The ordinals, for a query that returns them.
+    /// Returns the ordinals. Only for queries that return ordinals.
     pub(crate) fn ordinals(self) -> Result<Vec<i64>, QueryError> {
         match self {
             Self::Row(row) => Ok(row.try_get(0)?),
@@ -192,7 +194,8 @@ impl QueryOutput {
         }
     }
 
-    /// The row, for any other query. Such a query is never executed in a call for many identities.
+    /// Returns the row. Only for queries that do not return ordinals, which are never executed in a
+    /// call for many identities.
     pub(crate) fn row(self) -> Result<Row, QueryError> {
         match self {
             Self::Row(row) => Ok(row),
@@ -201,7 +204,7 @@ impl QueryOutput {
     }
 }
 
-/// The same error for each execution of a group.
+/// Returns the same error for each execution of a group.
 pub(super) fn same_error(
     group: &[&Execution],
     error: impl Fn() -> QueryError,

@@ -1,7 +1,7 @@
-//! Runs one query as an SQL function that exists only within one transaction, so it never prevents
-//! anyone from dropping an object.
+//! Runs one query as an SQL function that exists only within one transaction, so it does not
+//! prevent users from dropping the objects that it uses.
 //!
-//! The login role creates the function. Each identity has its own savepoint.
+//! The login role creates the function. Each identity calls it within its own savepoint.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::db::PARKED_ROLE;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::QueryError;
 
-/// Executes a group with the same query. If the function cannot be created, that is the result of
-/// all executions.
+/// Executes a group of executions that have the same query. If the function cannot be created, all
+/// executions have that error as their result.
 ///
 /// # Errors
-/// The state of the connection is unknown then.
+/// After an error, the state of the connection is unknown.
 pub(super) async fn execute(
     connection: &ParkedConnection,
     group: &[&Execution],

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use crate::db::parked::NEXT_TURN;
 use crate::visibility::snapshots::HeldSnapshot;
 
-/// What a query sees of the tables.
+/// The state of the tables that a query sees.
 #[derive(Clone)]
 pub(crate) enum DatabaseState {
-    /// Everything that is committed when the query runs.
+    /// The state at the time when the query runs.
     Current,
-    /// Everything that this snapshot sees.
+    /// The state that this snapshot sees.
     Snapshot(Arc<HeldSnapshot>),
 }
 
 impl DatabaseState {
-    /// Whether queries see the current state.
+    /// Returns whether queries see the current state.
     pub(in crate::visibility) fn is_current(&self) -> bool {
         matches!(self, Self::Current)
     }
 
-    /// The statements that begin a transaction in this state.
+    /// Returns the statements that begin a transaction in this state.
     pub(super) fn begin(&self, mode: &str) -> String {
         match self {
             Self::Current => format!("begin {mode}"),
@@ -31,8 +31,8 @@ impl DatabaseState {
         }
     }
 
-    /// The statements between two turns of a group: they end one, and begin the next transaction in
-    /// this state.
+    /// Returns the statements between two turns of a group. They end one transaction, and begin the
+    /// next one in this state.
     pub(super) fn next_turn(&self) -> String {
         match self {
             Self::Current => NEXT_TURN.to_owned(),

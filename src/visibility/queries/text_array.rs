@@ -9,12 +9,12 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 pub(crate) struct TextArray(Bytes);
 
 impl TextArray {
-    /// Encodes `values`; `None` is null.
+    /// Encodes `values`, with `None` as null.
     pub(crate) fn new<'a>(values: impl ExactSizeIterator<Item = Option<&'a [u8]>>) -> Self {
         const TEXT_OID: i32 = 25;
-        // PostgreSQL's `array_recv`: dimensions, has-null flag, element type, then per dimension
-        // its size and lower bound, then the elements. A message holds at most 1 GiB, so no
-        // length in it exceeds an i32.
+        // The format of PostgreSQL's `array_recv`: number of dimensions, has-null flag, element
+        // type, then the size and lower bound of each dimension, then the elements. A message holds
+        // at most 1 GiB, so no length in it exceeds an i32.
         let length = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
         let mut out = BytesMut::new();
         out.put_i32(1);
