@@ -1,4 +1,4 @@
-//! Users that the caller has blocked. Blocked users are not notified.
+//! The users that the caller has blocked. A blocked user is not notified of the block.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;

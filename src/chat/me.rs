@@ -1,4 +1,4 @@
-//! The caller, as the host application knows them.
+//! The caller's data, as known to the host application.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -58,7 +58,7 @@ async fn set_pinned(writer: &Writer, id: Uuid, is_pinned: bool) -> Result<Status
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /conversations/{id}/pins`, latest first.
+/// `GET /conversations/{id}/pins`: returns pinned messages, latest pin first.
 pub(super) async fn list_pins(
     caller: Caller,
     State(db): State<Db>,

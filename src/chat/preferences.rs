@@ -66,8 +66,8 @@ pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Re
     Ok(json_text(only(&rows)?))
 }
 
-/// Refuses invalid preferences here, because the errors of the database do not name the field. The
-/// names of time zones are checked only by the database.
+/// Refuses invalid preferences. They are checked here because the errors of the database do not
+/// name the field. Only the database checks the names of time zones.
 fn check(fields: &Fields) -> Result<(), ApiError> {
     for name in FLAGS {
         fields.flag(name)?;

@@ -16,13 +16,13 @@ use crate::requests::{check_identity, column};
 const LIST: &str =
     "select r.row::text from json_array_elements(chat.reactions_of($1::uuid)) r (row)";
 
-/// All reactions in one row, if the caller can still see the message.
+/// Selects all reactions in one row, if the caller can still see the message.
 const LIST_IF_VISIBLE: &str = "\
     select chat.reactions_of(m.id)::text from chat.my_message($1::uuid) m where m.id is not null";
 
 const REACT: &str = "select chat.react($1::uuid, $2::text, $3::boolean)::text";
 
-/// With `$3`, an existing reaction is removed.
+/// Adds a reaction. If `$3` is true, an existing reaction is removed instead.
 const REACT_OR_REMOVE: &str = "\
     select chat.react($1::uuid, $2::text, not ($3::boolean and exists ( \
         select \
@@ -41,7 +41,7 @@ pub(super) async fn list_reactions(
     Ok(reactions.respond(&uri, &parameters))
 }
 
-/// `POST /messages/{id}/reactions`: adds a reaction; with `toggle`, removes it if it exists.
+/// `POST /messages/{id}/reactions`: adds a reaction. With `toggle`, removes it if it exists.
 pub(super) async fn react(
     writer: Writer,
     PathId(id): PathId,

@@ -56,7 +56,7 @@ pub(super) enum Position {
 pub(super) struct Snapshot(String);
 
 impl Snapshot {
-    /// The text form.
+    /// Returns the text form.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -80,8 +80,8 @@ impl From<Snapshot> for String {
     }
 }
 
-/// The conditions of PostgreSQL's `parse_snapshot`: 0 < xmin <= every xip < xmax, in ascending
-/// order.
+/// Returns whether the text meets the conditions of PostgreSQL's `parse_snapshot`: 0 < xmin <=
+/// every xip < xmax, in ascending order.
 fn is_snapshot(text: &str) -> bool {
     let mut parts = text.splitn(3, ':');
     let mut next = || parts.next().map(str::to_owned).unwrap_or_default();
