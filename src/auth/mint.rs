@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::error::KeyError;
 
-/// A token with these `claims`, signed with HS256 and `secret`.
+/// Returns a token with these `claims`, signed with HS256 and `secret`.
 ///
 /// # Errors
 /// If the signature cannot be computed.
