@@ -19,7 +19,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// A table by schema and name. Both are exact: no patterns, no quoting.
+/// A table, identified by schema and name. Both are exact: no patterns, no quoting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     /// The schema name as stored in `pg_namespace`.
@@ -29,7 +29,7 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// A table name from its two parts.
+    /// Creates a table name from its two parts.
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             schema: schema.into(),
@@ -39,10 +39,10 @@ impl TableName {
 }
 
 impl TableName {
-    /// Whether this is `realtime.messages`, whose rows are broadcasts, or one of its partitions,
-    /// called `messages_YYYY_MM_DD` and `messages_default`. The WAL names the partition instead of
-    /// the table unless the publication says otherwise (PostgreSQL manual, CREATE PUBLICATION,
-    /// `publish_via_partition_root`).
+    /// Returns whether this is `realtime.messages`, whose rows are broadcasts, or one of its
+    /// partitions, called `messages_YYYY_MM_DD` and `messages_default`. The WAL names the partition
+    /// instead of the table unless the publication is configured otherwise (PostgreSQL manual,
+    /// CREATE PUBLICATION, `publish_via_partition_root`).
     pub fn is_messages(&self) -> bool {
         let is_day = |rest: &str| {
             rest.len() == 11
@@ -65,14 +65,14 @@ impl fmt::Display for TableName {
     }
 }
 
-/// What an UPDATE or DELETE contains of the old row (`pg_class.relreplident`).
+/// The columns of the old row that an UPDATE or DELETE contains (`pg_class.relreplident`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaIdentity {
     /// The primary key, if there is one.
     Default,
-    /// Nothing.
+    /// No columns.
     Nothing,
-    /// The whole row.
+    /// All columns.
     Full,
     /// The columns of one index.
     Index,
@@ -87,7 +87,7 @@ pub struct Column {
     pub type_oid: u32,
     /// The `pg_attribute.atttypmod`; −1 if the type has no modifier.
     pub type_modifier: i32,
-    /// Whether it is part of the replica identity.
+    /// Whether the column is part of the replica identity.
     pub is_identity: bool,
 }
 
@@ -105,7 +105,7 @@ pub struct Relation {
     pub oid: u32,
     /// Schema and name.
     pub table: TableName,
-    /// What old row images contain.
+    /// The columns that old row images contain.
     pub identity: ReplicaIdentity,
     /// The published columns, in the order of the row images.
     pub columns: Vec<Column>,
@@ -114,7 +114,7 @@ pub struct Relation {
 /// The value of one column in a row image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnValue {
-    /// SQL null. Also a column that an old image of key columns omits.
+    /// SQL null. Also stands for a column that an old image of key columns omits.
     Null,
     /// A value stored out of line (TOAST) that the change did not touch and the WAL does not
     /// repeat.
@@ -137,8 +137,8 @@ pub struct NamedRow<'a> {
 }
 
 impl<'a> NamedRow<'a> {
-    /// The text value of a column. `None` if it is null, unchanged out of line, or not a column of
-    /// the table.
+    /// Returns the text value of a column. `None` if the value is null or unchanged out of line, or
+    /// if the table has no such column.
     pub fn text(self, column: &str) -> Option<&'a str> {
         let columns = &self.relation.columns;
         let place = columns.iter().position(|found| found.name == column)?;
@@ -148,7 +148,8 @@ impl<'a> NamedRow<'a> {
         }
     }
 
-    /// Whether another image of the same table has equal values in all columns except these.
+    /// Returns whether another image of the same table has equal values in all columns except
+    /// these.
     pub fn equals_except(self, changing: &[&str], other: Self) -> bool {
         let columns = &self.relation.columns;
         columns.len() == other.relation.columns.len()
@@ -169,7 +170,7 @@ pub enum OldRow {
 }
 
 impl OldRow {
-    /// The image.
+    /// Returns the image.
     pub fn row(&self) -> &Row {
         match self {
             Self::Key(row) | Self::Full(row) => row,
@@ -194,7 +195,7 @@ pub enum RowChange {
     },
     /// A removed row.
     Delete {
-        /// What the WAL contains of the deleted row.
+        /// The part of the deleted row that the WAL contains.
         old: OldRow,
     },
 }
@@ -211,7 +212,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name in the protocol: `INSERT`, `UPDATE` or `DELETE`.
+    /// Returns the name in the protocol: `INSERT`, `UPDATE` or `DELETE`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "INSERT",
@@ -231,7 +232,7 @@ pub struct ChangeEvent {
 }
 
 impl ChangeEvent {
-    /// The operation.
+    /// Returns the operation.
     pub fn action(&self) -> Action {
         match self.row {
             RowChange::Insert { .. } => Action::Insert,
@@ -240,7 +241,7 @@ impl ChangeEvent {
         }
     }
 
-    /// The row after the change, or the deleted row.
+    /// Returns the row after the change, or the deleted row.
     pub fn image(&self) -> NamedRow<'_> {
         let row = match &self.row {
             RowChange::Insert { new } | RowChange::Update { new, .. } => new,
@@ -252,7 +253,7 @@ impl ChangeEvent {
         }
     }
 
-    /// The complete row before the change, if the WAL contains it.
+    /// Returns the complete row before the change, if the WAL contains it.
     pub fn before(&self) -> Option<NamedRow<'_>> {
         match &self.row {
             RowChange::Update {
@@ -296,7 +297,7 @@ pub struct ChangeTransaction {
 }
 
 impl ChangeTransaction {
-    /// A transaction in one chunk whose commit record is at the position `xid`, as tests need it.
+    /// Creates a transaction in one chunk, whose commit record is at the position `xid`, for tests.
     pub fn whole(xid: u32, changes: Vec<ChangeEvent>) -> Self {
         Self {
             commit_lsn: Lsn(u64::from(xid)),
@@ -326,7 +327,7 @@ pub struct InsertedMessages {
 pub enum StreamEvent {
     /// Committed changes.
     Changes(Arc<ChangeTransaction>),
-    /// Streaming has started, for the first time or again. Whatever is committed from now on will
+    /// Streaming has started, for the first time or again. All changes committed from now on will
     /// be delivered.
     Live,
     /// The connection is down. Nothing is lost; changes committed during the outage follow later.
