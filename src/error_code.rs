@@ -6,7 +6,7 @@
 /// A stable, client-visible reason for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// No token, or an invalid one.
+    /// The token is missing or invalid.
     Unauthorized,
     /// The token has expired.
     TokenExpired,
@@ -16,15 +16,15 @@ pub enum ErrorCode {
     IdentityMismatch,
     /// The caller may not message this user. The reason is not disclosed.
     NotAllowedRecipient,
-    /// Nonexistent, or not visible to the caller.
+    /// The resource does not exist, or is not visible to the caller.
     NotFound,
     /// The input is well formed but invalid.
     ValidationFailed,
     /// The body or a parameter is malformed.
     MalformedRequest,
-    /// A message without visible content.
+    /// The message has no visible content.
     MessageEmpty,
-    /// A message that exceeds the length limit.
+    /// The message exceeds the length limit.
     MessageTooLong,
     /// The message was deleted.
     MessageDeleted,

@@ -34,7 +34,7 @@ impl KeySet {
     /// Keys without `kid` and keys of unsupported types are ignored.
     ///
     /// # Errors
-    /// If the set cannot be parsed, a key in it is invalid, or no key remains.
+    /// Fails if the set cannot be parsed, a key in it is invalid, or no key remains.
     pub fn new(
         secret: Option<&str>,
         secret_next: Option<&str>,

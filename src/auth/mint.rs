@@ -10,7 +10,7 @@ use super::error::KeyError;
 /// Returns a token with these `claims`, signed with HS256 and `secret`.
 ///
 /// # Errors
-/// If the signature cannot be computed.
+/// Fails if the signature cannot be computed.
 pub fn mint(secret: &str, claims: &Value) -> Result<String, KeyError> {
     let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
     let payload = URL_SAFE_NO_PAD.encode(claims.to_string());

@@ -32,7 +32,7 @@ const PEOPLE_ROLE: &str = "authenticated";
 /// The audience that Supabase Auth writes into the tokens of signed-in users.
 const PEOPLE_AUDIENCE: &str = "authenticated";
 
-/// What every token must have besides its signature.
+/// The requirements that every token must meet besides its signature.
 #[derive(Clone, Debug, Default)]
 pub struct Requirements {
     /// The required `aud`. If it is not set, sockets require no audience, and the chat routes
@@ -113,7 +113,7 @@ impl Verifier {
     /// Creates a verifier from the configuration.
     ///
     /// # Errors
-    /// If the keys are unusable.
+    /// Fails if the keys are unusable.
     pub fn from_config(config: &AuthConfig) -> Result<Self, KeyError> {
         let secret = config.jwt_secret.as_ref().map(|secret| secret.expose());
         let next = config
@@ -319,7 +319,8 @@ fn check_signature(token: &str, keys: &KeySet) -> Result<SignedToken, TokenError
 fn json_object(json: &[u8]) -> Result<&str, TokenError> {
     let value: &RawValue = serde_json::from_slice(json).map_err(malformed)?;
     let text = value.get();
-    // Serde also reads an array as a struct, in the order of the fields.
+    // Only an object is accepted, because Serde also reads an array as a struct, in the order of
+    // its fields.
     text.starts_with('{')
         .then_some(text)
         .ok_or(TokenError::Malformed)

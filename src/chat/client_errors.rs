@@ -52,7 +52,7 @@ const SECRET_NAMES: [&str; 8] = [
     "cookie",
 ];
 
-/// `POST /client-errors`.
+/// `POST /client-errors`: logs an error of a client.
 pub(super) async fn report_client_error(
     caller: Caller,
     State(metrics): State<ChatMetrics>,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_cut_and_a_secret_at_the_cut_is_recognised() {
+    fn fields_are_cut_and_a_secret_at_the_cut_is_recognized() {
         let text = format!(
             "{} eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
             "é".repeat(95)

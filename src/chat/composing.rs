@@ -21,8 +21,8 @@ use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query};
 use crate::shutdown::Tasks;
 
-/// A draft is saved every few seconds while its author types. Compared with that, these delays
-/// before another device shows the draft are short.
+/// A draft is saved every few seconds while its author types, so these delays until another device
+/// shows the draft do not matter.
 const PACE: Pace = Pace {
     gathering: Duration::from_millis(50),
     until_visible: Duration::from_millis(500),
@@ -54,7 +54,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Changes {
-    /// Bounded by the memberships of users with devices.
+    /// The recorded memberships. Bounded by the memberships of users with devices.
     memberships: HashMap<Membership, Change>,
     /// Users whose standing in the application changed. Bounded by the connected users.
     people: HashSet<Uuid>,

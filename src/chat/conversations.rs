@@ -43,7 +43,7 @@ const OPEN: &str = "\
     select set_config('rapport.outcome', json_build_object('created', o.created)::text, true) \
     from chat.open_conversation($1::uuid) o";
 
-/// Refuses to open a conversation if there is none with this person.
+/// Refuses the request unless the conversation with this person exists.
 pub(super) const REFUSE_OPENING: &str = "\
     select chat.refuse('rate_limited') \
     where not exists ( \
@@ -64,7 +64,7 @@ const GET_WITH: &str = "\
             and c.participant_2_id = greatest($1::uuid, $2::uuid) \
     )) r";
 
-/// Where a page of the list begins: the sort key of the adjacent row.
+/// The start of a page of the list: the sort key of the adjacent row.
 #[derive(Serialize, Deserialize)]
 struct Position {
     /// Whether the page ends before that row instead of beginning after it.
@@ -166,7 +166,7 @@ fn cursor_at(row: &Row, is_backwards: bool) -> Result<String, ApiError> {
     })
 }
 
-/// `GET /conversations/{id}`.
+/// `GET /conversations/{id}`: returns one conversation.
 pub(super) async fn get_conversation(
     caller: Caller,
     State(db): State<Db>,
@@ -179,7 +179,7 @@ pub(super) async fn get_conversation(
     Ok(json_text(column(row, 0)?))
 }
 
-/// `POST /conversations`: returns the conversation with a person, and opens it if there is none.
+/// `POST /conversations`: returns the conversation with a person. Opens it if there is none.
 pub(super) async fn open_conversation(
     writer: Writer,
     parameters: Parameters,
@@ -229,7 +229,7 @@ pub(super) async fn open_conversation(
     Ok(response)
 }
 
-/// Returns the person that the caller wants to talk to. The request names this person, or both
+/// Returns the person that the caller wants to talk to. The request names only this person, or both
 /// participants.
 fn other_person(caller: &Caller, fields: &Fields) -> Result<Uuid, ApiError> {
     if let (Some(first), Some(second)) = (fields.uuid("user1_id")?, fields.uuid("user2_id")?) {

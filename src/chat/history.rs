@@ -116,8 +116,8 @@ pub(super) async fn list_messages(
     Ok(page.respond(&uri, &parameters))
 }
 
-/// Returns the requested position. With a cursor, clients may repeat the position parameters of the
-/// first page, and the cursor counts. Without a cursor, two positions are an error.
+/// Returns the requested position. A request with a cursor may repeat the position parameters of
+/// the first page, which are then ignored. Without a cursor, two positions are an error.
 fn requested_position(conversation: Uuid, parameters: &Parameters) -> Result<Position, ApiError> {
     if let Some(cursor) = pagination::position_in(conversation, parameters)? {
         return Ok(match cursor {
@@ -185,8 +185,8 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// Returns a page on both sides of a message, which counts as part of the newer side. As on
-    /// other pages, `next_cursor` leads to older messages.
+    /// Returns messages on both sides of a message. The message itself belongs to the newer side.
+    /// As on other pages, `next_cursor` leads to older messages.
     async fn around(&self, anchor: &str) -> Result<Page, ApiError> {
         let (older_size, newer_size) = self.size.halves();
         let older = Side {
@@ -220,8 +220,8 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// Returns messages that changed since a revision. If this is not the last page, its revision
-    /// is the one that it reaches, because later changes are not included yet.
+    /// Returns messages that changed since a revision. If this is not the last page, its `rev` is
+    /// the revision that it reaches, because later changes are not included yet.
     async fn changes(&self, since: i64) -> Result<Page, ApiError> {
         let rev = Query {
             sql: REV,
@@ -269,8 +269,8 @@ impl History<'_> {
         Ok(())
     }
 
-    /// Fetches the rows of each side and the revision. A side with more rows than its page has one
-    /// additional row.
+    /// Fetches the rows of each side, and the revision. If a side has more rows than its page, one
+    /// additional row is fetched.
     async fn fetch(
         &self,
         sides: &[(Side<'_>, PageSize)],

@@ -71,7 +71,7 @@ impl Limits {
     }
 }
 
-/// `GET /config`, without a token.
+/// `GET /config`: returns the limits and features, without requiring a token.
 pub(super) async fn show_config(State(limits): State<Limits>) -> Result<Response, ApiError> {
     limits.current().await.map(json_text)
 }

@@ -14,8 +14,9 @@ use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::{ApiError, Caller};
 use crate::requests::confirmation;
 
-/// Passes the message's current revision if it is among the expected ones, and otherwise a revision
-/// that no message has. `chat.edit_message` compares it again after it has locked the message.
+/// Edits a message. Passes the message's current revision if it is among the expected ones, and
+/// otherwise a revision that no message has. `chat.edit_message` compares the revision again after
+/// it has locked the message.
 const EDIT: &str = "\
     select chat.edit_message($1::uuid, $2::text, case when $3::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($3::bigint[])), -1) end)";
@@ -24,8 +25,8 @@ const DELETE: &str = "\
     select chat.delete_message($1::uuid, case when $2::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($2::bigint[])), -1) end)";
 
-/// The revision is checked second, so that a message that the caller cannot see is reported as not
-/// found.
+/// Hides a message. The revision is checked second, so that a message that the caller cannot see is
+/// reported as not found.
 const HIDE: &str = "\
     select chat.hide_message($1::uuid), ( \
         select chat.refuse('stale_revision') from public.user_messages m \
@@ -41,9 +42,9 @@ const HISTORY: &str = "\
     where e.message_id = $1::uuid \
     order by e.version";
 
-/// The revisions of a message that the client allows to change.
+/// The revisions at which the client allows a message to be changed.
 struct Expected {
-    /// `None` if every revision is allowed.
+    /// The allowed revisions. `None` if every revision is allowed.
     revs: Option<Vec<i64>>,
     /// Whether `If-Match` lists revisions, with or without `expected_rev`.
     is_precondition: bool,

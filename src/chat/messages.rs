@@ -40,7 +40,7 @@ const SEND: &str = "\
         $2::text, $3::text, $4::text, $5::text, $6::uuid, $7::uuid[], $8::jsonb, \
         $9::text, $10::text, $11::bigint, $12::text) s";
 
-/// Refuses to send a message unless it was sent before.
+/// Refuses the request unless its message was sent before.
 const REFUSE_NEW: &str = "\
     select chat.refuse('rate_limited') \
     where not exists ( \
@@ -62,7 +62,8 @@ const GET_SENT: &str = "\
         coalesce(current_setting('rapport.opened', true) = 'true', false) \
     from chat.message_rows(array[(chat.outcome() ->> 'message_id')::uuid]) r";
 
-/// `GET /messages/{id}`. The `ETag` contains the message's revision, which an edit can require.
+/// `GET /messages/{id}`: returns one message. Its `ETag` contains its revision, which an edit can
+/// require.
 pub(super) async fn get_message(
     caller: Caller,
     State(db): State<Db>,

@@ -15,7 +15,7 @@ const GET: &str = "select chat.preferences()::text";
 
 const SET: &str = "select chat.set_preferences($1::jsonb)::text";
 
-/// `GET /preferences`.
+/// `GET /preferences`: returns the caller's preferences.
 pub(super) async fn get_preferences(
     caller: Caller,
     State(db): State<Db>,
@@ -25,7 +25,7 @@ pub(super) async fn get_preferences(
     )?))
 }
 
-/// When e-mails are sent.
+/// The choices for when e-mails are sent.
 pub(super) const EMAIL_MODES: [&str; 5] = [
     "offline",
     "digest_hourly",

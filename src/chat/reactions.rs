@@ -29,7 +29,7 @@ const REACT_OR_REMOVE: &str = "\
         from public.message_reactions r \
         where r.message_id = $1::uuid and r.user_id = auth.uid() and r.reaction = $2::text)))::text";
 
-/// `GET /messages/{id}/reactions`.
+/// `GET /messages/{id}/reactions`: returns the reactions.
 pub(super) async fn list_reactions(
     caller: Caller,
     State(db): State<Db>,
@@ -63,7 +63,7 @@ pub(super) async fn react(
     change_reaction(&writer, id, react).await
 }
 
-/// `PUT /messages/{id}/reactions/{reaction}`.
+/// `PUT /messages/{id}/reactions/{reaction}`: adds a reaction.
 pub(super) async fn add_reaction(
     writer: Writer,
     PathIdAndText(id, reaction): PathIdAndText,
@@ -71,7 +71,7 @@ pub(super) async fn add_reaction(
     set_reaction(&writer, id, &reaction, true).await
 }
 
-/// `DELETE /messages/{id}/reactions/{reaction}`.
+/// `DELETE /messages/{id}/reactions/{reaction}`: removes a reaction.
 pub(super) async fn remove_reaction(
     writer: Writer,
     PathIdAndText(id, reaction): PathIdAndText,

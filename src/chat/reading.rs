@@ -30,7 +30,8 @@ const MARK_CONVERSATION: &str = "\
             true) \
     from chat.mark_read($1::uuid, $2::uuid) r";
 
-/// Builds the same response for messages of several conversations: sums, and the latest position.
+/// Like [`MARK_CONVERSATION`], for messages of several conversations. The response contains sums
+/// and the latest position.
 const MARK_MESSAGES: &str = "\
     select \
         json_build_object( \
@@ -130,7 +131,7 @@ async fn mark_and_respond(writer: &Writer, mark: Query<'_>) -> Result<Response, 
     Ok(json_text(only(&rows)?))
 }
 
-/// `GET /unread-count`.
+/// `GET /unread-count`: returns the caller's unread counts.
 pub(super) async fn count_unread(
     caller: Caller,
     State(db): State<Db>,

@@ -70,7 +70,7 @@ impl ChatState {
         self
     }
 
-    /// Returns the authentication of callers.
+    /// Returns the [`Authentication`] that identifies callers.
     pub(super) fn authentication(&self) -> &Authentication {
         self.guard.authentication()
     }

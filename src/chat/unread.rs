@@ -39,7 +39,7 @@ pub(super) struct Unread {
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
-    /// Bounded by the topics with subscribers.
+    /// The marked users. Bounded by the topics with subscribers.
     marks: Gathering<HashMap<Uuid, Mark>>,
 }
 

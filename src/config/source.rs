@@ -43,7 +43,7 @@ impl Source for BTreeMap<String, String> {
     }
 }
 
-/// The directories in which the shell looks for programs (`PATH`), unparsed.
+/// Returns the directories in which the shell looks for programs (`PATH`), unparsed.
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the only place that reads the environment"

@@ -42,7 +42,7 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// The prepared [`BECOME_CALLER`].
     become_caller: Statement,
-    /// Keyed by text. All statements of this program are constants.
+    /// Prepared statements by their text. All statements of this program are constants.
     pub(super) statements: HashMap<&'static str, Statement>,
     /// Set while a transaction is in progress. It stays set if the transaction fails or its request
     /// is dropped, and the connection is then checked before its next use.

@@ -114,7 +114,7 @@ impl DbError {
         }
     }
 
-    /// Seconds to wait before a retry, if a retry may help.
+    /// Returns the seconds to wait before a retry, if a retry may help.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::PoolExhausted | Self::Contended(_) | Self::StaleStatement(_) => {

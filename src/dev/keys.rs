@@ -30,7 +30,7 @@ pub enum KeysError {
 
 /// The signing secret, the two keys of a Supabase project, and the password for user requests.
 pub struct Keys {
-    /// Signs every token (HS256).
+    /// The secret that signs every token (HS256).
     pub jwt_secret: String,
     /// For browsers: a token with the role `anon`.
     pub anon_key: String,

@@ -54,7 +54,7 @@ impl<C: Class> Guard<C> {
         self
     }
 
-    /// Returns the authentication of callers.
+    /// Returns the [`Authentication`] that identifies callers.
     pub fn authentication(&self) -> &Authentication {
         &self.authentication
     }

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::SchemaError;
 
-/// Creates the two tables that record what was applied.
+/// Creates the two tables that record which files were applied.
 pub(super) const LEDGER: &str = include_str!("../../sql/ledger.sql");
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sql/migrations");

@@ -1,4 +1,4 @@
-//! Compares what was applied to a database with the files of this program.
+//! Compares the files that were applied to a database with the files of this program.
 
 use std::collections::BTreeMap;
 

@@ -86,7 +86,7 @@ pub(in super::super) fn get_message() -> Operation {
         .refuses(&[ErrorCode::NotFound])
 }
 
-/// Adds the revision that a client expects of the message.
+/// Adds the header with the revision that a client expects of the message, and its refusals.
 fn expecting(operation: Operation) -> Operation {
     operation
         .header(input(

@@ -31,7 +31,7 @@ pub(super) const REASONS: [&str; 7] = [
     "other",
 ];
 
-/// Returns all rows and responses with a name in the document.
+/// Returns the schemas of all rows and responses that have a name in the document.
 pub(in super::super) fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("Conversation", conversation()),
@@ -227,7 +227,7 @@ fn message_preview() -> Schema {
     ])
 }
 
-/// Returns the types of stored messages: those that users send, and those of the server.
+/// Returns the schema of a stored message's type: a type that users send, or the server's own.
 fn sent_type() -> Schema {
     one_of(&["text", "image", "file", "system"])
 }

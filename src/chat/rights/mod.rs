@@ -45,7 +45,7 @@ pub(super) struct Rights {
 #[derive(Debug)]
 struct Inner {
     rechecks: Rechecks,
-    /// At most [`MAX_CHANGES`].
+    /// The pending changes, at most [`MAX_CHANGES`].
     changes: Gathering<Changes>,
     /// When all channels are rechecked a second time because changes were missed. A standard mutex,
     /// held to read or set the time.
@@ -79,9 +79,9 @@ impl Rights {
         }
     }
 
-    /// Records that a transaction changed something that may affect this member. Whether the member
-    /// has a channel matters only when the change is visible: a channel may join before that, and
-    /// its permissions may be read from an older snapshot.
+    /// Records that a transaction made a change that may affect the permissions of this member.
+    /// Whether the member has a channel matters only when the change is visible: a channel may join
+    /// before that, and its permissions may be read from an older snapshot.
     pub(super) fn changed(&self, owner: Owner, xid: u32) {
         self.changed_at(owner, xid, Instant::now());
     }
@@ -151,7 +151,7 @@ impl Rights {
         early
     }
 
-    /// Requests each repeated recheck of all channels when it is due.
+    /// Requests the second recheck of all channels whenever it is due.
     async fn repeat_for_all(&self) {
         loop {
             let all_at = *self.lock_all_at();

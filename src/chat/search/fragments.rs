@@ -17,7 +17,7 @@ const CONTEXT_CHARS: usize = 50;
 /// Maximum number of fragments per text. A list of hits has no room for more.
 const MAX_FRAGMENTS: usize = 3;
 
-/// Words of a text that are looked at before the first check whether the fragments are complete.
+/// Number of words that are searched before the first check of whether the fragments are complete.
 /// Three fragments of a text full of hits contain about as many.
 const WORDS_AT_ONCE: usize = 128;
 
@@ -41,9 +41,9 @@ pub(super) struct Terms {
 /// How words of a script are separated and matched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// Between separators; matched at the beginning.
+    /// Words between separators, matched at the beginning.
     Spaced,
-    /// A run of a script that is written without spaces; matched anywhere.
+    /// A run of letters of a script that is written without spaces, matched anywhere.
     Unspaced,
     /// A single emoji.
     Emoji,
@@ -67,7 +67,7 @@ impl Terms {
             .flat_map(|word| split(word))
             .map(|word| vec![word]);
         let phrases = phrases.iter().map(|phrase| split(phrase));
-        // Duplicates are removed, because every term is compared at every word of a text.
+        // Duplicates are removed, because every term is searched for at every word of a text.
         let mut terms: Vec<Vec<Word>> = Vec::new();
         for term in single.chain(phrases).filter(|term| !term.is_empty()) {
             if !terms.iter().any(|known| is_same_term(known, &term)) {

@@ -38,7 +38,7 @@ const MAX_CONVERSATIONS: i32 = 30;
 const FIND_PEOPLE: &str =
     "select row_to_json(p)::text from chat.search_people($1::text, $2::int) p";
 
-/// Includes archived conversations: a user who searches for one by name expects to find it.
+/// Includes archived conversations, because a user who searches for one by name expects to find it.
 const FIND_CONVERSATIONS: &str = "\
     select r.row::text \
     from chat.conversation_page(archived => null, search => $1::text, max_rows => $2::int) r";
@@ -195,8 +195,8 @@ async fn messages(
         .as_ref()
         .map(|from| moment(from.created_at_us))
         .transpose()?;
-    // Not for the first page: the database's clock may differ from this one, and the newest
-    // messages could then be missing.
+    // The first page has no such limit, because the database's clock may differ from this one and
+    // the newest messages could be missing.
     let before = match from.filter(|_| order.by_relevance) {
         Some(from) => {
             let requested_at = moment(from.requested_at_us)?;

@@ -40,9 +40,9 @@ pub(super) struct MessageQuery {
     pub(super) has: Vec<String>,
     /// Only messages that the caller has not read.
     pub(super) unread: bool,
-    /// Sent at this time or later.
+    /// Only messages that were sent at this time or later.
     pub(super) after: Option<Timestamp>,
-    /// Sent before this time.
+    /// Only messages that were sent before this time.
     pub(super) before: Option<Timestamp>,
 }
 

@@ -49,7 +49,7 @@ const SYNC: &str = "\
 
 const MY_CONVERSATIONS: &str = "select array(select chat.my_conversation_ids())";
 
-/// `GET /sync`.
+/// `GET /sync`: returns a page of changes, and waits for one if the request asks for that.
 pub(super) async fn sync(
     caller: Caller,
     State(db): State<Db>,

@@ -27,7 +27,7 @@ impl Layout {
         Self { directory }
     }
 
-    /// PostgreSQL's own data directory.
+    /// Returns PostgreSQL's own data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.directory.join("postgres")
     }

@@ -33,7 +33,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// How often the lock file is read while the server starts or an earlier one ends.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Attempts to find a free port. Another program may bind the port between the check and the start.
+/// Maximum attempts to find a free port. Another program may bind the port between the check and
+/// the start.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// Waits for the server of an earlier process. If that process was killed with `kill -9`, its

@@ -21,7 +21,8 @@ pub(super) struct ServerUser {
 }
 
 impl ServerUser {
-    /// Finds the user. `None` if this process is an ordinary user, which can run the server itself.
+    /// Finds the user that runs the server. `None` if this process is an ordinary user, which can
+    /// run the server itself.
     pub(super) fn for_this_process() -> Result<Option<Self>, ClusterError> {
         if effective_user() != 0 {
             return Ok(None);
