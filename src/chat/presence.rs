@@ -70,7 +70,7 @@ pub(super) async fn list_presence(
         .is_some_and(|people| people.len() > MAX_USER_IDS)
     {
         return Err(ApiError::invalid(format!(
-            "user_ids names at most {MAX_USER_IDS} people"
+            "user_ids may name at most {MAX_USER_IDS} people"
         )));
     }
     let team = parameters.flag("team")?.unwrap_or(false);

@@ -30,9 +30,9 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- If trimming all invisible characters leaves nothing, the text contains no visible character. In
-  -- addition to White_Space, these characters are: soft hyphen, joiners, fillers, direction marks,
-  -- variation selectors, the blank braille pattern.
+  -- Trimming all invisible characters leaves nothing exactly if the text contains no visible
+  -- character. In addition to White_Space, the invisible characters are: soft hyphen, joiners,
+  -- fillers, direction marks, variation selectors, the blank braille pattern.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'

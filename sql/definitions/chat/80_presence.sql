@@ -8,8 +8,9 @@
 --
 -- A function that changes any of these data also updates the visible row if the content of that row
 -- changes. It locks rows of presence_reports in the order of their keys, and then all other rows.
--- It locks neither rows of users nor rows of user_presence that it does not change, and its tables
--- have no foreign keys to them. A lock changes xmax and would reveal when a hidden user reports.
+-- It locks neither rows of users nor rows of user_presence that it does not change, and the tables
+-- that it writes have no foreign keys to either of them. A lock changes xmax and would reveal when
+-- a hidden user reports.
 --
 -- Users can keep their own rows locked. So the functions for many users (report_devices,
 -- expire_presence, keep_presence) never wait for such a row. They lock the rows that they write
@@ -534,7 +535,8 @@ create or replace trigger user_presence_30_page_by_server
   for each row when (not row_security_active('public.user_presence'::regclass))
   execute function chat.take_page_out('server');
 
--- Removes the page by a trigger, because a foreign key to user_presence would lock the row there.
+-- Removes the page of a deleted row. A foreign key to user_presence would do the same, but it would
+-- lock the row there.
 create or replace function chat.forget_page()
 returns trigger
 language plpgsql
@@ -721,7 +723,7 @@ begin
   end if;
 
   -- Two processes that report the same users run one after the other, and the second includes what
-  -- the first wrote. The process reports users whose rows are locked again.
+  -- the first wrote. The process repeats its report for users whose rows are locked.
   free := chat.lock_free_presence(array(select unnest(people) except select unnest(held)));
   held := array(select unnest(people) except select unnest(free));
 

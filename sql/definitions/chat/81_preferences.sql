@@ -28,7 +28,7 @@ grant execute on function chat.preferences() to authenticated;
 create or replace function chat.is_time_zone(name text)
 returns boolean
 language plpgsql
--- When this function ends, the setting below is restored.
+-- The setting below applies only until this function ends.
 set timezone = 'UTC'
 set search_path = pg_catalog, pg_temp
 as $$

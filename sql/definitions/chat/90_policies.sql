@@ -4,9 +4,9 @@
 --
 -- A policy must be evaluated before every condition of the query. PostgreSQL evaluates conditions
 -- in the order of their estimated costs if the operators of the query are leakproof, as those of
--- text and uuid are. A condition that runs first is evaluated on rows of other users, and "explain
--- (analyze)", an error in the policy or the time shows whether it was true. So a policy uses one of
--- two forms, which cost the least:
+-- text and uuid are. A condition that runs before the policy is evaluated on rows of other users.
+-- "explain (analyze)", an error in the policy or the execution time then shows whether it was true.
+-- So a policy uses one of two forms, which cost the least:
 --
 -- * "chat.has_key((select …), …)" looks up a key in a set that is read once per statement. Its cost
 --   is almost 0.

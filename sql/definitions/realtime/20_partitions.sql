@@ -1,7 +1,6 @@
 -- The daily partitions of realtime.messages, if Rapport created the table.
 --
 -- Creating and dropping a partition requires an exclusive lock on the table or its default
--- Creating and dropping a partition requires an exclusive lock on the table or its default
 -- partition. Every user may read the table, and can keep it locked by an open transaction. So the
 -- two functions that change the table wait only briefly, because all other users of the table queue
 -- behind them. If they fail, nothing is lost: rows of a day without a partition go to the default
