@@ -31,18 +31,18 @@ use crate::router::{Parts, router};
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
 
-/// Events between replication and the change feed, which takes them out immediately and does its
-/// own batching. Each event is limited in bytes (`replication.chunk_max_bytes`), so this also
-/// limits the total.
+/// Maximum events queued between replication and the change feed. The change feed takes events out
+/// immediately and does its own batching. Each event is limited in bytes
+/// (`replication.chunk_max_bytes`), so this also limits the total.
 const BUS_CAPACITY: usize = 32;
 
-/// Interval of database checks for `/ready`: at least two within the ten seconds at which load
-/// balancers commonly check.
+/// Interval of database checks for `/ready`. Load balancers commonly check every ten seconds, so
+/// there are at least two database checks per check of the load balancer.
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Part of the shutdown deadline that is reserved for the work after the last request:
-/// acknowledging, dropping the slot and closing connections. An idle database needs about ten
-/// milliseconds for it.
+/// acknowledging, dropping the slot and closing connections. With an idle database, this work takes
+/// about ten milliseconds.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// Why the server cannot start. An unavailable database is not an error: the server waits for it,
@@ -232,26 +232,26 @@ impl App {
         })
     }
 
-    /// The address of the listener, with the actual port if port 0 was configured.
+    /// Returns the address of the listener, with the actual port if port 0 was configured.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
     }
 
-    /// Whether `/demo` shows a page: it is switched on, and the program embeds its files.
+    /// Returns whether `/demo` shows a page: it is switched on, and the program embeds its files.
     pub fn has_demo_page(&self) -> bool {
         self.has_demo_page
     }
 
-    /// The readiness of all parts.
+    /// Returns the readiness of all parts.
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
     /// Stops the parts in reverse order: joins are refused and sockets closed, requests end, the
     /// position in the WAL is acknowledged, connections close. `/ready` reports the shutdown from
-    /// the beginning. Until the sockets are closed, requests are still answered, because load
-    /// balancers need a moment to notice. Returns `false` if something had to be aborted at the
-    /// configured deadline.
+    /// the beginning. Requests are served until the sockets are closed, because load balancers need
+    /// a moment to notice. Returns `false` if something had to be aborted at the configured
+    /// deadline.
     pub async fn stop(self) -> bool {
         let end = Instant::now() + self.deadline;
         let front_end = end - RELEASE_TIME.min(self.deadline / 4);
@@ -287,7 +287,8 @@ impl App {
     }
 }
 
-/// A listener and its address, with the actual port if port 0 was configured.
+/// Opens a listener. Returns it with its address, which has the actual port if port 0 was
+/// configured.
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let error = |source| StartError::Listen { address, source };
     let listener = serve::listen(address).await.map_err(error)?;

@@ -72,7 +72,7 @@ pub enum ReplicaIdentity {
     Default,
     /// No columns.
     Nothing,
-    /// The whole row.
+    /// All columns.
     Full,
     /// The columns of one index.
     Index,

@@ -1,12 +1,12 @@
 //! The closed list of error codes for clients.
 //!
 //! Clients branch on the code, never on a text. A code is never renamed. `docs/error-codes.md`
-//! lists each code with its remedy, which a test checks.
+//! lists each code with its remedy; a test checks this.
 
 /// A stable, client-visible reason for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// No token, or an invalid one.
+    /// The token is missing or invalid.
     Unauthorized,
     /// The token has expired.
     TokenExpired,
@@ -16,15 +16,15 @@ pub enum ErrorCode {
     IdentityMismatch,
     /// The caller may not message this user. The reason is not disclosed.
     NotAllowedRecipient,
-    /// Nonexistent, or not visible to the caller.
+    /// The resource does not exist, or is not visible to the caller.
     NotFound,
     /// The input is well formed but invalid.
     ValidationFailed,
     /// The body or a parameter is malformed.
     MalformedRequest,
-    /// A message without visible content.
+    /// The message has no visible content.
     MessageEmpty,
-    /// A message that exceeds the length limit.
+    /// The message exceeds the length limit.
     MessageTooLong,
     /// The message was deleted.
     MessageDeleted,
@@ -88,7 +88,7 @@ impl ErrorCode {
         Self::Internal,
     ];
 
-    /// The code as sent to clients.
+    /// Returns the code as sent to clients.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
@@ -119,7 +119,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code with this name, for codes raised in the database.
+    /// Returns the code with this name, for codes raised in the database.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == name)
     }

@@ -1,6 +1,7 @@
 //! Checks the fuzzing properties on all inputs in `fuzz/seeds`.
 //!
-//! This is not an integration test, because the properties are not part of the published library.
+//! These tests are not integration tests, because the properties are not part of the published
+//! library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,7 +42,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The file names in a folder, without extensions.
+/// Returns the file names in a folder, without extensions.
 fn names(folder: &Path) -> BTreeSet<String> {
     let name = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
     entries(folder).into_iter().map(name).collect()

@@ -1,4 +1,4 @@
-//! Rapport: real-time user-to-user chat beside Supabase or plain Postgres.
+//! Rapport: real-time user-to-user chat alongside Supabase or plain Postgres.
 //!
 //! The modules are listed in reading order, from the vocabulary to the assembly. A table in
 //! `ARCHITECTURE.md` defines which module may use which; a test checks the imports against it.

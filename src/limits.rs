@@ -9,34 +9,34 @@ use std::time::Duration;
 pub struct UnixMillis(pub i64);
 
 impl UnixMillis {
-    /// The current time.
+    /// Returns the current time.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_millisecond())
     }
 
-    /// A time given in whole seconds, as in tokens.
+    /// Converts a time in whole seconds, as in tokens.
     pub fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// Whole seconds, rounded down.
+    /// Returns whole seconds, rounded down.
     pub fn seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// The duration since `earlier`; zero if `earlier` is not earlier.
+    /// Returns the duration since `earlier`; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// This time plus a duration.
+    /// Returns this time plus a duration.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// This time minus a duration.
+    /// Returns this time minus a duration.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -54,7 +54,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub fn full(burst: u32, now: UnixMillis) -> Self {
         Self {
             available: burst.saturating_mul(1000),
@@ -78,7 +78,7 @@ impl Bucket {
         true
     }
 
-    /// The time from the last call until the next permit is available.
+    /// Returns the time from the last call until the next permit is available.
     pub fn wait(&self, per_second: u32) -> Duration {
         let missing = 1000_u32.saturating_sub(self.available);
         Duration::from_millis(missing.div_ceil(per_second.max(1)).into())
@@ -94,7 +94,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window without calls.
+    /// Creates a window without calls.
     pub fn new(now: UnixMillis) -> Self {
         Self {
             opened: now,

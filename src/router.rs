@@ -36,17 +36,17 @@ pub struct Parts {
     pub tasks: Tasks,
     /// The limiter for requests without a sign-in.
     pub strangers: Strangers,
-    /// The token for `/metrics`. Without one the route does not exist here.
+    /// The token for `/metrics`. Without one, the main listener does not serve that route.
     pub metrics_token: Option<Secret>,
     /// Whether `/docs` exists.
     pub has_docs_page: bool,
     /// Whether `/demo` exists.
     pub has_demo_page: bool,
-    /// Routes of the command that runs the server.
+    /// Additional routes of the command that runs the server.
     pub more_routes: ApiRouter,
 }
 
-/// The complete router.
+/// Creates the complete router.
 ///
 /// | path | module |
 /// | --- | --- |
@@ -97,9 +97,9 @@ pub fn router(parts: Parts) -> Router {
     http::finish(routes, http_metrics, parts.strangers)
 }
 
-/// The OpenAPI document of all routes, including those that this process is not configured to
-/// serve, so that the document does not depend on the configuration. The page at `/docs` is not
-/// part of it, nor are the page at `/demo` and the routes of `rapport dev`.
+/// Returns the OpenAPI document of all routes, including those that this process is not configured
+/// to serve, so that the document does not depend on the configuration. It omits the pages at
+/// `/docs` and `/demo` and the routes of `rapport dev`.
 pub fn document() -> Value {
     let described = chat::described()
         .and(realtime::api::described())

@@ -18,13 +18,13 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// A tracker without tasks.
+    /// Creates a tracker without tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A child that can be stopped before its parent. Stopping the parent stops the child, and
-    /// waiting for the parent waits for the child.
+    /// Creates a child that can be stopped before its parent. Stopping the parent stops the child,
+    /// and waiting for the parent waits for the child.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl Tasks {
         }
     }
 
-    /// The stop signal. Long-running loops end when it is cancelled.
+    /// Returns the stop signal. Long-running loops end when it is cancelled.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
@@ -49,7 +49,7 @@ impl Tasks {
         self.tracker.spawn(future)
     }
 
-    /// The number of running tasks of the whole tree, on any of its nodes.
+    /// Returns the number of running tasks in the whole tree, whichever node of the tree this is.
     pub fn running(&self) -> usize {
         self.tracker.len()
     }

@@ -1,6 +1,6 @@
-//! Opaque API keys and the roles that they stand for.
+//! Opaque API keys and their roles.
 //!
-//! A hosted gateway exchanges such a key for a short-lived token before the request reaches a
+//! A hosted gateway exchanges an opaque key for a short-lived token before the request reaches a
 //! server. Without a gateway, only the configured keys are accepted.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::config::AuthConfig;
 /// does not identify a user.
 const OPAQUE_KEY_PREFIX: &str = "sb_";
 
-/// Whether this is an opaque API key and not a JSON Web Token. Clients send such a key as
+/// Returns whether this is an opaque API key and not a JSON Web Token. Clients send such a key as
 /// `Authorization: Bearer sb_…` while no user is signed in.
 pub fn is_opaque_key(token: &str) -> bool {
     token.starts_with(OPAQUE_KEY_PREFIX)
@@ -34,7 +34,7 @@ pub(super) struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// The configured keys that are opaque. A key that is a token is verified as such.
+    /// Returns the configured keys that are opaque. A key that is a token is verified as such.
     pub(super) fn from_config(config: &AuthConfig) -> Self {
         let keys = [
             (&config.anon_key, PUBLIC_ROLE),
@@ -49,7 +49,7 @@ impl ApiKeys {
         Self { known }
     }
 
-    /// The claims of `key`, if it is one of them.
+    /// Returns the claims of `key`, if it is one of the configured keys.
     pub(super) fn claims(&self, key: &str) -> Option<Arc<Claims>> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let found = self.known.iter().find(|(known, _)| *known == hash)?;

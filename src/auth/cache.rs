@@ -1,7 +1,7 @@
 //! A bounded cache of tokens with a valid signature.
 //!
-//! It stores hashes, never tokens, and nothing that depends on the time. The expiry must be checked
-//! again after each look-up.
+//! The cache stores hashes, never tokens. It stores nothing that depends on the time, so the expiry
+//! must be checked after each look-up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-/// Maximum entries of one generation. There are two, so the tokens of about ten thousand users stay
-/// cached, at about 700 bytes each: some megabytes.
+/// Maximum entries of one generation. There are two generations, so the tokens of about ten
+/// thousand users stay cached. At about 700 bytes per token, they take some megabytes.
 const GENERATION_SIZE: usize = 5_000;
 
 /// The verified content of the most recently used tokens.
 pub(super) struct Cache<V> {
-    /// A std lock: held for two look-ups, never across an await.
+    /// A standard mutex, held for two look-ups and never across an await.
     generations: Mutex<Generations<V>>,
     generation_size: usize,
 }
 
-/// Two maps instead of an ordered list. An entry that is read moves to the young map. When that is
-/// full, it becomes the old one, and the previous old map is dropped. This is bounded, takes
-/// constant time, and needs no bookkeeping per read.
+/// Two maps instead of an ordered list. An entry that is read moves to the young map. When the
+/// young map is full, it becomes the old one, and the previous old map is dropped. The size is
+/// bounded, a look-up takes constant time, and no order of entries has to be maintained.
 struct Generations<V> {
     young: HashMap<TokenHash, Arc<V>>,
     old: HashMap<TokenHash, Arc<V>>,

@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 /// Verified claims.
 ///
-/// Two values are equal if their JSON is. A policy may read any claim, so two users, or one user
-/// before and after a change of role, never compare equal.
+/// Two values are equal if their JSON texts are equal. A policy may read any claim, so two users,
+/// or one user before and after a change of role, never compare equal.
 #[derive(Clone, Debug)]
 pub struct Claims {
     /// All claims as JSON. The keys are sorted and unique, and the values have the same digits as
-    /// in the token. Policies read it as `request.jwt.claims`, so both sides see the same value if
-    /// a token repeats a key.
+    /// in the token. Policies read this text as `request.jwt.claims`. If a token repeats a key,
+    /// Rapport and the policies therefore see the same value.
     pub json: Arc<str>,
     /// The `role` claim: the database role for which policies are evaluated.
     pub role: String,
@@ -24,8 +24,8 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The claims of an opaque API key: a role without a user. They do not expire; a key is revoked
-    /// in the configuration.
+    /// Returns the claims of an opaque API key: a role without a user. They do not expire, because
+    /// a key is revoked in the configuration.
     pub(super) fn of_role(role: &str) -> Self {
         Self {
             json: serde_json::json!({ "role": role }).to_string().into(),
@@ -35,13 +35,14 @@ impl Claims {
         }
     }
 
-    /// The server itself, when it writes or counts for many users at once.
+    /// Returns the claims of the server itself, which it uses to write or count for many users at
+    /// once.
     pub fn of_service() -> Self {
         Self::of_role("service_role")
     }
 
-    /// The role of users without a user, for questions whose answer every user may know. Row-level
-    /// security shows it no rows.
+    /// Returns claims with the role of signed-in users but without a user, for queries whose result
+    /// every user may know. Row-level security hides all rows from these claims.
     pub fn of_nobody() -> Self {
         Self {
             json: "{}".into(),
@@ -53,7 +54,8 @@ impl Claims {
 }
 
 impl Claims {
-    /// The user id, if this is a user's token: its role is that of users, and `sub` is a UUID.
+    /// Returns the user id, if this is a user's token: its role is that of users, and `sub` is a
+    /// UUID.
     pub fn person(&self) -> Option<Uuid> {
         let subject = self.subject.as_deref()?;
         (self.role == "authenticated")

@@ -4,14 +4,14 @@ use thiserror::Error;
 
 /// Why a token is refused.
 ///
-/// The first seven texts are those of the Realtime protocol (its specification 1.3 and 3.4). They
-/// contain only what the client sent, so they may be sent to it.
+/// The first seven texts are those of the Realtime protocol (protocol specification 1.3 and 3.4).
+/// They contain only what the client sent, so they may be sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// No token was given.
     #[error("API key is missing")]
     Missing,
-    /// Not three base64url parts with a JSON object each in header and payload.
+    /// The token is not three base64url parts, or its header or payload is not a JSON object.
     #[error("The token provided is not a valid JWT")]
     Malformed,
     /// The signature does not match the key.
@@ -56,8 +56,8 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The name that precedes the text in a refused join (protocol specification 3.4), if it has
-    /// one.
+    /// Returns the name that precedes the text in a refused join (protocol specification 3.4), if
+    /// the error has one.
     pub fn protocol_name(&self) -> Option<&'static str> {
         match self {
             Self::Malformed | Self::Missing => Some("MalformedJWT"),

@@ -29,9 +29,10 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     Verifier::new(keys, Requirements::default())
 });
 
-/// A token is accepted only with a valid signature, and its claims are the signed ones.
+/// Checks that a token is accepted only with a valid signature, and that its claims are the signed
+/// ones.
 ///
-/// The data are used as a token. They are also used as a header and, after the first line feed,
+/// The data are used as a token. The data are also split at the first line feed into a header and
 /// claims, which are signed with HS256 whatever the header says.
 pub fn token(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -49,7 +50,7 @@ pub fn token(data: &[u8]) {
     let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
     let good = format!("{signed}.{signature}");
     let found = passes(&good);
-    // As clients paste and escape it.
+    // The token as clients paste and escape it.
     let escaped = good.replace('.', "%2E");
     assert_eq!(passes(&format!(" {escaped}\n")), found);
     // A signature with a flipped bit, or of other claims, is invalid.
@@ -83,12 +84,12 @@ pub fn token(data: &[u8]) {
     }
 }
 
-/// The claims, if the token is accepted for a socket. A token that is accepted for a user must be
-/// accepted here.
+/// Returns the claims, if the token is accepted for a socket. A token that is accepted for a user
+/// must also be accepted for a socket.
 fn passes(token: &str) -> Option<Claims> {
     let found = VERIFIER.verify_socket(token).ok();
     if found.is_none() {
-        // Except for the leeway for clocks, which the chat routes allow.
+        // The exception is the clock leeway, which only the chat routes allow.
         let error = VERIFIER.verify_socket(token).err();
         let is_expired = matches!(error, Some(TokenError::Expired { .. }));
         assert!(is_expired || VERIFIER.verify_caller(token).is_err());

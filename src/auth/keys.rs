@@ -1,8 +1,8 @@
 //! Selects the key that verifies a token.
 //!
-//! The algorithm's family limits the keys: a shared secret is only used for HMAC, and a public key
-//! never is. Neither `alg: none` nor a token that is HMAC-signed with the text of a public key is
-//! therefore accepted.
+//! The algorithm's family limits the keys: a shared secret is used only for HMAC, and a public key
+//! never for HMAC. So neither `alg: none` nor a token that is HMAC-signed with the text of a public
+//! key is accepted.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub struct KeySet {
     by_id: HashMap<String, Vec<DecodingKey>>,
 }
 
-/// A key set as configured. Each key is parsed separately, so that one of an unknown kind (P-521,
+/// A key set as configured. Each key is parsed separately, so that a key of an unknown type (P-521,
 /// Ed448, an encryption key) does not make the others unusable.
 #[derive(Deserialize)]
 struct RawKeySet {
@@ -28,12 +28,13 @@ struct RawKeySet {
 }
 
 impl KeySet {
-    /// Keys from the shared `secret`, its successor, and a JSON Web Key Set (RFC 7517).
+    /// Creates a key set from the shared `secret`, its successor, and a JSON Web Key Set (RFC
+    /// 7517).
     ///
-    /// Keys without `kid` and of unsupported kinds are ignored.
+    /// Keys without `kid` and keys of unsupported types are ignored.
     ///
     /// # Errors
-    /// If the set cannot be parsed, a key in it is invalid, or no key remains.
+    /// Fails if the set cannot be parsed, a key in it is invalid, or no key remains.
     pub fn new(
         secret: Option<&str>,
         secret_next: Option<&str>,
@@ -97,7 +98,7 @@ impl KeySet {
     }
 }
 
-/// The accepted algorithms. `none` is not among them.
+/// Returns the algorithm with this name, if it is accepted. `none` is not.
 fn supported(name: &str) -> Option<Algorithm> {
     Some(match name {
         "HS256" => Algorithm::HS256,

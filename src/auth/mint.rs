@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::error::KeyError;
 
-/// A token with these `claims`, signed with HS256 and `secret`.
+/// Returns a token with these `claims`, signed with HS256 and `secret`.
 ///
 /// # Errors
-/// If the signature cannot be computed.
+/// Fails if the signature cannot be computed.
 pub fn mint(secret: &str, claims: &Value) -> Result<String, KeyError> {
     let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
     let payload = URL_SAFE_NO_PAD.encode(claims.to_string());

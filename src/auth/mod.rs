@@ -1,8 +1,8 @@
 //! Verifies tokens and returns their claims.
 //!
-//! Never uses the database, the network or the environment, and never logs a token. There are two
-//! profiles: that of sockets, which is the one of Supabase's Realtime server, and the stricter one
-//! of the chat routes, which requires a user.
+//! This module never uses the database, the network or the environment, and never logs a token.
+//! There are two profiles. The profile for sockets is that of Supabase's Realtime server. The
+//! profile for the chat routes is stricter and requires a user.
 
 mod api_key;
 mod cache;

@@ -564,7 +564,7 @@ fn a_cached_token_still_expires() {
     );
 }
 
-/// A token with these claims as text.
+/// Returns a token with these claims as text.
 fn signed_text(claims: &str) -> String {
     let head = format!(
         "{}.{}",
@@ -585,7 +585,7 @@ fn numbers_in_claims_keep_their_digits() {
         ));
         verifier().verify_socket_at(&token, NOW).expect("good")
     };
-    // They are equal as floating-point numbers.
+    // These numbers are equal as floating-point numbers.
     let one = claims_of("100000000000000000001");
     let other = claims_of("100000000000000000002");
     assert_ne!(one, other);
@@ -598,7 +598,7 @@ fn numbers_in_claims_keep_their_digits() {
 
 #[test]
 fn unsigned_claims_are_not_built() {
-    // As values they would be refused for their depth.
+    // Building them as values would fail because of their depth.
     let claims = format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000), "]".repeat(1_000));
     let token = signed_text(&claims);
     let forged = token.replacen("eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJIUzM4NCJ9", 1);

@@ -32,11 +32,11 @@ const PEOPLE_ROLE: &str = "authenticated";
 /// The audience that Supabase Auth writes into the tokens of signed-in users.
 const PEOPLE_AUDIENCE: &str = "authenticated";
 
-/// What every token must have besides its signature.
+/// The requirements that every token must meet besides its signature.
 #[derive(Clone, Debug, Default)]
 pub struct Requirements {
-    /// The required `aud`. Without it, sockets require none and the chat routes require
-    /// `authenticated`.
+    /// The required `aud`. If it is not set, sockets require no audience, and the chat routes
+    /// require `authenticated`.
     pub audience: Option<String>,
     /// The required `iss`.
     pub issuer: Option<String>,
@@ -91,8 +91,8 @@ impl Header {
     }
 }
 
-/// Whether a `typ` is that of an access token. An issuer that uses one key for several kinds of
-/// tokens distinguishes them by `typ`, for example `logout+jwt` (RFC 8725, section 3.11).
+/// Returns whether a `typ` is that of an access token. An issuer that uses one key for several
+/// types of tokens distinguishes them by `typ`, for example `logout+jwt` (RFC 8725, section 3.11).
 fn is_access_token_type(typ: &str) -> bool {
     // The prefix is optional, and media types ignore case (RFC 7515, section 4.1.9).
     let typ = typ.to_ascii_lowercase();
@@ -100,7 +100,7 @@ fn is_access_token_type(typ: &str) -> bool {
     matches!(name, "jwt" | "at+jwt")
 }
 
-/// True for any value, including `null`, which an `Option` would treat as absent.
+/// Returns true for any value, including `null`, which an `Option` would treat as absent.
 fn is_present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(value).map(|_| true)
 }
@@ -110,10 +110,10 @@ fn is_encoded_by_default() -> bool {
 }
 
 impl Verifier {
-    /// A verifier as configured.
+    /// Creates a verifier from the configuration.
     ///
     /// # Errors
-    /// If the keys are unusable.
+    /// Fails if the keys are unusable.
     pub fn from_config(config: &AuthConfig) -> Result<Self, KeyError> {
         let secret = config.jwt_secret.as_ref().map(|secret| secret.expose());
         let next = config
@@ -133,7 +133,7 @@ impl Verifier {
         ))
     }
 
-    /// A verifier with these keys and without opaque API keys.
+    /// Creates a verifier with these keys and without opaque API keys.
     pub fn new(keys: KeySet, requirements: Requirements) -> Self {
         Self::with_api_keys(keys, requirements, ApiKeys::default())
     }
@@ -209,7 +209,7 @@ impl Verifier {
         Ok(Arc::clone(&token.claims))
     }
 
-    /// The verified token for this text, from the cache or by checking its signature.
+    /// Returns the verified token for this text, from the cache or after checking its signature.
     fn signed(&self, token: &str) -> Result<Arc<SignedToken>, TokenError> {
         let token = normalize(token);
         if token.is_empty() {
@@ -226,7 +226,7 @@ impl Verifier {
 }
 
 impl SignedToken {
-    /// Whether `nbf` has been reached.
+    /// Checks that `nbf` has been reached.
     fn check_not_before(&self, now: i64) -> Result<(), TokenError> {
         match self.not_before {
             Some(not_before) if not_before > now.saturating_add(LEEWAY_SECONDS) => {
@@ -314,12 +314,13 @@ fn check_signature(token: &str, keys: &KeySet) -> Result<SignedToken, TokenError
     read_claims(claims)
 }
 
-/// The text of one JSON object. It is scanned without building values, because JSON values can take
-/// a hundred times the memory of their text, and any client can send unsigned data.
+/// Returns the text of one JSON object. It is scanned without building values, because JSON values
+/// can take a hundred times the memory of their text, and any client can send unsigned data.
 fn json_object(json: &[u8]) -> Result<&str, TokenError> {
     let value: &RawValue = serde_json::from_slice(json).map_err(malformed)?;
     let text = value.get();
-    // Serde also reads an array as a struct, in the order of the fields.
+    // Only an object is accepted, because Serde also reads an array as a struct, in the order of
+    // its fields.
     text.starts_with('{')
         .then_some(text)
         .ok_or(TokenError::Malformed)
@@ -337,8 +338,8 @@ fn malformed(_: serde_json::Error) -> TokenError {
 
 fn read_claims(text: &str) -> Result<SignedToken, TokenError> {
     let claims: Map<String, Value> = serde_json::from_str(text).map_err(malformed)?;
-    // The original text of each value. As a floating-point number, a value could differ from
-    // PostgreSQL's, and the values of two users could be equal.
+    // The original text of each value is kept. As a floating-point number, a value could differ
+    // from PostgreSQL's, and the values of two users could become equal.
     let written: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(malformed)?;
     let json = serde_json::to_string(&written).map_err(malformed)?.into();
     numeric_claim(&claims, "iat")?;
@@ -378,8 +379,8 @@ fn read_claims(text: &str) -> Result<SignedToken, TokenError> {
     })
 }
 
-/// A numeric claim, rounded to whole seconds, because a `NumericDate` may have a fraction (RFC
-/// 7519, 2).
+/// Reads a numeric claim, rounded to whole seconds, because a `NumericDate` may have a fraction
+/// (RFC 7519, 2).
 fn numeric_claim(
     claims: &Map<String, Value>,
     claim: &'static str,

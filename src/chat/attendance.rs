@@ -2,10 +2,10 @@
 //! process writes the new number to the database (chat API 2.7,
 //! `sql/definitions/chat/80_presence.sql`).
 //!
-//! An idle online user costs the database nothing. The process holds a lease and prolongs it every
-//! third of its length. If the lease of a process expires, readers see its users as offline, and
-//! the next process that prolongs a lease writes that state. Sockets are not affected while the
-//! database is unreachable. When it returns, the process writes the state of that moment.
+//! An online user who is idle causes no queries. The process holds a lease and renews it every
+//! third of the lease's length. If a lease expires, readers see the users of its process as
+//! offline, and the next process that renews a lease writes that state. Sockets stay open while the
+//! database is unreachable. When the database returns, the process writes the current state.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -21,14 +21,14 @@ use crate::db::{Db, DbError};
 use crate::observability::metrics::PresenceMetrics;
 use crate::shutdown::Tasks;
 
-/// How long arrivals gather before they are written.
+/// How long arrivals are collected before they are written.
 const GATHERING: Duration = Duration::from_millis(100);
 
 /// Users per statement.
 const PEOPLE_PER_STATEMENT: usize = 1_000;
 
-/// The pause after a failed statement, and before a report about a user whose rows were locked is
-/// repeated.
+/// The pause after a failed statement. Also the pause before a report is repeated because the
+/// user's rows were locked.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const KEEP: &str = "select chat.keep_presence($1::uuid, $2::int)";
@@ -41,15 +41,15 @@ pub(super) struct Attendance {
     grace: Duration,
     lease: Duration,
     metrics: PresenceMetrics,
-    /// A new id in every run. The reports of an earlier run end with its lease.
+    /// A new id for every run. The reports of an earlier run end with the lease of that run.
     process: Uuid,
     ledger: Ledger,
-    /// Whether the database refuses the statements, which has been logged as a warning.
+    /// Whether the database refuses the statements. The first refusal has been logged as a warning.
     is_refused: bool,
 }
 
-/// What has been written and what is due. Bounded by the users who have sockets, or had them within
-/// the grace period.
+/// The reports that have been written, and those that are due. Bounded by the users who have
+/// sockets, or had them within the grace period.
 #[derive(Debug, Default)]
 struct Ledger {
     /// The number of sockets per user, as last written.
@@ -61,7 +61,8 @@ struct Ledger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     at: Instant,
-    /// Whether a socket was opened since the last report, which ends an earlier "offline".
+    /// Whether a socket was opened since the last report. If so, the report ends an earlier
+    /// "offline".
     came: bool,
 }
 
@@ -105,12 +106,12 @@ impl Ledger {
         }
     }
 
-    /// When the next report is due.
+    /// Returns when the next report is due.
     fn next(&self) -> Option<Instant> {
         self.due.values().map(|due| due.at).min()
     }
 
-    /// Takes the reports that are due, with the current numbers of sockets. Leaves out those that
+    /// Takes the reports that are due, with the current numbers of sockets. Omits reports that
     /// would change nothing.
     fn take(&mut self, people: &People, now: Instant) -> Vec<Report> {
         let taken: Vec<_> = self.due.extract_if(|_, due| due.at <= now).collect();
@@ -173,8 +174,8 @@ impl Attendance {
         }
     }
 
-    /// Runs until the server stops. It does not end the lease: users who reconnect to another
-    /// process before the lease expires never appear offline.
+    /// Runs until the server stops. The lease is not ended then, so users who reconnect to another
+    /// process before it expires never appear offline.
     pub(super) async fn run(mut self, tasks: Tasks) {
         tokio::select! {
             () = self.keep() => {}
@@ -220,7 +221,7 @@ impl Attendance {
         }
     }
 
-    /// Prolongs the lease. Returns whether the process has one now.
+    /// Renews the lease. Returns whether the process now has a lease.
     async fn prolong(&mut self, now: Instant) -> bool {
         let lease_ms = i32::try_from(self.lease.as_millis()).unwrap_or(i32::MAX);
         let answer = self
@@ -274,8 +275,8 @@ impl Attendance {
         true
     }
 
-    /// Logs a warning only for the first of several refusals. A database without the schema of the
-    /// chat is not an error.
+    /// Logs only the first of several refusals as a warning, because a database without the chat's
+    /// schema is not an error.
     fn note_failure(&mut self, error: &DbError) {
         let is_refused = matches!(error, DbError::Refused(_) | DbError::Unexpected(_));
         if is_refused && !self.is_refused {
@@ -286,8 +287,8 @@ impl Attendance {
         self.is_refused = is_refused;
     }
 
-    /// Returns the users whose rows another transaction holds, for whom nothing was written, or
-    /// `None` if the process has no lease.
+    /// Writes the reports. Returns the users whose rows another transaction has locked; their
+    /// reports were not written. Returns `None` if the process has no lease.
     async fn write(&self, reports: &[Report]) -> Result<Option<HashSet<Uuid>>, DbError> {
         let people: Vec<Uuid> = reports.iter().map(|report| report.person).collect();
         let devices: Vec<i32> = reports
@@ -308,7 +309,7 @@ impl Attendance {
     }
 }
 
-/// The only value of the only row.
+/// Returns the only value of the only row.
 fn only<T: FromSqlOwned>(answer: Result<Vec<tokio_postgres::Row>, DbError>) -> Result<T, DbError> {
     let rows = answer?;
     let row = rows
@@ -325,7 +326,7 @@ mod tests {
     const ANA: Uuid = Uuid::from_u128(1);
     const GRACE: Duration = Duration::from_secs(10);
 
-    /// Ana's reports that are due, each as the number of her sockets and whether one was opened.
+    /// Returns Ana's reports that are due: the number of her sockets, and whether one was opened.
     fn due(ledger: &mut Ledger, people: &People, now: Instant) -> Vec<(usize, bool)> {
         let reports = ledger.take(people, now);
         ledger.settle(&reports);
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!(
             due(&mut ledger, &people, now + PAUSE),
             [],
-            "came and went unseen"
+            "a socket that was never reported needs no report"
         );
         let _again = people.enter(ANA);
         ledger.forget(people.everybody(), now);

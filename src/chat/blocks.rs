@@ -1,4 +1,4 @@
-//! Users that the caller has blocked. Blocked users are not notified.
+//! The users that the caller has blocked. A blocked user is not notified of the block.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
@@ -26,7 +26,7 @@ const GET: &str = "\
 
 const UNBLOCK: &str = "select chat.unblock($1::uuid)";
 
-/// `GET /blocks`.
+/// `GET /blocks`: returns the users that the caller has blocked.
 pub(super) async fn list_blocks(
     caller: Caller,
     State(db): State<Db>,
@@ -37,7 +37,7 @@ pub(super) async fn list_blocks(
     Ok(whole_list(&rows)?.respond(&uri, &parameters))
 }
 
-/// `POST /blocks`: 201, or 200 if the user is already blocked.
+/// `POST /blocks`: blocks a user. Returns 201, or 200 if the user is already blocked.
 pub(super) async fn block(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &[])?;
     let other = match fields.uuid("user_id")? {
@@ -60,7 +60,7 @@ pub(super) async fn block(writer: Writer, fields: Fields) -> Result<Response, Ap
     Ok(response)
 }
 
-/// `DELETE /blocks/{user_id}`. Succeeds even if there is no such block.
+/// `DELETE /blocks/{user_id}`: removes a block. Succeeds even if there is none.
 pub(super) async fn unblock(writer: Writer, PathId(other): PathId) -> Result<Response, ApiError> {
     let unblock = Query {
         sql: UNBLOCK,

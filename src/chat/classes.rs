@@ -67,7 +67,7 @@ impl requests::Class for Class {
 
     fn exemption(self) -> Exemption {
         match self {
-            // By the message's `client_message_id`.
+            // A retry is also recognized by the message's `client_message_id`.
             Self::Send => Exemption::KeyOrId,
             Self::Open => Exemption::Existing,
             Self::MarkRead | Self::Typing | Self::Write => Exemption::Key,

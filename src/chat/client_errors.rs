@@ -1,9 +1,9 @@
 //! Logs errors that clients report: `POST /client-errors`.
 //!
-//! Only for signed-in users: the project's public key is in every page, so anyone with it could
-//! fill the log, and a rate limit per user requires a user. The contents of a report are untrusted;
-//! it affects no line of the log but its own. Text that looks like a secret or an e-mail address is
-//! removed before anything is written.
+//! Only signed-in users can report errors. The project's public key is in every page, so anyone who
+//! has it could otherwise fill the log, and a rate limit per user requires a user. The contents of
+//! a report are untrusted and affect only the report's own log line. Text that looks like a secret
+//! or an e-mail address is removed before anything is written.
 
 use axum::extract::State;
 use axum::http::header::USER_AGENT;
@@ -52,7 +52,7 @@ const SECRET_NAMES: [&str; 8] = [
     "cookie",
 ];
 
-/// `POST /client-errors`.
+/// `POST /client-errors`: logs an error of a client.
 pub(super) async fn report_client_error(
     caller: Caller,
     State(metrics): State<ChatMetrics>,
@@ -107,19 +107,20 @@ fn clean(text: &str, max: usize) -> String {
     scrub(&without_userinfo(&kept)).chars().take(max).collect()
 }
 
-/// Characters that are not control characters and that some programs treat as line ends.
+/// Returns whether some programs treat the character as a line end although it is not a control
+/// character.
 fn is_line_end(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Marks, embeddings, overrides and isolates of the writing direction, which make a terminal show a
-/// line in another order.
+/// Returns whether the character is a mark, embedding, override or isolate of the writing
+/// direction. These make a terminal show a line in another order.
 fn is_direction_control(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Removes the name and password in the authority of URLs. [`scrub`] takes them for an e-mail
-/// address only if the host has a dot.
+/// Removes the name and password in the authority of URLs. [`scrub`] recognizes them, as an e-mail
+/// address, only if the host contains a dot.
 fn without_userinfo(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -153,7 +154,7 @@ fn scrub(text: &str) -> String {
         if !word.is_empty() {
             let is_named =
                 gap.contains(['=', ':']) && SECRET_NAMES.iter().any(|secret| name.contains(secret));
-            // "Bearer" may stand between a name and its value.
+            // "Bearer" may appear between a name and its value.
             let is_scheme =
                 word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic");
             let is_credential = (name == "bearer" || name == "basic") && is_blank(gap);
@@ -179,7 +180,7 @@ fn is_word_character(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '@' | '%' | '~')
 }
 
-/// The replacement for a word that is a secret.
+/// Returns the replacement for a word that is a secret. `None` for any other word.
 fn replacement(word: &str) -> Option<&'static str> {
     let is_address = |at: &str| {
         word.split_once(at)
@@ -188,7 +189,7 @@ fn replacement(word: &str) -> Option<&'static str> {
     if is_address("@") || is_address("%40") {
         return Some("[e-mail]");
     }
-    // A JSON object in Base64 begins like this, whole or cut off.
+    // The Base64 of a JSON object contains `eyJ`, even if it is cut off.
     if word.contains("eyJ") && word.len() >= 20 {
         return Some("[token]");
     }
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_cut_and_a_secret_at_the_cut_is_recognised() {
+    fn fields_are_cut_and_a_secret_at_the_cut_is_recognized() {
         let text = format!(
             "{} eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
             "é".repeat(95)

@@ -1,10 +1,10 @@
-//! Sends the draft of a conversation, and whether the member may write there, to the member's
+//! Sends the draft of a conversation, and whether the member may write in it, to the member's
 //! devices (`draft` and `can_send` of `conversation.updated`).
 //!
-//! Neither is a column that the WAL shows. Changes gather, and one query reads the values of many
-//! memberships, only for users with a subscribed device. Only this module sends the two fields, and
-//! its queries run one after the other. A device therefore never receives an older value after a
-//! newer one.
+//! Neither value is a column in the WAL. Changes are therefore collected, and one query reads the
+//! values of many memberships. Only users with a subscribed device are queried. Only this module
+//! sends the two fields, and its queries run one after another, so a device never receives an older
+//! value after a newer one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query};
 use crate::shutdown::Tasks;
 
-/// A draft is saved every few seconds while its author types, and another device may show it this
-/// much later.
+/// A draft is saved every few seconds while its author types, so these delays until another device
+/// shows the draft do not matter.
 const PACE: Pace = Pace {
     gathering: Duration::from_millis(50),
     until_visible: Duration::from_millis(500),
@@ -54,11 +54,11 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Changes {
-    /// At most the memberships of users with devices.
+    /// The recorded memberships. Bounded by the memberships of users with devices.
     memberships: HashMap<Membership, Change>,
-    /// Users whose standing in the application changed. At most the connected users.
+    /// Users whose standing in the application changed. Bounded by the connected users.
     people: HashSet<Uuid>,
-    /// Direct conversations with such a user. At most those that a client has open.
+    /// Direct conversations with such a user. Bounded by the conversations that a client has open.
     conversations: HashSet<Uuid>,
 }
 
@@ -85,12 +85,12 @@ impl Pending for Changes {
 /// The conversation and the user of a membership.
 type Membership = (Uuid, Uuid);
 
-/// A change that the snapshot of the query must see.
+/// A change that the query's snapshot must include.
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    /// The last transaction that changed the membership. `None` if the change is elsewhere and was
-    /// read from the database. A snapshot that sees the transaction also sees the earlier ones,
-    /// because a writer of a row waits for the previous writer to end.
+    /// The last transaction that changed the membership. A snapshot that includes it also includes
+    /// the earlier ones, because a writer of a row waits for the previous writer to end. `None` for
+    /// a changed standing, which has been read from the database and is therefore visible.
     xid: Option<u32>,
     since: Instant,
 }
@@ -121,7 +121,7 @@ impl Composing {
         changes.add(|changes| changes.people.insert(person));
     }
 
-    /// Records the same change for one of the two users of a direct conversation.
+    /// Records such a change for one of the two users of a direct conversation.
     pub(super) fn conversation_changed(&self, conversation: Uuid) {
         let changes = &self.inner.changes;
         changes.add(|changes| changes.conversations.insert(conversation));
@@ -145,7 +145,8 @@ impl Composing {
         remaining
     }
 
-    /// Returns the changes that are not visible yet.
+    /// Sends the current values for all recorded changes. Returns the changes that are not visible
+    /// yet.
     async fn tell_all(
         &self,
         db: &Db,

@@ -20,8 +20,8 @@ pub(super) const MAX_LIMIT: i32 = 100;
 const MEMBERS: &str = "\
     select r.row::text, r.member_id from chat.member_page($1::uuid, $2::int, $3::uuid) r";
 
-/// A contact without messages has no time. PostgreSQL has no such timestamp that a client could
-/// read, so this converts it to null.
+/// A contact without messages has the time `-infinity`, which clients cannot read. The query
+/// converts it to null.
 const CONTACTS: &str = "\
     select r.row::text, nullif(r.message_at, '-infinity'), r.name, r.contact_id \
     from chat.contact_page( \
@@ -36,7 +36,7 @@ struct Position {
     id: Uuid,
 }
 
-/// `GET /conversations/{id}/members`, ordered by id.
+/// `GET /conversations/{id}/members`: returns the members, ordered by id.
 pub(super) async fn list_members(
     caller: Caller,
     State(db): State<Db>,
@@ -61,8 +61,8 @@ pub(super) async fn list_members(
     Ok(page.respond(&uri, &parameters))
 }
 
-/// `GET /contacts`: first the people that the caller has messages with, latest first, then other
-/// members of the caller's teams.
+/// `GET /contacts`: returns the people that the caller has messages with, latest first, and then
+/// other members of the caller's teams.
 pub(super) async fn list_contacts(
     caller: Caller,
     State(db): State<Db>,

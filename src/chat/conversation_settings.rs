@@ -37,7 +37,7 @@ pub(super) async fn set_conversation_settings(
     change_settings(&writer, id, set).await
 }
 
-/// The settings in the body. `muted_until` and `draft` may be null, which clears them.
+/// Reads the settings in the body. `muted_until` and `draft` may be null, which clears them.
 fn settings_from(fields: &Fields) -> Result<Value, ApiError> {
     let mut settings = Map::new();
     for name in FLAGS {
@@ -78,7 +78,8 @@ pub(super) async fn mark_conversation_unread(
     change_settings(&writer, id, mark).await
 }
 
-/// `DELETE /conversations/{id}`: clears it and removes it from the list, only for the caller.
+/// `DELETE /conversations/{id}`: clears the conversation and removes it from the list, only for the
+/// caller.
 pub(super) async fn clear_conversation(
     writer: Writer,
     PathId(id): PathId,

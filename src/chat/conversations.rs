@@ -1,4 +1,4 @@
-//! Conversations: the list, one of them, and opening one.
+//! Listing, reading and opening conversations.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -36,14 +36,14 @@ const LIST: &str = "\
 
 const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
 
-/// A conversation, if the caller is a member of it.
+/// Selects a conversation, if the caller is a member of it.
 pub(super) const GET: &str = "select r.row::text from chat.conversation_rows(array[$1::uuid]) r";
 
 const OPEN: &str = "\
     select set_config('rapport.outcome', json_build_object('created', o.created)::text, true) \
     from chat.open_conversation($1::uuid) o";
 
-/// Refuses a new conversation with a person.
+/// Refuses the request unless the conversation with this person exists.
 pub(super) const REFUSE_OPENING: &str = "\
     select chat.refuse('rate_limited') \
     where not exists ( \
@@ -53,7 +53,7 @@ pub(super) const REFUSE_OPENING: &str = "\
             and c.participant_1_id = least(auth.uid(), $1::uuid) \
             and c.participant_2_id = greatest(auth.uid(), $1::uuid))";
 
-/// A separate statement: what [`OPEN`] wrote is visible only to later statements.
+/// A separate statement, because only later statements see what [`OPEN`] wrote.
 const GET_WITH: &str = "\
     select r.row::text, r.conversation_id, coalesce((chat.outcome() ->> 'created')::boolean, false) \
     from chat.conversation_rows(array( \
@@ -64,10 +64,10 @@ const GET_WITH: &str = "\
             and c.participant_2_id = greatest($1::uuid, $2::uuid) \
     )) r";
 
-/// Where a page of the list begins: the sort key of the adjacent row.
+/// The start of a page of the list: the sort key of the adjacent row.
 #[derive(Serialize, Deserialize)]
 struct Position {
-    /// The page ends before that row instead of beginning after it.
+    /// Whether the page ends before that row instead of beginning after it.
     is_backwards: bool,
     is_pinned: bool,
     /// Microseconds since the epoch, the precision of PostgreSQL.
@@ -75,7 +75,7 @@ struct Position {
     id: Uuid,
 }
 
-/// `GET /conversations`: first pinned ones, then by latest activity.
+/// `GET /conversations`: returns pinned conversations first, then the others by latest activity.
 pub(super) async fn list_conversations(
     caller: Caller,
     State(db): State<Db>,
@@ -155,7 +155,7 @@ pub(super) async fn list_conversations(
     Ok(response)
 }
 
-/// The cursor for the page after a row of [`LIST`], or before it.
+/// Returns the cursor for the page after a row of [`LIST`], or for the page before the row.
 fn cursor_at(row: &Row, is_backwards: bool) -> Result<String, ApiError> {
     let last_activity_at: Timestamp = column(row, 3)?;
     pagination::cursor(&Position {
@@ -166,7 +166,7 @@ fn cursor_at(row: &Row, is_backwards: bool) -> Result<String, ApiError> {
     })
 }
 
-/// `GET /conversations/{id}`.
+/// `GET /conversations/{id}`: returns one conversation.
 pub(super) async fn get_conversation(
     caller: Caller,
     State(db): State<Db>,
@@ -179,7 +179,7 @@ pub(super) async fn get_conversation(
     Ok(json_text(column(row, 0)?))
 }
 
-/// `POST /conversations`: returns the conversation with a person, and opens it if there is none.
+/// `POST /conversations`: returns the conversation with a person. Opens it if there is none.
 pub(super) async fn open_conversation(
     writer: Writer,
     parameters: Parameters,
@@ -229,7 +229,8 @@ pub(super) async fn open_conversation(
     Ok(response)
 }
 
-/// The person that the caller wants to talk to: named alone, or as one of the two participants.
+/// Returns the person that the caller wants to talk to. The request names only this person, or both
+/// participants.
 fn other_person(caller: &Caller, fields: &Fields) -> Result<Uuid, ApiError> {
     if let (Some(first), Some(second)) = (fields.uuid("user1_id")?, fields.uuid("user2_id")?) {
         if first == caller.user_id {

@@ -1,5 +1,6 @@
 //! Records how far messages were sent to the sockets of their recipients, so that senders see it.
-//! The socket engine delivers rows and does not know which of them are messages; this file does.
+//! The socket engine delivers rows without knowing which of them are messages. This module
+//! recognizes messages.
 //!
 //! One statement writes all positions that moved within an interval, however many messages moved
 //! them.
@@ -23,22 +24,22 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Maximum number of positions per statement.
 const POSITIONS_PER_STATEMENT: usize = 1_000;
 
-/// The pause after a failed statement, and before positions whose receipts were locked are written
-/// again.
+/// The pause after a failed statement. Also the pause before positions are written again because
+/// their receipts were locked.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 const NOTE: &str = "select * from chat.note_delivered($1::uuid[], $2::uuid[], $3::bigint[])";
 
-/// Conversation and user.
+/// The conversation and the user of a receipt.
 type Receipt = (Uuid, Uuid);
 
-/// The positions whose receipts other transactions hold. They wait here, so the others are written
-/// without a pause. When they return to the shared positions, that map limits their number; until
-/// then at most the positions of [`RETRY_PAUSE`] are here.
+/// Positions whose receipts other transactions have locked. They wait here, so that other positions
+/// are written without a pause. At most the positions of one [`RETRY_PAUSE`] are here. They then
+/// return to the shared map, which limits its size.
 #[derive(Debug, Default)]
 struct Held {
     positions: HashMap<Receipt, i64>,
-    /// When they are written again. `None` if there are none.
+    /// When the positions are written again. `None` if there are none.
     at: Option<Instant>,
 }
 
@@ -49,7 +50,7 @@ impl Held {
         self.at.get_or_insert(now + RETRY_PAUSE);
     }
 
-    /// Waits until the positions are to be written again. Never returns if there are none.
+    /// Waits until the positions are due. Never returns if there are none.
     async fn due(&self) {
         match self.at {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -67,7 +68,7 @@ impl Held {
     }
 }
 
-/// Reads a row change as a new message, if it is one.
+/// Returns the new message that a row change inserts. `None` for any other row change.
 pub(super) fn message_of(change: &ChangeEvent) -> Option<Message> {
     let table = &change.relation.table;
     if change.action() != Action::Insert
@@ -109,7 +110,7 @@ pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
                             }
                         }
                     }
-                    // The database would refuse the same positions again.
+                    // The database would refuse these positions again.
                     Err(error @ (DbError::Refused(_) | DbError::Unexpected(_))) => {
                         tracing::warn!(%error, "cannot record deliveries of messages; dropping them");
                         is_failing = true;
@@ -134,7 +135,8 @@ pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
     }
 }
 
-/// Returns the receipts that another transaction holds, whose positions were not written.
+/// Writes positions. Returns the receipts that another transaction has locked; their positions were
+/// not written.
 async fn write(db: &Db, positions: &[(Receipt, i64)]) -> Result<HashSet<Receipt>, DbError> {
     let conversations: Vec<Uuid> = positions.iter().map(|((id, _), _)| *id).collect();
     let people: Vec<Uuid> = positions.iter().map(|((_, id), _)| *id).collect();
@@ -166,7 +168,7 @@ mod tests {
     const ANA: Uuid = Uuid::from_u128(2);
     const RECEIPT: Receipt = (PLACE, ANA);
 
-    /// A change of a row with these columns.
+    /// Returns a change of a row with these columns.
     fn change(
         table: TableName,
         columns: &[(&str, Option<String>)],
@@ -216,7 +218,7 @@ mod tests {
             of("public", table, Some(ANA), insert),
             Some(message(Some(ANA)))
         );
-        // A message of the server has no sender.
+        // A message from the server has no sender.
         assert_eq!(of("public", table, None, insert), Some(message(None)));
         assert_eq!(of("public", table, Some(ANA), update), None);
         assert_eq!(of("public", "message_reactions", Some(ANA), insert), None);

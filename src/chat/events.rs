@@ -123,7 +123,7 @@ impl Events {
     fn take(&mut self, event: &TableEvent, turn: &mut Turn) {
         match event {
             TableEvent::Changes(transaction) => self.take_changes(transaction, turn),
-            // Clients fetch everything else that they missed from /sync.
+            // Clients fetch everything else that they missed from `/sync`.
             TableEvent::Missed => {
                 self.unread.everybody();
                 self.rights.everybody();
@@ -280,7 +280,7 @@ impl Events {
     }
 }
 
-/// The events of a turn, which merge several changes, by conversation and user.
+/// The events of a turn, by conversation and user. Several changes of one row are merged.
 #[derive(Default)]
 struct Turn {
     receipts: HashMap<(Uuid, Uuid), Map<String, Value>>,
@@ -318,8 +318,8 @@ impl Turn {
     }
 }
 
-/// Whether an update of a membership only marks a change of data stored elsewhere, such as a draft
-/// or a block.
+/// Returns whether an update of a membership only marks a change of data stored elsewhere, such as
+/// a draft or a block.
 fn is_touched(change: &ChangeEvent) -> bool {
     change.action() == Action::Update
         && change.before().is_some_and(|before| {
@@ -329,7 +329,7 @@ fn is_touched(change: &ChangeEvent) -> bool {
         })
 }
 
-/// The conversation and the user of a row.
+/// Returns the conversation and the user of a row.
 fn key(row: NamedRow<'_>) -> (Option<Uuid>, Option<Uuid>) {
     (id(row, "conversation_id"), id(row, "user_id"))
 }
@@ -348,7 +348,7 @@ fn value(text: &str, form: Form) -> Value {
         // `2026-11-24 19:45:31.5+00`
         Form::Time => match text.strip_suffix("+00") {
             Some(time) => json!(format!("{}+00:00", time.replacen(' ', "T", 1))),
-            // `infinity`, which is a string in JSON, too
+            // `infinity`, which is a string in JSON as well
             None => json!(text),
         },
     }

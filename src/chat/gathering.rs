@@ -1,4 +1,4 @@
-//! Gathers changes for a moment, and handles all of them together with one query.
+//! Collects changes for a moment, and then handles them together with one query.
 //!
 //! The WAL shows a commit shortly before other transactions see it. If the snapshot of a query does
 //! not yet contain a change, the query has read older rows. That change is therefore handled again.
@@ -15,11 +15,12 @@ use crate::auth::Claims;
 use crate::db::{Db, DbError, Query, Snapshot};
 use crate::shutdown::Tasks;
 
-/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit
-/// that never becomes visible belongs to another history of the database.
+/// How long a change in the WAL waits until its commit is visible to other transactions. A commit
+/// that stays invisible longer belongs to another history of the database.
 pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pauses between two queries. While changes wait, further ones join them.
+/// The pauses between two queries. Changes that arrive during a pause are handled together with the
+/// earlier ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// The pause after the first change, so that a burst of changes causes one query.
@@ -33,7 +34,7 @@ pub(super) struct Pace {
 
 /// Changes that wait to be handled.
 pub(super) trait Pending: Default {
-    /// Whether there are none.
+    /// Returns whether no change is waiting.
     fn is_empty(&self) -> bool;
 
     /// Adds changes that were taken earlier. Newer changes of the same subject replace them or are
@@ -44,17 +45,16 @@ pub(super) trait Pending: Default {
 /// The changes that could not be handled.
 #[derive(Debug, Default)]
 pub(super) struct Remaining<P> {
-    /// The snapshot did not see them yet.
+    /// Changes that the snapshot does not include yet.
     pub(super) early: P,
-    /// The query failed.
+    /// Changes whose query failed.
     pub(super) failed: P,
 }
 
-/// Changes, from their recording until they are handled. The implementation of [`Pending`] limits
-/// their number.
+/// Holds changes until they are handled. The implementation of [`Pending`] limits their number.
 #[derive(Debug, Default)]
 pub(super) struct Gathering<P> {
-    /// A standard mutex, held only to add changes or to take all.
+    /// A standard mutex, held only to add changes or to take all of them.
     pending: Mutex<P>,
     notify: Notify,
 }
@@ -114,12 +114,13 @@ impl<P: Pending> Gathering<P> {
     }
 
     fn lock(&self) -> MutexGuard<'_, P> {
-        // A panic while the mutex is held leaves complete changes.
+        // A panic never leaves an incomplete change, so a poisoned mutex can still be used.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether changes by these transactions, known `since` a time, must wait for a later snapshot.
+/// Returns whether changes by these transactions, recorded at `since`, must wait for a later
+/// snapshot.
 pub(super) fn is_early(snapshot: &Snapshot, xids: &[u32], since: Instant, now: Instant) -> bool {
     !xids.iter().all(|xid| snapshot.sees(*xid)) && now <= since + COMMIT_PATIENCE
 }
@@ -145,7 +146,7 @@ pub(super) async fn read_with_snapshot(
     Ok((Snapshot::read(&snapshot)?, rows))
 }
 
-/// A column of a row.
+/// Reads a column of a row.
 pub(super) fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, DbError> {
     row.try_get(index)
         .map_err(|error| DbError::Unexpected(error.into()))

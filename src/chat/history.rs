@@ -18,8 +18,8 @@ use crate::requests::{column, only};
 pub(super) const DEFAULT_LIMIT: i32 = 50;
 pub(super) const MAX_LIMIT: i32 = 200;
 
-/// Messages before one position, after another, or the newest. With `$4` = 1 the second includes
-/// the message at the position.
+/// Selects messages before the position `$2`, messages after the position `$3`, or the newest
+/// messages. If `$4` is 1, the message at `$3` is included.
 const PAGE: &str = "\
     select r.row::text, r.seq, r.rev \
     from chat.message_page( \
@@ -28,13 +28,13 @@ const PAGE: &str = "\
         case when $3::text is not null then chat.message_anchor($1::uuid, $3::text) - $4::int end, \
         $5::int, $6::boolean, $7::int) r";
 
-/// Messages that changed since a revision.
+/// Selects messages that changed since a revision.
 const CHANGES: &str = "\
     select r.row::text, r.seq, r.rev \
     from chat.message_changes($1::uuid, $2::bigint, $3::int) r";
 
-/// The revision of a conversation. It is read before the page, so that a later request for changes
-/// may repeat messages but not miss any.
+/// Selects the revision of a conversation. The revision is read before the page, so a later request
+/// for changes may repeat messages but does not miss any.
 const REV: &str = "select c.rev from public.user_conversations c where c.id = $1::uuid";
 
 /// The position in a cursor, as `seq` or revision.
@@ -66,8 +66,8 @@ enum Position {
 /// A request for part of a conversation.
 struct History<'a> {
     db: &'a Db,
-    /// Records that fetched messages have reached the caller. Written in the background, and only
-    /// if the position moves.
+    /// Records that fetched messages have reached the caller. The positions are written in the
+    /// background, and only if they move.
     delivered: &'a Delivered,
     caller: &'a Caller,
     conversation: Uuid,
@@ -87,7 +87,7 @@ struct Side<'a> {
     skipped: i32,
 }
 
-/// `GET /messages`: part of a conversation, oldest first.
+/// `GET /messages`: returns part of a conversation, oldest message first.
 pub(super) async fn list_messages(
     caller: Caller,
     State(db): State<Db>,
@@ -116,8 +116,8 @@ pub(super) async fn list_messages(
     Ok(page.respond(&uri, &parameters))
 }
 
-/// The requested position. A cursor continues the first page, whose position parameters clients may
-/// repeat. Otherwise, two positions are an error.
+/// Returns the requested position. A request with a cursor may repeat the position parameters of
+/// the first page, which are then ignored. Without a cursor, two positions are an error.
 fn requested_position(conversation: Uuid, parameters: &Parameters) -> Result<Position, ApiError> {
     if let Some(cursor) = pagination::position_in(conversation, parameters)? {
         return Ok(match cursor {
@@ -148,7 +148,7 @@ fn requested_position(conversation: Uuid, parameters: &Parameters) -> Result<Pos
 }
 
 impl History<'_> {
-    /// A page in one direction.
+    /// Returns a page in one direction.
     async fn one_sided(&self, position: &Position) -> Result<Page, ApiError> {
         let side = match position {
             Position::Before(anchor) => Side {
@@ -185,8 +185,8 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// A page on both sides of a message, which belongs to the newer side. As on every page, the
-    /// next page is the older one.
+    /// Returns messages on both sides of a message. The message itself belongs to the newer side.
+    /// As on other pages, `next_cursor` leads to older messages.
     async fn around(&self, anchor: &str) -> Result<Page, ApiError> {
         let (older_size, newer_size) = self.size.halves();
         let older = Side {
@@ -220,8 +220,8 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// Messages that changed since a revision. A page that is not the last one returns the revision
-    /// that it reaches, because later changes are not included yet.
+    /// Returns messages that changed since a revision. If this is not the last page, its `rev` is
+    /// the revision that it reaches, because later changes are not included yet.
     async fn changes(&self, since: i64) -> Result<Page, ApiError> {
         let rev = Query {
             sql: REV,
@@ -246,7 +246,7 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// The cursor of the messages that are newer, or older, than that of this row.
+    /// Returns the cursor for the messages that are newer, or older, than the message of this row.
     fn cursor_from(&self, row: &Row, goes_forward: bool) -> Result<String, ApiError> {
         let seq: i64 = column(row, 1)?;
         let seq = u64::try_from(seq).map_err(|error| ApiError::internal(error.to_string()))?;
@@ -269,7 +269,8 @@ impl History<'_> {
         Ok(())
     }
 
-    /// The rows of each side, one more than its page has if there are more, and the revision.
+    /// Fetches the rows of each side, and the revision. If a side has more rows than its page, one
+    /// additional row is fetched.
     async fn fetch(
         &self,
         sides: &[(Side<'_>, PageSize)],
@@ -312,7 +313,7 @@ impl History<'_> {
     }
 }
 
-/// A row as JSON. The revision of a page is not that of its rows.
+/// Returns a row as JSON, without a revision: that of the page is set separately.
 fn text(row: &Row) -> Result<(String, Option<i64>), ApiError> {
     Ok((column(row, 0)?, None))
 }

@@ -1,4 +1,4 @@
-//! Limits and features that a client needs before anyone is signed in.
+//! The limits and features that a client needs to know before a user signs in.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::http::pagination::json_text;
 use crate::requests::only;
 
 /// How long a result is cached. The route requires no token, so not every request may query the
-/// database. A changed setting becomes visible this much later.
+/// database. A changed setting becomes visible after at most this time.
 const CACHED_FOR: Duration = Duration::from_secs(5);
 
 const READ: &str = "\
@@ -37,7 +37,7 @@ const READ: &str = "\
 #[derive(Clone)]
 pub(super) struct Limits {
     db: Db,
-    /// A std mutex: held to copy a short text, never across an await.
+    /// A standard mutex, held to copy a short text and never across an await.
     cached: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
@@ -71,7 +71,7 @@ impl Limits {
     }
 }
 
-/// `GET /config`, without a token.
+/// `GET /config`: returns the limits and features, without requiring a token.
 pub(super) async fn show_config(State(limits): State<Limits>) -> Result<Response, ApiError> {
     limits.current().await.map(json_text)
 }

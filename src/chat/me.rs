@@ -1,4 +1,4 @@
-//! The caller, as the host application knows them.
+//! The caller's data, as known to the host application.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -10,7 +10,7 @@ use crate::requests::only;
 
 const GET: &str = "select chat.me()::text";
 
-/// `GET /me`.
+/// `GET /me`: returns the caller's data.
 pub(super) async fn get_me(caller: Caller, State(db): State<Db>) -> Result<Response, ApiError> {
     let rows = db.query_as(&caller.claims, GET, &[]).await?;
     Ok(json_text(only(&rows)?))

@@ -17,7 +17,7 @@ pub(super) const MAX_LIMIT: i32 = 100;
 const LIST: &str = "\
     select r.row::text, r.seq, r.rev from chat.file_page($1::uuid, $2::text, $3::int, $4::bigint) r";
 
-/// `GET /conversations/{id}/media`: messages with a file, newest first.
+/// `GET /conversations/{id}/media`: returns messages with a file, newest first.
 pub(super) async fn list_media(
     caller: Caller,
     State(db): State<Db>,

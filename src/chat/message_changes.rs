@@ -14,8 +14,9 @@ use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::{ApiError, Caller};
 use crate::requests::confirmation;
 
-/// Passes the message's own revision if it is among the given ones, and otherwise a revision that
-/// no message has. The function compares it again under the message's lock.
+/// Edits a message. Passes the message's current revision if it is among the expected ones, and
+/// otherwise a revision that no message has. `chat.edit_message` compares the revision again after
+/// it has locked the message.
 const EDIT: &str = "\
     select chat.edit_message($1::uuid, $2::text, case when $3::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($3::bigint[])), -1) end)";
@@ -24,7 +25,8 @@ const DELETE: &str = "\
     select chat.delete_message($1::uuid, case when $2::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($2::bigint[])), -1) end)";
 
-/// The check comes second, so that a message that the caller cannot see is reported as not found.
+/// Hides a message. The revision is checked second, so that a message that the caller cannot see is
+/// reported as not found.
 const HIDE: &str = "\
     select chat.hide_message($1::uuid), ( \
         select chat.refuse('stale_revision') from public.user_messages m \
@@ -40,11 +42,11 @@ const HISTORY: &str = "\
     where e.message_id = $1::uuid \
     order by e.version";
 
-/// The revisions of a message that the client allows to change.
+/// The revisions at which the client allows a message to be changed.
 struct Expected {
-    /// `None` if every revision is allowed.
+    /// The allowed revisions. `None` if every revision is allowed.
     revs: Option<Vec<i64>>,
-    /// `If-Match` lists revisions, with or without `expected_rev`.
+    /// Whether `If-Match` lists revisions, with or without `expected_rev`.
     is_precondition: bool,
 }
 
@@ -78,10 +80,10 @@ impl Expected {
     }
 }
 
-/// The revisions in the tags of `If-Match`. `None` without a condition, or with one that every
-/// message meets. A foreign tag never matches. A weak tag matches, unlike in RFC 9110 (section
-/// 8.8.3.2): Rapport's tags identify revisions instead of bytes, and proxies that compress
-/// responses weaken tags.
+/// Returns the revisions in the tags of `If-Match`. `None` if there is no condition, or one that
+/// every message meets. A tag that Rapport did not issue never matches. A weak tag matches, unlike
+/// in RFC 9110 (section 8.8.3.2), because Rapport's tags identify revisions instead of bytes, and
+/// proxies that compress responses weaken tags.
 fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
     let mut values = headers.get_all(IF_MATCH).iter().peekable();
     values.peek()?;
@@ -101,7 +103,7 @@ fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
     Some(revs)
 }
 
-/// `PATCH /messages/{id}`: changes the text; only for its sender.
+/// `PATCH /messages/{id}`: changes the text. Only the sender may do so.
 pub(super) async fn edit_message(
     writer: Writer,
     PathId(id): PathId,
@@ -127,8 +129,8 @@ pub(super) async fn edit_message(
     message_response(&rows)
 }
 
-/// `DELETE /messages/{id}`: for everyone, which only its sender may do, or with `?for=me` only for
-/// the caller.
+/// `DELETE /messages/{id}`: deletes the message for everyone, which only the sender may do. With
+/// `?for=me`, hides it only for the caller.
 pub(super) async fn delete_message(
     writer: Writer,
     PathId(id): PathId,
@@ -153,7 +155,7 @@ pub(super) async fn delete_message(
     Ok(confirmation("Message deleted successfully", id))
 }
 
-/// `GET /messages/{id}/history`: the earlier versions, oldest first.
+/// `GET /messages/{id}/history`: returns the earlier versions of a message, oldest first.
 pub(super) async fn list_earlier_wordings(
     caller: Caller,
     State(db): State<Db>,

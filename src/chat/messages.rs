@@ -19,12 +19,13 @@ use crate::http::pagination::{Page, json_text};
 use crate::http::{ApiError, Caller};
 use crate::requests::{check_identity, column, whole_list};
 
-/// A message, if the caller can see it: the row and its revision.
+/// Selects a message, if the caller can see it: the row and its revision.
 pub(super) const GET: &str = "\
     select r.row::text, r.rev from chat.message_rows(array[(chat.my_message($1::uuid)).id]) r";
 
-/// Opens the conversation that a message is sent to. Ids that one statement returns and the next
-/// one needs stay in settings of the transaction, so that all statements fit into one round trip.
+/// Opens the conversation that a message is sent to. If one statement returns an id that a later
+/// one needs, a setting of the transaction holds the id. All statements therefore fit into one
+/// round trip.
 const OPEN: &str = "\
     select \
         set_config('rapport.conversation_id', o.conversation_id::text, true), \
@@ -39,7 +40,7 @@ const SEND: &str = "\
         $2::text, $3::text, $4::text, $5::text, $6::uuid, $7::uuid[], $8::jsonb, \
         $9::text, $10::text, $11::bigint, $12::text) s";
 
-/// Refuses a message that [`SEND`] will not find.
+/// Refuses the request unless its message was sent before.
 const REFUSE_NEW: &str = "\
     select chat.refuse('rate_limited') \
     where not exists ( \
@@ -61,7 +62,8 @@ const GET_SENT: &str = "\
         coalesce(current_setting('rapport.opened', true) = 'true', false) \
     from chat.message_rows(array[(chat.outcome() ->> 'message_id')::uuid]) r";
 
-/// `GET /messages/{id}`. Its `ETag` is its revision, for comparison before an edit.
+/// `GET /messages/{id}`: returns one message. Its `ETag` contains its revision, which an edit can
+/// require.
 pub(super) async fn get_message(
     caller: Caller,
     State(db): State<Db>,
@@ -70,7 +72,7 @@ pub(super) async fn get_message(
     message_response(&db.query_as(&caller.claims, GET, &[&id]).await?)
 }
 
-/// The response with the message that [`GET`] found, or 404.
+/// Returns the response with the message that [`GET`] selected, or 404.
 pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
     let row = rows
         .first()
@@ -83,7 +85,7 @@ pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// The rows that `sql` selects for a message, or 404 if the caller cannot see the message.
+/// Returns the rows that `sql` selects for a message, or 404 if the caller cannot see the message.
 pub(super) async fn about_message(
     caller: &Caller,
     db: &Db,
@@ -140,7 +142,8 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Distinguishes a retry from another request with the same `client_message_id`.
+    /// Returns a hash that distinguishes a retry from another request with the same
+    /// `client_message_id`.
     fn hash(&self) -> String {
         let fields = json!([
             self.content,
@@ -158,12 +161,12 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Whether a row of [`GET_SENT`] reports that its conversation was opened.
+/// Returns whether a row of [`GET_SENT`] reports that its conversation was opened.
 fn is_opened(rows: &[Row]) -> Result<bool, ApiError> {
     rows.first().map_or(Ok(false), |row| column(row, 2))
 }
 
-/// `POST /messages`: 201 with the message, or 200 if it was sent before.
+/// `POST /messages`: returns 201 with the message, or 200 if it was sent before.
 pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["sender_id"])?;
     let conversation = fields.uuid("conversation_id")?;
@@ -227,7 +230,7 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
             let found = writer.find_or_change(&refuse_new, &[open, send], get).await;
             let is_opened = match &found {
                 Ok(rows) => is_opened(rows)?,
-                // The conversation was rolled back with the transaction.
+                // If the conversation was opened, the rollback of the transaction removed it.
                 Err(_) => false,
             };
             if !is_opened {
@@ -241,7 +244,7 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
             ));
         }
     };
-    // On a retry the caller may no longer be able to see the message.
+    // On a retry, the caller may no longer be able to see the message.
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

@@ -33,7 +33,7 @@ struct Position {
     message_id: Uuid,
 }
 
-/// `PUT /messages/{id}/pin`.
+/// `PUT /messages/{id}/pin`: pins a message.
 pub(super) async fn pin_message(
     writer: Writer,
     PathId(id): PathId,
@@ -41,7 +41,7 @@ pub(super) async fn pin_message(
     set_pinned(&writer, id, true).await
 }
 
-/// `DELETE /messages/{id}/pin`. Succeeds even if the message is not pinned.
+/// `DELETE /messages/{id}/pin`: unpins a message. Succeeds even if it is not pinned.
 pub(super) async fn unpin_message(
     writer: Writer,
     PathId(id): PathId,
@@ -58,7 +58,7 @@ async fn set_pinned(writer: &Writer, id: Uuid, is_pinned: bool) -> Result<Status
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /conversations/{id}/pins`, latest first.
+/// `GET /conversations/{id}/pins`: returns pinned messages, latest pin first.
 pub(super) async fn list_pins(
     caller: Caller,
     State(db): State<Db>,

@@ -15,7 +15,7 @@ const GET: &str = "select chat.preferences()::text";
 
 const SET: &str = "select chat.set_preferences($1::jsonb)::text";
 
-/// `GET /preferences`.
+/// `GET /preferences`: returns the caller's preferences.
 pub(super) async fn get_preferences(
     caller: Caller,
     State(db): State<Db>,
@@ -25,7 +25,7 @@ pub(super) async fn get_preferences(
     )?))
 }
 
-/// When e-mails are sent.
+/// The choices for when e-mails are sent.
 pub(super) const EMAIL_MODES: [&str; 5] = [
     "offline",
     "digest_hourly",
@@ -66,8 +66,8 @@ pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Re
     Ok(json_text(only(&rows)?))
 }
 
-/// Refuses invalid preferences here, because the errors of the database do not name the field. The
-/// names of time zones are checked only by the database.
+/// Refuses invalid preferences. They are checked here because the errors of the database do not
+/// name the field. Only the database checks the names of time zones.
 fn check(fields: &Fields) -> Result<(), ApiError> {
     for name in FLAGS {
         fields.flag(name)?;

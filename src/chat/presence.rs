@@ -21,7 +21,7 @@ pub(super) const MAX_USER_IDS: usize = 200;
 
 const LIST: &str = "select r.row::text from chat.presence_rows($1::uuid[], $2::boolean) r";
 
-/// Reads the caller's own row.
+/// Selects the caller's own row.
 const GET: &str = "select r.row::text from chat.presence_rows() r";
 
 const SET: &str = "\
@@ -33,8 +33,8 @@ const END: &str = "select chat.end_presence($1::text)::text";
 const TYPE_IN: &str = "\
     select $1::uuid, t.is_shared, t.expires_in_ms, t.others from chat.set_typing($1::uuid, $2::boolean) t";
 
-/// Typing to a user means typing in the direct conversation with them. If there is none,
-/// `chat.set_typing` refuses.
+/// Sets typing in the direct conversation with a user. If there is none, `chat.set_typing` refuses
+/// the request.
 const TYPE_TO: &str = "\
     select c.id, t.is_shared, t.expires_in_ms, t.others \
     from (values ($1::uuid, $2::uuid)) pair (one, other) \
@@ -44,7 +44,7 @@ const TYPE_TO: &str = "\
         and c.participant_2_id = greatest(pair.one, pair.other) \
     cross join lateral chat.set_typing(c.id, $3::boolean) t";
 
-/// Stops typing to the user that the caller's presence row names.
+/// Stops typing to the user that is named in the caller's presence row.
 const STOP_TYPING: &str = "\
     select c.id, t.is_shared, t.expires_in_ms, t.others \
     from public.user_presence p \
@@ -55,7 +55,8 @@ const STOP_TYPING: &str = "\
     cross join lateral chat.set_typing(c.id, false) t \
     where p.user_id = $1::uuid";
 
-/// `GET /presence`: the named users, all users visible to the caller, or only the caller.
+/// `GET /presence`: returns the presence of the named users, of all users visible to the caller, or
+/// of the caller.
 pub(super) async fn list_presence(
     caller: Caller,
     State(db): State<Db>,
@@ -69,7 +70,7 @@ pub(super) async fn list_presence(
         .is_some_and(|people| people.len() > MAX_USER_IDS)
     {
         return Err(ApiError::invalid(format!(
-            "user_ids names at most {MAX_USER_IDS} people"
+            "user_ids may name at most {MAX_USER_IDS} people"
         )));
     }
     let team = parameters.flag("team")?.unwrap_or(false);
@@ -77,7 +78,7 @@ pub(super) async fn list_presence(
     Ok(whole_list(&rows)?.respond(&uri, &parameters))
 }
 
-/// `POST` and `PUT /presence`: a report by a device, or a choice by its owner.
+/// `POST` and `PUT /presence`: reports a device's status, or sets the status that the user chose.
 pub(super) async fn set_presence(
     writer: Writer,
     BeaconFields(fields): BeaconFields,
@@ -86,7 +87,7 @@ pub(super) async fn set_presence(
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
-    // An explicit null as the end means a chosen status without an end, or its removal.
+    // If `manual_until` is null, the request sets a chosen status without an end, or removes it.
     let is_manual = fields
         .flag("is_manual")?
         .or(fields.is_null("manual_until").then_some(true));
@@ -111,7 +112,7 @@ pub(super) async fn set_presence(
     Ok(json_text(only(&rows)?))
 }
 
-/// `DELETE /presence`: signing out.
+/// `DELETE /presence`: ends the caller's presence when they sign out.
 pub(super) async fn end_presence(
     writer: Writer,
     BeaconFields(fields): BeaconFields,
@@ -124,7 +125,7 @@ pub(super) async fn end_presence(
     changed(&writer, end).await
 }
 
-/// `POST /conversations/{id}/typing`.
+/// `POST /conversations/{id}/typing`: reports typing in a conversation, or its end.
 pub(super) async fn set_conversation_typing(
     writer: Writer,
     State(typing): State<Typing>,
@@ -184,7 +185,7 @@ async fn type_in(
 }
 
 /// Lets the database decide who may see that the caller types, and sends the typing event. Each row
-/// contains the conversation, whether typing is shared there, for how many milliseconds it is
+/// contains the conversation, whether typing is shared in it, how many milliseconds the event is
 /// valid, and the other members.
 async fn change_typing(
     writer: &Writer,

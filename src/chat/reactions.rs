@@ -16,20 +16,20 @@ use crate::requests::{check_identity, column};
 const LIST: &str =
     "select r.row::text from json_array_elements(chat.reactions_of($1::uuid)) r (row)";
 
-/// All reactions in one row, if the caller can still see the message.
+/// Selects all reactions in one row, if the caller can still see the message.
 const LIST_IF_VISIBLE: &str = "\
     select chat.reactions_of(m.id)::text from chat.my_message($1::uuid) m where m.id is not null";
 
 const REACT: &str = "select chat.react($1::uuid, $2::text, $3::boolean)::text";
 
-/// With `$3`, an existing reaction is removed.
+/// Adds a reaction. If `$3` is true, an existing reaction is removed instead.
 const REACT_OR_REMOVE: &str = "\
     select chat.react($1::uuid, $2::text, not ($3::boolean and exists ( \
         select \
         from public.message_reactions r \
         where r.message_id = $1::uuid and r.user_id = auth.uid() and r.reaction = $2::text)))::text";
 
-/// `GET /messages/{id}/reactions`.
+/// `GET /messages/{id}/reactions`: returns the reactions.
 pub(super) async fn list_reactions(
     caller: Caller,
     State(db): State<Db>,
@@ -41,7 +41,7 @@ pub(super) async fn list_reactions(
     Ok(reactions.respond(&uri, &parameters))
 }
 
-/// `POST /messages/{id}/reactions`: adds a reaction; with `toggle`, removes it if it exists.
+/// `POST /messages/{id}/reactions`: adds a reaction. With `toggle`, removes it if it exists.
 pub(super) async fn react(
     writer: Writer,
     PathId(id): PathId,
@@ -63,7 +63,7 @@ pub(super) async fn react(
     change_reaction(&writer, id, react).await
 }
 
-/// `PUT /messages/{id}/reactions/{reaction}`.
+/// `PUT /messages/{id}/reactions/{reaction}`: adds a reaction.
 pub(super) async fn add_reaction(
     writer: Writer,
     PathIdAndText(id, reaction): PathIdAndText,
@@ -71,7 +71,7 @@ pub(super) async fn add_reaction(
     set_reaction(&writer, id, &reaction, true).await
 }
 
-/// `DELETE /messages/{id}/reactions/{reaction}`.
+/// `DELETE /messages/{id}/reactions/{reaction}`: removes a reaction.
 pub(super) async fn remove_reaction(
     writer: Writer,
     PathIdAndText(id, reaction): PathIdAndText,

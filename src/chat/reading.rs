@@ -12,7 +12,7 @@ use crate::http::{ApiError, Caller};
 use crate::requests::{check_identity, only};
 
 /// Maximum number of messages per request: more than a user sees at a time. A whole conversation is
-/// mark by its id.
+/// marked by its id.
 pub(super) const MAX_MESSAGE_IDS: usize = 1000;
 
 const MARK_CONVERSATION: &str = "\
@@ -30,7 +30,8 @@ const MARK_CONVERSATION: &str = "\
             true) \
     from chat.mark_read($1::uuid, $2::uuid) r";
 
-/// The same response for messages of several conversations: sums, and the latest position.
+/// Like [`MARK_CONVERSATION`], for messages of several conversations. The response contains sums
+/// and the latest position.
 const MARK_MESSAGES: &str = "\
     select \
         json_build_object( \
@@ -48,7 +49,7 @@ const MARK_MESSAGES: &str = "\
             true) \
     from chat.mark_read_messages($1::uuid[]) r";
 
-/// The current state of what was mark.
+/// Selects the current state of the marked conversations.
 const POSITIONS: &str = "\
     select json_build_object( \
         'success', true, \
@@ -73,7 +74,7 @@ const COUNT: &str = "\
     )::text \
     from chat.unread_counts() c";
 
-/// `POST /conversations/{id}/read`: up to a message, or everything.
+/// `POST /conversations/{id}/read`: marks messages up to a given one, or all, as read.
 pub(super) async fn mark_conversation_read(
     writer: Writer,
     PathId(id): PathId,
@@ -88,7 +89,8 @@ pub(super) async fn mark_conversation_read(
     mark_and_respond(&writer, mark).await
 }
 
-/// `PATCH /messages` and its synonyms: by message ids, or by conversation.
+/// `PATCH /messages` and its synonyms: marks messages as read, by their ids or by their
+/// conversation.
 pub(super) async fn mark_messages_read(
     writer: Writer,
     fields: Fields,
@@ -129,7 +131,7 @@ async fn mark_and_respond(writer: &Writer, mark: Query<'_>) -> Result<Response, 
     Ok(json_text(only(&rows)?))
 }
 
-/// `GET /unread-count`.
+/// `GET /unread-count`: returns the caller's unread counts.
 pub(super) async fn count_unread(
     caller: Caller,
     State(db): State<Db>,
@@ -138,8 +140,9 @@ pub(super) async fn count_unread(
     Ok(json_text(only(&rows)?))
 }
 
-/// `POST /conversations/{id}/delivered`: up to a message, or everything. For clients that receive
-/// messages by means other than Rapport's socket, such as a push notification.
+/// `POST /conversations/{id}/delivered`: marks messages up to a given one, or all, as delivered.
+/// For clients that receive messages by means other than Rapport's socket, such as a push
+/// notification.
 pub(super) async fn mark_delivered(
     writer: Writer,
     PathId(id): PathId,

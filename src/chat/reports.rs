@@ -17,7 +17,7 @@ const REPORT: &str = "\
 
 const WAS_CREATED: &str = "select (chat.outcome() ->> 'created')::boolean";
 
-/// `POST /messages/{id}/report`: 201, or 200 if the caller has reported it before.
+/// `POST /messages/{id}/report`: returns 201, or 200 if the caller has reported the message before.
 pub(super) async fn report_message(
     writer: Writer,
     PathId(id): PathId,

@@ -1,5 +1,5 @@
-//! The routes of the chat, each registered once: method, path, handler, documentation from
-//! [`super::reference`], and the class that it costs a token of.
+//! The routes of the chat. Each is registered once, with its method, path, handler, documentation
+//! from [`super::reference`], and the class whose rate limit it uses.
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -22,15 +22,15 @@ use crate::requests::Routes;
 /// The path under which the routes are served.
 pub const BASE_PATH: &str = "/api/supabase/user-chat";
 
-/// Every route of the chat with its full path, including CORS and caching.
+/// Returns every route of the chat with its full path, CORS and caching.
 pub fn routes(state: ChatState) -> ApiRouter {
     let cors = from_fn_with_state(state.authentication().origins().clone(), cors);
     api()
         .into_router()
         .map(|routes| {
             routes
-                // Around unknown paths and methods too: without CORS headers, a page would see a
-                // network error.
+                // These layers also apply to unknown paths and methods: without CORS headers, a
+                // page would see a network error.
                 .layer(from_fn(conditional))
                 .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
                 .layer(cors)
@@ -44,12 +44,12 @@ pub fn described() -> Described {
     api().into_router().under(BASE_PATH).into_parts().1
 }
 
-/// The schemas of the rows in responses, by their names in the OpenAPI document.
+/// Returns the schemas of the rows in responses, by their names in the OpenAPI document.
 pub fn row_schemas() -> Vec<(&'static str, Schema)> {
     says::schemas()
 }
 
-/// The groups of operations, with their descriptions.
+/// Returns the groups of operations, with their descriptions.
 pub fn tags() -> &'static [(&'static str, &'static str)] {
     &says::TAGS
 }

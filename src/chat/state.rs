@@ -17,8 +17,9 @@ use crate::observability::metrics::ChatMetrics;
 use crate::requests::{Guard, KeyStatements};
 use crate::shutdown::Tasks;
 
-/// The statements for writes with an `Idempotency-Key`. What a response needs besides its resource
-/// is in the setting `rapport.outcome`, which is kept with the key and read by `chat.outcome()`.
+/// The statements for writes with an `Idempotency-Key`. If a response needs data besides its
+/// resource, the setting `rapport.outcome` contains that data. It is stored with the key, and
+/// `chat.outcome()` reads it.
 const KEYS: KeyStatements = KeyStatements {
     claim: "select chat.claim_idempotency_key($1::text, $2::bytea)",
     store: "select chat.keep_idempotency_key($1::text, $2::bytea)",
@@ -62,14 +63,14 @@ impl ChatState {
         }
     }
 
-    /// Limits the requests of clients that are not signed in.
+    /// Also limits the requests of clients that are not signed in.
     #[must_use]
     pub fn limiting(mut self, strangers: Strangers) -> Self {
         self.guard = self.guard.limiting(strangers);
         self
     }
 
-    /// Authenticates the callers.
+    /// Returns the [`Authentication`] that identifies callers.
     pub(super) fn authentication(&self) -> &Authentication {
         self.guard.authentication()
     }

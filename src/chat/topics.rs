@@ -7,7 +7,7 @@ pub(super) const CONVERSATION: &str = "conversation:";
 /// The prefix of a user's own topic.
 pub(super) const PERSON: &str = "user:";
 
-/// Whether a private topic of this name belongs to the chat, by the rule of `chat.is_chat_topic`.
+/// Returns whether a private topic of this name belongs to the chat, as `chat.is_chat_topic` does.
 pub fn is_chat_topic(name: &str) -> bool {
     const HYPHENATED: usize = 36;
     [CONVERSATION, PERSON]
@@ -17,17 +17,17 @@ pub fn is_chat_topic(name: &str) -> bool {
         .any(|id| id.len() == HYPHENATED && Uuid::try_parse(id).is_ok())
 }
 
-/// The topic of a conversation.
+/// Returns the topic of a conversation.
 pub(super) fn of_conversation(conversation: Uuid) -> String {
     format!("{CONVERSATION}{conversation}")
 }
 
-/// The topic of a user's devices.
+/// Returns the topic of a user's devices.
 pub(super) fn of_person(person: Uuid) -> String {
     format!("{PERSON}{person}")
 }
 
-/// The ids in those of the names that start with this prefix.
+/// Returns the ids in the names that start with this prefix.
 pub(super) fn ids(names: &[String], prefix: &str) -> impl Iterator<Item = Uuid> {
     names
         .iter()

@@ -36,8 +36,8 @@ pub(super) struct Typing {
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
-    /// A standard mutex, held to change one entry or to scan all of them. Bounded by the requests
-    /// of the last few seconds, each of which queried the database.
+    /// A standard mutex, held to change one entry or to scan all of them. The number of entries is
+    /// bounded by the requests of the last few seconds, each of which queried the database.
     typists: Mutex<HashMap<Typist, State>>,
     news: Notify,
 }
@@ -178,7 +178,7 @@ impl Typing {
         }
     }
 
-    /// Takes what must be sent now: starts with the time until they expire, and ends with `None`.
+    /// Takes the indicators to send now. A start has the time until it expires; an end has `None`.
     fn due(&self, now: Instant) -> Vec<(Typist, Others, Option<Duration>)> {
         let mut due = Vec::new();
         self.lock().retain(|typist, state| {
@@ -203,7 +203,7 @@ impl Typing {
         due
     }
 
-    /// Ends a user's typing. Returns the others if the start was sent to them.
+    /// Ends a user's typing. Returns the other members if the start was sent to them.
     fn forget(&self, typist: Typist) -> Option<Others> {
         let mut typists = self.lock();
         let state = typists.get_mut(&typist)?;
@@ -212,7 +212,7 @@ impl Typing {
         was_told.then(|| Arc::clone(&state.others))
     }
 
-    /// The topics that have subscribers.
+    /// Returns the topics that have subscribers.
     fn audience(&self, typist: Typist, others: &Others) -> impl Iterator<Item = String> {
         let conversation = topics::of_conversation(typist.conversation);
         let devices = others.iter().map(|person| topics::of_person(*person));
@@ -309,7 +309,7 @@ mod tests {
         (Typing::new(bus.broadcasts().clone()), broadcasts)
     }
 
-    /// The indicators sent since the last call: `+` for a start, `-` for an end.
+    /// Returns the indicators sent since the last call: `+` for a start, `-` for an end.
     fn told(listener: &mut BroadcastListener) -> String {
         let mut told = String::new();
         while let Some(broadcast) = listener.try_next() {

@@ -1,7 +1,7 @@
 //! Sends unread totals to the devices of users whose totals may have changed (chat API 2.7).
 //!
-//! Changes gather for a moment, and one query reads the totals of many users. Only users with a
-//! subscribed device are queried.
+//! Changes are collected for a moment, and one query reads the totals of many users. Only users
+//! with a subscribed device are queried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query};
 use crate::shutdown::Tasks;
 
-/// A device receives a new total within 100 ms.
+/// With these pauses, a device receives a new total within 100 ms.
 const PACE: Pace = Pace {
     gathering: Duration::from_millis(50),
     until_visible: Duration::ZERO,
@@ -39,14 +39,14 @@ pub(super) struct Unread {
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
-    /// Bounded by the topics with subscribers.
+    /// The marked users. Bounded by the topics with subscribers.
     marks: Gathering<HashMap<Uuid, Mark>>,
 }
 
-/// Why a user's totals must be read.
+/// The changes for which a user's totals must be read.
 #[derive(Clone, Debug)]
 struct Mark {
-    /// The transactions that changed something. The snapshot of the query must see all of them.
+    /// The transactions of these changes. The snapshot of the query must include all of them.
     xids: Vec<u32>,
     since: Instant,
 }
@@ -61,7 +61,7 @@ impl Unread {
         }
     }
 
-    /// Records that a transaction changed something that counts for this user.
+    /// Records that a transaction changed rows that affect this user's totals.
     pub(super) fn changed(&self, person: Uuid, xid: u32) {
         if !self.is_listening(person) {
             return;
@@ -91,7 +91,7 @@ impl Unread {
         self.inner.marks.run(PACE, &tasks, handle).await;
     }
 
-    /// Whether a device of this user is subscribed.
+    /// Returns whether a device of this user is subscribed.
     fn is_listening(&self, person: Uuid) -> bool {
         let topic = topics::of_person(person);
         self.inner.broadcasts.has_members(&topic)
@@ -113,7 +113,7 @@ impl Unread {
         remaining
     }
 
-    /// Returns the marks whose changes are not visible yet.
+    /// Sends the totals of some users. Returns the marks whose changes are not visible yet.
     async fn tell_some(
         &self,
         db: &Db,

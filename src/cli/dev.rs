@@ -20,11 +20,11 @@ use crate::dev::{env_file, npm, sign_in};
 use crate::observability::logging;
 use crate::shutdown::Tasks;
 
-/// The database for everything, named as in a Supabase project.
+/// The only database of the cluster that is used, named as in a Supabase project.
 const DATABASE: &str = "postgres";
 
-/// Timeout of the start after PostgreSQL runs. A busy machine takes seconds; a longer start has a
-/// cause that waiting does not remove.
+/// Timeout of the start once PostgreSQL is running. A busy machine takes seconds. If the start
+/// takes longer, waiting does not help.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -138,8 +138,8 @@ fn user_data() -> Result<PathBuf, CliError> {
     data_root(&ProcessEnvironment, effective_user() == 0).ok_or(CliError::NoHome)
 }
 
-/// Settings that `dev` determines itself. They are passed as flags, which take precedence over a
-/// `DATABASE_URL` in the shell, so that `dev` never writes to a real database.
+/// Returns the settings that `dev` determines itself. They are passed as flags, which take
+/// precedence over a `DATABASE_URL` in the shell, so that `dev` never writes to a real database.
 fn flags(
     arguments: &DevArguments,
     keys: &Keys,

@@ -28,7 +28,7 @@ enum Level {
     Ok,
     /// Something does not work, or will soon stop working.
     Warn,
-    /// The server cannot run like this.
+    /// The server cannot run in this state.
     Fail,
 }
 
@@ -400,7 +400,8 @@ async fn try_role(
     Ok(answer)
 }
 
-/// Checks that users exist and at least one has a team. Without teams no user may write to another.
+/// Checks that users exist and at least one has a team. Without teams, no user may write to
+/// another.
 async fn check_users(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
     const INSTALLED: &str = "
         select coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('chat.directory'), 'SELECT')
@@ -408,7 +409,7 @@ async fn check_users(client: &Client, report: &mut Report) -> Result<(), tokio_p
     const SQL: &str = "
         select exists (select from chat.directory), exists (select from chat.memberships)
              , (select value ->> 'preset' from chat.config where key = 'host_mapping')";
-    // Without the schema, which has its own finding, there is nothing to check.
+    // Without the schema, there is nothing to check. Its absence has its own finding.
     if !client.query_one(INSTALLED, &[]).await?.try_get(0)? {
         return Ok(());
     }
@@ -429,8 +430,8 @@ async fn check_users(client: &Client, report: &mut Report) -> Result<(), tokio_p
     Ok(())
 }
 
-/// Checks that users cannot change their own role or team: such a user could message everyone. The
-/// dependencies of the views over the application's tables show which columns matter.
+/// Checks that users cannot change their own role or team, because such a user could message
+/// everyone. The dependencies of the views over the application's tables show which columns matter.
 async fn check_host_columns(
     client: &Client,
     report: &mut Report,
@@ -469,8 +470,8 @@ async fn check_host_columns(
 }
 
 /// Checks that users cannot create temporary types. An expression that runs with the session's
-/// `search_path`, such as a policy of the application with `auth.uid()`, uses them instead of the
-/// real ones. On a pooled connection they remain for the next user.
+/// `search_path`, such as a policy of the application that calls `auth.uid()`, uses them instead of
+/// the real types. On a pooled connection, they remain for the next user.
 async fn check_temporary_objects(
     client: &Client,
     report: &mut Report,
@@ -575,8 +576,8 @@ async fn check_messages(client: &Client, report: &mut Report) -> Result<(), toki
 }
 
 /// Checks today's and tomorrow's partitions. Messages of a day without a partition are lost unless
-/// there is a default partition. `foreign_owner` is the owner of a table that Rapport did not
-/// create and whose partitions it therefore does not maintain.
+/// there is a default partition. If Rapport did not create the table, it does not maintain its
+/// partitions, and `foreign_owner` is the table's owner.
 async fn check_partitions(
     client: &Client,
     foreign_owner: Option<String>,

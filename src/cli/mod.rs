@@ -28,7 +28,7 @@ use crate::dev::sign_in::SignInError;
 use crate::observability::logging::LoggingError;
 use crate::schema::SchemaError;
 
-/// Real-time chat between users, beside Supabase or plain PostgreSQL.
+/// Real-time chat between users, alongside Supabase or plain PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "rapport", version, about, disable_help_subcommand = true)]
 struct Arguments {
@@ -114,7 +114,8 @@ impl CliError {
     }
 }
 
-/// A connection error with the driver's reason. The error alone names only what was tried.
+/// Formats a connection error with the driver's reason. The error's own text states only what was
+/// tried.
 fn with_source(error: &ConnectError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -167,7 +168,7 @@ fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// The Tokio runtime for all asynchronous work.
+/// Creates the Tokio runtime for all asynchronous work.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Number of open files other than sockets: database connections, listeners, the runtime's own
-/// files, and requests in progress.
+/// Number of open files besides sockets: database connections, listeners, the runtime's own files,
+/// and requests in progress.
 const BESIDES_SOCKETS: u64 = 1_024;
 
 /// Raises the soft limit to the hard limit, which needs no privilege. Warns if the hard limit is

@@ -1,4 +1,4 @@
-//! `rapport serve`: runs the server beside an existing database.
+//! `rapport serve`: runs the server with an existing database.
 
 use std::net::IpAddr;
 

@@ -67,8 +67,8 @@ fn signing_secret(key: &'static str, reader: &mut Reader) -> Option<Secret> {
     Some(secret)
 }
 
-/// The text of the key set. A value that starts with a brace or bracket is the key set itself,
-/// anything else a path.
+/// Returns the text of the key set. A value that starts with a brace or bracket is the key set
+/// itself; any other value is a path.
 fn key_set(written: &str, reader: &mut Reader) -> String {
     let text = if is_inline_key_set(written) {
         written.to_owned()

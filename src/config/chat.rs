@@ -8,9 +8,9 @@ use super::reader::Reader;
 /// `[chat]`.
 #[derive(Clone, Debug)]
 pub struct ChatConfig {
-    /// Where users and teams are looked up.
+    /// The source of users and teams.
     pub host_preset: HostPreset,
-    /// How long a user stays online after the last socket closed.
+    /// How long a user stays online after the last socket has closed.
     pub presence_grace: Duration,
     /// How long this process's presence records stay valid without renewal.
     pub presence_lease: Duration,
@@ -37,7 +37,7 @@ impl HostPreset {
         ("one_team", Self::OneTeam),
     ];
 
-    /// The preset's name in the database.
+    /// Returns the preset's name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",

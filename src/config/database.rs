@@ -8,9 +8,10 @@ use super::secret::Secret;
 /// `[database]`.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
-    /// The owner's connection string: migrations, replication, catalogue, visibility.
+    /// The owner's connection string, for migrations, replication, the catalogue and visibility
+    /// checks.
     pub url: Secret,
-    /// The connection string for user requests; the owner's if none is configured.
+    /// The connection string for user requests. If none is configured, it is the owner's.
     pub request_url: Secret,
     /// Maximum connections for user requests.
     pub request_pool_size: usize,
@@ -18,7 +19,7 @@ pub struct DatabaseConfig {
     pub pool_wait: Duration,
     /// Timeout of one statement of a request.
     pub statement_timeout: Duration,
-    /// Timeout of opening a connection.
+    /// Timeout for opening a connection.
     pub connect_timeout: Duration,
 }
 

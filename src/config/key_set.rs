@@ -16,12 +16,12 @@ const PUBLIC: [&str; 14] = [
     "y",
 ];
 
-/// Whether the value is a key set itself and not the path of a file.
+/// Returns whether the value is a key set itself and not the path of a file.
 pub(super) fn is_inline_key_set(written: &str) -> bool {
     written.trim_start().starts_with(['{', '['])
 }
 
-/// The key set with its secrets masked. Text that is not a key set is masked as a whole.
+/// Returns the key set with its secrets masked. Text that is not a key set is masked as a whole.
 pub(super) fn mask_key_set(text: &str) -> String {
     let Some(keys) = keys(text) else {
         return MASK.to_owned();
@@ -45,7 +45,7 @@ fn mask_key(mut members: Map<String, Value>) -> Map<String, Value> {
     members
 }
 
-/// The positions, from 0, of symmetric keys that are shorter than [`MIN_SECRET_BYTES`].
+/// Returns the positions, from 0, of symmetric keys that are shorter than [`MIN_SECRET_BYTES`].
 pub(super) fn short_secrets(text: &str) -> Vec<usize> {
     let is_short = |key: &Value| {
         let secret = key.get("k").and_then(Value::as_str).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! Resolves the configuration from file, environment and flags.
 //!
-//! `raw` holds the values as written, [`Config`] the result. A [`Config`] is valid by construction,
-//! so no code checks after the start whether a setting is present. Precedence, lowest first:
-//! `config/default.toml` (compiled in), the file, the environment, the flags. No other module reads
-//! the environment.
+//! `raw` holds the values as written, and [`Config`] the result. A [`Config`] is valid by
+//! construction, so no code checks after the start whether a setting is present. In increasing
+//! order of precedence, the sources are `config/default.toml` (compiled in), the file, the
+//! environment, and the flags. No other module reads the environment.
 
 mod auth;
 mod chat;
@@ -157,7 +157,8 @@ pub fn load_auth(inputs: &Inputs<'_>) -> Result<AuthConfig, ConfigError> {
     resolve(inputs, AuthConfig::read).map(|(config, _)| config)
 }
 
-/// Reads and validates only `[dev]` and `[log]`: what `dev` needs before it can supply the rest.
+/// Reads and validates only `[dev]` and `[log]`, the sections that `dev` needs before it can set
+/// the others.
 ///
 /// # Errors
 /// Same as [`Config::load`].
@@ -166,8 +167,8 @@ pub fn load_dev(inputs: &Inputs<'_>) -> Result<(DevConfig, LogConfig), ConfigErr
     resolve(inputs, read).map(|(config, _)| config)
 }
 
-/// The resolved settings as TOML, with secrets masked. Each value that is not the default is
-/// annotated with its source.
+/// Returns the resolved settings as TOML, with secrets masked. Each value that is not the default
+/// is annotated with its source.
 ///
 /// # Errors
 /// Same as [`Config::load`].
@@ -175,7 +176,7 @@ pub fn describe(inputs: &Inputs<'_>) -> Result<String, ConfigError> {
     resolve(inputs, Config::read).map(|(_, reader)| reader.describe())
 }
 
-/// The configuration file named by the environment.
+/// Returns the configuration file named by the environment.
 pub fn file_from(environment: &dyn Source) -> Option<std::path::PathBuf> {
     environment
         .get(FILE_VARIABLE)

@@ -38,7 +38,7 @@ impl Network {
         })
     }
 
-    /// Whether the network contains this address.
+    /// Returns whether the network contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let differing = self.bits ^ as_bits(address);
         differing.leading_zeros() >= self.prefix

@@ -21,7 +21,7 @@ const PRESET_KEY: &str = "realtime.limits_preset";
 /// The preset with the limits of Supabase Realtime. The other preset consists of the defaults.
 pub(super) const SUPABASE: &str = "supabase";
 
-/// The values of that preset that differ from the defaults.
+/// The values of the preset [`SUPABASE`] that differ from the defaults.
 pub(super) const SUPABASE_LIMITS: &str = include_str!("../../config/limits.supabase.toml");
 
 /// The variable that names the configuration file. It is not a setting itself.
@@ -73,7 +73,7 @@ pub struct Flag {
     pub value: String,
 }
 
-/// All sources, in order of precedence: the file, then the environment, then the flags.
+/// All sources. The environment takes precedence over the file, and the flags over both.
 pub struct Inputs<'a> {
     /// The configuration file, if one is named.
     pub file: Option<PathBuf>,
@@ -95,7 +95,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// How error messages refer to `key` in this source.
+    /// Returns the name of `key` in error messages about this source.
     pub(super) fn naming(&self, key: &str) -> String {
         match self {
             Self::Default => format!("`{key}`"),
@@ -273,9 +273,9 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError
     }
 }
 
-/// Whether a variable starts like those of one of our sections. Other variables with the prefix,
-/// such as `RAPPORT_BIN` of a wrapper script, belong to other programs and are ignored. A misspelt
-/// key of a section is an error.
+/// Returns whether a variable starts like the variables of one of our sections. Such a variable
+/// must be a known setting, so that a misspelt key is an error. Other variables with the prefix,
+/// such as `RAPPORT_BIN` of a wrapper script, belong to other programs and are ignored.
 fn has_section_prefix<'a>(variable: &str, mut keys: impl Iterator<Item = &'a String>) -> bool {
     keys.any(|key| {
         let section = key.split('.').next().unwrap_or_default();
@@ -283,7 +283,7 @@ fn has_section_prefix<'a>(variable: &str, mut keys: impl Iterator<Item = &'a Str
     })
 }
 
-/// The variable of a key: `server.port` becomes `RAPPORT_SERVER_PORT`.
+/// Returns the variable of a key: `server.port` becomes `RAPPORT_SERVER_PORT`.
 pub(super) fn variable_for(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
@@ -332,15 +332,15 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The known name with the smallest edit distance to `written`.
+/// Returns the known name with the smallest edit distance to `written`.
 fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
     known
         .min_by_key(|name| edit_distance(written, name))
         .unwrap_or_default()
 }
 
-/// The Levenshtein distance: the number of insertions, deletions and replacements that turn one
-/// string into the other.
+/// Returns the Levenshtein distance: the number of insertions, deletions and replacements that turn
+/// one string into the other.
 fn edit_distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

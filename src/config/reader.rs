@@ -38,12 +38,12 @@ impl Reader {
         }
     }
 
-    /// A string; `None` if empty.
+    /// Reads a string; `None` if empty.
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         self.text_shown(key, Shown::Plain)
     }
 
-    /// A string that must not be empty.
+    /// Reads a string that must not be empty.
     pub(super) fn required_text(&mut self, key: &'static str) -> String {
         let text = self.text(key);
         text.unwrap_or_else(|| {
@@ -52,7 +52,7 @@ impl Reader {
         })
     }
 
-    /// An IP address with a port; `None` if empty.
+    /// Reads an IP address with a port; `None` if empty.
     pub(super) fn socket_address(&mut self, key: &'static str) -> Option<SocketAddr> {
         let text = self.text(key)?;
         let address = text.parse().ok();
@@ -65,12 +65,12 @@ impl Reader {
         address
     }
 
-    /// A secret; `None` if empty.
+    /// Reads a secret; `None` if empty.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.text_shown(key, Shown::Hidden).map(Secret::new)
     }
 
-    /// A connection string; only its password is masked.
+    /// Reads a connection string. Only its password is masked when it is shown.
     pub(super) fn connection_url(&mut self, key: &'static str) -> Option<Secret> {
         let url = self.text_shown(key, Shown::UrlWithoutPassword)?;
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
@@ -82,13 +82,13 @@ impl Reader {
         Some(Secret::new(url))
     }
 
-    /// A key set or its path, or `None` if it is empty. Only its secret members are hidden when it
-    /// is shown.
+    /// Reads a key set or its path; `None` if empty. Only its secret members are masked when it is
+    /// shown.
     pub(super) fn key_set(&mut self, key: &'static str) -> Option<String> {
         self.text_shown(key, Shown::KeySetWithoutSecrets)
     }
 
-    /// The URL of a web server, without a trailing slash.
+    /// Reads the URL of a web server, without a trailing slash.
     pub(super) fn web_url(&mut self, key: &'static str) -> Option<String> {
         let url = self.text(key)?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
@@ -97,12 +97,12 @@ impl Reader {
         Some(url.trim_end_matches('/').to_owned())
     }
 
-    /// A boolean.
+    /// Reads a boolean.
     pub(super) fn switch(&mut self, key: &'static str) -> bool {
         matches!(self.value(key, Shown::Plain), Some(Value::Boolean(true)))
     }
 
-    /// A list of strings.
+    /// Reads a list of strings.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
         let Some(Value::Array(parts)) = self.value(key, Shown::Plain) else {
             return Vec::new();
@@ -117,7 +117,7 @@ impl Reader {
         })
     }
 
-    /// An integer within `range`.
+    /// Reads an integer within `range`.
     pub(super) fn integer<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> T
     where
         T: Copy + PartialOrd + TryFrom<i64> + std::fmt::Display,
@@ -137,7 +137,7 @@ impl Reader {
             })
     }
 
-    /// A duration in milliseconds within `range`.
+    /// Reads a duration in milliseconds within `range`.
     pub(super) fn milliseconds(
         &mut self,
         key: &'static str,
@@ -146,7 +146,7 @@ impl Reader {
         Duration::from_millis(self.integer(key, range))
     }
 
-    /// One of several names. `choices` must not be empty.
+    /// Reads one of several names. `choices` must not be empty.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
         let written = self.text(key).unwrap_or_default();
         match choices.iter().find(|(name, _)| *name == written) {
@@ -171,17 +171,17 @@ impl Reader {
             .push(format!("{} {message}", origin.naming(key)));
     }
 
-    /// All problems found.
+    /// Returns all problems found.
     pub(super) fn into_problems(self) -> Vec<String> {
         self.raw.problems
     }
 
-    /// Whether any problem was found.
+    /// Returns whether any problem was found.
     pub(super) fn has_problems(&self) -> bool {
         !self.raw.problems.is_empty()
     }
 
-    /// The effective settings as TOML with secrets masked, each annotated with its source.
+    /// Returns the effective settings as TOML with secrets masked, each annotated with its source.
     pub(super) fn describe(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -194,7 +194,7 @@ impl Reader {
                 text.push_str(&format!("[{name}]\n"));
                 section = name;
             }
-            // A value that no section read may be a secret.
+            // If no section has read a value, it may be a secret.
             let shown = self
                 .read_keys
                 .get(key.as_str())
@@ -209,7 +209,7 @@ impl Reader {
         text
     }
 
-    /// Known keys that no section has read.
+    /// Returns the known keys that no section has read.
     #[cfg(test)]
     pub(super) fn unread_keys(&self) -> Vec<&str> {
         self.raw

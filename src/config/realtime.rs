@@ -7,7 +7,7 @@ use super::reader::Reader;
 /// The presets of limits in [`super::raw`].
 const PRESETS: &[(&str, ())] = &[("rapport", ()), (super::raw::SUPABASE, ())];
 
-/// One week.
+/// The highest configurable `no_channel_timeout`: one week.
 const MAX_NO_CHANNEL_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// The highest configurable memory limit in bytes: 1 TiB.
@@ -67,7 +67,7 @@ pub struct RealtimeConfig {
     pub drain_window: Duration,
     /// How long a socket may stay open without a channel.
     pub no_channel_timeout: Duration,
-    /// How long before token expiry a channel is warned.
+    /// How long before the expiry of its token a channel is warned.
     pub expiry_warning: Duration,
     /// Whether public channels are refused.
     pub private_only: bool,
@@ -75,23 +75,24 @@ pub struct RealtimeConfig {
     pub max_presence_events_per_second: u64,
     /// Maximum presence pushes on one channel within a window.
     pub max_presence_calls_per_window: u32,
-    /// The length of that window.
+    /// The length of a window for presence pushes.
     pub presence_window: Duration,
     /// Maximum size of the presence state of one topic.
     pub max_presence_state_bytes: usize,
     /// Maximum size of a row that is sent completely.
     pub max_record_bytes: usize,
-    /// Maximum stored messages that a join may have replayed.
+    /// Maximum number of stored messages that are replayed to a join.
     pub replay_max_messages: i64,
     /// Days after today for which `realtime.messages` has partitions, if this server created that
     /// table.
     pub message_days_ahead: i32,
-    /// Days before today for which messages are kept there.
+    /// Days before today for which `realtime.messages` keeps its messages.
     pub message_days_kept: i32,
 }
 
 impl RealtimeConfig {
-    /// Maximum time in seconds for which a client can have a message kept: that of every message.
+    /// Returns the maximum time in seconds for which a client can have a message kept. It equals
+    /// the time for which every message is kept.
     pub fn max_message_ttl_seconds(&self) -> i32 {
         const SECONDS_PER_DAY: i32 = 86_400;
         self.message_days_kept.saturating_mul(SECONDS_PER_DAY)
@@ -133,7 +134,7 @@ impl RealtimeConfig {
             );
         }
         let expiry_warning_s: u64 = reader.integer("realtime.expiry_warning_s", 0..=86_400);
-        // The preset has already been applied below the written settings.
+        // The name is only validated here, because `raw` has already applied the preset.
         reader.choice("realtime.limits_preset", PRESETS);
         Self {
             max_sockets: reader.integer("realtime.max_sockets", 1..=10_000_000),

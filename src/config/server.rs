@@ -16,7 +16,7 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Origins whose pages may call the chat routes.
     pub allowed_origins: Vec<String>,
-    /// Whether pages from localhost may call them, too, on any port.
+    /// Whether pages from localhost, on any port, may call the chat routes, too.
     pub allow_localhost_origins: bool,
     /// Whether `/docs` serves a page to try the routes.
     pub docs_page: bool,
@@ -26,7 +26,7 @@ pub struct ServerConfig {
     pub metrics_token: Option<Secret>,
     /// A separate listener for `/metrics`. If set, the main listener does not serve that route.
     pub metrics_listen: Option<SocketAddr>,
-    /// How long a shutdown waits before it closes what is still open.
+    /// How long a shutdown waits before it closes connections that are still open.
     pub shutdown_deadline: Duration,
     /// Maximum memory of incomplete request heads.
     pub all_heads_max_bytes: usize,
@@ -84,8 +84,8 @@ impl ServerConfig {
     }
 }
 
-/// A serialized origin (RFC 6454, section 6.2), as browsers send it. Origins are compared as they
-/// are.
+/// Returns whether the text is a serialized origin (RFC 6454, section 6.2), as browsers send it.
+/// Origins are compared literally.
 fn is_origin(text: &str) -> bool {
     let host = text
         .strip_prefix("https://")

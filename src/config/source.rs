@@ -1,4 +1,4 @@
-//! The source of written settings: the process environment, or a map in tests.
+//! The sources of settings: the process environment, or a map in tests.
 //!
 //! No other file reads the environment.
 
@@ -7,9 +7,9 @@ use std::ffi::OsString;
 
 /// A set of named strings. Tests pass a map, the program passes [`ProcessEnvironment`].
 pub trait Source {
-    /// The value of `name`; `None` if absent.
+    /// Returns the value of `name`; `None` if absent.
     fn get(&self, name: &str) -> Option<String>;
-    /// All names, so that misspelt ones can be reported.
+    /// Returns all names, so that misspelt ones can be reported.
     fn names(&self) -> Vec<String>;
 }
 
@@ -43,7 +43,7 @@ impl Source for BTreeMap<String, String> {
     }
 }
 
-/// The directories in which the shell looks for programs (`PATH`), unparsed.
+/// Returns the directories in which the shell looks for programs (`PATH`), unparsed.
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the only place that reads the environment"

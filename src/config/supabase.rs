@@ -1,4 +1,4 @@
-//! The Supabase project beside this server.
+//! The Supabase project that this server works with.
 
 use super::reader::Reader;
 

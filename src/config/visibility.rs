@@ -15,8 +15,9 @@ pub struct VisibilityConfig {
     pub batch_max_rows: usize,
     /// Timeout of one check.
     pub statement_timeout: Duration,
-    /// Whether a DELETE event under row-level security is delivered with only the primary key if
-    /// the old row is unknown, so that nothing can show who could see it.
+    /// Whether a DELETE event under row-level security is delivered, with only the primary key, if
+    /// the old row is unknown. Without the old row, the server cannot determine who was able to see
+    /// it.
     pub delete_without_old_row: bool,
     /// Whether subscribers whose role may not select a table are notified about inserts and
     /// updates, without the rows.

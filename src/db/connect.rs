@@ -48,9 +48,10 @@ pub enum CertificateCheck {
     Full,
 }
 
-/// Runs first on each connection. Compiling a statement takes longer than any of ours takes to run.
-/// PostgreSQL compiles whatever it estimates as expensive, and its estimates are high for policies
-/// that call functions and for tables without statistics (PostgreSQL manual, chapter 32).
+/// Runs first on each connection. Compiling one of our statements takes longer than running it.
+/// PostgreSQL compiles every statement that it estimates as expensive, and its estimates are high
+/// for policies that call functions and for tables without statistics (PostgreSQL manual, chapter
+/// 32).
 const NO_JIT: &str = "set jit = off";
 
 /// A parsed connection URL with its TLS options. Cheap to clone.
@@ -77,8 +78,7 @@ impl Connector {
         };
         let mut config: tokio_postgres::Config = url.parse().map_err(ConnectError::Url)?;
         if config.get_hosts().is_empty() {
-            // Only addresses are given. They then also serve as the names to verify certificates
-            // against.
+            // If only addresses are given, certificates are verified against the addresses.
             for address in config.get_hostaddrs().to_vec() {
                 config.host(address.to_string());
             }
@@ -105,22 +105,22 @@ impl Connector {
         })
     }
 
-    /// Host, port, user, database and TLS mode as parsed.
+    /// Returns host, port, user, database and TLS mode as parsed.
     pub fn config(&self) -> &tokio_postgres::Config {
         &self.config
     }
 
-    /// The TLS connector, which cancelling a statement needs.
+    /// Returns the TLS connector, which cancelling a statement needs.
     pub fn tls(&self) -> Tls {
         self.tls.clone()
     }
 
-    /// Whether the server's certificate is verified.
+    /// Returns whether the server's certificate is verified.
     pub fn certificate_check(&self) -> CertificateCheck {
         self.check
     }
 
-    /// The file named by `sslrootcert`, if any.
+    /// Returns the file named by `sslrootcert`, if any.
     pub fn root_certificate(&self) -> Option<&str> {
         self.root_certificate.as_deref()
     }
@@ -161,7 +161,7 @@ impl Connector {
                 match message {
                     Ok(AsyncMessage::Notice(notice)) => on_notice(notice),
                     Ok(_) => {}
-                    // Statements in progress receive the error. Nothing else needs it.
+                    // Statements in progress receive the error. No other code needs it.
                     Err(error) => {
                         tracing::debug!(error = %error, "database connection closed with an error");
                         break;
@@ -355,7 +355,7 @@ mod tests {
             ),
             ("postgres://u@/d?host=/run/pg", SslMode::Disable),
             ("postgres://u@h/d?sslmode=require", SslMode::Require),
-            // A host in the list that supports TLS must use it.
+            // If the list contains a host that supports TLS, TLS is used for it.
             (
                 "postgres://u@/d?host=h,/run/pg&sslmode=require",
                 SslMode::Require,

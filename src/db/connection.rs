@@ -13,20 +13,20 @@ use crate::auth::Claims;
 /// granted to the login, and must never be granted any privilege.
 pub const PARKED_ROLE: &str = "rapport_request";
 
-/// How long a connection in an uncertain state has to prove that it is clean before it is closed. A
-/// check is one round trip. A longer time means that a statement is still running after its client
-/// has gone.
+/// How long the check of a connection in an uncertain state may take before the connection is
+/// closed. The check is one round trip. If it takes longer, a statement is still running whose
+/// client has gone.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Checks that the session is outside a transaction and on the parked role. It must be sent as a
-/// simple query: then the two clock readings differ only inside an older transaction.
+/// Checks that the session is outside a transaction and on the parked role. The check must be sent
+/// as a simple query, because then the two clock readings differ only inside an older transaction.
 const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
-/// Switches the session to the caller for one transaction, as PostgREST does: it sets the claims
-/// for policies written in either of its two conventions, then the role.
+/// Switches the session to the caller for one transaction, as PostgREST does. It sets the claims in
+/// both conventions that policies use, then the role.
 ///
-/// A session that is not parked does not switch to the caller's role. After a lost `BEGIN` it would
-/// otherwise keep that role, or the one it had.
+/// A session that is not parked does not switch to the caller's role. Otherwise, after a lost
+/// `BEGIN`, it would keep that role or the one that it had before.
 const BECOME_CALLER: &str = "\
     select \
         set_config('request.jwt.claims', $1, true), \
@@ -42,7 +42,7 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// The prepared [`BECOME_CALLER`].
     become_caller: Statement,
-    /// Keyed by text. All statements of this program are constants.
+    /// Prepared statements by their text. All statements of this program are constants.
     pub(super) statements: HashMap<&'static str, Statement>,
     /// Set while a transaction is in progress. It stays set if the transaction fails or its request
     /// is dropped, and the connection is then checked before its next use.
@@ -99,8 +99,8 @@ impl Connection {
     }
 }
 
-/// The statements that start every session. The role is set last, because the session has no rights
-/// afterwards.
+/// Returns the statements that start every session. The role is set last, because the session has
+/// no rights afterwards.
 ///
 /// `search_path` is the one that PostgREST sets, for functions and policies of the application that
 /// rely on it; our own statements qualify every name. UTC and ISO determine how JSON built in the

@@ -101,7 +101,7 @@ enum Meaning {
 }
 
 impl DbError {
-    /// The error code for the client.
+    /// Returns the error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::PoolExhausted => ErrorCode::PoolExhausted,
@@ -109,12 +109,12 @@ impl DbError {
                 ErrorCode::DatabaseUnavailable
             }
             Self::Refused(refusal) => refusal.code,
-            // The code that runs such a statement handles this case itself.
+            // The code that runs such a statement handles `DoneBefore` itself.
             Self::DoneBefore | Self::Unexpected(_) => ErrorCode::Internal,
         }
     }
 
-    /// Seconds to wait before a retry, if a retry may help.
+    /// Returns the seconds to wait before a retry, if a retry may help.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::PoolExhausted | Self::Contended(_) | Self::StaleStatement(_) => {
@@ -128,7 +128,7 @@ impl DbError {
         }
     }
 
-    /// The refusal, if it is one.
+    /// Returns the refusal, if the error is one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
@@ -136,8 +136,8 @@ impl DbError {
         }
     }
 
-    /// The text for the log: every cause, without the row values that PostgreSQL includes in error
-    /// details.
+    /// Returns the text for the log. It contains every cause, but not the row values that
+    /// PostgreSQL includes in error details.
     pub fn log_text(&self) -> String {
         let mut text = self.to_string();
         let mut next = self.source();
@@ -159,7 +159,7 @@ impl DbError {
         text
     }
 
-    /// Whether the transaction was rolled back for a reason that a retry may not meet again.
+    /// Returns whether the transaction was rolled back for a reason that may not apply to a retry.
     pub(super) fn is_retryable(&self) -> bool {
         matches!(self, Self::Contended(_) | Self::StaleStatement(_))
     }
@@ -183,8 +183,8 @@ impl DbError {
         }
     }
 
-    /// Converts an error of a statement around the caller's statements, such as BEGIN. It is never
-    /// the caller's fault, so it is never reported as a refusal.
+    /// Converts an error of a statement around the caller's statements, such as BEGIN. Such an
+    /// error is never the caller's fault, so it is never reported as a refusal.
     pub(super) fn outside_statement(error: tokio_postgres::Error) -> Self {
         let Some(server) = error.as_db_error() else {
             return Self::from_driver(error);
@@ -217,7 +217,7 @@ fn meaning(sqlstate: &str) -> Meaning {
         .map_or(Meaning::Fault, |(_, meaning)| *meaning)
 }
 
-/// The error code that our SQL puts in the place of a constraint name.
+/// Returns the error code that our SQL raises as the constraint name.
 fn named_code(server: &ServerError) -> Option<ErrorCode> {
     if !server.code().code().starts_with("PT") {
         return None;

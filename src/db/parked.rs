@@ -2,9 +2,9 @@
 //!
 //! Each evaluation runs in its own transaction under the caller's role and settings. The
 //! transaction is always rolled back, so whatever a policy's functions set or cache is gone before
-//! the next evaluation. Between transactions the connection is parked on [`PARKED_ROLE`], which has
-//! no rights. If switching to a caller's role fails, the statement therefore runs without rights,
-//! and its result is discarded.
+//! the next evaluation. Between transactions, the connection is parked on [`PARKED_ROLE`], which
+//! has no rights. If switching to a caller's role fails, the statement runs without rights, and its
+//! result is discarded.
 //!
 //! Statements are *prepared* as the login and *executed* as the caller. PostgreSQL checks USAGE on
 //! a function's schema when it resolves the name. The names in a policy were resolved when the
@@ -23,8 +23,8 @@ use tokio_postgres::{Client, Statement};
 
 use super::connection::PARKED_ROLE;
 
-/// Maximum prepared statements per connection, one per role and query. Beyond this all are dropped
-/// and prepared again as needed.
+/// Maximum prepared statements per connection, one per role and query. Beyond this number, all are
+/// dropped and prepared again as needed.
 const MAX_STATEMENTS: usize = 512;
 
 /// Why an evaluation has no result.
@@ -55,17 +55,17 @@ pub const NEXT_TURN: &str = "rollback and chain";
 pub struct ParkedConnection {
     client: Client,
     become_caller: Statement,
-    /// Keyed by the number of the query.
+    /// Prepared statements by the number of their query.
     statements: HashMap<u64, Statement>,
 }
 
 impl ParkedConnection {
-    /// Runs the statements in `session` on a new connection and parks it. `settings` names what is
-    /// set for each caller in addition to the role.
+    /// Runs the statements in `session` on a new connection and parks it. `settings` names the
+    /// settings that are set for each caller in addition to the role.
     ///
     /// # Errors
-    /// Fails if the server refuses any of this, for instance because the login may not switch to
-    /// the parked role.
+    /// Fails if the server refuses one of the statements, for instance because the login may not
+    /// switch to the parked role.
     pub async fn park(
         client: Client,
         session: &str,
@@ -82,7 +82,7 @@ impl ParkedConnection {
         Ok(connection)
     }
 
-    /// The connection itself, for statements that the parked role may run.
+    /// Returns the connection, for statements that the parked role may run.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -125,8 +125,8 @@ impl ParkedConnection {
         }
     }
 
-    /// Prepares those of the numbered statements that are not prepared yet. Returns the server's
-    /// errors for the statements that it refuses.
+    /// Prepares the numbered statements that are not yet prepared. Returns the server's errors for
+    /// the statements that it refuses.
     ///
     /// # Errors
     /// Fails on any other error.
@@ -164,7 +164,7 @@ impl ParkedConnection {
         Ok(refused)
     }
 
-    /// A prepared statement.
+    /// Returns a prepared statement.
     pub fn statement(&self, number: u64) -> Option<&Statement> {
         self.statements.get(&number)
     }
@@ -174,9 +174,9 @@ impl ParkedConnection {
         self.statements.remove(&number);
     }
 
-    /// Sends a whole flight before reading any result. A flight consists of the opening, which
-    /// begins a transaction; then the turns, each of which switches to a caller, runs its query and
-    /// ends with `next`, which rolls back and begins the next transaction; and the end.
+    /// Sends a whole flight before reading any result. The opening begins a transaction. Each turn
+    /// then switches to a caller, runs its query, and ends with `next`, which rolls back and begins
+    /// the next transaction. The end follows the last turn.
     ///
     /// Each future must send all its messages when first polled, as the futures of `tokio_postgres`
     /// do if their statements are prepared.
@@ -205,7 +205,7 @@ impl ParkedConnection {
         }
     }
 
-    /// One turn, whose messages are all sent at once.
+    /// Runs one turn, whose messages are all sent at once.
     async fn turn<T>(
         &self,
         caller: Caller<'_>,
@@ -225,8 +225,8 @@ impl ParkedConnection {
     }
 }
 
-/// The statement that switches to a caller, whose role is `$1`. Its last column is the resulting
-/// role. A session that is not parked does not switch to the caller's role.
+/// Returns the statement that switches to a caller, whose role is `$1`. Its last column is the
+/// resulting role. A session that is not parked does not switch to the caller's role.
 fn become_caller(settings: &[&'static str]) -> String {
     let mut sql = "select ".to_owned();
     for (name, place) in settings.iter().zip(2..) {
@@ -242,14 +242,16 @@ fn become_caller(settings: &[&'static str]) -> String {
     sql
 }
 
-/// A flight in progress. `B` is the result of its opening, `T` that of each turn. Results must be
-/// awaited in order, because the driver continues reading only after the previous result was taken.
+/// A flight in progress. `B` is the result of its opening, and `T` the result of each turn. Results
+/// must be awaited in order, because the driver continues reading only after the previous result
+/// was taken.
 pub struct Flight<'a, B, T> {
     opening: Sent<'a, Result<B, tokio_postgres::Error>>,
     turns: VecDeque<Sent<'a, Turn<T>>>,
     end: Sent<'a, Result<(), tokio_postgres::Error>>,
-    /// Whether the session is known to be in the expected state. Results do not count before the
-    /// opening has succeeded, nor while a result is awaited whose future may be dropped.
+    /// Whether the session is known to be in the expected state. Results do not count until the
+    /// opening has succeeded. They also do not count after a future that awaited a result was
+    /// dropped.
     is_sound: bool,
 }
 
@@ -263,7 +265,7 @@ struct Turn<T> {
 type Sent<'a, T> = MaybeDone<BoxFuture<'a, T>>;
 
 impl<B, T> Flight<'_, B, T> {
-    /// The result of the opening, which comes first.
+    /// Returns the result of the opening, which comes first.
     ///
     /// # Errors
     /// Fails if the opening failed. In that case no later result counts.
@@ -273,8 +275,9 @@ impl<B, T> Flight<'_, B, T> {
         Ok(opened?)
     }
 
-    /// The result of the next turn in sending order; `None` after the last. It counts only if the
-    /// opening and every earlier rollback succeeded and the switch to the role worked.
+    /// Returns the result of the next turn in sending order; `None` after the last. The result
+    /// counts only if the opening and every earlier rollback succeeded and the switch to the role
+    /// worked.
     pub async fn next(&mut self) -> Option<Result<T, ParkedError>> {
         let mut turn = self.turns.pop_front()?;
         let was_sound = std::mem::replace(&mut self.is_sound, false);
@@ -302,7 +305,7 @@ async fn send<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Sent<'a, T>
     sent
 }
 
-/// The result, on the first call.
+/// Returns the result, on the first call only.
 async fn wait<T>(sent: &mut Sent<'_, T>) -> Option<T> {
     Pin::new(&mut *sent).await;
     Pin::new(sent).take_output()

@@ -1,8 +1,8 @@
 //! A bounded pool of connections that have no rights until they act for a caller.
 //!
-//! When a connection is opened it is parked on [`super::PARKED_ROLE`], a role without rights, for
-//! the whole session. A caller's role is set for one transaction only ([`super::rls`]). Whatever
-//! fails in between, such as a lost `BEGIN` or a setting that was not applied, the next statement
+//! When a connection is opened, it is parked for the whole session on [`super::PARKED_ROLE`], a
+//! role without rights. A caller's role is set for one transaction only ([`super::rls`]). If a step
+//! in between fails, such as a lost `BEGIN` or a setting that was not applied, the next statement
 //! runs as a role that may neither read nor write.
 //!
 //! Requires a direct connection or a session-mode pooler. In transaction mode the parked role and
@@ -24,12 +24,12 @@ use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
-/// Added to the server's statement timeout before we stop waiting for the result. It matters only
-/// if the network drops packets; otherwise the server responds first.
+/// Time added to the server's statement timeout before we stop waiting for the result. It matters
+/// only if the network drops packets; otherwise the server responds first.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// Maximum waiting requests per connection. Further requests are refused immediately, because their
-/// wait would exceed its timeout anyway.
+/// Maximum waiting requests per connection. Further requests are refused immediately, because they
+/// would wait longer than the timeout anyway.
 const MAX_WAITING_PER_CONNECTION: usize = 64;
 
 /// The connection pool. Cheap to clone; clones share the connections.
@@ -109,7 +109,7 @@ impl Db {
         Err(DbError::Unavailable(None))
     }
 
-    /// Open, borrowed and awaited connections.
+    /// Returns the numbers of open, borrowed and awaited connections.
     pub fn status(&self) -> deadpool::Status {
         self.pool.status()
     }
@@ -179,7 +179,7 @@ impl managed::Manager for Connections {
     }
 }
 
-/// Whether the most recent attempt to open a connection succeeded.
+/// The result of the most recent attempt to open a connection.
 struct Reachability {
     /// Initially true, so that a database that is unavailable from the start is logged, too.
     last: AtomicBool,
@@ -202,7 +202,7 @@ impl Reachability {
     }
 }
 
-/// The text of the innermost error. The outer ones only state that an error occurred.
+/// Returns the text of the innermost error. The outer ones only state that an error occurred.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -1,10 +1,10 @@
 //! Runs statements as a caller, under row-level security.
 //!
 //! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
-//! flight and their results read together, so a request costs one round trip. This is safe because
-//! of what happens to each message if an earlier one fails. An error inside the transaction turns
-//! `COMMIT` into a rollback. A lost `BEGIN` leaves the statements to [`super::PARKED_ROLE`], which
-//! has no rights.
+//! flight, and their results are read together. A request therefore costs one round trip. This is
+//! safe even if one of the messages fails. An error inside the transaction turns `COMMIT` into a
+//! rollback. After a lost `BEGIN`, the statements run as [`super::PARKED_ROLE`], which has no
+//! rights.
 //!
 //! If a request is dropped halfway, the server still completes its flight, because everything was
 //! already sent.
@@ -20,18 +20,18 @@ use super::error::DbError;
 use super::pool::{Db, Lease};
 use crate::auth::Claims;
 
-/// Starts a transaction. The level is explicit, because the chat refuses writes above it: in an
-/// older snapshot, a right that was revoked since would be invisible.
+/// Starts a transaction. The level is explicit, because the chat refuses writes above it: a
+/// statement with an older snapshot would not see that a right has been revoked.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// Attempts at a flight that was rolled back completely for a transient reason: a deadlock, or a
-/// statement prepared before a schema change. All input is at hand, so a retry is safe. More than
-/// one retry would only add to the contention.
+/// Maximum attempts at a flight. It is repeated if it was rolled back completely for a transient
+/// reason: a deadlock, or a statement prepared before a schema change. All input is at hand, so a
+/// retry is safe. More than one retry would only add to the contention.
 const ATTEMPTS: usize = 2;
 
-/// Random delay in milliseconds before the retry. After a deadlock the surviving transaction is
-/// still waking up when the other one is notified; without a delay the loser would take the lock
-/// first again.
+/// Random delay in milliseconds before the retry. After a deadlock, the surviving transaction is
+/// still waking up when the other one is notified. Without a delay, the other transaction would
+/// take the lock first again.
 const PAUSE_MS: std::ops::Range<u64> = 20..60;
 
 /// A statement with its parameters. The text is a constant; input from callers goes only into
@@ -63,8 +63,8 @@ impl Db {
     /// query.
     ///
     /// # Errors
-    /// See [`DbError`]. After an error nothing was written, unless the connection was lost, in
-    /// which case the outcome is unknown.
+    /// See [`DbError`]. After an error, nothing was written. If the connection was lost, however,
+    /// the outcome is unknown.
     pub async fn run_as(
         &self,
         caller: &Claims,
@@ -146,7 +146,7 @@ impl Connection {
     }
 
     /// Sends the flight and reads its results. Each future sends its message when first polled, and
-    /// they are polled in order. This relies on every statement being prepared already.
+    /// the futures are polled in order. This relies on every statement being prepared already.
     async fn fly(&self, caller: &Claims, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, DbError> {
         let mut prepared = Vec::with_capacity(queries.len());
         for query in queries {
@@ -167,8 +167,8 @@ impl Connection {
             self.client.batch_execute("COMMIT"),
         )
         .await;
-        // In the order in which the server processed them, because the first error causes the
-        // others.
+        // Results are checked in the order in which the server processed the statements, because
+        // the first error causes the others.
         begin.map_err(DbError::outside_statement)?;
         become_caller?;
         let results = results

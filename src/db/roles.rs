@@ -1,4 +1,4 @@
-//! Which roles a token may name.
+//! The roles that a token may name.
 //!
 //! A `role` claim used in `set role` determines which row-level security applies. An issuer that
 //! lets users choose the claim must not give them access to the whole database.
@@ -6,8 +6,8 @@
 /// A condition on `r`, a row of `pg_roles`: whether a caller may use this role.
 ///
 /// It refuses roles that are, or are members of, a superuser, a role that bypasses row-level
-/// security, or the login itself. Membership counts whether or not it is inherited: it affects the
-/// ownership of tables, to whose owner row-level security does not apply, and a function in a
+/// security, or the login itself. Membership counts whether or not it is inherited. It affects the
+/// ownership of tables, and row-level security does not apply to owners. Also, a function in a
 /// policy could switch to the other role. Only `service_role` is meant to bypass row-level
 /// security. Membership in it does not count against another role, because the attribute is not
 /// inherited.

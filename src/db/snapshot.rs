@@ -1,4 +1,4 @@
-//! Determines whether a transaction that is committed in the WAL is visible in a snapshot.
+//! Determines whether a transaction whose commit is in the WAL is visible in a snapshot.
 //!
 //! A commit record is written, and may reach us, before the transaction ends for everyone else.
 //! PostgreSQL removes the transaction from the list of running ones only afterwards, and with
@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 
 use super::error::DbError;
 
-/// A `pg_snapshot` (PostgreSQL manual, section 9.27, table 9.85), reduced to what is needed for
-/// transaction ids of which the WAL contains only the lower 32 bits.
+/// A `pg_snapshot` (PostgreSQL manual, section 9.27, table 9.85), reduced to the fields that are
+/// needed to look up a transaction id. The WAL contains only the lower 32 bits of ids.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The first transaction id that had not started.
@@ -20,7 +20,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The statement that returns the snapshot it runs in.
+    /// A query that returns its own snapshot.
     pub const CURRENT: &str = "select pg_catalog.pg_current_snapshot()::text";
 
     /// Reads the result of [`Self::CURRENT`].
@@ -50,15 +50,15 @@ impl Snapshot {
         Some(Self { xmax, running })
     }
 
-    /// Whether a committed transaction had ended when the snapshot was taken.
+    /// Returns whether a committed transaction had ended when the snapshot was taken.
     pub fn sees(&self, xid: u32) -> bool {
         let xid = self.full_xid(xid);
         xid < self.xmax && !self.running.contains(&xid)
     }
 
-    /// The 64-bit transaction id for the lower 32 bits in the WAL: the nearest one to the snapshot.
-    /// This is unique, because the ids in use span less than half of the 32-bit range (PostgreSQL
-    /// manual, section 25.1.5).
+    /// Returns the 64-bit transaction id for the lower 32 bits in the WAL: the id that is nearest
+    /// to the snapshot. It is unique, because the ids in use span less than half of the 32-bit
+    /// range (PostgreSQL manual, section 25.1.5).
     pub fn full_xid(&self, xid: u32) -> u64 {
         const HALF: u64 = 1 << 31;
         const CIRCLE: u64 = 1 << 32;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::config::source::program_path;
 
-/// The oldest major version the schema and the replication protocol are written for.
+/// The oldest major version that the schema and the replication protocol support.
 pub const OLDEST_MAJOR: u32 = 15;
 
 /// Debian and its derivatives install each major version in a subdirectory of this one.
@@ -35,7 +35,7 @@ pub enum BinariesError {
     TooOld {
         /// The directory that contains the server.
         directory: PathBuf,
-        /// Its major version.
+        /// The server's major version.
         major: u32,
     },
     /// The server did not print its version.
@@ -75,7 +75,8 @@ impl Binaries {
         Err(too_old.unwrap_or(BinariesError::NotFound))
     }
 
-    /// The programs in `directory`. Fails unless it contains a server of a supported version.
+    /// Returns the programs in `directory`. Fails unless it contains a server of a supported
+    /// version.
     pub fn in_directory(directory: &Path) -> Result<Self, BinariesError> {
         if !holds_server(directory) {
             return Err(BinariesError::NotInDirectory {
@@ -102,17 +103,17 @@ impl Binaries {
         })
     }
 
-    /// The directory that contains the programs.
+    /// Returns the directory that contains the programs.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The server's major version.
+    /// Returns the server's major version.
     pub fn major(&self) -> u32 {
         self.major
     }
 
-    /// The path of one program. Some distributions lack `psql` and `pg_dump`.
+    /// Returns the path of one program. Some distributions lack `psql` and `pg_dump`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -124,15 +125,16 @@ fn holds_server(directory: &Path) -> bool {
         .all(|name| directory.join(name).is_file())
 }
 
-/// On some systems `pg_config` comes with the client library and reports a directory without a
-/// server. The caller therefore checks that the server is there.
+/// Returns the directory that `pg_config` reports. On some systems, `pg_config` comes with the
+/// client library and reports a directory without a server, so the caller checks that the server is
+/// there.
 fn pg_config_directory() -> Option<PathBuf> {
     let output = Command::new("pg_config").arg("--bindir").output().ok()?;
     let directory = String::from_utf8(output.stdout).ok()?;
     Some(PathBuf::from(directory.trim()))
 }
 
-/// The real directories of every `initdb` on `PATH`. Symbolic links are resolved, because a
+/// Returns the real directories of every `initdb` on `PATH`. Symbolic links are resolved, because a
 /// directory with a link, such as `/usr/local/bin`, need not contain the other programs.
 fn path_directories() -> Vec<PathBuf> {
     std::env::split_paths(&program_path())

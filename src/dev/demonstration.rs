@@ -55,8 +55,8 @@ pub const PEOPLE: [Person; 5] = [
     },
 ];
 
-/// The login role for user requests, the one that PostgREST uses on Supabase. It may switch to the
-/// API roles and has no rights of its own, so a bug in a request never runs as a superuser.
+/// The login role for user requests, as PostgREST uses it on Supabase. It may switch to the API
+/// roles and has no rights of its own, so a faulty request never runs as a superuser.
 pub const REQUEST_LOGIN: &str = "authenticator";
 
 /// Installs the application, the schema and the users into an empty database, or updates an earlier

@@ -8,9 +8,9 @@ use crate::config::source::Source;
 /// another user, which cannot enter `/root`.
 const ROOT_DATA: &str = "/var/lib/rapport";
 
-/// The directory for everything that `rapport dev` keeps for this user: `$XDG_DATA_HOME/rapport`,
-/// by default `~/.local/share/rapport` (XDG Base Directory Specification). `None` if there is no
-/// home directory.
+/// Returns the directory for everything that `rapport dev` keeps for this user:
+/// `$XDG_DATA_HOME/rapport`, by default `~/.local/share/rapport` (XDG Base Directory
+/// Specification). `None` if there is no home directory.
 pub fn data_root(environment: &dyn Source, is_root: bool) -> Option<PathBuf> {
     if is_root {
         return Some(PathBuf::from(ROOT_DATA));
@@ -26,7 +26,8 @@ pub fn data_root(environment: &dyn Source, is_root: bool) -> Option<PathBuf> {
     Some(data.join("rapport"))
 }
 
-/// The parent directory of this user's scratch clusters, below the system's temporary directory.
+/// Returns the parent directory of this user's scratch clusters, below the system's temporary
+/// directory.
 pub fn scratch_root(purpose: &str, user_id: u32) -> PathBuf {
     let parent = std::env::temp_dir();
     Path::new(&parent).join(format!("rapport-{purpose}-{user_id}"))

@@ -33,7 +33,7 @@ pub fn write(path: &Path, variables: &[(String, String)]) -> io::Result<()> {
     written
 }
 
-/// Renders one `NAME="value"` per line, quoted for a shell. These four characters are special
+/// Renders one `NAME="value"` per line, quoted for a shell. The four escaped characters are special
 /// inside double quotes (POSIX Shell Command Language, 2.2.3).
 fn render(variables: &[(String, String)]) -> String {
     let mut text = String::new();

@@ -10,8 +10,8 @@ use super::demonstration::Person;
 use super::postgres::{ClusterError, load_or_create_secret};
 use crate::auth::{KeyError, mint};
 
-/// Expiry of the two project keys: the year 2100. The moment is fixed so that the same secret
-/// yields the same keys at every start, and a configured client keeps working.
+/// Expiry of the two project keys: the year 2100. The time is fixed, so the same secret yields the
+/// same keys at every start, and a configured client keeps working.
 const KEYS_EXPIRE_AT: u64 = 4_102_444_800;
 
 /// Lifetime of a user's token: a working day and the night after it.
@@ -30,7 +30,7 @@ pub enum KeysError {
 
 /// The signing secret, the two keys of a Supabase project, and the password for user requests.
 pub struct Keys {
-    /// Signs every token (HS256).
+    /// The secret that signs every token (HS256).
     pub jwt_secret: String,
     /// For browsers: a token with the role `anon`.
     pub anon_key: String,
@@ -59,7 +59,7 @@ impl Keys {
         })
     }
 
-    /// A token for `person`, as a sign-in would issue it.
+    /// Returns a token for `person`, as a sign-in would issue it.
     ///
     /// # Errors
     /// Fails if the token cannot be signed.
@@ -80,7 +80,8 @@ impl Keys {
     }
 }
 
-/// Seconds since the Unix epoch, the unit of token claims. 0 if the clock is set before the epoch.
+/// Returns the seconds since the Unix epoch, the unit of token claims. 0 if the clock is set before
+/// the epoch.
 pub fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,7 +1,7 @@
 //! Support for development and tests: a private PostgreSQL with the schema, keys, a sign-in, and a
 //! demonstration application with five users.
 //!
-//! `app` must not depend on any of it.
+//! `app` must not depend on this module.
 
 pub mod binaries;
 pub mod demonstration;

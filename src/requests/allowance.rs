@@ -1,4 +1,4 @@
-//! What a caller may still request, as a request extension.
+//! The caller's remaining rate limits, as a request extension.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,11 +18,11 @@ pub(super) struct Allowance<C: Class> {
     person: Uuid,
     limits: Arc<RateLimits<C>>,
     refusals: RateLimitRefusals,
-    /// Set if the route's class had no token left. The request was admitted anyway: it may turn out
-    /// to be a retry, or to find an existing resource, and either is free. Only
-    /// [`Writer`](super::Writer) can decide this.
+    /// Set if the route's class had no token left. The request was admitted anyway, because it may
+    /// turn out to be a retry or to find an existing resource, and then costs no token of this
+    /// class. Only [`Writer`](super::Writer) can decide this.
     debt: Option<Debt<C>>,
-    /// Set if the request turned out to only read, whatever the class of its route.
+    /// Set if the request turned out to be a read, whatever the class of its route.
     is_read_request: Arc<AtomicBool>,
     /// The status of the limit that refused the request, for the response headers.
     exceeded: Arc<OnceLock<LimitStatus>>,
@@ -71,17 +71,17 @@ impl<C: Class> Allowance<C> {
         self.is_read_request.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the request counts as a read.
+    /// Returns whether the request counts as a read.
     pub(super) fn is_read_request(&self) -> bool {
         self.is_read_request.load(Ordering::Relaxed)
     }
 
-    /// The token that the request still owes, because none was left when it was admitted.
+    /// Returns the token that the request still owes, because none was left when it was admitted.
     pub(super) fn debt(&self) -> Option<Debt<C>> {
         self.debt
     }
 
-    /// 429 with the time after which a token is available.
+    /// Returns the refusal (429) with the time after which a token is available.
     pub(super) fn refuse(&self, debt: Debt<C>) -> ApiError {
         let _ = self.exceeded.set(debt.exceeded.status);
         let labels = RateLimitLabels {
@@ -91,7 +91,8 @@ impl<C: Class> Allowance<C> {
         ApiError::new(ErrorCode::RateLimited).with_retry_after(debt.exceeded.retry_after)
     }
 
-    /// The status for the response headers: of the limit that refused the request, or of a class.
+    /// Returns the status for the response headers: of the limit that refused the request, or
+    /// otherwise of a class.
     pub(super) fn status(&self, class: C) -> Option<LimitStatus> {
         let exceeded = self.exceeded.get().copied();
         exceeded.or_else(|| self.limits.status(self.person, class, self.limits.now()))

@@ -32,7 +32,7 @@ pub struct Permit {
 }
 
 impl ConcurrencyLimit {
-    /// Allows each user `limit` requests at a time. Refused ones are counted under the label
+    /// Allows each user `limit` requests at a time. Refused requests are counted under the label
     /// `class`.
     pub fn new(limit: usize, class: &'static str, refusals: RateLimitRefusals) -> Self {
         Self {

@@ -47,14 +47,14 @@ impl<C: Class> Guard<C> {
         }
     }
 
-    /// Limits the requests of clients that are not signed in.
+    /// Also limits the requests of clients that are not signed in.
     #[must_use]
     pub fn limiting(mut self, strangers: Strangers) -> Self {
         self.strangers = strangers;
         self
     }
 
-    /// Authenticates the callers.
+    /// Returns the [`Authentication`] that identifies callers.
     pub fn authentication(&self) -> &Authentication {
         &self.authentication
     }
@@ -62,8 +62,9 @@ impl<C: Class> Guard<C> {
     /// Identifies the caller, takes a token of the class, and runs the handler. Without a class,
     /// signed-in users are not limited.
     ///
-    /// An unauthenticated request is refused here only if its address sends too many: some routes
-    /// are public, and an unknown path is 404 for everyone.
+    /// An unauthenticated request is refused here only if its address sends too many requests.
+    /// Other checks are left to the handler, because some routes are public and an unknown path is
+    /// 404 for everyone.
     pub(super) async fn admit<F>(
         self,
         class: Option<C>,
@@ -98,8 +99,9 @@ impl<C: Class> Guard<C> {
         } else {
             request.extensions_mut().insert(allowance.clone());
             let response = with_key(self.keys, request, handler).await;
-            // A retry costs one read token, like a resource that already existed. If no read token
-            // is left, the request keeps the token of its own class, so that nothing is unlimited.
+            // A retry costs one read token, like a request that finds an existing resource. If no
+            // read token is left, the token of the request's own class is not put back, so that
+            // every request is limited.
             let finds = matches!(class.exemption(), Exemption::KeyOrId | Exemption::Existing);
             let is_existing =
                 allowance.is_read_request() || finds && response.status() == StatusCode::OK;
@@ -121,7 +123,8 @@ impl<C: Class> Guard<C> {
     }
 }
 
-/// Whether a request may turn out to be free in its class. Only the handler can decide.
+/// Returns whether a request may turn out to cost no token of its class. Only the handler can
+/// decide this.
 fn may_be_exempt<C: Class>(class: C, headers: &HeaderMap) -> bool {
     match class.exemption() {
         Exemption::Never => false,

@@ -20,13 +20,13 @@ use crate::http::input::{BODY_DEADLINE, body};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Marks a response to a retry.
+/// Header that marks the response to a retry.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Maximum length of a key, in characters.
 const MAX_KEY: usize = 255;
 
-/// The statements of a feature that remember its callers' keys. They run as the caller.
+/// The statements with which a feature remembers its callers' keys. They run as the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyStatements {
     /// Claims a key (`$1`, text) for a request with a hash (`$2`, bytea) until the end of the
@@ -34,13 +34,14 @@ pub struct KeyStatements {
     /// request was carried out, and another error if the key is in use or was used for another
     /// request.
     pub claim: &'static str,
-    /// Stores the key after the write, with the same parameters. It may store with it what a
-    /// response needs besides the resource: whether it was created, its id.
+    /// Stores the key after the write, with the same parameters. It may also store the data that
+    /// the response needs besides the resource, such as its id and whether it was created.
     pub store: &'static str,
-    /// Restores what was stored with the key (`$1`, text) for the statements after this one.
+    /// Restores the data that was stored with the key (`$1`, text) for the statements after this
+    /// one.
     pub recall: &'static str,
     /// Raises `rate_limited`. It runs after the claim if the caller has no token left for the
-    /// write. For a retry the claim fails, so this is not reached.
+    /// write. For a retry, the claim fails first, so this statement does not run.
     pub refuse_new: &'static str,
 }
 
@@ -59,14 +60,14 @@ impl Claim {
         self.is_replay.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the request turned out to be a retry.
+    /// Returns whether the request turned out to be a retry.
     pub(super) fn is_replay(&self) -> bool {
         self.is_replay.load(Ordering::Relaxed)
     }
 }
 
-/// Reads the key of a write and runs the handler, whose [`Writer`](super::Writer) uses it. It
-/// buffers the body for the hash, so it may only be called for known callers.
+/// Reads the key of a write and runs the handler, whose [`Writer`](super::Writer) uses the key. The
+/// body is buffered for the hash, so this may only be called for known callers.
 pub(super) async fn with_key<F>(
     statements: KeyStatements,
     request: Request,
@@ -104,13 +105,13 @@ where
     response
 }
 
-/// Whether a response answers a retry.
+/// Returns whether a response is marked as the response to a retry.
 pub(super) fn is_replay(response: &Response) -> bool {
     response.headers().contains_key(REPLAYED)
 }
 
-/// The key in the headers. In the IETF's draft an empty key counts as absent. Here it is an error,
-/// because its sender expects to be protected.
+/// Returns the key in the headers. In the IETF's draft, an empty key counts as absent. Here it is
+/// an error, because a client that sends a key expects protection against repeated writes.
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(value), more) = (values.next(), values.next()) else {
@@ -127,8 +128,8 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Distinguishes a retry from another request with the same key. Neither a method nor a URI
-/// contains a line feed.
+/// Returns a hash that distinguishes a retry from another request with the same key. Neither a
+/// method nor a URI contains a line feed, so the line feeds separate the fields unambiguously.
 fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(format!("{}\n{}\n", parts.method, parts.uri));

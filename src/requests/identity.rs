@@ -1,10 +1,10 @@
-//! The caller, as the body of a request may name them.
+//! Checks the fields of a request body that name its caller.
 
 use crate::http::input::Fields;
 use crate::http::{ApiError, Caller};
 
-/// Refuses a request that names another user as its caller. `current_user_id` always names the
-/// caller; on this route, the fields in `others` do too.
+/// Refuses a request that names another user as its caller. The field `current_user_id` always
+/// names the caller. On this route, the fields in `others` do too.
 ///
 /// # Errors
 /// 403 `identity_mismatch`, or 422 for a field that is not an id.

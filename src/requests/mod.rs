@@ -1,5 +1,5 @@
-//! What features share for the requests of signed-in users: admission, rate limits, concurrency
-//! limits, and writes that a retry does not repeat.
+//! The shared handling of signed-in users' requests: admission, rate limits, concurrency limits,
+//! and writes that a retry does not repeat.
 //!
 //! A feature defines its classes of requests ([`Class`]) and registers its routes through
 //! [`Routes`], each with its class. A [`Guard`] runs before every handler: it identifies the caller

@@ -1,8 +1,8 @@
 //! The rate limits of all users: token buckets per user and class of request.
 //!
-//! The buckets exist in the memory of one process. A full bucket is equivalent to none, so buckets
-//! that have become full again are dropped. The number of buckets stays near the number of users
-//! with requests in the last minutes.
+//! The buckets exist in the memory of one process. A full bucket is equivalent to no bucket, so
+//! buckets that have become full again are dropped. The number of buckets therefore stays near the
+//! number of users with requests in the last minutes.
 //!
 //! Pure except for [`RateLimits::now`]: the time is an argument.
 
@@ -18,7 +18,7 @@ use super::rates::{LimitStatus, SECOND};
 /// Number of buckets below which sweeping is not worthwhile.
 const MIN_SWEPT: usize = 1024;
 
-/// No token is left.
+/// The refusal of a request for which no token is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LimitExceeded {
     /// The status of the exceeded limit.
@@ -28,15 +28,15 @@ pub(super) struct LimitExceeded {
 }
 
 /// For each rate of a class, the time when its bucket is full again (the theoretical arrival time
-/// of the generic cell rate algorithm). A single number, which neither drifts nor has to be
-/// refilled.
+/// of the generic cell rate algorithm). Each time is a single number, which neither drifts nor has
+/// to be refilled.
 type FullAt = [u64; 2];
 
 /// The buckets of all users.
 pub(super) struct RateLimits<C: Class> {
     started: Instant,
     settings: C::Settings,
-    /// A std mutex, held for a look-up or an occasional sweep; never across an await.
+    /// A standard mutex, held for a look-up or an occasional sweep and never across an await.
     buckets: Mutex<Buckets<C>>,
 }
 
@@ -48,7 +48,7 @@ struct Buckets<C> {
 }
 
 impl<C: Class> RateLimits<C> {
-    /// Full buckets for every class, with the rates of these settings.
+    /// Creates full buckets for every class, with the rates of these settings.
     pub(super) fn new(settings: C::Settings) -> Self {
         Self {
             started: Instant::now(),
@@ -60,7 +60,7 @@ impl<C: Class> RateLimits<C> {
         }
     }
 
-    /// Nanoseconds since the start.
+    /// Returns the nanoseconds since the start.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -106,8 +106,8 @@ impl<C: Class> RateLimits<C> {
         }
     }
 
-    /// The status of a class, by the rate with the fewest tokens left; `None` for a class without
-    /// limits.
+    /// Returns the status of a class, by the rate with the fewest tokens left; `None` for a class
+    /// without limits.
     pub(super) fn status(&self, person: Uuid, class: C, now: u64) -> Option<LimitStatus> {
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = buckets.full_at.get(&(person, class)).copied();
@@ -197,7 +197,7 @@ mod tests {
                 _ => {}
             }
         }
-        // The burst of the minute, and what was refilled within it.
+        // The burst, and the tokens that were refilled within the minute.
         assert_eq!(sent, 120 + 119);
         assert!(limits.take(BEN, Kind::Message, 0).is_ok(), "another user");
         assert!(limits.take(ANA, Kind::Search, 0).is_ok(), "another class");

@@ -3,7 +3,7 @@
 /// One second in the time unit of the buckets, nanoseconds.
 pub(super) const SECOND: u64 = 1_000_000_000;
 
-/// The rates of a class. All of them must have a token left.
+/// The rates of a class. A request is admitted only if each rate has a token left.
 pub type Rates = [Option<Rate>; 2];
 
 /// The size of a bucket, and how fast it refills.
@@ -23,17 +23,18 @@ impl Rate {
         })
     }
 
-    /// On average `count` requests per second; `None` for a count of 0, which means no limit.
+    /// Allows `count` requests per second on average. Returns `None`, which means no limit, for a
+    /// count of 0.
     pub fn per_second(burst: u32, count: u32) -> Option<Self> {
         Self::new(burst, count, 1)
     }
 
-    /// `count` requests per minute, and as many in a burst; `None` for a count of 0.
+    /// Allows `count` requests per minute, and as many in a burst. Returns `None` for a count of 0.
     pub fn per_minute(count: u32) -> Option<Self> {
         Self::new(count, count, 60)
     }
 
-    /// The status at `now` of a bucket that is full at `full_at`.
+    /// Returns the status at `now` of a bucket that is full at `full_at`.
     pub(super) fn status(self, full_at: u64, now: u64) -> LimitStatus {
         let missing = full_at.saturating_sub(now);
         LimitStatus {

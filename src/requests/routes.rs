@@ -58,14 +58,15 @@ where
     Guard<C>: FromRef<S>,
 {
     verbs! {
-        get "A route for `GET`, which answers `HEAD` as well."
-        post "A route for `POST`."
-        put "A route for `PUT`."
-        patch "A route for `PATCH`."
-        delete "A route for `DELETE`."
+        get "Registers a route for `GET`, which also responds to `HEAD`."
+        post "Registers a route for `POST`."
+        put "Registers a route for `PUT`."
+        patch "Registers a route for `PATCH`."
+        delete "Registers a route for `DELETE`."
     }
 
-    /// A route for `GET` on a path that is not limited for signed-in users, whatever the method.
+    /// Registers a route for `GET` on a path that is not limited for signed-in users, whatever the
+    /// method.
     pub fn get_unlimited<H, T>(self, path: &str, handler: H, operation: Operation) -> Self
     where
         H: Handler<T, S>,
@@ -84,8 +85,8 @@ where
         }
     }
 
-    /// The router. It also answers unknown paths and methods, which are limited by their method:
-    /// they do not exist, but cost the server about as much as those that do.
+    /// Returns the router. It also responds to unknown paths and methods. Such requests are limited
+    /// by their method, because they cost the server about as much as requests to existing routes.
     pub fn into_router(self) -> ApiRouter<S> {
         self.routes.map(|routes| {
             let cost = Cost::<C>::OfMethod;
@@ -104,7 +105,7 @@ struct Guarded<H, C> {
     cost: Cost<C>,
 }
 
-/// What a request costs.
+/// The rate limit that a request counts against.
 #[derive(Clone, Copy)]
 enum Cost<C> {
     /// A token of this class.

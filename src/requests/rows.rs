@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::http::ApiError;
 use crate::http::pagination::{Page, json_text};
 
-/// A column of a row that one of Rapport's own statements selected.
+/// Returns a column of a row that one of Rapport's own statements selected.
 ///
 /// # Errors
 /// 500 if the statement does not select what its caller expects.
@@ -19,7 +19,7 @@ pub fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, ApiEr
         .map_err(|error| ApiError::internal(error.to_string()))
 }
 
-/// The first column of the only row, for statements that always return one row.
+/// Returns the first column of the only row, for statements that always return one row.
 ///
 /// # Errors
 /// 500 if there is no row.
@@ -30,7 +30,7 @@ pub fn only<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<T, ApiError> {
     column(row, 0)
 }
 
-/// A list of rows that a statement selected as JSON in its first column.
+/// Returns a list of rows that a statement selected as JSON in its first column.
 ///
 /// # Errors
 /// 500 if the column is not a text.
@@ -42,7 +42,7 @@ pub fn whole_list(rows: &[Row]) -> Result<Page, ApiError> {
     })
 }
 
-/// A JSON object with more fields appended, without parsing it.
+/// Appends fields to a JSON object without parsing it.
 ///
 /// # Errors
 /// 500 if the row is not an object.
@@ -54,7 +54,8 @@ pub fn extended(row: &str, fields: &str) -> Result<String, ApiError> {
     Ok(format!("{open},{fields}}}"))
 }
 
-/// The response to a deletion: a message, which dashboards show, and the id of the deleted row.
+/// Returns the response to a deletion: a message, which dashboards show, and the id of the deleted
+/// row.
 pub fn confirmation(message: &str, id: Uuid) -> Response {
     json_text(json!({ "message": message, "success": true, "id": id }).to_string())
 }

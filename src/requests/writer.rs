@@ -1,5 +1,5 @@
-//! Writes in the name of a request's caller: once per `Idempotency-Key`, and only with a token of
-//! the rate limits unless the write changes nothing.
+//! Writes as the caller of a request, once per `Idempotency-Key`. A write needs a token of the rate
+//! limits unless it changes nothing.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ pub struct Writer<C: Class> {
     pub caller: Caller,
     db: Db,
     allowance: Option<Allowance<C>>,
-    /// Tokens that could not be taken. They are required unless this is a retry.
+    /// Tokens that could not be taken. They are required unless the write is a retry.
     debts: Vec<Debt<C>>,
     claim: Option<Arc<Claim>>,
 }
 
 impl<C: Class> Writer<C> {
-    /// Takes a token of an additional class that applies to the request. If there is none, the
+    /// Takes a token of an additional class that applies to the request. If no token is left, the
     /// write is refused unless it is a retry.
     pub fn take(&mut self, class: C) {
         let taken = self
@@ -66,8 +66,8 @@ impl<C: Class> Writer<C> {
     }
 
     /// Like [`Writer::change_then_read`], for changes that may find an existing resource even
-    /// without a key. For each class `refuse_new` has a statement that refuses changes which would
-    /// cost a token of it.
+    /// without a key. For each class, `refuse_new` has a statement that refuses changes which would
+    /// cost a token of the class.
     pub async fn find_or_change(
         &self,
         refuse_new: &[(C, Query<'_>)],
@@ -78,7 +78,7 @@ impl<C: Class> Writer<C> {
         self.write(&queries, Some(view), refuse_new).await
     }
 
-    /// Makes a change and returns its rows; those of `view` if it is a retry.
+    /// Makes a change and returns its rows. For a retry, returns the rows of `view`.
     pub async fn change_or_read(
         &self,
         change: Query<'_>,
@@ -100,9 +100,9 @@ impl<C: Class> Writer<C> {
         Ok(self.db.query_as(claims, view.sql, view.parameters).await?)
     }
 
-    /// Returns the rows of the last statement, or of `again` if the statements ran before. A write
-    /// without the required token is refused in the same transaction, before its statements, unless
-    /// it is a retry.
+    /// Returns the rows of the last statement, or of `again` if the statements ran before. If a
+    /// required token is missing, the write is refused in the same transaction, before its
+    /// statements, unless it is a retry.
     async fn write(
         &self,
         queries: &[Query<'_>],
@@ -132,7 +132,8 @@ impl<C: Class> Writer<C> {
         flight.extend_from_slice(queries);
         let rows = self.run(&flight, again).await;
         match rows {
-            // An existing resource costs this read token, because no other token was taken for it.
+            // Finding an existing resource costs this read token, because no other token was taken
+            // for it.
             Ok(_)
                 if allowance
                     .debt()
@@ -153,7 +154,7 @@ impl<C: Class> Writer<C> {
         self.claim.as_ref().is_some_and(|claim| claim.is_replay())
     }
 
-    /// The missing token with the longest wait.
+    /// Returns the missing token with the longest wait.
     fn largest_debt(&self) -> Option<(&Allowance<C>, Debt<C>)> {
         let debt = self
             .debts

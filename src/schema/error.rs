@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
-/// None of these errors leaves a change in the database.
+/// Why the schema could not be installed. None of these errors leaves a change in the database.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// The embedded files are not numbered consecutively. A test prevents this.
@@ -40,9 +40,9 @@ pub enum SchemaError {
          edited: restore the text and write a new migration."
     )]
     Edited {
-        /// Its version.
+        /// The migration's version.
         version: i32,
-        /// Its name.
+        /// The migration's name.
         name: String,
     },
     /// Another installer, or another open transaction, holds a lock.
@@ -75,7 +75,7 @@ pub enum SchemaError {
 /// The SQLSTATE with which `chat.detect_host_preset()` asks the operator to choose a preset.
 const HOST_UNDECIDED: &str = "RP001";
 
-/// The SQLSTATE with which the installer reports who holds its advisory lock.
+/// The SQLSTATE with which the installer reports that another process holds its advisory lock.
 const LOCKED: &str = "RP002";
 
 impl SchemaError {
@@ -124,7 +124,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// Whether PostgreSQL refused the statement for lack of privileges.
+/// Returns whether PostgreSQL refused the statement for lack of privileges.
 pub(super) fn is_denied(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().map(DbError::code) == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
 }

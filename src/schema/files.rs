@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::SchemaError;
 
-/// Creates the two tables that record what was applied.
+/// Creates the two tables that record which files were applied.
 pub(super) const LEDGER: &str = include_str!("../../sql/ledger.sql");
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sql/migrations");
@@ -21,7 +21,7 @@ pub(super) struct Migration {
 }
 
 impl Migration {
-    /// The path below `sql/`.
+    /// Returns the path below `sql/`.
     pub(super) fn path(&self) -> String {
         format!("migrations/{:04}_{}.sql", self.version, self.name)
     }
@@ -37,13 +37,13 @@ pub(super) struct Definition {
 }
 
 impl Definition {
-    /// The path below `sql/`.
+    /// Returns the path below `sql/`.
     pub(super) fn path(&self) -> String {
         format!("definitions/{}", self.name)
     }
 }
 
-/// All migrations, numbered from 1 without gaps.
+/// Returns all migrations, numbered from 1 without gaps.
 pub(super) fn migrations() -> Result<Vec<Migration>, SchemaError> {
     let mut migrations = Vec::new();
     for (path, text) in sql_files(&MIGRATIONS) {
@@ -73,7 +73,7 @@ pub(super) fn migrations() -> Result<Vec<Migration>, SchemaError> {
     Ok(migrations)
 }
 
-/// All definitions.
+/// Returns all definitions.
 pub(super) fn definitions() -> Vec<Definition> {
     sql_files(&DEFINITIONS)
         .into_iter()
@@ -85,7 +85,7 @@ pub(super) fn definitions() -> Vec<Definition> {
         .collect()
 }
 
-/// All SQL files below `folder`, sorted by path.
+/// Returns all SQL files below `folder`, sorted by path.
 fn sql_files(folder: &'static Dir<'static>) -> Vec<(String, &'static str)> {
     fn walk(folder: &'static Dir<'static>, found: &mut Vec<(String, &'static str)>) {
         for file in folder.files() {
@@ -104,7 +104,7 @@ fn sql_files(folder: &'static Dir<'static>) -> Vec<(String, &'static str)> {
     found
 }
 
-/// SHA-256 as lower-case hexadecimal.
+/// Returns the SHA-256 of a text as lower-case hexadecimal.
 fn checksum(text: &str) -> String {
     Sha256::digest(text)
         .iter()

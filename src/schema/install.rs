@@ -14,9 +14,9 @@ use super::statements::{
 /// Options that depend on the application around the chat.
 #[derive(Clone, Debug)]
 pub struct InstallOptions {
-    /// Where users and teams are looked up: a preset of `chat.install_host_mapping`.
+    /// The source of users and teams: a preset of `chat.install_host_mapping`.
     pub host_preset: String,
-    /// The URL below which files in messages must be, used if `chat.config` has none.
+    /// The URL below which files in messages must be. Used if `chat.config` has none.
     pub storage_url: Option<String>,
 }
 
@@ -55,7 +55,8 @@ pub async fn install(
     }
     let mut installed = Installed::default();
     for migration in &pending.migrations {
-        // The row comes first: if two installers pass the lock, they collide before any DDL.
+        // The ledger's row is written first: if two installers pass the lock, they collide before
+        // any DDL.
         execute(
             &tx,
             "Writing the ledger",
@@ -91,7 +92,7 @@ pub async fn install(
     Ok(installed)
 }
 
-/// The files that [`install`] would apply, in order. Changes nothing.
+/// Returns the files that [`install`] would apply, in order. Changes nothing.
 ///
 /// # Errors
 /// See [`SchemaError`].
@@ -108,7 +109,7 @@ pub async fn plan(client: &mut Client) -> Result<Vec<String>, SchemaError> {
         .collect())
 }
 
-/// The statements that [`install`] would execute, as plain SQL for an editor without `psql`
+/// Returns the statements that [`install`] would execute, as plain SQL for an editor without `psql`
 /// commands. Changes nothing.
 ///
 /// # Errors

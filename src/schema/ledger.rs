@@ -1,4 +1,4 @@
-//! Compares what was applied to a database with the files of this program.
+//! Compares the files that were applied to a database with the files of this program.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use super::files::{Definition, Migration, definitions, migrations};
 /// The content of the two ledger tables.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
-    /// Version to checksum.
+    /// The checksum of each applied migration, by version.
     pub(super) migrations: BTreeMap<i32, String>,
-    /// Path to checksum.
+    /// The checksum of each applied definition, by path.
     pub(super) definitions: BTreeMap<String, String>,
 }
 
@@ -41,8 +41,8 @@ impl Pending {
 }
 
 impl Ledger {
-    /// `None` if one of the tables is missing. Existence is read from the catalogue, which every
-    /// login may read; a ledger that exists but is not readable is an error.
+    /// Reads the ledger. `None` if one of its tables is missing. Existence is read from the
+    /// catalogue, which every login may read. A ledger that exists but is not readable is an error.
     async fn read(tx: &Transaction<'_>) -> Result<Option<Self>, SchemaError> {
         let reading = |error| SchemaError::statement("Reading the catalogue", error);
         let row = tx
@@ -90,7 +90,8 @@ impl Ledger {
     }
 }
 
-/// The files that are not in the ledger, after checking that ledger and files agree otherwise.
+/// Returns the files that are not in the ledger, after checking that ledger and files otherwise
+/// agree.
 fn pending(
     ledger: &Ledger,
     migrations: Vec<Migration>,

@@ -1,9 +1,8 @@
 //! Updates a database to the schema of this program.
 //!
-//! Guarantees: the installation is one transaction. Only one installer runs at a time. A second run
-//! executes no DDL. An edited migration, a gap, and a schema newer than the program are refused
-//! before anything is written. The definitions in force are those of the program that migrated
-//! last.
+//! An installation is one transaction, and only one installer runs at a time. A second run executes
+//! no DDL. An edited migration, a gap, and a schema newer than the program are refused before
+//! anything is written. The definitions in force are those of the program that migrated last.
 
 mod error;
 mod files;

@@ -7,7 +7,7 @@ use super::error::SchemaError;
 use super::files::{Migration, definitions, migrations};
 use super::statements::{PREPARE, insert_definition, insert_migration, quoted};
 
-/// The text of `sql/install.sql`.
+/// Returns the text of `sql/install.sql`.
 ///
 /// # Errors
 /// Fails if the embedded files are not numbered correctly.

@@ -3,9 +3,9 @@
 
 use super::files::{Definition, Migration};
 
-/// Settings of both installers' transactions. Several servers may start at the same time and wait
+/// Settings of both installers' transactions. If several servers start at the same time, they wait
 /// here for the first one to finish. After that, waits for locks of other transactions are short,
-/// because every other user of those tables queues behind this one.
+/// because every other user of those tables queues behind the installer.
 pub(super) const PREPARE: &[&str] = &[
     "set local statement_timeout = 0",
     "set local search_path = pg_catalog, pg_temp",
@@ -13,12 +13,12 @@ pub(super) const PREPARE: &[&str] = &[
     "set local lock_timeout = '5s'",
 ];
 
-/// Makes installers wait for each other, by a lock on a row that no other role may lock. Before the
-/// table exists, only an advisory lock can do that. Every user of the database can take that one
-/// and keep it, so the wait is short, and the refusal names the holder. The number of the advisory
-/// lock is `rapport` in ASCII; the view shows its two halves.
+/// Makes installers wait for each other, with a lock on a row that no other role may lock. Until
+/// the table exists, only an advisory lock is possible. Every user of the database can take and
+/// keep an advisory lock, so the wait for it is short, and the refusal names the holder. The number
+/// of the advisory lock is `rapport` in ASCII; `pg_locks` shows its two halves.
 ///
-/// A login without rights on the table gets its answer from [`super::ledger::Pending::read`].
+/// A login without rights on the table receives its error from [`super::ledger::Pending::read`].
 const LOCK: &str = "do $lock$
 declare
   holders text;
@@ -55,11 +55,11 @@ pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
 /// Runs at every installation, because the application may have added a column.
 pub(super) const GRANT_COLUMNS: &str = "select chat.grant_shared_columns()";
 
-/// Does not overwrite a value that the operator has set.
+/// Sets the storage address, but does not overwrite a value that the operator has set.
 pub(super) const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \
      where key = 'storage_url' and value = 'null'";
 
-/// The statement that records a migration in the ledger.
+/// Returns the statement that records a migration in the ledger.
 pub(super) fn insert_migration(migration: &Migration) -> String {
     format!(
         "insert into chat.schema_migrations (version, name, checksum) values\n  ({}, {}, {});",
@@ -69,7 +69,7 @@ pub(super) fn insert_migration(migration: &Migration) -> String {
     )
 }
 
-/// The statement that records a definition in the ledger.
+/// Returns the statement that records a definition in the ledger.
 pub(super) fn insert_definition(definition: &Definition) -> String {
     format!(
         "insert into chat.schema_definitions (path, checksum) values\n  ({}, {})\n\
@@ -79,8 +79,8 @@ pub(super) fn insert_definition(definition: &Definition) -> String {
     )
 }
 
-/// A string literal (PostgreSQL manual, section 4.1.2.1). Requires `standard_conforming_strings`,
-/// which is on by default.
+/// Returns a string literal (PostgreSQL manual, section 4.1.2.1). Requires
+/// `standard_conforming_strings`, which is on by default.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

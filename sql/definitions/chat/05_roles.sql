@@ -1,4 +1,4 @@
--- The roles that the server takes on.
+-- The roles that the server switches to.
 
 -- Since PostgreSQL 16, a role becomes a member of the roles that it creates with ADMIN but without
 -- SET (manual, "createrole_self_grant"), and "set role" needs SET. This runs at every installation,

@@ -1,5 +1,5 @@
--- How functions refuse a request: a status that PostgREST understands, the error code in the field
--- for a constraint's name, and a text for users.
+-- Functions that refuse a request. A refusal has a status that PostgREST understands, the error
+-- code in the field for a constraint's name, and a text for users.
 
 create or replace function chat.refuse(code text, detail text default null)
 returns void

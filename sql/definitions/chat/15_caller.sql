@@ -1,10 +1,11 @@
 -- The caller of a statement, for expressions that PostgreSQL evaluates with the caller's
--- search_path: policies, views and defaults. The text of auth.uid() is Supabase's and names types
--- without a schema. Called from such an expression, it would use a temporary type of the caller, or
--- one that an earlier user of a pooled connection left behind, and run that type's casts as the
+-- search_path: policies, views and defaults. Such expressions must not call auth.uid(), because its
+-- text is Supabase's and names types without a schema. It would use a temporary type of the caller,
+-- or one that an earlier user of a pooled connection left behind, and run that type's casts as the
 -- caller.
 
--- In plpgsql, because it keeps its plan. The setting of search_path prevents inlining.
+-- In plpgsql, which keeps its plan. An SQL function could not be inlined because it sets
+-- search_path.
 create or replace function chat.my_id()
 returns uuid
 language plpgsql
@@ -24,7 +25,7 @@ revoke all on function chat.my_id() from public;
 grant execute on function chat.my_id() to authenticated;
 
 -- A transaction above "read committed" keeps the snapshot of its first statement, or one that it
--- imported. In it, a block, a removal or a suspension since then is invisible.
+-- imported. In that snapshot, a later block, removal or suspension is invisible.
 create or replace function chat.may_be_outdated()
 returns boolean
 language plpgsql
@@ -37,7 +38,7 @@ end
 $$;
 
 comment on function chat.may_be_outdated() is
-  'Can the snapshot of this transaction be older than the latest change of the caller''s rights?';
+  'Returns whether the snapshot of this transaction may be older than the latest change of the caller''s rights.';
 
 revoke all on function chat.may_be_outdated() from public;
 grant execute on function chat.may_be_outdated() to authenticated;

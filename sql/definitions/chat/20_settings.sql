@@ -1,4 +1,4 @@
--- Read chat.config. The defaults here apply if a key is missing.
+-- Functions that read chat.config. A missing key has its default.
 
 create or replace function chat.flag(setting text)
 returns boolean

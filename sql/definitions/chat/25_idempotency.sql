@@ -1,10 +1,10 @@
--- A write with an Idempotency-Key: chat.claim_idempotency_key() runs before its statements and
--- chat.keep_idempotency_key() after them, all in one transaction. If that transaction fails, the
--- key is free again.
+-- Writes with an Idempotency-Key. chat.claim_idempotency_key() runs before the statements of a
+-- write and chat.keep_idempotency_key() after them, all in one transaction. If the transaction
+-- fails, the key is free again.
 --
--- The statements store what the response needs in the transaction's setting rapport.outcome, which
--- is kept with the key. A retry restores it with chat.recall_idempotency_key() and reads the
--- resource in its current state.
+-- The statements store the data that the response needs in the transaction's setting
+-- rapport.outcome, which is stored with the key. A retry restores the setting with
+-- chat.recall_idempotency_key() and reads the resource in its current state.
 
 create or replace function chat.outcome()
 returns jsonb
@@ -15,7 +15,7 @@ as $$
   select nullif(current_setting('rapport.outcome', true), '')::jsonb
 $$;
 
-comment on function chat.outcome() is 'What the statements of this transaction, or of the one it repeats, stored for the response.';
+comment on function chat.outcome() is 'The data for the response that the statements of this transaction, or of the transaction that it repeats, have stored.';
 
 revoke all on function chat.outcome() from public;
 grant execute on function chat.outcome() to authenticated;
@@ -30,14 +30,14 @@ declare
   caller constant uuid := auth.uid();
   earlier record;
 begin
-  -- An advisory lock instead of the unique index: a retry that waited on the index would hold a
+  -- An advisory lock instead of the unique index. A retry that waited on the index would hold a
   -- connection until the first request ends, and so would every further retry.
   if not pg_try_advisory_xact_lock(hashtextextended(format('rapport.idempotency_key:%s:%s', caller, claim_idempotency_key.key), 0)) then
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- A separate statement, started while holding the lock: it sees what the previous holder
-  -- committed.
+  -- A separate statement, which starts while the lock is held and therefore sees what the previous
+  -- holder committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller
@@ -49,8 +49,8 @@ begin
   if earlier.request_hash <> claim_idempotency_key.request_hash then
     perform chat.refuse('idempotency_key_reused');
   end if;
-  -- An error, because the statements after this one are already in the pipeline and must not be
-  -- executed.
+  -- This is an error, because the statements after this one are already in the pipeline and must
+  -- not be executed.
   raise exception using errcode = 'PT208', message = 'This request was already carried out';
 end
 $$;
@@ -76,8 +76,8 @@ begin
   on conflict on constraint idempotency_keys_pkey do update
   set request_hash = excluded.request_hash, outcome = excluded.outcome, kept_at = excluded.kept_at;
 
-  -- Every new key removes a few old ones: faster than keys arrive, and never many at once. Rows
-  -- that another transaction is removing are skipped.
+  -- Every new key removes up to four expired ones. Expired keys are thus removed faster than new
+  -- ones arrive, but never many at once. Rows that another transaction is removing are skipped.
   delete from chat.idempotency_keys k
   using (
     select o.user_id, o.key
@@ -110,7 +110,7 @@ begin
 end
 $$;
 
-comment on function chat.recall_idempotency_key(text) is 'Sets rapport.outcome to what the write with the caller''s key stored.';
+comment on function chat.recall_idempotency_key(text) is 'Restores in rapport.outcome the data that was stored with the caller''s key.';
 
 revoke all on function chat.recall_idempotency_key(text) from public;
 grant execute on function chat.recall_idempotency_key(text) to authenticated;

@@ -1,4 +1,4 @@
--- The application around the chat: which of its tables contain users and teams.
+-- Maps the application around the chat: determines which of its tables contain users and teams.
 
 -- Maps an application's role names to ours; an unknown name becomes "user". Returns the text of an
 -- expression instead of the role, because every message queries the views, and a function call
@@ -38,7 +38,7 @@ $$;
 
 revoke all on function chat.host_columns(regclass, text[]) from public;
 
--- The two views over a table of users that contains each user's team and role.
+-- Returns the texts of the two views over a table of users that contains each user's team and role.
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -79,9 +79,9 @@ $$;
 
 revoke all on function chat.users_table_mapping() from public;
 
--- The views over the accounts themselves. Team and role come from the metadata that the server
--- writes into the token. The metadata that users can change (raw_user_meta_data) supplies only a
--- name and a picture, never a team or a role.
+-- Returns the texts of the two views over the accounts themselves. Team and role come from the
+-- metadata that the server writes into the token. The metadata that users can change
+-- (raw_user_meta_data) supplies only a name and a picture, never a team or a role.
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -131,7 +131,8 @@ $$;
 
 revoke all on function chat.claims_mapping() from public;
 
--- The view over the table of teams. The table is optional: without it, teams have no names.
+-- Returns the table of teams and the text of the view over it. The table is optional: without it,
+-- teams have no names.
 create or replace function chat.teams_mapping(out teams_table regclass, out teams text)
 language plpgsql
 stable
@@ -154,7 +155,8 @@ $$;
 revoke all on function chat.teams_mapping() from public;
 
 -- Creates or replaces one of the views. If possible, the view belongs to the owner of the
--- application's table: under row-level security on that table, any other owner would see no rows.
+-- application's table, because under row-level security on that table, any other owner would see no
+-- rows.
 create or replace function chat.replace_host_view(view_name text, query text, host_table regclass)
 returns void
 language plpgsql
@@ -228,8 +230,8 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
-      -- The tables of devices and sockets refer to this one and not to users: a report must not
-      -- lock a row that other users can see.
+      -- The tables of devices and sockets refer to presence_reports and not to users, because a
+      -- report must not lock a row that other users can see.
       ('chat.presence_reports', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
@@ -261,8 +263,8 @@ $$;
 
 revoke all on function chat.point_people_at(regclass) from public;
 
--- The table of users and the texts of the two views for a preset. All are null if the database
--- lacks what the preset needs.
+-- Returns the table of users and the texts of the two views for a preset. All are null if the
+-- database lacks what the preset needs.
 create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
 stable
@@ -297,9 +299,9 @@ $$;
 
 revoke all on function chat.host_mapping(text) from public;
 
--- The preset that "auto" stands for. Before the first sign-up, only the tables count. Afterwards a
--- preset must give at least one user a team: without teams no user may message another, and such an
--- installation would appear to have succeeded.
+-- Returns the preset that "auto" stands for. Before the first sign-up, only the tables count.
+-- Afterwards, a preset must give at least one user a team. Otherwise, no user could message
+-- another, although the installation would appear to have succeeded.
 create or replace function chat.detect_host_preset()
 returns text
 language plpgsql
@@ -317,7 +319,8 @@ declare
   member_count bigint;
   candidates text := '';
 begin
-  -- The recorded preset is kept: a table that appears later must not move all users to other teams.
+  -- The recorded preset comes first, because a table that appears later must not move all users to
+  -- other teams.
   foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
     select m.* into mapping from chat.host_mapping(preset) m;
     continue when mapping.people is null;
@@ -352,7 +355,7 @@ $$;
 
 revoke all on function chat.detect_host_preset() from public;
 
--- Describes where a preset reads teams from, for messages.
+-- Describes the source from which a preset reads teams, for messages.
 create or replace function chat.host_team_source(preset text)
 returns text
 language sql
@@ -398,7 +401,7 @@ begin
     and to_regclass('chat.memberships') is not null
     and to_regclass('chat.teams') is not null
   then
-    -- Covers tables that a later migration added.
+    -- Also covers tables that a later migration has added.
     perform chat.point_people_at(mapping.people);
     return chosen;
   end if;

@@ -1,8 +1,9 @@
--- Who may message which user, whose presence is visible, and which users a search finds. Clients
--- cannot execute any function that accepts two arbitrary users: it would reveal facts about others.
+-- Functions that determine who may message which user, whose presence is visible, and which users a
+-- search finds. Clients cannot execute any function that accepts two arbitrary users, because it
+-- would reveal facts about others.
 
--- May writer message reader? With answering, the two already have a conversation, and it suffices
--- that either of them could have opened it.
+-- Returns whether writer may message reader. With answering, the two already have a conversation,
+-- and it suffices that either of them could have opened it.
 create or replace function chat.may_message(writer uuid, reader uuid, answering boolean)
 returns boolean
 language plpgsql
@@ -42,9 +43,9 @@ $$;
 
 revoke all on function chat.may_message(uuid, uuid, boolean) from public;
 
--- Policies call this in every statement. It is not in SQL, because a SQL function that is not
--- inlined would be parsed and planned again on every call, which takes several times as long as the
--- lookup.
+-- Policies call this function in every statement. It is not an SQL function, because one that is
+-- not inlined would be parsed and planned again on every call, which takes several times as long as
+-- the look-up.
 create or replace function chat.my_conversation_ids()
 returns setof uuid
 language plpgsql
@@ -67,7 +68,7 @@ comment on function chat.my_conversation_ids() is
 revoke all on function chat.my_conversation_ids() from public;
 grant execute on function chat.my_conversation_ids() to authenticated;
 
--- A policy that calls this function is evaluated before every condition of a query: see
+-- A policy that calls this function is evaluated before every condition of a query; see
 -- 90_policies.sql. A jsonb object is searched in logarithmic time and, unlike an array, is not
 -- copied for each call.
 create or replace function chat.has_key(keys jsonb, id uuid)
@@ -85,7 +86,7 @@ end
 $$;
 
 comment on function chat.has_key(jsonb, uuid) is
-  'Is the id a key of the object? For policies: its cost is almost 0, so that it is evaluated before every condition of the query.';
+  'Returns whether the id is a key of the object. For policies: the cost of the function is almost 0, so that it is evaluated before every condition of the query.';
 
 revoke all on function chat.has_key(jsonb, uuid) from public;
 grant execute on function chat.has_key(jsonb, uuid) to authenticated;
@@ -98,7 +99,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- Not from chat.my_conversation_ids(): that would store the rows once more, in every statement.
+  -- Does not use chat.my_conversation_ids(), which would store the rows once more in every
+  -- statement.
   return (
     select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
     from public.user_conversation_members m
@@ -113,8 +115,8 @@ comment on function chat.my_conversation_keys() is
 revoke all on function chat.my_conversation_keys() from public;
 grant execute on function chat.my_conversation_keys() to authenticated;
 
--- The users that the caller knows: themselves, the members of their teams, and everyone they have a
--- conversation with.
+-- Returns the users that the caller knows: themselves, the members of their teams, and everyone
+-- they have a conversation with.
 create or replace function chat.known_people_ids()
 returns setof uuid
 language plpgsql
@@ -158,7 +160,7 @@ end
 $$;
 
 comment on function chat.known_people_keys() is
-  'The ids of the users whose row of user_presence the caller may read as the keys of an object, for chat.has_key().';
+  'The ids of the users whose row of user_presence the caller may read, as the keys of an object, for chat.has_key().';
 
 revoke all on function chat.known_people_keys() from public;
 grant execute on function chat.known_people_keys() to authenticated;
@@ -183,13 +185,13 @@ begin
 end
 $$;
 
-comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: those they know who share it.';
+comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: the users that they know, if these share their presence.';
 
 revoke all on function chat.visible_people_ids() from public;
 grant execute on function chat.visible_people_ids() to authenticated;
 
--- An ilike pattern that finds a part of a name or address. Characters with a special meaning in
--- patterns are escaped.
+-- Returns an ilike pattern that finds a part of a name or address. Characters with a special
+-- meaning in patterns are escaped.
 create or replace function chat.containing(part text)
 returns text
 language plpgsql
@@ -223,8 +225,8 @@ declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
   pattern constant text := chat.containing(search_people.query);
-  -- Folded like messages in the search: "lodz" finds "Łódź". At least two characters must remain
-  -- after folding.
+  -- The query is folded like messages in the search, so "lodz" finds "Łódź". At least two
+  -- characters must remain after folding.
   folded constant text := chat.folded_text(search_people.query);
   folded_pattern constant text := case when char_length(folded) >= 2 then '%' || folded || '%' end;
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
@@ -240,7 +242,7 @@ begin
     d.display_name,
     d.email,
     d.avatar_url,
-    -- An admin also finds people whose presence they may not see.
+    -- An admin also finds users whose presence they may not see.
     case
       when prefs.share_presence is false or d.user_id not in (select chat.known_people_ids()) then 'offline'
       else coalesce(p.status, 'offline')

@@ -1,8 +1,8 @@
--- Blocks. A blocked user never learns of the block: it is one of many reasons why a user cannot be
--- messaged.
+-- Blocks. A blocked user never learns of the block, because it is only one of many reasons why a
+-- user cannot be messaged.
 
--- Users that are visible to the caller: they share a team or a conversation with the caller, or the
--- caller may message them.
+-- Returns whether a user is visible to the caller: they share a team or a conversation, or the
+-- caller may message the user.
 create or replace function chat.knows(other_user_id uuid)
 returns boolean
 language plpgsql
@@ -31,7 +31,7 @@ end
 $$;
 
 comment on function chat.knows(uuid) is
-  'Does the caller know this user? For the policy of user_blocks. False for a stranger and for a user who does not exist.';
+  'Returns whether the caller knows this user. For the policy of user_blocks. False for a stranger and for a user who does not exist.';
 
 revoke all on function chat.knows(uuid) from public;
 grant execute on function chat.knows(uuid) to authenticated;
@@ -45,7 +45,7 @@ begin
   if other_user_id = auth.uid() then
     perform chat.refuse('validation_failed', 'Users cannot block themselves');
   end if;
-  -- The answer is the same for a stranger and for an id without a user.
+  -- The response is the same for a stranger and for an id without a user.
   if not chat.knows(other_user_id) then
     perform chat.refuse('not_found');
   end if;
@@ -107,7 +107,7 @@ begin
 end
 $$;
 
-comment on function chat.blocked_people(uuid) is 'The users that the caller blocked, the latest first, or only the given one.';
+comment on function chat.blocked_people(uuid) is 'The users that the caller has blocked, latest first, or only the given user.';
 
 revoke all on function chat.blocked_people(uuid) from public;
 grant execute on function chat.blocked_people(uuid) to authenticated;

@@ -48,7 +48,7 @@ end
 $$;
 
 comment on function chat.standings(uuid[], uuid[]) is
-  'For the server. Returns a number for each of these users, which changes with their suspension, role and teams, and one for each of these direct conversations, which changes with those of its two members.';
+  'For the server. Returns a number for each of these users, which changes with their suspension, role and teams. Also returns a number for each of these direct conversations, which changes with the suspension, role and teams of its two members.';
 
 revoke all on function chat.standings(uuid[], uuid[]) from public;
 grant execute on function chat.standings(uuid[], uuid[]) to service_role;

@@ -1,4 +1,4 @@
--- Opening conversations, and a member's own settings of one.
+-- Opening conversations, and a member's own settings for a conversation.
 -- The lock order everywhere is: message, then conversation, then members, then receipts.
 
 -- Stamps every change of a row that clients cache with its transaction, regardless of the writer.
@@ -28,8 +28,8 @@ create or replace trigger conversation_receipts_90_stamp
   before update on public.conversation_receipts
   for each row execute function chat.stamp_change();
 
--- Gives every pair of users one spelling, and resets what only the server may decide. This also
--- applies to imports, which write the table directly.
+-- Stores every pair of users in one order, and resets columns that only the server may set. This
+-- also applies to imports, which write the table directly.
 create or replace function chat.prepare_conversation()
 returns trigger
 language plpgsql
@@ -78,7 +78,7 @@ create or replace trigger user_conversations_10_keep_identity
   before update of id, kind, participant_1_id, participant_2_id, created_at on public.user_conversations
   for each row execute function chat.keep_conversation_identity();
 
--- Receipts are inserted here and only updated later: an insert while reading would lock the
+-- Receipts are inserted here and only updated later. An insert on reading would lock the
 -- conversation after the member, which is the wrong order.
 create or replace function chat.add_members()
 returns trigger
@@ -136,7 +136,7 @@ $$;
 
 revoke all on function chat.settle_member() from public;
 
--- Not for the counters, which only functions of this schema change.
+-- The trigger does not run for the counters, because only functions of this schema change them.
 create or replace trigger user_conversation_members_10_settle
   before update of conversation_id, user_id, is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread
   on public.user_conversation_members
@@ -162,7 +162,7 @@ begin
 end
 $$;
 
-comment on function chat.is_my_conversation(uuid) is 'Is the caller a member? For functions; policies use chat.my_conversation_ids().';
+comment on function chat.is_my_conversation(uuid) is 'Returns whether the caller is a member. For functions; policies use chat.my_conversation_ids().';
 
 revoke all on function chat.is_my_conversation(uuid) from public;
 grant execute on function chat.is_my_conversation(uuid) to authenticated;
@@ -189,7 +189,7 @@ end
 $$;
 
 comment on function chat.can_send(uuid) is
-  'May the caller write to this conversation now? Not after a block, the loss of the common team, or a suspension on either side, and not to an erased user.';
+  'Returns whether the caller may write to this conversation now. They may not after a block, after the loss of the common team, after a suspension on either side, or to an erased user.';
 
 revoke all on function chat.can_send(uuid) from public;
 grant execute on function chat.can_send(uuid) to authenticated;
@@ -226,8 +226,8 @@ begin
       perform chat.refuse('not_allowed_recipient');
     end if;
 
-    -- If another transaction is opening the same pair, this waits for it, and the query below finds
-    -- its row.
+    -- If another transaction is opening the same pair, this insert waits for it, and the query
+    -- below finds its row.
     insert into public.user_conversations as c (participant_1_id, participant_2_id, created_by)
     values (first_id, second_id, caller)
     on conflict (participant_1_id, participant_2_id) where kind = 'direct' do nothing
@@ -245,7 +245,7 @@ begin
     if not chat.is_my_conversation(conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
-    -- Opening a conversation shows it again.
+    -- Opening a hidden conversation shows it again.
     update public.user_conversation_members m
     set hidden = false, updated_at = now()
     where m.conversation_id = open_conversation.conversation_id and m.user_id = caller and m.hidden;
@@ -259,9 +259,9 @@ comment on function chat.open_conversation(uuid) is
 revoke all on function chat.open_conversation(uuid) from public;
 grant execute on function chat.open_conversation(uuid) to authenticated;
 
--- Functions in public run as their caller, because the data API offers everything executable in
--- public, and every definer function there would have to be audited by those who expose that
--- schema. The rights are checked in schema chat.
+-- Functions in public run as their caller. The data API offers everything executable in public, so
+-- operators who expose that schema would have to audit every definer function in it. The rights are
+-- checked in schema chat.
 create or replace function public.get_or_create_conversation(user1_id uuid, user2_id uuid)
 returns uuid
 language plpgsql
@@ -302,7 +302,7 @@ comment on function public.get_or_create_conversation(uuid) is 'chat.open_conver
 revoke all on function public.get_or_create_conversation(uuid) from public, anon, authenticated, service_role;
 grant execute on function public.get_or_create_conversation(uuid) to authenticated;
 
--- Sets the keys that the object contains, like PATCH. Null clears muted_until and draft.
+-- Sets only the settings that the object contains, like PATCH. Null clears muted_until and draft.
 create or replace function chat.set_conversation_settings(conversation_id uuid, settings jsonb)
 returns void
 language plpgsql
@@ -339,7 +339,8 @@ begin
         is_muted = coalesce((settings ->> 'is_muted')::boolean, m.is_muted),
         muted_until = case
           when settings ? 'muted_until' then (settings ->> 'muted_until')::timestamptz
-          -- Muted again without an end: the end of an earlier mute must not apply.
+          -- If the conversation is muted again without an end, the end of the earlier mute must not
+          -- apply.
           when (settings ->> 'is_muted')::boolean then null
           else m.muted_until
         end,
@@ -363,8 +364,8 @@ begin
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
 
-    -- After the other settings: from an update that changes no other column, the server concludes
-    -- that the draft changed.
+    -- This must come after the other settings. From an update that changes no other column, the
+    -- server concludes that the draft changed.
     perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
@@ -389,7 +390,8 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- No message can be sent between reading last_seq and writing cleared_seq.
+  -- While this lock is held, no message can be sent between reading last_seq and writing
+  -- cleared_seq.
   perform from public.user_conversations c where c.id = clear_conversation.conversation_id for no key update;
 
   update public.user_conversation_members m

@@ -1,5 +1,5 @@
--- What counts as text, and what users may put into a message. The functions are in plpgsql, which
--- keeps its plans: SQL functions that are not inlined are planned again by every statement.
+-- Rules for the text of messages and for their other contents. The functions are in plpgsql, which
+-- keeps its plans. SQL functions that are not inlined are planned again by every statement.
 
 create or replace function chat.trimmed(content text)
 returns text
@@ -30,9 +30,9 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- Trimming all invisible characters leaves nothing exactly if nothing in the text is visible.
-  -- Beyond White_Space these are: soft hyphen, joiners, fillers, direction marks, variation
-  -- selectors, the blank braille pattern.
+  -- Trimming all invisible characters leaves nothing exactly if the text contains no visible
+  -- character. In addition to White_Space, the invisible characters are: soft hyphen, joiners,
+  -- fillers, direction marks, variation selectors, the blank braille pattern.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
@@ -43,13 +43,13 @@ begin
 end
 $$;
 
-comment on function chat.is_blank(text) is 'Does the text contain nothing visible?';
+comment on function chat.is_blank(text) is 'Returns whether the text contains no visible character.';
 
 revoke all on function chat.is_blank(text) from public;
 grant execute on function chat.is_blank(text) to authenticated, service_role;
 
--- Returns the content in the form in which it is stored, or refuses it. Applies to every writer, on
--- insert and on update.
+-- Returns the content in the form in which it is stored, or refuses it. This applies to every
+-- writer, on insert and on update.
 create or replace function chat.accepted_content(content text, message_type text, has_file boolean)
 returns text
 language plpgsql
@@ -59,8 +59,8 @@ as $$
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
-  -- Checked here even if the configured limit is higher: a violation of the table's constraint
-  -- would write the text to the log.
+  -- Checked here even if the configured limit is higher, because a violation of the table's
+  -- constraint would write the text to the log.
   if char_length(stored) > 20000 then
     perform chat.refuse('message_too_long', 'At most 20000 characters');
   end if;
@@ -95,9 +95,9 @@ $$;
 
 revoke all on function chat.check_message_length(text) from public;
 
--- Is this an address below the storage's, as browsers and servers read it? Browsers remove tabs and
--- line ends from an address, and spaces from its end. They read "\" as "/" and "%2e" as ".", and
--- end the path at "?" or "#". Servers may also read "%2f" and "%5c" as "/".
+-- Returns whether an address is below the storage's address, as browsers and servers read it.
+-- Browsers remove tabs and line ends from an address, and spaces from its end. They read "\" as "/"
+-- and "%2e" as ".", and end the path at "?" or "#". Servers may also read "%2f" and "%5c" as "/".
 create or replace function chat.is_in_storage(file_url text, storage_url text)
 returns boolean
 language plpgsql
@@ -116,7 +116,7 @@ end
 $$;
 
 comment on function chat.is_in_storage(text, text) is
-  'Is this an address below the storage''s? Below it, only printable ASCII without spaces, "\" and the segments "." and ".." is accepted.';
+  'Returns whether this address is below the storage''s address. In the rest of it, only printable ASCII without spaces, "\" and the segments "." and ".." is accepted.';
 
 revoke all on function chat.is_in_storage(text, text) from public;
 
@@ -135,9 +135,9 @@ $$;
 
 revoke all on function chat.check_metadata(jsonb) from public;
 
--- Rules for users but not for the server: the file's address is in the storage, mentions are
--- members, and the metadata is small. For new messages: what users cannot change afterwards is not
--- checked again, because a setting or a membership may have changed since.
+-- Checks rules that apply to users but not to the server: the file's address is in the storage,
+-- mentions are members, and the metadata is small. Only new messages are checked. Users cannot
+-- change these columns afterwards, and a setting or a membership may have changed in the meantime.
 create or replace function chat.check_personal_message(message public.user_messages)
 returns void
 language plpgsql
@@ -196,8 +196,8 @@ $$;
 
 revoke all on function chat.check_personal_message(public.user_messages) from public;
 
--- The message if it is in one of the caller's conversations and the caller neither cleared nor hid
--- it. Null otherwise.
+-- Returns the message if it is in one of the caller's conversations and the caller neither cleared
+-- nor hid it. Returns null otherwise.
 create or replace function chat.my_message(message_id uuid)
 returns public.user_messages
 language plpgsql

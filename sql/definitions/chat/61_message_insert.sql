@@ -6,8 +6,8 @@
 --      nothing" then drops.
 
 -- This function runs as the inserting role, to find out whether row-level security applies to it.
--- The policy decides whether the caller may write. But PostgreSQL checks the policy after the row
--- triggers, when a stranger's message would already have locked the conversation.
+-- The policy decides whether the caller may write, but PostgreSQL checks the policy only after the
+-- row triggers. By then, a stranger's message would already have locked the conversation.
 create or replace function chat.judge_message()
 returns trigger
 language plpgsql
@@ -25,7 +25,8 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
-  -- The policy checks the same with the snapshot of the statement, which may be older than a block.
+  -- The policy makes the same check with the snapshot of the statement, which may be older than a
+  -- block.
   perform chat.refuse_if_outdated();
   if not chat.can_send(new.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
@@ -40,11 +41,11 @@ create or replace trigger user_messages_10_judge
   before insert on public.user_messages
   for each row execute function chat.judge_message();
 
--- PL/pgSQL caches the plan of the query below for the session, possibly one made while the table
+-- PL/pgSQL caches the plan of the query below for the session, possibly a plan made while the table
 -- was empty. If that plan sorts the rows that it scans, a large insert takes quadratic time.
 --
--- PostgreSQL adds a very large cost to a plan node of a disabled type. If a plan contains such a
--- node nevertheless, its cost exceeds the threshold for JIT compilation, which takes tens of
+-- PostgreSQL adds a very large cost to a plan node of a disabled type. If a plan nevertheless
+-- contains such a node, its cost exceeds the threshold for JIT compilation, which takes tens of
 -- milliseconds per execution. So every function that disables a node type also disables JIT
 -- compilation.
 create or replace function chat.place_message()
@@ -115,8 +116,8 @@ begin
     perform chat.refuse('not_found', 'No such conversation');
   end if;
 
-  -- Read while holding the lock: a sender that waited for the lock gets a later time than the one
-  -- it waited for.
+  -- The time is read while holding the lock, so that a sender that waited for the lock gets a later
+  -- time than the sender that it waited for.
   new.created_at := greatest(earliest, clock_timestamp());
   new.updated_at := new.created_at;
   new.is_edited := false;
@@ -178,7 +179,7 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive a change of the membership. So the
+  -- The sender's other devices show the draft until they receive a change of the membership, so the
   -- membership is updated again. This never waits, because the update above has already locked the
   -- row.
   with sent as (
@@ -283,7 +284,7 @@ end
 $$;
 
 comment on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) is
-  'Sends a message as the caller. A repeated client_message_id returns the first message (created = false), or client_message_id_conflict if the request differs.';
+  'Sends a message as the caller. If the client_message_id is repeated, returns the first message (created = false), or raises client_message_id_conflict if the request differs.';
 
 revoke all on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) from public;
 grant execute on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) to authenticated;

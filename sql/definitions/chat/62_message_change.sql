@@ -1,6 +1,6 @@
 -- Editing and deleting messages, and updating the counters.
 
--- Runs as the updating role, before anything but the message itself is locked.
+-- Runs as the updating role, before anything except the message is locked.
 create or replace function chat.judge_message_change()
 returns trigger
 language plpgsql
@@ -9,7 +9,7 @@ as $$
 begin
   if row_security_active('public.user_messages') then
     perform chat.refuse_if_outdated();
-    -- The policy checks the same with the snapshot of the statement, which may be older.
+    -- The policy makes the same check with the snapshot of the statement, which may be older.
     if not chat.is_my_conversation(old.conversation_id) then
       perform chat.refuse('not_found');
     end if;
@@ -56,7 +56,7 @@ create or replace trigger user_messages_10_judge_change
   before update on public.user_messages
   for each row execute function chat.judge_message_change();
 
--- The planner is restricted to the indexes, without compilation, for the same reasons as in
+-- The plan may use only indexes and no JIT compilation, for the same reasons as in
 -- chat.place_message().
 create or replace function chat.apply_message_change()
 returns trigger
@@ -111,8 +111,8 @@ begin
       perform chat.check_metadata(new.metadata);
     end if;
     if new.content is distinct from old.content then
-      -- Only here: a message that was stored before the limit was lowered can still be deleted and
-      -- reacted to.
+      -- The length is checked only here, so that a message that was stored before the limit was
+      -- lowered can still be deleted and reacted to.
       perform chat.check_message_length(new.content);
       insert into public.message_edits (message_id, conversation_id, version, previous_content, edited_by)
       values (
@@ -142,7 +142,7 @@ begin
 
   -- Replies contain a quotation and change with it, in count_message_changes(). They are locked
   -- before the conversation, as messages are everywhere. A reply is always newer than the quoted
-  -- message, so all transactions lock in the same direction.
+  -- message, so all transactions lock messages in the same direction.
   if (new.content, new.is_deleted, new.sender_id, new.file_name)
     is distinct from (old.content, old.is_deleted, old.sender_id, old.file_name)
   then
@@ -183,8 +183,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- Locked in one order first, so that the read positions no longer change while they are counted
-  -- below.
+  -- The members are locked in one order first, so that the read positions do not change while
+  -- messages are counted below.
   perform
   from public.user_conversation_members m
   where m.conversation_id = any (conversation_ids)
@@ -243,23 +243,25 @@ begin
   into gone
   from before b
   where not b.is_deleted
-    -- "is true" keeps the planner from making this a join: a transition table has no statistics,
-    -- and a plan kept from a one-row statement would compare every row with every other row.
+    -- "is true" keeps the planner from making this condition a join. A transition table has no
+    -- statistics, and a plan kept from a one-row statement would compare every row with every other
+    -- row.
     and (b.id in (select a.id from after a where a.is_deleted)) is true;
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
 
-    -- Reactions can contain text, too. A reaction that another transaction is removing is skipped:
-    -- that transaction waits for this message, so waiting for it would deadlock.
+    -- Reactions can contain text, too. A reaction that another transaction is removing is skipped.
+    -- That transaction waits for this message, so waiting for it would deadlock.
     delete from public.message_reactions r
     where r.id in (
       select given.id from public.message_reactions given where given.message_id = any (gone.ids) for update skip locked
     );
   end if;
 
-  -- Replies show the quoted text. Any other rev makes the row trigger assign the next one. The
-  -- quotation of a row whose rev alone changed is the same, so the recursion ends at the replies.
+  -- Replies show the quoted text, so they change, too. Setting any other rev makes the row trigger
+  -- assign the next one. If only the rev of a row changed, its quotation is the same, so the
+  -- recursion ends at the replies.
   quoted := array(
     select a.id
     from after a
@@ -314,7 +316,7 @@ begin
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
   end if;
 
-  -- For clients that have cached them.
+  -- Recorded for clients that have cached these messages.
   insert into chat.removed_messages (message_id, conversation_id)
   select r.id, r.conversation_id
   from removed r
@@ -430,7 +432,7 @@ declare
   message record;
 begin
   -- While the member is locked, neither the read position nor the counts change. If another
-  -- transaction has deleted the message, that is visible here.
+  -- transaction has deleted the message, the deletion is visible here.
   perform
   from public.user_messages m
   join public.user_conversation_members member on member.conversation_id = m.conversation_id
@@ -448,8 +450,8 @@ begin
   on conflict on constraint message_hides_pkey do nothing;
 
   if found then
-    -- The row is also updated if no count changes: the conversation's last message may be another
-    -- one for this member.
+    -- The row is also updated if no count changes, because the conversation's last message may now
+    -- be a different one for this member.
     update public.user_conversation_members m
     set unread_count = greatest(m.unread_count - counted.one, 0),
       mention_count = greatest(m.mention_count - counted.one * (caller = any (message.mentions))::int, 0),

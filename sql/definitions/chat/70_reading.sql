@@ -18,9 +18,10 @@ $$;
 
 revoke all on function chat.shares_receipts(uuid) from public;
 
--- Whether a member's positions are visible to the other member. A user who does not share receipts
--- does not see those of others either. If one of the two does not share, the position must not even
--- be written, because both receive everything on the conversation's topic.
+-- Returns whether a member's positions are visible to the other member. A user who does not share
+-- receipts does not see those of other users either. If either of the two does not share receipts,
+-- the position must not even be written, because both receive everything on the conversation's
+-- topic.
 create or replace function chat.shows_receipts(conversation_id uuid, user_id uuid)
 returns boolean
 language plpgsql
@@ -44,7 +45,7 @@ $$;
 
 revoke all on function chat.shows_receipts(uuid, uuid) from public;
 
--- Counts the unread messages after a position, and those of them that mention the user.
+-- Counts the unread messages after a position, and how many of them mention the user.
 create or replace function chat.count_unread(conversation_id uuid, user_id uuid, after_seq bigint, up_to_seq bigint, out unread int, out mentions int)
 language plpgsql
 stable
@@ -69,8 +70,8 @@ $$;
 
 revoke all on function chat.count_unread(uuid, uuid, bigint, bigint) from public;
 
--- For clients that read user_messages.read_by. Reading does not change rev, so the conversation is
--- not locked.
+-- Fills user_messages.read_by, for clients that read this column. Reading does not change rev, so
+-- the conversation is not locked.
 create or replace function chat.fill_read_by(conversation_id uuid, reader uuid, up_to_seq bigint)
 returns void
 language plpgsql
@@ -144,7 +145,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- A message of an unfinished send is counted by that send, once it gets this lock.
+  -- A message whose send is not finished is counted by that send, once it gets this lock.
   if up_to_message_id is null then
     select m.id, m.seq into target_id, target_seq
     from public.user_messages m
@@ -173,7 +174,8 @@ begin
     returning m.unread_count, m.last_read_at, m.last_read_message_id
     into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
   else
-    -- Everything up to here is read already, but opening the conversation clears a manual mark.
+    -- Everything up to this position is already read, but opening the conversation clears a manual
+    -- mark.
     updated := 0;
     unread_count := member.unread_count;
     last_read_at := member.last_read_at;
@@ -186,7 +188,7 @@ begin
   end if;
 
   if shares and target_seq is not null then
-    -- The receipt advances even if the marker had been moved back.
+    -- The receipt advances even if the read marker was moved back before.
     update public.conversation_receipts r
     set last_read_seq = target_seq,
       last_read_message_id = target_id,
@@ -200,7 +202,7 @@ end
 $$;
 
 comment on function chat.mark_read(uuid, uuid) is
-  'Moves the caller''s read marker forward to a message or to the newest one, never back. updated is the number of newly read messages.';
+  'Moves the caller''s read marker forward to a message, or to the newest one. It never moves back. updated is the number of newly read messages.';
 
 revoke all on function chat.mark_read(uuid, uuid) from public;
 grant execute on function chat.mark_read(uuid, uuid) to authenticated;
@@ -218,8 +220,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- Read before the messages are looked up: if the claims contain no valid id, this fails for
-  -- existing messages and for unknown ones alike.
+  -- Evaluated before the messages are looked up, so that claims without a valid id fail in the same
+  -- way for existing and for unknown messages.
   caller constant uuid := auth.uid();
   newest record;
 begin
@@ -300,7 +302,7 @@ begin
   select c.unread, c.mentions into remaining
   from chat.count_unread(mark_unread.conversation_id, caller, greatest(target.seq - 1, member.cleared_seq), 9223372036854775807) c;
 
-  -- The receipt does not move: what other members have seen as read stays read.
+  -- The receipt does not move, because what other members have seen as read stays read.
   update public.user_conversation_members m
   set last_read_seq = target.seq - 1,
     last_read_message_id = target.earlier_id,
@@ -353,7 +355,8 @@ comment on function chat.mark_delivered(uuid, bigint) is
 revoke all on function chat.mark_delivered(uuid, bigint) from public;
 grant execute on function chat.mark_delivered(uuid, bigint) to authenticated;
 
--- For clients that receive messages by other means than the socket: up to a given message, or all.
+-- For clients that receive messages by means other than the socket. Marks messages up to a given
+-- one, or all.
 create or replace function chat.mark_message_delivered(conversation_id uuid, message_id uuid default null)
 returns void
 language plpgsql
@@ -407,13 +410,14 @@ end
 $$;
 
 comment on function chat.unread_counts() is
-  'What the caller has not read. The totals exclude muted and archived conversations; by_conversation includes them.';
+  'The numbers of messages that the caller has not read. The totals exclude muted and archived conversations; by_conversation includes them.';
 
 revoke all on function chat.unread_counts() from public;
 grant execute on function chat.unread_counts() to authenticated;
 
--- Stores many delivered positions at once: messages that the server wrote to users' sockets or
--- returned to their requests. Users can keep their own receipts locked, so this skips those.
+-- Stores many delivered positions at once, for messages that the server wrote to users' sockets or
+-- returned to their requests. Users can keep their own receipts locked, so locked receipts are
+-- skipped.
 create or replace function chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[])
 returns table (conversation_id uuid, user_id uuid)
 language plpgsql
@@ -459,7 +463,7 @@ end
 $$;
 
 comment on function chat.note_delivered(uuid[], uuid[], bigint[]) is
-  'Records delivered positions for many users. Returns the receipts that another transaction holds, whose positions were not recorded.';
+  'Records delivered positions for many users. Returns the receipts that another transaction has locked; their positions were not recorded.';
 
 revoke all on function chat.note_delivered(uuid[], uuid[], bigint[]) from public;
 grant execute on function chat.note_delivered(uuid[], uuid[], bigint[]) to service_role;

@@ -1,4 +1,5 @@
--- Reactions. Each changes its message, so clients that fetch changes receive the whole message.
+-- Reactions. Each reaction changes its message, so clients that fetch changes receive the whole
+-- message.
 
 create or replace function chat.judge_reaction()
 returns trigger
@@ -8,12 +9,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   by_server constant boolean := tg_argv[0] = 'server';
-  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
-  -- existing message and for an unknown one alike.
+  -- Evaluated before the message is looked up, so that claims without a valid id fail in the same
+  -- way for an existing and for an unknown message.
   caller constant uuid := auth.uid();
   message record;
 begin
-  -- Either name is accepted.
+  -- Clients may write either column.
   new.reaction := coalesce(new.reaction, new.emoji);
   new.emoji := new.reaction;
   if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
@@ -21,12 +22,12 @@ begin
   end if;
   new.user_id := coalesce(new.user_id, caller);
 
-  -- Locked, so that no reaction is added while another transaction deletes the message.
+  -- The message is locked, so that no reaction is added while another transaction deletes it.
   select m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = new.message_id
-    -- The server may react to any message, a user only in their own conversations. The refusal
-    -- reveals nothing about messages elsewhere.
+    -- The server may react to any message, a user only to messages in their own conversations. The
+    -- refusal reveals nothing about messages elsewhere.
     and (by_server or (chat.my_message(m.id)).id is not null)
   for no key update;
   if not found then
@@ -42,7 +43,7 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
 
-  -- Limited to a useful number, because every row of the message contains all reactions.
+  -- The number is limited, because every row of the message contains all reactions.
   if not by_server
     and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
     and not exists (
@@ -63,8 +64,8 @@ $$;
 
 revoke all on function chat.judge_reaction() from public;
 
--- A condition is evaluated as the writer, so it distinguishes users from the server. A user without
--- an id in their claims is not the server.
+-- The condition of a trigger is evaluated as the writer, so it distinguishes users from the server.
+-- A user without an id in their claims is not the server.
 create or replace trigger message_reactions_10_judge
   before insert on public.message_reactions
   for each row when (row_security_active('public.message_reactions'::regclass))
@@ -75,8 +76,8 @@ create or replace trigger message_reactions_10_judge_by_server
   for each row when (not row_security_active('public.message_reactions'::regclass))
   execute function chat.judge_reaction('server');
 
--- The policy checks the same with the snapshot of the statement, which may be older than the
--- caller's removal from the conversation. Like the policy, this skips the row.
+-- The policy makes the same check with the snapshot of the statement, which may be older than the
+-- caller's removal from the conversation. Like the policy, this trigger skips the row.
 create or replace function chat.judge_reaction_removal()
 returns trigger
 language plpgsql
@@ -109,8 +110,8 @@ begin
   order by m.id
   for no key update;
 
-  -- Any other rev makes the trigger of user_messages assign the next one. A tombstone already has
-  -- it: its reactions are removed with the text.
+  -- Setting any other rev makes the trigger of user_messages assign the next one. A tombstone
+  -- already has the next rev, because its reactions are removed together with the text.
   update public.user_messages m
   set rev = m.rev + 1
   where m.id in (select r.message_id from reactions r) and not m.is_deleted;

@@ -1,4 +1,4 @@
--- Pins. Each changes its message, so clients that fetch changes receive the whole message.
+-- Pins. Each pin changes its message, so clients that fetch changes receive the whole message.
 
 create or replace function chat.pin_message(message_id uuid, present boolean default true)
 returns void
@@ -7,8 +7,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
-  -- existing message and for an unknown one alike.
+  -- Evaluated before the message is looked up, so that claims without a valid id fail in the same
+  -- way for an existing and for an unknown message.
   caller constant uuid := auth.uid();
   message record;
 begin
@@ -36,7 +36,7 @@ begin
   end if;
 
   if found then
-    -- Any other rev makes the trigger of user_messages assign the next one.
+    -- Setting any other rev makes the trigger of user_messages assign the next one.
     update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
   end if;
 end
@@ -48,7 +48,7 @@ comment on function chat.pin_message(uuid, boolean) is
 revoke all on function chat.pin_message(uuid, boolean) from public;
 grant execute on function chat.pin_message(uuid, boolean) to authenticated;
 
--- before_*: the page after the pin with this time and message.
+-- before_*: the time and the message of the pin after which the page starts.
 create or replace function chat.pin_page(
   conversation_id uuid,
   max_rows int default 50,
@@ -93,7 +93,7 @@ end
 $$;
 
 comment on function chat.pin_page(uuid, int, timestamptz, uuid) is
-  'The pinned messages of one of the caller''s conversations, the last pinned first, without those that the caller cleared or hid.';
+  'The pinned messages of one of the caller''s conversations, the latest pin first, without messages that the caller cleared or hid.';
 
 revoke all on function chat.pin_page(uuid, int, timestamptz, uuid) from public;
 grant execute on function chat.pin_page(uuid, int, timestamptz, uuid) to authenticated;

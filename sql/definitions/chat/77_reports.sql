@@ -6,8 +6,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
-  -- existing message and for an unknown one alike.
+  -- Evaluated before the message is looked up, so that claims without a valid id fail in the same
+  -- way for an existing and for an unknown message.
   caller constant uuid := auth.uid();
   message record;
 begin

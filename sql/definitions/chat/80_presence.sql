@@ -1,22 +1,24 @@
 -- Presence, and who is typing.
 --
--- A row of user_presence is what other users see. Clients cannot read what it is computed from:
--- what devices reported (chat.presence_report_sessions for devices with a session_id,
--- chat.presence_reports for the others), what the user chose (chat.presence_reports), and sockets
+-- A row of user_presence is what other users see. Clients cannot read the data that it is computed
+-- from: what devices reported (chat.presence_report_sessions for devices with a session_id,
+-- chat.presence_reports for all others), what the user chose (chat.presence_reports), and sockets
 -- at server processes (chat.presence_sessions). The page that a user looks at (chat.presence_pages)
 -- is readable only through chat.pages_of().
 --
--- A function that changes any of this also updates the visible row if it looks different then. It
--- locks rows of presence_reports in the order of their keys, then the rest. It neither locks rows
--- of users, nor rows of user_presence that it does not change, nor refers to them by foreign keys:
--- a lock changes xmax, and would reveal when a hidden user reports.
+-- A function that changes any of these data also updates the visible row if the content of that row
+-- changes. It locks rows of presence_reports in the order of their keys, and then all other rows.
+-- It locks neither rows of users nor rows of user_presence that it does not change, and the tables
+-- that it writes have no foreign keys to either of them. A lock changes xmax and would reveal when
+-- a hidden user reports.
 --
 -- Users can keep their own rows locked. So the functions for many users (report_devices,
--- expire_presence, keep_presence) never wait for such a row. They lock what they write with "skip
--- locked" and put off the users whose rows are held.
+-- expire_presence, keep_presence) never wait for such a row. They lock the rows that they write
+-- with "skip locked", and postpone users whose rows are locked.
 
 -- Locks users' rows of presence_reports, and inserts the missing ones. It waits for other
--- transactions, so it is only for the caller's own row. A token can outlive its user.
+-- transactions, so it is only for the caller's own row. No row is inserted for an erased user,
+-- because a token can outlive its user.
 create or replace function chat.lock_presence(user_ids uuid[])
 returns void
 language plpgsql
@@ -42,7 +44,7 @@ $$;
 
 revoke all on function chat.lock_presence(uuid[]) from public;
 
--- Locks the rows of presence_reports that no other transaction holds, and returns their users.
+-- Locks the rows of presence_reports that no other transaction has locked, and returns their users.
 create or replace function chat.lock_free_presence(user_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -62,8 +64,8 @@ $$;
 
 revoke all on function chat.lock_free_presence(uuid[]) from public;
 
--- Inserts the rows that a user's first socket needs: the report, and the visible row unless they
--- hide.
+-- Inserts the rows that a user's first socket needs: the report, and the visible row unless the
+-- user hides.
 create or replace function chat.insert_presence(user_ids uuid[])
 returns void
 language plpgsql
@@ -90,9 +92,9 @@ revoke all on function chat.insert_presence(uuid[]) from public;
 
 -- Inserts the rows of users who have none, and returns the users for whom that was impossible. An
 -- insert waits for a transaction that inserts the same key, and the foreign key waits for a lock on
--- the user's row in the application's table. "skip locked" applies to neither, and a user can keep
--- both. So each attempt may wait only briefly: longer than an honest report takes, and short enough
--- that even many such users do not exhaust the server's statement timeout of 10 seconds.
+-- the user's row in the application's table. "skip locked" prevents neither wait, and a user can
+-- cause both. So each attempt may wait only briefly: longer than an honest report takes, and short
+-- enough that even many such users do not exhaust the server's statement timeout of 10 seconds.
 create or replace function chat.add_presence(user_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -108,7 +110,7 @@ begin
     perform chat.insert_presence(user_ids);
     return held;
   exception when lock_not_available then
-    -- At least one of them is held. The others are inserted one by one.
+    -- At least one of the rows is locked, so the rows are inserted one by one.
     null;
   end;
   foreach person in array user_ids loop
@@ -142,7 +144,7 @@ $$;
 
 revoke all on function chat.shares_presence(uuid) from public;
 
--- What other users see of these users now.
+-- Returns what other users now see of these users.
 create or replace function chat.presence_now(user_ids uuid[])
 returns table (user_id uuid, status text, manual_status text, manual_until timestamptz, device_count int)
 language plpgsql
@@ -169,7 +171,8 @@ begin
     where v.user_id = k.user_id
   ) d
   cross join lateral (
-    -- The most present of all devices, which is also the last in the alphabet: online, busy, away.
+    -- The most present status of all devices. It is also the last one in the alphabet: online,
+    -- busy, away.
     select
       greatest(max(v.status), case when r.expires_at > clock_timestamp() and r.status <> 'offline' then r.status end) as status,
       count(*)::int as devices
@@ -194,8 +197,9 @@ $$;
 
 revoke all on function chat.presence_now(uuid[]) from public;
 
--- Updates the visible rows that look different now, and returns their users. The caller has locked
--- the rows of presence_reports, and either the visible rows or only rows of one user.
+-- Updates the visible rows whose content changes, and returns their users. The calling function has
+-- locked the rows of presence_reports. It has also locked the visible rows, unless all rows belong
+-- to one user.
 create or replace function chat.show_presence(user_ids uuid[])
 returns setof uuid
 language plpgsql
@@ -222,9 +226,10 @@ $$;
 
 revoke all on function chat.show_presence(uuid[]) from public;
 
--- Like chat.show_presence(), but does not wait for rows that users hold, and records whose visible
--- row is out of date now. held: users whose row of presence_reports could not be locked, so their
--- presence is unknown. The caller has locked those of the other users.
+-- Like chat.show_presence(), but does not wait for rows that users keep locked, and records the
+-- users whose visible row is now out of date. held: users whose row of presence_reports could not
+-- be locked, so their presence is unknown. The calling function has locked the rows of the other
+-- users.
 create or replace function chat.show_free_presence(user_ids uuid[], held uuid[] default '{}')
 returns setof uuid
 language plpgsql
@@ -254,8 +259,8 @@ begin
 
   return query select s.id from chat.show_presence(free) s (id);
 
-  -- Inserted before anything is deleted, and in one order, so two servers cannot deadlock: a server
-  -- that deletes no longer waits for anything.
+  -- Rows are inserted before any are deleted, and in one order, so two servers cannot deadlock: a
+  -- server that deletes no longer waits for anything.
   insert into chat.presence_unshown (user_id)
   select u.id
   from unnest(unshown || held) u (id)
@@ -269,10 +274,11 @@ $$;
 
 revoke all on function chat.show_free_presence(uuid[], uuid[]) from public;
 
--- Records what a client reports by writing its own row, and returns what the row shows then.
--- is_new: the row is being inserted. If it already exists, nothing is done and the result is null:
--- an update with the same values follows. No update follows for a hidden user, because the trigger
--- inserts nothing for them. The statement trigger has locked the row of presence_reports.
+-- Records the status that a client reports by writing its own row, and returns the status that the
+-- row then shows. is_new: the row is being inserted. If it already exists, nothing is recorded and
+-- the result is null, because an update with the same values follows. No update follows for a
+-- hidden user, because the trigger inserts nothing for them. The statement trigger has locked the
+-- row of presence_reports.
 create or replace function chat.report_by_table(
   is_new boolean,
   reported text,
@@ -317,7 +323,7 @@ comment on function chat.report_by_table(boolean, text) is
 revoke all on function chat.report_by_table(boolean, text) from public;
 grant execute on function chat.report_by_table(boolean, text) to authenticated;
 
--- For clients that write the table: a user who may not write to another is not shown typing to them
+-- For clients that write the table. A user who may not write to another is not shown typing to them
 -- either.
 create or replace function chat.may_be_seen_typing_to(other_user_id uuid)
 returns boolean
@@ -343,7 +349,7 @@ end
 $$;
 
 comment on function chat.may_be_seen_typing_to(uuid) is
-  'May this user see that the caller types to them? They have a conversation in which the caller may write, and the caller shares typing.';
+  'Returns whether this user may see that the caller types to them: they have a conversation in which the caller may write, and the caller shares typing.';
 
 revoke all on function chat.may_be_seen_typing_to(uuid) from public;
 grant execute on function chat.may_be_seen_typing_to(uuid) to authenticated;
@@ -451,8 +457,8 @@ create or replace trigger user_presence_10_settle
   before insert or update on public.user_presence
   for each row execute function chat.settle_presence();
 
--- Stores or removes the page of a user. The caller has locked that user's row of presence_reports,
--- or is about to insert it.
+-- Stores or removes the page of a user. The calling function has locked that user's row of
+-- presence_reports, or is about to insert it.
 create or replace function chat.keep_page(user_id uuid, page text)
 returns void
 language plpgsql
@@ -479,9 +485,9 @@ $$;
 
 revoke all on function chat.keep_page(uuid, text) from public;
 
--- Removes the page from a row, regardless of the writer, so it is not stored here, published, or
--- returned by an upsert. If a policy refuses the write, what was stored elsewhere is rolled back,
--- too.
+-- Removes the page from a row, regardless of the writer, so that the page is not stored here,
+-- published, or returned by an upsert. If a policy refuses the write, the page stored in
+-- presence_pages is rolled back, too.
 create or replace function chat.take_page_out()
 returns trigger
 language plpgsql
@@ -517,9 +523,8 @@ $$;
 revoke all on function chat.take_page_out() from public;
 
 -- Runs after the other triggers, which decide whether anything is visible, and only if the
--- statement sets the column.
--- A condition is evaluated as the writer, so it distinguishes users from the server. A user without
--- an id in their claims is not the server.
+-- statement sets the column. The condition of a trigger is evaluated as the writer, so it
+-- distinguishes users from the server. A user without an id in their claims is not the server.
 create or replace trigger user_presence_30_page
   before insert or update of current_page on public.user_presence
   for each row when (row_security_active('public.user_presence'::regclass))
@@ -530,7 +535,8 @@ create or replace trigger user_presence_30_page_by_server
   for each row when (not row_security_active('public.user_presence'::regclass))
   execute function chat.take_page_out('server');
 
--- The page does not refer to the row of user_presence: such a foreign key would lock that row.
+-- Removes the page of a deleted row. A foreign key to user_presence would do the same, but it would
+-- lock the row there.
 create or replace function chat.forget_page()
 returns trigger
 language plpgsql
@@ -567,7 +573,7 @@ as $$
 declare
   caller constant uuid := auth.uid();
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
-  -- busy is always a choice, and so is any status with an end. Everything else is a device's
+  -- busy is always a choice, and so is any status with an end. Any other status is a device's
   -- report.
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
   -- A choice reports nothing about the devices, except that one has just sent a request.
@@ -608,7 +614,7 @@ begin
     on conflict on constraint presence_report_sessions_pkey do update
     set status = coalesce(said, v.status), expires_at = excluded.expires_at;
     -- A client that invents a new session_id for each report must not fill the table. No user has
-    -- more devices and tabs that would change what other users see.
+    -- so many devices and tabs that the removed ones would change what other users see.
     delete from chat.presence_report_sessions v
     where v.user_id = caller and v.session_id in (
       select o.session_id
@@ -617,13 +623,14 @@ begin
       order by o.expires_at desc
       offset 20
     );
-  -- Without a status, only the texts change. That does not count as activity.
+  -- Without a status, only the texts change. Such a change does not count as activity.
   elsif said is not null then
     insert into chat.presence_reports as r (user_id, status, expires_at)
     values (caller, said, case when said <> 'offline' then clock_timestamp() + ttl end)
     on conflict on constraint presence_reports_pkey do update
     set status = case
-        -- One device's "offline" does not cover the others: while there are sockets, these count.
+        -- One device's "offline" does not apply to the others. While there are sockets, the sockets
+        -- count.
         when said = 'offline' and exists (
           select
           from chat.presence_sessions v
@@ -697,7 +704,7 @@ begin
     return null;
   end if;
 
-  -- A token can outlive its user.
+  -- Erased users are omitted, because a token can outlive its user.
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
@@ -715,8 +722,8 @@ begin
     held := chat.add_presence(newcomers);
   end if;
 
-  -- Two processes that report the same users run one after the other, and the second counts what
-  -- the first wrote. Users whose rows are held are reported again by the process.
+  -- Two processes that report the same users run one after the other, and the second includes what
+  -- the first wrote. The process repeats its report for users whose rows are locked.
   free := chat.lock_free_presence(array(select unnest(people) except select unnest(held)));
   held := array(select unnest(people) except select unnest(free));
 
@@ -747,7 +754,7 @@ end
 $$;
 
 comment on function chat.report_devices(uuid, uuid[], int[], boolean[]) is
-  'Records the number of sockets of users at a process, and which users have just connected. Returns the users whose rows another transaction holds, for whom nothing was recorded; the process must report them again. Returns null if the process has no lease; it must then report all users again once it has one.';
+  'Records the number of sockets of users at a process, and which users have just connected. Returns the users whose rows another transaction has locked; nothing was recorded for them, and the process must report them again. Returns null if the process has no lease; it must then report all users again once it has one.';
 
 revoke all on function chat.report_devices(uuid, uuid[], int[], boolean[]) from public;
 grant execute on function chat.report_devices(uuid, uuid[], int[], boolean[]) to service_role;
@@ -784,7 +791,7 @@ begin
     left_behind := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
   end if;
 
-  -- Users whose rows are held are skipped, and checked in the next run.
+  -- Users whose rows are locked are skipped, and checked in the next run.
   people := array(
     select l.user_id
     from chat.presence_reports l
@@ -841,7 +848,7 @@ end
 $$;
 
 comment on function chat.expire_presence() is
-  'Applies everything whose time has ended: reports, chosen statuses, typing, and the sockets of dead processes. Returns the users whose visible presence changed.';
+  'Applies the end of everything that has expired: reports, chosen statuses, typing, and the sockets of dead processes. Returns the users whose visible presence changed.';
 
 revoke all on function chat.expire_presence() from public;
 grant execute on function chat.expire_presence() to service_role;
@@ -864,7 +871,8 @@ begin
   if not had_lease then
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
-    -- After a crash of the database no processes are recorded, so their end would go unnoticed.
+    -- After a crash of the database, no processes are recorded, so nothing would show that they
+    -- ended.
     left_behind := array(
       select p.user_id
       from public.user_presence p
@@ -912,7 +920,7 @@ end
 $$;
 
 comment on function chat.end_presence(text) is
-  'Signs the caller out: with a session_id on that device, without one on all devices, until a device reports or connects.';
+  'Signs the caller out until a device reports or connects: with a session_id on that device, otherwise on all devices.';
 
 revoke all on function chat.end_presence(text) from public;
 grant execute on function chat.end_presence(text) to authenticated;
@@ -962,7 +970,7 @@ create or replace trigger user_presence_20_mask
   for each row execute function chat.mask_presence();
 
 -- Runs after the row is written, and therefore after the policies. It fails for a user who does not
--- exist, which a client must not learn before the policy has refused the row.
+-- exist. A client must not learn of this before the policy has refused the row.
 create or replace function chat.complete_presence()
 returns trigger
 language plpgsql
@@ -992,14 +1000,14 @@ as $$
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
-  -- Inserts the row that is locked from now on. If it were inserted at the first report, its
-  -- foreign key would lock the user's row then and reveal the time.
+  -- Inserts the row that later reports lock. If the row were inserted at the first report, its
+  -- foreign key would lock the user's row at that time and reveal the time of the report.
   perform chat.lock_presence(array[person]);
   if not new.share_presence then
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
-    -- Preferences are removed with an erased user, too.
+    -- This also runs when an erased user's preferences are removed. No row is inserted then.
     insert into public.user_presence (user_id)
     select d.user_id
     from chat.directory d
@@ -1022,12 +1030,12 @@ create or replace trigger preferences_20_presence_update
   for each row when (new.share_presence is distinct from old.share_presence)
   execute function chat.follow_presence_sharing();
 
--- Without a row the defaults apply.
+-- If the row is deleted, the defaults apply.
 create or replace trigger preferences_30_presence_delete
   after delete on public.user_notification_preferences
   for each row when (not old.share_presence) execute function chat.follow_presence_sharing();
 
--- Includes a choice that other users do not see.
+-- Returns the status that the caller chose, even if other users do not see it.
 create or replace function chat.my_presence_choice(out manual_status text, out manual_until timestamptz)
 language plpgsql
 stable
@@ -1183,7 +1191,7 @@ begin
     where m.conversation_id = set_typing.conversation_id and m.user_id <> caller and m.left_at is null
     order by m.user_id
   );
-  -- A user who may not write, or does not share typing, types unseen.
+  -- A user who may not write, or does not share typing, is not shown typing.
   is_shared := not chat.may_be_outdated() and chat.can_send(conversation_id) and coalesce(
     (select p.share_typing from public.user_notification_preferences p where p.user_id = caller),
     true
@@ -1203,7 +1211,7 @@ begin
     on conflict on constraint user_presence_pkey do update
     set is_typing_to = excluded.is_typing_to, typing_started_at = null
     where p.is_typing_to is distinct from excluded.is_typing_to
-      -- Still typing, which requires a write from time to time.
+      -- The user is still typing. Typing expires unless the row is written from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
   end if;
 end

@@ -23,18 +23,18 @@ comment on function chat.preferences() is 'The caller''s preferences.';
 revoke all on function chat.preferences() from public;
 grant execute on function chat.preferences() to authenticated;
 
--- Is this the name of a time zone, as pg_timezone_names lists them? That view reads the files of
--- all time zones, which takes tens of milliseconds.
+-- Returns whether this is the name of a time zone in pg_timezone_names. The view itself is not
+-- queried, because it reads the files of all time zones, which takes tens of milliseconds.
 create or replace function chat.is_time_zone(name text)
 returns boolean
 language plpgsql
--- The setting below ends with this function.
+-- The setting below applies only until this function ends.
 set timezone = 'UTC'
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- PostgreSQL corrects the case of a name. It also accepts rules such as "ABC5", which need digits
-  -- that few names have.
+  -- PostgreSQL corrects the case of a name, so the result must equal the name. PostgreSQL also
+  -- accepts rules such as "ABC5". They contain digits, which few names do.
   return set_config('timezone', is_time_zone.name, true) = is_time_zone.name
     and (
       is_time_zone.name !~ '[0-9]'
@@ -47,12 +47,12 @@ exception when invalid_parameter_value then
 end
 $$;
 
-comment on function chat.is_time_zone(text) is 'Is this the name of a time zone?';
+comment on function chat.is_time_zone(text) is 'Returns whether this is the name of a time zone.';
 
 revoke all on function chat.is_time_zone(text) from public;
 grant execute on function chat.is_time_zone(text) to authenticated;
 
--- Sets the columns that the object contains, like PATCH. Unknown keys are ignored.
+-- Sets only the preferences that the object contains, like PATCH. Unknown keys are ignored.
 create or replace function chat.set_preferences(preferences jsonb)
 returns json
 language plpgsql

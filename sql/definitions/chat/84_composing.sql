@@ -1,5 +1,5 @@
--- For the server: a member's unsent draft, and whether they may send it. The server sends these
--- only to that member's devices. Clients call chat.conversation_rows().
+-- Functions for the server: a member's unsent draft, and whether they may send it. The server sends
+-- both only to that member's devices. Clients call chat.conversation_rows() instead.
 
 -- The memberships are given as two arrays of the same length.
 create or replace function chat.composing(user_ids uuid[], conversation_ids uuid[])
@@ -34,8 +34,8 @@ comment on function chat.composing(uuid[], uuid[]) is
 revoke all on function chat.composing(uuid[], uuid[]) from public;
 grant execute on function chat.composing(uuid[], uuid[]) to service_role;
 
--- The memberships whose can_send depends on the standing of the given users, or of the two users in
--- the given conversations.
+-- Returns the memberships whose can_send depends on the standing of the given users, or of the two
+-- users in the given conversations.
 create or replace function chat.memberships_with(user_ids uuid[], conversation_ids uuid[])
 returns table (user_id uuid, conversation_id uuid)
 language plpgsql

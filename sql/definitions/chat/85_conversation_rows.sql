@@ -1,7 +1,7 @@
 -- Conversations as in REST responses. The row functions run as their caller, under row-level
--- security. What the caller cannot read directly (names in the application's tables, blocks, hidden
--- presence) comes from one definer function that starts from the caller's memberships. In plpgsql,
--- because it keeps its plans between calls.
+-- security. Data that the caller cannot read directly (names in the application's tables, blocks,
+-- hidden presence) comes from one definer function that starts from the caller's memberships. That
+-- function is in plpgsql, which keeps its plans between calls.
 
 create or replace function chat.conversation_people(conversation_ids uuid[])
 returns table (
@@ -128,8 +128,8 @@ begin
   left join people second on second.conversation_id = c.id and second.user_id = c.participant_2_id
   left join public.message_drafts draft on draft.conversation_id = c.id and draft.user_id = mine.user_id
   left join lateral (
-    -- The last message that the caller sees, which is not the newest one if they cleared or hid
-    -- that.
+    -- The last message that the caller sees. It is not the newest one if the caller cleared or hid
+    -- the newest one.
     select
       m.id,
       json_build_object(
@@ -158,7 +158,7 @@ begin
     where r.conversation_id = c.id
       and r.user_id <> mine.user_id
       and c.kind = 'direct'
-      -- A user who does not share receipts does not see those of others either.
+      -- A user who does not share receipts does not see those of other users either.
       and (select chat.i_share_receipts())
     limit 1
   ) peer on true
@@ -168,7 +168,7 @@ end
 $$;
 
 comment on function chat.conversation_rows(uuid[]) is
-  'The caller''s view of the given conversations, one row each in no particular order, without those that are not theirs. is_pinned, last_activity_at and id are the sort key of the list.';
+  'The caller''s view of the given conversations, one row each in no particular order. Conversations of other users are omitted. is_pinned, last_activity_at and id are the sort key of the list.';
 
 revoke all on function chat.conversation_rows(uuid[]) from public;
 grant execute on function chat.conversation_rows(uuid[]) to authenticated;
@@ -188,13 +188,13 @@ begin
 end
 $$;
 
-comment on function chat.i_share_receipts() is 'Does the caller share read receipts?';
+comment on function chat.i_share_receipts() is 'Returns whether the caller shares read receipts.';
 
 revoke all on function chat.i_share_receipts() from public;
 grant execute on function chat.i_share_receipts() to authenticated;
 
--- One page of the list: pinned conversations first, then by latest activity. The index of the
--- members' table has this order, so the cost depends on the length of the page and not on the
+-- Returns one page of the list: pinned conversations first, then by latest activity. The index of
+-- the members' table has this order, so the cost depends on the length of the page and not on the
 -- number of conversations.
 create or replace function chat.conversation_page(
   archived boolean default false,
@@ -223,7 +223,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   pattern constant text := '%' || replace(replace(replace(btrim(conversation_page.search), '\', '\\'), '%', '\%'), '_', '\_') || '%';
-  -- Folded like messages in the search. Null if nothing remains.
+  -- Folded like messages in the search. Null if nothing remains after folding.
   folded constant text := '%' || nullif(chat.folded_text(conversation_page.search), '') || '%';
   named uuid[];
   page uuid[];
@@ -286,7 +286,7 @@ end
 $$;
 
 comment on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) is
-  'A page of the caller''s list. A null filter matches everything. The next page starts after the sort key of the last row; the previous page, with backwards, before that of the first row. The rows have the order of the list in both directions. Returns at most 101 rows: one more than a page of 100 shows whether there is another page.';
+  'A page of the caller''s list. A null filter matches everything. The next page starts after the sort key of the last row. The previous page, with backwards, ends before the sort key of the first row. The rows have the order of the list in both directions. Returns at most 101 rows: one more than a page of 100 shows whether there is another page.';
 
 revoke all on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) from public;
 grant execute on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) to authenticated;

@@ -1,5 +1,5 @@
--- Messages as in REST responses. A page is first found as ids, through the index, and then its rows
--- are built all at once.
+-- Messages as in REST responses. The ids of a page are found first, through the index, and then all
+-- rows of the page are built at once.
 
 create or replace function chat.message_rows(message_ids uuid[])
 returns table (
@@ -142,8 +142,8 @@ comment on function chat.message_rows(uuid[]) is
 revoke all on function chat.message_rows(uuid[]) from public;
 grant execute on function chat.message_rows(uuid[]) to authenticated;
 
--- before_seq: the page that ends before it. after_seq: the page that starts after it. Both: the
--- rows between them, counted from the newest. Neither: the newest page.
+-- before_seq: the page that ends before this seq. after_seq: the page that starts after this seq.
+-- Both: the rows between them, counted from the newest. Neither: the newest page.
 create or replace function chat.message_page(
   conversation_id uuid,
   before_seq bigint default null,
@@ -162,8 +162,9 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
--- A generic plan expects a short conversation, in which sorting is cheap. In a long one it would
--- read all rows. Without compilation, for the same reason as in chat.place_message().
+-- A generic plan expects a short conversation, in which sorting is cheap. In a long conversation,
+-- such a plan would read all rows. JIT compilation is disabled for the same reason as in
+-- chat.place_message().
 set enable_sort = off
 set jit = off
 as $$
@@ -218,7 +219,7 @@ end
 $$;
 
 comment on function chat.message_page(uuid, bigint, bigint, int, boolean, int) is
-  'A page of a conversation, always oldest first, without what the caller cleared or hid. Raises not_found for strangers. Returns at most 201 rows, one more than a page of 200.';
+  'A page of a conversation, always oldest first, without messages that the caller cleared or hid. Raises not_found for strangers. Returns at most 201 rows, one more than a page of 200.';
 
 revoke all on function chat.message_page(uuid, bigint, bigint, int, boolean, int) from public;
 grant execute on function chat.message_page(uuid, bigint, bigint, int, boolean, int) to authenticated;
@@ -266,7 +267,7 @@ end
 $$;
 
 comment on function chat.message_changes(uuid, bigint, int) is
-  'What changed in a conversation since a rev, tombstones included, in the order of the changes.';
+  'The messages of a conversation that changed since a rev, including tombstones, in the order of the changes.';
 
 revoke all on function chat.message_changes(uuid, bigint, int) from public;
 grant execute on function chat.message_changes(uuid, bigint, int) to authenticated;
@@ -300,7 +301,7 @@ begin
         order by m.seq
         limit 1
       ),
-      -- Everything is read: the end of the conversation.
+      -- If everything is read, the end of the conversation.
       c.last_seq
     ) into found_seq
     from public.user_conversation_members mine
@@ -370,7 +371,7 @@ end
 $$;
 
 comment on function chat.file_page(uuid, text, int, bigint) is
-  'The messages with a file in one of the caller''s conversations, the newest first, without those that the caller cleared or hid.';
+  'The messages with a file in one of the caller''s conversations, newest first, without messages that the caller cleared or hid.';
 
 revoke all on function chat.file_page(uuid, text, int, bigint) from public;
 grant execute on function chat.file_page(uuid, text, int, bigint) to authenticated;

@@ -1,9 +1,9 @@
 -- Full-text search. The functions are definers, because row-level security would prevent the use of
--- the index: @@ is not leakproof. So every query here is restricted to the caller's conversations.
+-- the index (@@ is not leakproof). So every query here is restricted to the caller's conversations.
 
--- A required part of a message, as a pattern for " " || chat.folded_text(…): words match as
--- prefixes, in this order; runs of scripts without spaces match anywhere. Null if nothing remains
--- to search for.
+-- Converts a required part of a message to a pattern for " " || chat.folded_text(…). Words match as
+-- prefixes, in this order. Runs of scripts without spaces match anywhere. Returns null if nothing
+-- remains to search for.
 create or replace function chat.search_pattern(written text)
 returns text
 language plpgsql
@@ -25,9 +25,9 @@ $$;
 
 revoke all on function chat.search_pattern(text) from public;
 
--- The index entries of messages that contain all these words and none of the unwanted ones, as a
--- query in which "~" stands for the stretch. Null without wanted entries: unwanted words alone find
--- nothing.
+-- Returns a query for the index entries of messages that contain all these words and none of the
+-- unwanted ones. In the query, "~" stands for the stretch. Returns null if no entry is wanted,
+-- because unwanted words alone find nothing.
 create or replace function chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[])
 returns text
 language plpgsql
@@ -62,8 +62,8 @@ $$;
 
 revoke all on function chat.search_lookup(text[], text[], uuid[], text[]) from public;
 
--- How well a message matches the words, for sorting: more occurrences, whole words and shorter
--- messages score higher.
+-- Returns how well a message matches the words, for sorting. More occurrences, whole words and
+-- shorter messages score higher.
 create or replace function chat.search_score(written text, words text[])
 returns real
 language plpgsql
@@ -90,9 +90,9 @@ $$;
 
 revoke all on function chat.search_score(text, text[]) from public;
 
--- The users that an operator names: by id, by "me", or by a part of a name or address as in the
--- search for users, but only among users who share a conversation with the caller. Only their
--- messages can be found.
+-- Returns the users that an operator names: by id, by "me", or by a part of a name or address as in
+-- the search for users. It finds only users who share a conversation with the caller, because only
+-- their messages can be found.
 create or replace function chat.named_people(named text[])
 returns uuid[]
 language plpgsql
@@ -122,7 +122,7 @@ $$;
 
 revoke all on function chat.named_people(text[]) from public;
 
--- The caller's conversations that an operator names: by id, or by the other user.
+-- Returns the caller's conversations that an operator names: by id, or by the other user.
 create or replace function chat.named_conversations(named text[])
 returns uuid[]
 language plpgsql
@@ -161,10 +161,10 @@ $$;
 
 revoke all on function chat.named_conversations(text[]) from public;
 
--- Words, phrases and unwanted parts as users type them. Without words it finds everything that
--- matches the remaining conditions. By relevance, only the 200 newest (or oldest) hits are ranked,
--- because ranking all messages with a common word would read all of them.
--- from_*: the page after the row with this score, time and id.
+-- Finds messages by words, phrases and unwanted parts as users type them. Without words, it finds
+-- everything that matches the remaining conditions. By relevance, only the 200 newest (or oldest)
+-- hits are ranked, because ranking all messages with a common word would read all of them. from_*:
+-- the score, time and id of the row after which the page starts.
 create or replace function chat.search_messages(
   words text default '',
   phrases text[] default '{}',
@@ -187,8 +187,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
--- One plan, which looks up one stretch at a time. A planner that estimates how rare a word is makes
--- its worst errors where they cost most.
+-- A fixed plan looks up one stretch at a time. If the planner estimated how rare a word is, it
+-- would make its worst errors where they cost most.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -198,8 +198,8 @@ as $$
 #variable_conflict use_variable
 declare
   caller constant uuid := auth.uid();
-  -- The number of messages that are scanned before the index is used: the newest messages usually
-  -- contain a common word.
+  -- The number of messages that are scanned before the index is used. A common word is usually
+  -- found in the newest messages.
   walk_length constant int := case when by_relevance then 800 else 200 end;
   terms constant text[] := array(
     select distinct t.term
@@ -228,7 +228,7 @@ declare
   is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = cardinality(unwanted_words)
     and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
   wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
-  -- A position in a ranking does not limit the time of its messages.
+  -- A position in a ranking does not limit the time of the messages after it.
   behind_at constant timestamptz := case when not by_relevance then from_created_at end;
 
   conversation_ids uuid[];
@@ -280,8 +280,8 @@ begin
   if ascending then
     walked_at := newest_at;
   else
-    -- The time after which there are about walk_length messages: each of the busiest conversations
-    -- contributes its share, the others nothing.
+    -- The time after which there are about walk_length messages. Each of the busiest conversations
+    -- contributes its share, and all others contribute nothing.
     walked_at := greatest(
       oldest_at,
       last_ats[101],
@@ -305,7 +305,7 @@ begin
     stretch_numbers := last_seqs;
     stretch_lows := array_fill(walked_at, array[cardinality(conversation_ids)]);
     stretch_highs := last_ats;
-    -- Conversations whose last message is older have nothing in that time.
+    -- Conversations whose last message is older have no messages after that time.
     last := (select count(*) from unnest(last_ats) l (last_at) where l.last_at >= walked_at);
   end if;
 
@@ -327,7 +327,7 @@ begin
             where chat.search_keys(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
                 @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
               and not u.is_deleted
-              -- Not "=", with which the planner would read the conversation instead of the index.
+              -- Not "=", because the planner would then read the conversation instead of the index.
               and u.conversation_id is not distinct from k.id
             -- Keeps the planner from using the conditions below to find the rows.
             offset 0
@@ -470,7 +470,7 @@ comment on function chat.search_messages(text, text[], text[], text[], text[], t
 revoke all on function chat.search_messages(text, text[], text[], text[], text[], text[], boolean, timestamptz, timestamptz, boolean, boolean, int, real, timestamptz, uuid) from public;
 grant execute on function chat.search_messages(text, text[], text[], text[], text[], text[], boolean, timestamptz, timestamptz, boolean, boolean, int, real, timestamptz, uuid) to authenticated;
 
--- What a search result shows of its conversation.
+-- Returns what search results show of their conversations.
 create or replace function chat.conversation_cards(conversation_ids uuid[])
 returns table (conversation_id uuid, card json)
 language plpgsql
@@ -507,7 +507,7 @@ begin
 end
 $$;
 
-comment on function chat.conversation_cards(uuid[]) is 'What identifies each of the caller''s given conversations to the user: much less than chat.conversation_rows().';
+comment on function chat.conversation_cards(uuid[]) is 'The data by which a user recognizes each of the given conversations of the caller: much less than chat.conversation_rows().';
 
 revoke all on function chat.conversation_cards(uuid[]) from public;
 grant execute on function chat.conversation_cards(uuid[]) to authenticated;

@@ -1,16 +1,16 @@
--- Catching up. A cursor is a snapshot of the database: its owner has not seen what was changed by
--- transactions that are not visible in it, regardless of the order in which they committed. Every
--- row that clients cache names the transaction that changed it last (changed_xid). Everything else
--- that is part of such a row in a response sets the row's changed_xid, too (50_conversations, and
--- the triggers below).
+-- Catching up. A cursor is a snapshot of the database. Its owner has not seen what was changed by
+-- transactions that are not visible in the snapshot, regardless of the order in which they
+-- committed. Every row that clients cache names the transaction that last changed it (changed_xid).
+-- A response also contains other data in such a row. A change to these data sets the row's
+-- changed_xid, too (50_conversations, and the triggers below).
 --
 -- All pages of a chain have the same upper snapshot. It is taken for the first page, and the last
--- page returns it as the cursor. A row may be newer than that snapshot. What changed since is
--- returned again in the next chain.
+-- page returns it as the cursor. A row may be newer than that snapshot. Such a row is returned
+-- again in the next chain.
 
--- The database that a cursor belongs to. The identity changes if transaction ids may have been
--- assigned twice: another cluster or database, a restored one, a promoted standby that lacks the
--- last commits, tables restored from a dump.
+-- Returns the identity of the database that a cursor belongs to. The identity changes if
+-- transaction ids may have been assigned twice: in another cluster or database, in a restored one,
+-- in a promoted standby that lacks the last commits, or in tables restored from a dump.
 create or replace function chat.sync_identity()
 returns text
 language plpgsql
@@ -37,7 +37,8 @@ comment on function chat.sync_identity() is
 revoke all on function chat.sync_identity() from public;
 grant execute on function chat.sync_identity() to authenticated;
 
--- The caller's conversations whose row or read positions changed, in the order of their ids.
+-- Returns the caller's conversations whose row or read positions changed, in the order of their
+-- ids.
 create or replace function chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows int)
 returns table (conversation_id uuid, is_gone boolean)
 language plpgsql
@@ -64,8 +65,8 @@ begin
           select
           from public.conversation_receipts r
           where r.conversation_id = mine.conversation_id
-            -- The caller's own receipt is not part of the response; their marker is in their member
-            -- row.
+            -- The caller's own receipt is not part of the response. Their read marker is in their
+            -- member row.
             and r.user_id <> caller
             and not pg_visible_in_snapshot(r.changed_xid, since)
             and pg_visible_in_snapshot(r.changed_xid, until)
@@ -102,8 +103,8 @@ comment on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, i
 revoke all on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) from public;
 grant execute on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) to authenticated;
 
--- Messages that the caller hid or that were removed for all members, in the order of (changed_xid,
--- message_id).
+-- Returns messages that the caller hid or that were removed for all members, in the order of
+-- (changed_xid, message_id).
 create or replace function chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows int)
 returns table (message_id uuid, changed_xid xid8)
 language plpgsql
@@ -146,8 +147,9 @@ comment on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uui
 revoke all on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) from public;
 grant execute on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) to authenticated;
 
--- Changed messages of the caller's conversations in the order of (conversation_id, changed_xid,
--- message_id). The index has this order, so the cost depends on the length of the page.
+-- Returns changed messages of the caller's conversations in the order of (conversation_id,
+-- changed_xid, message_id). The index has this order, so the cost depends on the length of the
+-- page.
 create or replace function chat.changed_messages(
   since pg_snapshot,
   until pg_snapshot,
@@ -193,7 +195,7 @@ begin
     and mine.left_at is null
     and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
     -- Every change of a message changes its conversation while holding that row's lock. So the last
-    -- such transaction committed after all the others. If one of the others is not visible in a
+    -- such transaction committed after all others. If one of the others is not visible in a
     -- snapshot, the last one is not visible either.
     and not pg_visible_in_snapshot(c.changed_xid, since)
   order by mine.conversation_id, changed.changed_xid, changed.id
@@ -207,12 +209,11 @@ comment on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, 
 revoke all on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) from public;
 grant execute on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) to authenticated;
 
--- One page. The function is stable, so it reads everything in the snapshot that it returns as
--- reached.
--- of_database, taken_at, since, until: the cursor. Without since it is the first load, which
--- continues the list after (after_is_pinned, after_activity_at, after_id). Otherwise the page
--- continues the given part after the position in after_*, in the order of that part, and then the
--- next parts: conversations, removals, messages.
+-- Returns one page. The function is stable, so it reads everything in the snapshot that it returns
+-- as reached. of_database, taken_at, since, until: the cursor. Without since, this is the first
+-- load, which continues the list after (after_is_pinned, after_activity_at, after_id). Otherwise,
+-- the page continues the given part after the position in after_*, in the order of that part. The
+-- next parts follow. The order of parts is: conversations, removals, messages.
 create or replace function chat.sync(
   of_database text default null,
   taken_at timestamptz default null,
@@ -265,7 +266,7 @@ begin
 
   if of_database <> database_identity
     or taken_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000))
-    -- The cursor contains transactions that never started in this database.
+    -- The cursor contains transactions that have never started in this database.
     or greatest(pg_snapshot_xmax(seen), pg_snapshot_xmax(target)) > pg_snapshot_xmax(present)
   then
     perform chat.refuse('resync_required');
@@ -385,7 +386,7 @@ begin
       from public.conversation_receipts r
       where r.conversation_id = any (shown)
         and r.user_id <> caller
-        -- A user who does not share receipts does not see those of others either.
+        -- A user who does not share receipts does not see those of other users either.
         and (select chat.i_share_receipts())
     );
   end if;
@@ -400,14 +401,14 @@ end
 $$;
 
 comment on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) is
-  'A page of what the caller has not seen since a snapshot: their changed conversations with the other members'' receipts, removals, and changed messages, tombstones included. The next page starts at next_part and the columns after it. If next_part is null, this is the last page and reached is the next cursor. Raises resync_required if the cursor is from another database or too old.';
+  'A page of the changes that the caller has not seen since a snapshot: their changed conversations with the other members'' receipts, removals, and changed messages, including tombstones. The next page starts at next_part and the columns after it. If next_part is null, this is the last page and reached is the next cursor. Raises resync_required if the cursor is from another database or too old.';
 
 revoke all on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) from public;
 grant execute on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) to authenticated;
 
 -- -------------------------------------------------------------------------- changes of changed_xid
 
--- A draft, a block and whether a user shares receipts are part of their conversation rows.
+-- Drafts, blocks and whether a user shares receipts are part of the user's conversation rows.
 create or replace function chat.touch_memberships(of_user_id uuid, in_conversation_id uuid default null)
 returns void
 language plpgsql

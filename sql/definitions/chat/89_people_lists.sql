@@ -47,7 +47,7 @@ set timezone = 'UTC'
 as $$
 declare
   caller constant uuid := auth.uid();
-  -- A user who does not share receipts does not see those of others either.
+  -- A user who does not share receipts does not see those of other users either.
   shares constant boolean := chat.i_share_receipts();
 begin
   if not chat.is_my_conversation(conversation_id) then
@@ -88,10 +88,9 @@ comment on function chat.member_page(uuid, int, uuid) is
 revoke all on function chat.member_page(uuid, int, uuid) from public;
 grant execute on function chat.member_page(uuid, int, uuid) to authenticated;
 
--- The users that the caller has a conversation with, the latest first, then the other members of
--- their teams by name.
--- from_*: the page after the contact with this time, name and id. A missing time sorts before all
--- others.
+-- Returns the users that the caller has a conversation with, the latest first, then the other
+-- members of their teams by name. from_*: the time, name and id of the contact after which the page
+-- starts. Contacts without a message have the time -infinity.
 create or replace function chat.contact_page(
   max_rows int default 50,
   from_message_at timestamptz default null,
@@ -182,7 +181,7 @@ end
 $$;
 
 comment on function chat.contact_page(int, timestamptz, text, uuid) is
-  'The users that the caller has a conversation with, the latest first, then their teams by name. Blocked, blocking and suspended users are excluded.';
+  'The users that the caller has a conversation with, latest first, then the other members of their teams by name. Blocked, blocking and suspended users are excluded.';
 
 revoke all on function chat.contact_page(int, timestamptz, text, uuid) from public;
 grant execute on function chat.contact_page(int, timestamptz, text, uuid) to authenticated;

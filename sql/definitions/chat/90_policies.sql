@@ -1,12 +1,12 @@
--- Who may read and write which rows. anon has no rights on any table. Clients may read every
--- column, because a hidden column would break "select *". They may not read system columns of rows
--- that are shared with other users.
+-- The policies and grants: who may read and write which rows. anon has no rights on any table.
+-- Clients may read every column, because a hidden column would break "select *". They may not read
+-- system columns of rows that are shared with other users.
 --
 -- A policy must be evaluated before every condition of the query. PostgreSQL evaluates conditions
 -- in the order of their estimated costs if the operators of the query are leakproof, as those of
--- text and uuid are. A condition that runs first is evaluated on rows of other users, and "explain
--- (analyze)", an error in the policy or the time shows whether it was true. So a policy uses one of
--- two forms, which cost the least:
+-- text and uuid are. A condition that runs before the policy is evaluated on rows of other users.
+-- "explain (analyze)", an error in the policy or the execution time then shows whether it was true.
+-- So a policy uses one of two forms, which cost the least:
 --
 -- * "chat.has_key((select …), …)" looks up a key in a set that is read once per statement. Its cost
 --   is almost 0.
@@ -94,7 +94,7 @@ begin
 end
 $$;
 
--- The sequence of an identity column. Inserting does not require rights on it.
+-- The sequence of an identity column. Inserts do not require rights on it.
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
 revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
@@ -109,7 +109,7 @@ grant select, insert, update, delete
 grant select on chat.schema_migrations, chat.schema_definitions to service_role;
 
 -- ------------------------------------------------------------------------------ user_conversations
--- Opened by chat.open_conversation() and changed by messages. Clients never write here.
+-- Rows are inserted by chat.open_conversation() and changed by messages. Clients never write here.
 
 drop policy if exists "members see their conversations" on public.user_conversations;
 create policy "members see their conversations" on public.user_conversations
@@ -134,7 +134,7 @@ create policy "people change their own memberships" on public.user_conversation_
   with check (user_id = (select chat.my_id()));
 
 -- --------------------------------------------------------------------------- conversation_receipts
--- Changed by chat.mark_read() and chat.mark_delivered().
+-- Rows are changed by chat.mark_read() and chat.mark_delivered().
 
 drop policy if exists "members see the receipts of their conversations" on public.conversation_receipts;
 create policy "members see the receipts of their conversations" on public.conversation_receipts
@@ -178,7 +178,7 @@ create policy "members read earlier wordings" on public.message_edits
   using (chat.has_key((select chat.my_conversation_keys()), conversation_id));
 
 -- ------------------------------------------------------------------- message_hides, message_drafts
--- Written by chat.hide_message() and chat.set_conversation_settings().
+-- Rows are written by chat.hide_message() and chat.set_conversation_settings().
 
 drop policy if exists "people see what they hid" on public.message_hides;
 drop policy if exists "people see their own hidden messages" on public.message_hides;
@@ -214,7 +214,7 @@ create policy "people remove their own reactions" on public.message_reactions
   using (chat.has_key((select chat.my_conversation_keys()), conversation_id) and user_id = any (array[(select chat.my_id())]));
 
 -- ------------------------------------------------------------------------------------ message_pins
--- Written by chat.pin_message().
+-- Rows are written by chat.pin_message().
 
 drop policy if exists "members see the pins of their conversations" on public.message_pins;
 create policy "members see the pins of their conversations" on public.message_pins
@@ -225,8 +225,8 @@ create policy "members see the pins of their conversations" on public.message_pi
 
 grant insert (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
   on public.user_presence to authenticated;
--- user_id is included: an upsert through the data API sets every column that it contains, and the
--- policy still prevents a change.
+-- user_id is included because an upsert through the data API sets every column that it contains.
+-- The policy still prevents a change.
 grant update (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
   on public.user_presence to authenticated;
 
@@ -257,8 +257,8 @@ create policy "people see their own blocks" on public.user_blocks
   for select to authenticated
   using (blocker_id = any (array[(select chat.my_id())]));
 
--- Only users that the caller knows: otherwise the foreign key would distinguish a stranger from a
--- user who does not exist.
+-- Users may block only users that they know. Otherwise, the foreign key would distinguish a
+-- stranger from a user who does not exist.
 drop policy if exists "people block for themselves" on public.user_blocks;
 drop policy if exists "people add their own blocks" on public.user_blocks;
 create policy "people add their own blocks" on public.user_blocks
@@ -273,7 +273,7 @@ create policy "people remove their own blocks" on public.user_blocks
 
 -- ------------------------------------------------------------------- user_notification_preferences
 
--- Updates are granted per column: a grant on the table would include "lock table".
+-- Updates are granted per column, because a grant on the table would include "lock table".
 grant insert on public.user_notification_preferences to authenticated;
 grant update (
   user_id, browser_enabled, sound_enabled, show_preview, email_enabled, email_mode, email_delay_seconds, digest_hour, timezone,

@@ -1,5 +1,5 @@
--- The tables whose changes clients may subscribe to, within the limits of their policies.
--- Never to be added: blocks, drafts, edits, hides, pins, preferences, reports.
+-- The tables whose changes clients may subscribe to, within the limits of their policies. These
+-- tables must never be added: blocks, drafts, edits, hides, pins, preferences, reports.
 
 do $$
 declare

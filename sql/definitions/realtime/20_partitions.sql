@@ -1,7 +1,7 @@
 -- The daily partitions of realtime.messages, if Rapport created the table.
 --
 -- Creating and dropping a partition requires an exclusive lock on the table or its default
--- partition. Every user may read the table, and can keep the lock of an open transaction. So the
+-- partition. Every user may read the table, and can keep it locked by an open transaction. So the
 -- two functions that change the table wait only briefly, because all other users of the table queue
 -- behind them. If they fail, nothing is lost: rows of a day without a partition go to the default
 -- partition, and the rows of an old partition are deleted instead.
@@ -30,9 +30,9 @@ begin
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
     if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
-      -- Rows of that day are in the default partition and prevent the day's own partition. They
-      -- move while neither table belongs to the published one, so that they are not delivered
-      -- twice.
+      -- Rows of that day may be in the default partition and would prevent the day's own partition.
+      -- They are moved while neither table belongs to the published one, so that they are not
+      -- delivered twice.
       alter table realtime.messages detach partition realtime.messages_default;
       execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
       execute format(
@@ -45,7 +45,7 @@ begin
       execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
     end if;
     execute format('alter table realtime.%I enable row level security', partition_name);
-    -- Without statistics, because "explain" would show them to every role.
+    -- The partition has no statistics, because "explain" would show them to every role.
     execute format(
       'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
       partition_name
@@ -79,7 +79,8 @@ $$;
 
 revoke all on function chat.drop_message_partitions(name[]) from public;
 
--- Skips rows that users hold, which they can if a policy of the application lets them update rows.
+-- Deletes old messages. Rows that users keep locked are skipped. Users can lock rows if a policy of
+-- the application lets them update rows.
 create or replace function chat.delete_messages(source name, time_column name, until timestamp)
 returns void
 language plpgsql
@@ -113,7 +114,7 @@ begin
   if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
     return 0;
   end if;
-  -- Only one at a time. A second call finds the work done.
+  -- Only one call runs at a time. A second call finds that nothing is left to do.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
   begin
@@ -139,7 +140,7 @@ begin
     end loop;
   end;
 
-  -- Rows of a day whose partition was never created, or too late.
+  -- Removes rows of days whose partition was created too late or never.
   perform chat.delete_messages('messages_default', 'inserted_at', oldest);
   if exists (
     select
@@ -153,7 +154,7 @@ end
 $$;
 
 comment on function chat.maintain_message_partitions(int, int) is
-  'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented a part of it; then it must be called again. Does nothing if Supabase created the table.';
+  'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented part of the work; the function must then be called again. Does nothing if Supabase created the table.';
 
 revoke all on function chat.maintain_message_partitions(int, int) from public;
 grant execute on function chat.maintain_message_partitions(int, int) to service_role;

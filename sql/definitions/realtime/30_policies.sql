@@ -2,11 +2,11 @@
 -- Users receive and, in a conversation, appear in presence. Only the server sends.
 --
 -- A policy checks the topic of the row itself. The setting realtime.topic contains the topic that a
--- caller asks about, but a role that may run SQL can set it to a topic of its own and then insert
--- or read rows of another.
+-- caller asks about. A role that may run SQL can set it to one of its own topics and then insert or
+-- read rows of another topic.
 --
 -- The functions of these policies have a cost of almost 0, so that they are evaluated before every
--- condition of a query: see 90_policies.sql of the chat.
+-- condition of a query; see 90_policies.sql of the chat.
 
 create or replace function chat.is_chat_topic(topic text)
 returns boolean
@@ -21,7 +21,7 @@ begin
 end
 $$;
 
-comment on function chat.is_chat_topic(text) is 'Is this a private channel of the chat?';
+comment on function chat.is_chat_topic(text) is 'Returns whether this is the topic of a private channel of the chat.';
 
 -- This function and the next are the only ones in this schema that every role may execute, because
 -- the policies that exclude roles must be evaluated for them.
@@ -41,7 +41,7 @@ end
 $$;
 
 comment on function chat.is_requested_topic(text, text) is
-  'Is the topic of a row the one in the setting realtime.topic, if that is set?';
+  'Returns whether the topic of a row is the one in the setting realtime.topic, or the setting is empty.';
 
 grant execute on function chat.is_requested_topic(text, text) to public;
 
@@ -54,7 +54,8 @@ cost 1e-30
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- Only one spelling of an id is a topic: the one on which the server sends and revokes.
+  -- Only one spelling of an id is a topic. The server sends messages and revokes rights on that
+  -- topic.
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
@@ -65,7 +66,7 @@ begin
 end
 $$;
 
--- Presence has a payload chosen by its sender, so it requires permission to write.
+-- The payload of presence is chosen by its sender, so presence requires permission to write.
 create or replace function chat.may_appear(topic text)
 returns boolean
 language plpgsql
@@ -77,23 +78,23 @@ begin
   if not chat.may_listen(topic) then
     return false;
   end if;
-  -- No other user can join one's own topic.
+  -- No other user can join a user's own topic.
   return topic like 'user:%' or chat.can_send(split_part(topic, ':', 2)::uuid);
 end
 $$;
 
-comment on function chat.may_appear(text) is 'May the caller appear in presence on this topic of the chat? False for every other topic.';
+comment on function chat.may_appear(text) is 'Returns whether the caller may appear in presence on this topic of the chat. False for every other topic.';
 
 revoke all on function chat.may_appear(text) from public;
 grant execute on function chat.may_appear(text) to authenticated;
 
-comment on function chat.may_listen(text) is 'May the caller receive messages on this topic of the chat? False for every other topic.';
+comment on function chat.may_listen(text) is 'Returns whether the caller may receive messages on this topic of the chat. False for every other topic.';
 
 revoke all on function chat.may_listen(text) from public;
 grant execute on function chat.may_listen(text) to authenticated;
 
--- Supabase grants users UPDATE on the whole table, which includes "lock table": a user could stop
--- every channel. The columns suffice for the application's own policies.
+-- Supabase grants users UPDATE on the whole table, which includes "lock table", so a user could
+-- stop every channel. A grant on the columns suffices for the application's own policies.
 do $$
 declare
   columns text;
@@ -122,10 +123,10 @@ begin
     for insert to authenticated
     with check (extension = 'presence' and topic like 'conversation:%' and chat.may_appear(topic));
 
-  -- What the application allows on its own topics must not open those of the chat. The permissive
-  -- policies above repeat the condition, so that neither kind depends on the other. The stable
-  -- functions are not in a sub-select: the server checks two rows at a time, and a plan node costs
-  -- more than both calls.
+  -- The application's policies for its own topics must not give access to topics of the chat. The
+  -- permissive policies above repeat the condition, so that neither type of policy depends on the
+  -- other. The stable functions are not in a sub-select, because the server checks two rows at a
+  -- time and a plan node costs more than two calls.
 
   drop policy if exists "others do not listen to chat topics" on realtime.messages;
   drop policy if exists "only permitted users listen to chat topics" on realtime.messages;
@@ -147,7 +148,7 @@ begin
     using (not chat.is_chat_topic(topic))
     with check (not chat.is_chat_topic(topic));
 
-  -- anon, and roles of the application that are neither users nor the server.
+  -- Excludes anon, and roles of the application that are neither users nor the server.
   drop policy if exists "nobody without a name uses chat topics" on realtime.messages;
   drop policy if exists "only people and the server use chat topics" on realtime.messages;
   create policy "only people and the server use chat topics" on realtime.messages
@@ -161,9 +162,10 @@ begin
       or not chat.is_chat_topic(topic)
     );
 
-  -- The application's own policies usually check the setting, so a row of another topic would pass
-  -- them. If the setting is empty, those policies decide alone. The expression does not call
-  -- realtime.topic(): Supabase's text of it names types without a schema (see chat.my_id()).
+  -- The application's own policies usually check the setting, so they would accept a row of another
+  -- topic. If the setting is empty, those policies decide alone. The expression does not call
+  -- realtime.topic(), because Supabase's text of that function names types without a schema (see
+  -- chat.my_id()).
   drop policy if exists "messages are of the topic that was asked about" on realtime.messages;
   drop policy if exists "messages belong to the requested topic" on realtime.messages;
   create policy "messages belong to the requested topic" on realtime.messages

@@ -1,10 +1,10 @@
 -- The publication through which broadcasts from the database are read. It has the name and form in
--- which Supabase's own server creates it, so each server can use what the other created. An
--- existing one is never altered.
+-- which Supabase's own server creates it, so each server can use a publication that the other
+-- created. An existing publication is never altered.
 --
--- Without publish_via_partition_root: with it, this publication would change the names of the
--- partitions in other publications, because the setting of one publication applies to a whole
--- stream.
+-- The publication does not use publish_via_partition_root. With that setting, it would change the
+-- names of the partitions in other publications, because the setting of one publication applies to
+-- a whole stream.
 
 do $$
 begin

@@ -86,7 +86,7 @@ pub(in super::super) fn get_message() -> Operation {
         .refuses(&[ErrorCode::NotFound])
 }
 
-/// Adds the revision that a client expects of the message.
+/// Adds the header with the revision that a client expects of the message, and its refusals.
 fn expecting(operation: Operation) -> Operation {
     operation
         .header(input(
@@ -143,7 +143,7 @@ pub(in super::super) fn list_earlier_wordings() -> Operation {
     .refuses(&[ErrorCode::NotFound])
 }
 
-/// An operation that returns the reactions of a message after a change.
+/// Returns an operation that changes a message's reactions and returns them.
 fn reactions(id: &'static str, summary: &'static str) -> Operation {
     Operation::of_caller(id, MESSAGES, summary)
         .answers(

@@ -1,6 +1,6 @@
 //! The OpenAPI documentation of the chat routes: one function per handler, with the same name.
 //!
-//! The tests check every request and response against it.
+//! The tests check every request and response against this documentation.
 
 mod conversations;
 mod messages;

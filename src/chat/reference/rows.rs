@@ -31,7 +31,7 @@ pub(super) const REASONS: [&str; 7] = [
     "other",
 ];
 
-/// All rows and responses with a name in the document.
+/// Returns the schemas of all rows and responses that have a name in the document.
 pub(in super::super) fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("Conversation", conversation()),
@@ -227,7 +227,7 @@ fn message_preview() -> Schema {
     ])
 }
 
-/// Types of stored messages: those of users, and the server's own.
+/// Returns the schema of a stored message's type: a type that users send, or the server's own.
 fn sent_type() -> Schema {
     one_of(&["text", "image", "file", "system"])
 }
@@ -524,7 +524,7 @@ fn preferences() -> Schema {
     ])
 }
 
-/// A time of day, as PostgreSQL prints it.
+/// Returns the schema of a time of day, as PostgreSQL prints it.
 fn time_of_day() -> Schema {
     serde_json::json!({ "type": "string", "pattern": r"^\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$" })
 }

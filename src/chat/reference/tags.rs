@@ -22,7 +22,7 @@ pub(super) const MESSAGES: &str = "Messages";
 pub(super) const PEOPLE: &str = "People";
 pub(super) const SETTINGS: &str = "Settings";
 
-/// A field that may contain only the caller's id.
+/// Returns a field that may contain only the caller's id.
 pub(super) fn own_id(name: &'static str) -> Input {
     input(name, uuid(), "The caller's id. Any other id is refused.")
 }

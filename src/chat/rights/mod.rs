@@ -1,10 +1,10 @@
-//! Detects changes that may affect a user's permissions on chat topics. The realtime side then
-//! checks the policies again; the requests reach it through the bus.
+//! Detects changes that may affect a user's permissions on chat topics. It requests rechecks over
+//! the bus, and the `realtime` module then evaluates the policies again.
 //!
-//! This module decides nothing, and passes on every change that might revoke a right. Changes of
-//! memberships come from the WAL ([`Rights::changed`]): a member leaves or is removed, or a block
-//! updates the rows of both members. Data in the application's own tables, published or not, is
-//! compared about twice a second ([`mod@standing`]).
+//! This module does not decide whether a right is revoked. It reports every change that might
+//! revoke one. Changes of memberships come from the WAL ([`Rights::changed`]): a member leaves or
+//! is removed, or a block updates the rows of both members. Data in the application's own tables,
+//! published or not, is compared about twice a second ([`mod@standing`]).
 
 pub(super) mod standing;
 
@@ -24,7 +24,7 @@ use crate::db::{Db, DbError, Snapshot};
 use crate::shutdown::Tasks;
 
 /// The pauses are short compared with the second within which a removed member must stop receiving.
-/// The query reads only a snapshot.
+/// The query reads only a snapshot, so it is cheap.
 const PACE: Pace = Pace {
     gathering: Duration::from_millis(20),
     until_visible: Duration::from_millis(100),
@@ -45,10 +45,10 @@ pub(super) struct Rights {
 #[derive(Debug)]
 struct Inner {
     rechecks: Rechecks,
-    /// At most [`MAX_CHANGES`].
+    /// The pending changes, at most [`MAX_CHANGES`].
     changes: Gathering<Changes>,
-    /// When all channels are rechecked a second time after changes were missed. A standard mutex,
-    /// held to read or set it.
+    /// When all channels are rechecked a second time because changes were missed. A standard mutex,
+    /// held to read or set the time.
     all_at: Mutex<Option<Instant>>,
     missed: Notify,
 }
@@ -58,11 +58,11 @@ type Changes = HashMap<Owner, Change>;
 /// The conversation and the user of a membership.
 type Owner = (Uuid, Uuid);
 
-/// What a snapshot must see before the policies are checked.
+/// A change that a snapshot must include before the policies are checked.
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    /// The last transaction that changed the membership. A snapshot that sees it also sees the
-    /// earlier ones, because a writer of a row waits for the previous writer to end.
+    /// The last transaction that changed the membership. A snapshot that includes it also includes
+    /// the earlier ones, because a writer of a row waits for the previous writer to end.
     xid: u32,
     since: Instant,
 }
@@ -79,9 +79,9 @@ impl Rights {
         }
     }
 
-    /// Records that a transaction changed something that may affect this member. Whether the member
-    /// has a channel matters only when the change is visible: a channel may join before that, and
-    /// its permissions may be read from an older snapshot.
+    /// Records that a transaction made a change that may affect the permissions of this member.
+    /// Whether the member has a channel matters only when the change is visible: a channel may join
+    /// before that, and its permissions may be read from an older snapshot.
     pub(super) fn changed(&self, owner: Owner, xid: u32) {
         self.changed_at(owner, xid, Instant::now());
     }
@@ -100,9 +100,9 @@ impl Rights {
         }
     }
 
-    /// Requests a recheck of all channels, because changes were missed. Missed changes may not be
-    /// visible yet, and their transactions are unknown, so the recheck is repeated when the last of
-    /// them must be visible.
+    /// Requests a recheck of all channels, because changes were missed. The missed changes may not
+    /// be visible yet, and their transactions are unknown. The recheck is therefore repeated when
+    /// the last of them must be visible.
     pub(super) fn everybody(&self) {
         self.everybody_at(Instant::now());
     }
@@ -122,7 +122,7 @@ impl Rights {
         }
     }
 
-    /// Requests rechecks for changes that other transactions see.
+    /// Requests rechecks for the changes that other transactions can see.
     async fn request_visible(&self, db: &Db, changes: Changes) -> Remaining<Changes> {
         let mut remaining = Remaining::<Changes>::default();
         match current_snapshot(db).await {
@@ -138,7 +138,8 @@ impl Rights {
         remaining
     }
 
-    /// Requests rechecks for the changes that are visible in this snapshot, and returns the others.
+    /// Requests rechecks for the changes that are visible in this snapshot, and returns the
+    /// remaining ones.
     fn request(&self, changes: Changes, snapshot: &Snapshot, now: Instant) -> Changes {
         let (early, seen): (Changes, Changes) = changes
             .into_iter()
@@ -150,7 +151,7 @@ impl Rights {
         early
     }
 
-    /// Requests each repeated recheck of all channels when it is due.
+    /// Requests the second recheck of all channels whenever it is due.
     async fn repeat_for_all(&self) {
         loop {
             let all_at = *self.lock_all_at();
@@ -208,7 +209,7 @@ mod tests {
     const ANA: Uuid = Uuid::from_u128(3);
     const BEN: Uuid = Uuid::from_u128(4);
 
-    /// The rechecks that are requested with this snapshot at this time.
+    /// Returns the rechecks that are requested with this snapshot at this time.
     fn requested(rights: &Rights, rechecks: &Rechecks, snapshot: &str, now: Instant) -> Requested {
         let changes = rights.inner.changes.take();
         let early = rights.request(changes, &Snapshot::parse(snapshot).unwrap(), now);

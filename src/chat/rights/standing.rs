@@ -1,7 +1,8 @@
 //! Compares the standing of connected users: whether they are active, their role, and their teams.
 //!
-//! The application keeps this in its own tables, which may not be published, and some of it changes
-//! with time alone (a ban that ends). It is therefore read periodically, many users per statement.
+//! The application keeps these values in its own tables, which may not be published. Some of them
+//! change merely with time, such as a ban that ends. They are therefore read periodically, for many
+//! users per statement.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -24,17 +25,17 @@ use crate::shutdown::Tasks;
 /// suspension must take effect for the comparison and the recheck.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// The pause is at least this multiple of the duration of a comparison, so that the comparisons of
-/// many users take at most a tenth of one connection. A user costs about 20 microseconds: up to
-/// 2,500 connected users are compared every half second, and 20,000 every four seconds.
+/// The pause is at least this multiple of the duration of a comparison, so that comparisons take at
+/// most a tenth of the time of one connection. A user costs about 20 microseconds: up to 2,500
+/// connected users are compared every half second, and 20,000 every four seconds.
 const PAUSE_PER_WORK: u32 = 9;
 
 /// Ids per statement, so that no statement takes long.
 const IDS_PER_STATEMENT: usize = 1_000;
 
 /// How long the standing of a disconnected user is remembered. Users who reconnect are compared
-/// with it and not rechecked as new, so that a mass reconnection does not double the permission
-/// checks.
+/// with that standing and not rechecked as new, so that a mass reconnection does not double the
+/// permission checks.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
 const STANDINGS: &str = "select s.id, s.standing from chat.standings($1::uuid[], $2::uuid[]) s";
@@ -56,7 +57,8 @@ struct Known {
     seen_at: Instant,
 }
 
-/// What is compared: users, and direct conversations by the standing of their two members.
+/// The subject of a comparison: users, or direct conversations by the standing of their two
+/// members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Person,
@@ -131,7 +133,8 @@ impl Standings {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;
                 let standing: i64 = row.try_get(1).map_err(unexpected)?;
-                // The first standing changes nothing that a client may have read before.
+                // If this standing is the first, clients cannot have read values under an earlier
+                // one.
                 if self.differs(id, standing) {
                     match subject {
                         Subject::Person => self.composing.standing_changed(id),
@@ -151,15 +154,15 @@ impl Standings {
         Ok(())
     }
 
-    /// Whether a standing differs from the one that was recorded before.
+    /// Returns whether a standing differs from the recorded one.
     fn differs(&self, id: Uuid, standing: i64) -> bool {
         let before = self.known.get(&id);
         before.is_some_and(|before| before.standing != standing)
     }
 
-    /// Records a standing and returns whether it requires a recheck: it differs from the previous
-    /// one, or it is the first. The permissions of the join were checked before the first standing
-    /// was read, and a change in between would never be noticed otherwise.
+    /// Records a standing and returns whether it requires a recheck, because it is the first or
+    /// differs from the previous one. The permissions of the join were checked before the first
+    /// standing was read. Without this recheck, a change in between would never be noticed.
     fn is_news(&mut self, id: Uuid, standing: i64) -> bool {
         let seen_at = Instant::now();
         let before = self.known.insert(id, Known { standing, seen_at });

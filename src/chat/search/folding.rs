@@ -1,7 +1,7 @@
-//! Folding of text for comparison: yields the same letters as `chat.folded_text` in the database.
+//! Folds text for comparison, into the same letters as `chat.folded_text` in the database.
 //!
 //! The database finds messages with its function; this module finds the positions of the hits in
-//! them. Both contain the same tables, which a test compares.
+//! the messages. Both contain the same tables, which a test compares.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -24,14 +24,15 @@ const RARE_BASES: &str = concat!(
     "ussvylhkzvwveofskkklloopppqqvdlmnrrtdftncgknrs",
 );
 
-/// A letter or symbol, and its replacement. A symbol becomes a separate word: `_` separates words.
+/// Letters and symbols, each followed by its replacement. A symbol becomes a separate word; `_`
+/// separates words.
 const COMMON_GROUPS: &str = "ßss æae œoe";
 const RARE_GROUPS: &str = concat!(
     "þth ƕhv ƣoi ȸdb ȹqp ɶoe ʣdz ʥdz ʦts ʪls ʫlz ᴁae ᵫue ᵺth ỻll ꜳaa ꜵao ꜷau ꜹav ꜻav ꜽay ꝏoo ꝡvy ꝥth ꝧth ",
     "©_c_ ®_r_ ₠_ce_ ₢_cr_ ₣_fr_ ₤_l_ ₧_pts_ ₹_rs_ ₺_tl_ ℗_p_ ℘_p_ ℞_rx_",
 );
 
-/// The letters that represent a grapheme cluster in comparisons.
+/// Returns the letters that represent a grapheme cluster in comparisons.
 pub(super) fn letters(cluster: &str) -> Vec<char> {
     cluster
         .chars()
@@ -57,7 +58,7 @@ fn normalizable(c: char) -> impl Iterator<Item = char> {
     is_fraction.then_some(' ').into_iter().chain([c])
 }
 
-/// The letters that users type for a letter that is missing from their keyboard.
+/// Returns the letters that users type for a letter that is missing from their keyboard.
 fn base(c: char) -> impl Iterator<Item = char> {
     let base = if c.is_ascii() { None } else { BASES.get(&c) };
     let same = base.is_none().then_some(c);
@@ -65,7 +66,7 @@ fn base(c: char) -> impl Iterator<Item = char> {
         .chain(base.copied().unwrap_or_default().chars())
 }
 
-/// The tables by letter. A linear search for each letter of a long text would be slow.
+/// The tables above as a map. A linear search for each letter of a long text would be slow.
 static BASES: LazyLock<HashMap<char, &'static str>> = LazyLock::new(|| {
     let letters = [(COMMON_LETTERS, COMMON_BASES), (RARE_LETTERS, RARE_BASES)];
     let letters = letters.into_iter().flat_map(|(letters, bases)| {
@@ -82,7 +83,7 @@ static BASES: LazyLock<HashMap<char, &'static str>> = LazyLock::new(|| {
     letters.chain(groups).collect()
 });
 
-/// Characters that users do not type in searches, as in `chat.folded_text`.
+/// Returns whether users do not type the character in searches, as in `chat.folded_text`.
 pub(super) fn is_ignored(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}'
@@ -94,7 +95,8 @@ pub(super) fn is_ignored(c: char) -> bool {
         | '\u{fe20}'..='\u{fe2f}' | '\u{feff}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han and Hangul, as in `chat.folded_text`.
+/// Returns whether the character is Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han or Hangul, as in
+/// `chat.folded_text`.
 pub(super) fn is_unspaced(c: char) -> bool {
     matches!(c,
         '\u{e00}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3005}'..='\u{3007}'
@@ -102,14 +104,14 @@ pub(super) fn is_unspaced(c: char) -> bool {
         | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-/// As in `chat.folded_text`.
+/// Returns whether the character is an emoji, as in `chat.folded_text`.
 pub(super) fn is_emoji(c: char) -> bool {
     matches!(c,
         '\u{2600}'..='\u{27bf}' | '\u{2b05}'..='\u{2b07}' | '\u{2b1b}' | '\u{2b1c}' | '\u{2b50}'
         | '\u{2b55}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// Characters between words, as in `chat.folded_text`.
+/// Returns whether the character separates words, as in `chat.folded_text`.
 pub(super) fn is_separator(c: char) -> bool {
     if is_emoji(c) {
         return false;
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_tables_match_those_of_the_database() {
-        // Parts of a literal are on separate lines.
+        // The database's definition splits its literals into several lines.
         let database = DATABASE.replace("'\n    '", "");
         for table in [
             RARE_LETTERS,

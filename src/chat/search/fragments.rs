@@ -17,7 +17,7 @@ const CONTEXT_CHARS: usize = 50;
 /// Maximum number of fragments per text. A list of hits has no room for more.
 const MAX_FRAGMENTS: usize = 3;
 
-/// Words of a text that are looked at before the first check whether the fragments are complete.
+/// Number of words that are searched before the first check of whether the fragments are complete.
 /// Three fragments of a text full of hits contain about as many.
 const WORDS_AT_ONCE: usize = 128;
 
@@ -41,9 +41,9 @@ pub(super) struct Terms {
 /// How words of a script are separated and matched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// Between separators; matched at the beginning.
+    /// Words between separators, matched at the beginning.
     Spaced,
-    /// A run of a script that is written without spaces; matched anywhere.
+    /// A run of letters of a script that is written without spaces, matched anywhere.
     Unspaced,
     /// A single emoji.
     Emoji,
@@ -54,20 +54,20 @@ enum Kind {
 struct Word {
     kind: Kind,
     letters: Vec<char>,
-    /// Start and end, in bytes, of the text that each letter comes from. A letter with its accents,
-    /// or an emoji of several parts, is never split.
+    /// Start and end, in bytes, of the text that each letter comes from. A letter and its accents,
+    /// or an emoji that consists of several code points, are never split.
     places: Vec<(usize, usize)>,
 }
 
 impl Terms {
-    /// Terms from single words and phrases as they were typed.
+    /// Creates terms from single words and phrases as they were typed.
     pub(super) fn new(words: &[String], phrases: &[String]) -> Self {
         let single = words
             .iter()
             .flat_map(|word| split(word))
             .map(|word| vec![word]);
         let phrases = phrases.iter().map(|phrase| split(phrase));
-        // Distinct, because every term is looked for at every word of a text.
+        // Duplicates are removed, because every term is searched for at every word of a text.
         let mut terms: Vec<Vec<Word>> = Vec::new();
         for term in single.chain(phrases).filter(|term| !term.is_empty()) {
             if !terms.iter().any(|known| is_same_term(known, &term)) {
@@ -77,13 +77,14 @@ impl Terms {
         Self { terms }
     }
 
-    /// The excerpts of `text` that contain any of the terms.
+    /// Returns the excerpts of `text` that contain any of the terms.
     pub(super) fn fragments(&self, field: &'static str, text: &str) -> Vec<Fragment> {
         self.fragments_by(WORDS_AT_ONCE, field, text)
     }
 
-    /// Searches some words at a time, until the fragments that can be shown are complete. The
-    /// number of words doubles each time, because each search begins anew.
+    /// Searches a limited number of words at a time, until the fragments that can be shown are
+    /// complete. The number of words doubles each time, because each search starts from the
+    /// beginning.
     fn fragments_by(
         &self,
         mut words_at_once: usize,
@@ -116,10 +117,11 @@ impl Terms {
     }
 }
 
-/// The excerpts around hits, at most [`MAX_FRAGMENTS`], and the end of the last one in bytes.
+/// Returns the excerpts around hits, at most [`MAX_FRAGMENTS`], and the end of the last one in
+/// bytes.
 ///
-/// `starts` are the starts of the text's [`clusters`]. They are passed in and searched, because a
-/// long fragment of many hits asks for them often.
+/// `starts` are the starts of the text's [`clusters`]. They are computed once by the caller,
+/// because a long fragment of many hits needs them often.
 fn excerpts(
     field: &'static str,
     text: &str,
@@ -139,8 +141,7 @@ fn excerpts(
                 after(text, starts, end),
             )
         };
-        // A hit within the context of another is shown in the same fragment, with its own
-        // context.
+        // A hit within the context of another is shown in the same fragment, with its own context.
         let mut count = 1;
         while let Some(&(begin, end)) = rest.get(count).filter(|(begin, _)| *begin < to) {
             if !is_whole && end > to {
@@ -148,7 +149,7 @@ fn excerpts(
             }
             count += 1;
         }
-        // Counted on from the previous hit, so that each character is counted once.
+        // Counting continues from the previous hit, so that each character is counted once.
         let (mut counted, mut units) = (from, 0);
         let mut units_before = |end: usize| {
             units += text[counted..end].encode_utf16().count();
@@ -169,7 +170,7 @@ fn excerpts(
     (fragments, shown)
 }
 
-/// The positions of hits in bytes, ordered and merged where they overlap.
+/// Returns the positions of hits in bytes, ordered, with overlapping ones merged.
 fn merged(mut hits: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     hits.sort_unstable();
     let mut merged: Vec<(usize, usize)> = Vec::with_capacity(hits.len());
@@ -191,7 +192,7 @@ fn is_same_term(left: &[Word], right: &[Word]) -> bool {
     words(left) == words(right)
 }
 
-/// The positions of the words of a term, if it matches at the first of `words`.
+/// Returns the positions of the words of a term, if it matches at the first of `words`.
 fn match_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
     let Some((first, others)) = term.split_first() else {
         return Vec::new();
@@ -237,14 +238,14 @@ fn match_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
 }
 
 impl Word {
-    /// The position of some of its letters.
+    /// Returns the position of some of the word's letters.
     fn part(&self, from: usize, to: usize) -> Option<(usize, usize)> {
         let places = self.places.get(from..to)?;
         Some((places.first()?.0, places.last()?.1))
     }
 }
 
-/// The words of a text.
+/// Splits a text into words.
 fn split(text: &str) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut is_joined = false;
@@ -277,15 +278,15 @@ fn split(text: &str) -> Vec<Word> {
     words
 }
 
-/// Start and end, in bytes, of each user-perceived character: with its combining marks, and joined
-/// emoji as one.
+/// Returns start and end, in bytes, of each user-perceived character. A letter includes its
+/// combining marks, and joined emoji are one character.
 fn clusters(text: &str) -> Vec<(usize, usize)> {
     const ZERO_WIDTH_JOINER: char = '\u{200d}';
     let mut clusters: Vec<(usize, usize)> = Vec::new();
     let mut before = None;
     for (begin, c) in text.char_indices() {
         let end = begin + c.len_utf8();
-        // Vowels and final consonants of Hangul written in separate parts.
+        // Vowels and final consonants of Hangul that are written as separate code points.
         let is_hangul_rest = matches!(c, '\u{1160}'..='\u{11ff}');
         let continues = is_combining_mark(c)
             || is_ignored(c)
@@ -300,7 +301,7 @@ fn clusters(text: &str) -> Vec<(usize, usize)> {
     clusters
 }
 
-/// Start of the context before a hit: at a word boundary if possible.
+/// Returns the start of the context before a hit: at a word boundary if possible.
 fn before(text: &str, starts: &[usize], begin: usize) -> usize {
     let hit = starts.partition_point(|start| *start < begin);
     let Some(&far) = hit
@@ -315,7 +316,7 @@ fn before(text: &str, starts: &[usize], begin: usize) -> usize {
         .map_or(far, |(at, c)| far + at + c.len_utf8())
 }
 
-/// End of the context after a hit.
+/// Returns the end of the context after a hit.
 fn after(text: &str, starts: &[usize], end: usize) -> usize {
     let next = starts.partition_point(|start| *start < end);
     let Some(&far) = starts.get(next + CONTEXT_CHARS) else {
@@ -338,7 +339,7 @@ mod tests {
         Terms::new(&owned(words), &owned(phrases))
     }
 
-    /// The text with its hits in brackets.
+    /// Returns the text with its hits in brackets.
     fn marked(fragment: &Fragment) -> String {
         let units: Vec<u16> = fragment.text.encode_utf16().collect();
         let part = |from: usize, to: usize| {
@@ -468,8 +469,8 @@ mod tests {
 
     #[test]
     fn one_long_fragment_takes_linear_time() {
-        // Each hit crosses the end of the context of another, so everything is one fragment. With
-        // quadratic time, this would take minutes.
+        // Each hit is within the context of another, so everything is one fragment. With quadratic
+        // time, this would take minutes.
         const COUNT: usize = 50_000;
         for word in ["abc.", "会議室"] {
             let fragments = terms(&[word], &[]).fragments("content", &word.repeat(COUNT));

@@ -38,7 +38,7 @@ const MAX_CONVERSATIONS: i32 = 30;
 const FIND_PEOPLE: &str =
     "select row_to_json(p)::text from chat.search_people($1::text, $2::int) p";
 
-/// Includes archived conversations: a user who searches for one by name expects to find it.
+/// Includes archived conversations, because a user who searches for one by name expects to find it.
 const FIND_CONVERSATIONS: &str = "\
     select r.row::text \
     from chat.conversation_page(archived => null, search => $1::text, max_rows => $2::int) r";
@@ -78,7 +78,7 @@ impl Searches {
 /// The hit after which a page begins.
 #[derive(Serialize, Deserialize)]
 struct Position {
-    /// Bits of the score, so that it survives the round trip exactly.
+    /// The bits of the score, so that the score is exact after the round trip.
     score_bits: u32,
     /// Microseconds since the epoch, the precision of PostgreSQL.
     created_at_us: i64,
@@ -93,8 +93,8 @@ struct Order {
     ascending: bool,
 }
 
-/// `GET /search`: people, unless another `type` is requested. The results depend on the caller's
-/// own teams, whatever `teamId` is.
+/// `GET /search`: searches people, unless another `type` is requested. The results depend on the
+/// caller's own teams; `teamId` is ignored.
 pub(super) async fn search(
     caller: Caller,
     State(db): State<Db>,
@@ -145,7 +145,7 @@ pub(super) async fn search(
     }
 }
 
-/// People whose name or e-mail address contains the text.
+/// Returns people whose name or e-mail address contains the text.
 async fn people(caller: &Caller, db: &Db, text: &str, limit: PageSize) -> Result<Page, ApiError> {
     let rows = db
         .query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit.rows()])
@@ -153,8 +153,8 @@ async fn people(caller: &Caller, db: &Db, text: &str, limit: PageSize) -> Result
     whole_list(&rows)
 }
 
-/// The caller's conversations whose title, or whose other person's name or e-mail address, contains
-/// the text.
+/// Returns the caller's conversations whose title, or whose other person's name or e-mail address,
+/// contains the text.
 async fn conversations(
     caller: &Caller,
     db: &Db,
@@ -195,7 +195,8 @@ async fn messages(
         .as_ref()
         .map(|from| moment(from.created_at_us))
         .transpose()?;
-    // Only for later pages, because the database's clock may differ from this one.
+    // The first page has no such limit, because the database's clock may differ from this one and
+    // the newest messages could be missing.
     let before = match from.filter(|_| order.by_relevance) {
         Some(from) => {
             let requested_at = moment(from.requested_at_us)?;
@@ -247,7 +248,7 @@ async fn messages(
     })
 }
 
-/// A row of [`FIND_MESSAGES`] as JSON.
+/// Returns a row of [`FIND_MESSAGES`] as JSON.
 fn hit(row: &Row, terms: &Terms) -> Result<String, ApiError> {
     let message: &str = column(row, 0)?;
     let conversation: &str = column(row, 1)?;
@@ -280,7 +281,7 @@ fn order(parameters: &Parameters) -> Result<Order, ApiError> {
     })
 }
 
-/// A time in a cursor.
+/// Converts a time in a cursor.
 fn moment(microseconds: i64) -> Result<Timestamp, ApiError> {
     Timestamp::from_microsecond(microseconds).map_err(|_| pagination::foreign_cursor())
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::http::ApiError;
 use crate::http::input::{self, Parameters};
 
-/// Maximum length of `q`, in characters. Longer than users type, and short enough to contain few
+/// Maximum length of `q`, in characters. Users type less, and a query of this length contains few
 /// words.
 const MAX_QUERY_CHARS: usize = 400;
 
@@ -22,8 +22,8 @@ const MAX_NAMES: usize = 20;
 /// The values of `has`.
 const KINDS: [&str; 4] = ["file", "image", "link", "reaction"];
 
-/// A message search. All conditions must hold, but one of the senders and one of the places is
-/// enough.
+/// A message search. A message must meet all conditions, but needs to match only one of the senders
+/// and one of the places.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct MessageQuery {
     /// Required words. Each matches the beginning of a word.
@@ -40,9 +40,9 @@ pub(super) struct MessageQuery {
     pub(super) has: Vec<String>,
     /// Only messages that the caller has not read.
     pub(super) unread: bool,
-    /// Sent at this time or later.
+    /// Only messages that were sent at this time or later.
     pub(super) after: Option<Timestamp>,
-    /// Sent before this time.
+    /// Only messages that were sent before this time.
     pub(super) before: Option<Timestamp>,
 }
 
@@ -65,12 +65,12 @@ impl MessageQuery {
         Ok(query)
     }
 
-    /// Whether the search has no conditions.
+    /// Returns whether the search has no conditions.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Only the words, for the search of people and conversations.
+    /// Returns only the words, for the search of people and conversations.
     pub(super) fn plain_text(&self) -> String {
         [self.words.as_slice(), self.phrases.as_slice()]
             .concat()
@@ -200,7 +200,8 @@ impl MessageQuery {
         if texts.flatten().any(|text| text.contains('\0')) {
             return Err(ApiError::invalid("q must not contain U+0000"));
         }
-        // Otherwise, all messages would have to be read to find those without a word.
+        // Without such a condition, all messages would have to be read to find those without a
+        // word.
         let narrows = !self.words.is_empty()
             || !self.phrases.is_empty()
             || !self.senders.is_empty()
@@ -221,12 +222,13 @@ fn is_operator(word: &str) -> bool {
         .any(|name| word.eq_ignore_ascii_case(name))
 }
 
-/// Straight and typographic double quotes. Phones write the latter.
+/// Returns whether the character is a straight or typographic double quote. Phones write the
+/// latter.
 fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\u{201c}' | '\u{201d}' | '\u{201e}')
 }
 
-/// The text between two quotes, or after an unclosed one.
+/// Takes the text between two quotes, or after an unclosed one.
 fn quoted(rest: &mut Peekable<Chars<'_>>) -> String {
     rest.next();
     let text = take_until(rest, is_quote);

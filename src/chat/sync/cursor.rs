@@ -13,7 +13,8 @@ pub(super) struct Cursor {
     pub(super) database: String,
     /// When `since` (during a chain: `until`) was taken, in microseconds since the epoch.
     pub(super) taken_at_us: i64,
-    /// Everything visible in this snapshot has been seen. `None` during the first load.
+    /// The client has seen everything that is visible in this snapshot. `None` during the first
+    /// load.
     pub(super) since: Option<Snapshot>,
     /// The remaining pages of a chain. `None` if everything up to `since` has been fetched.
     pub(super) chain: Option<Chain>,
@@ -22,7 +23,7 @@ pub(super) struct Cursor {
 /// The remaining pages of a chain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Chain {
-    /// What the client will have seen at the end of the chain.
+    /// The snapshot that the client will have seen at the end of the chain.
     pub(super) until: Snapshot,
     /// The last row of the last page.
     pub(super) after: Position,
@@ -31,18 +32,18 @@ pub(super) struct Chain {
 /// The last row of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Position {
-    /// First load: in the list of conversations.
+    /// A row in the list of conversations, during the first load.
     List {
         is_pinned: bool,
         /// Microseconds since the epoch, the precision of PostgreSQL.
         activity_us: i64,
         id: Uuid,
     },
-    /// Among changed conversations.
+    /// A changed conversation.
     Conversations { id: Uuid },
-    /// Among removed messages.
+    /// A removed message.
     Removals { xid: u64, id: Uuid },
-    /// Among changed messages.
+    /// A changed message.
     Messages {
         conversation: Uuid,
         xid: u64,
@@ -56,7 +57,7 @@ pub(super) enum Position {
 pub(super) struct Snapshot(String);
 
 impl Snapshot {
-    /// The text form.
+    /// Returns the text form.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -80,8 +81,8 @@ impl From<Snapshot> for String {
     }
 }
 
-/// The conditions of PostgreSQL's `parse_snapshot`: 0 < xmin <= every xip < xmax, in ascending
-/// order.
+/// Returns whether the text meets the conditions of PostgreSQL's `parse_snapshot`: 0 < xmin <=
+/// every xip < xmax, in ascending order.
 fn is_snapshot(text: &str) -> bool {
     let mut parts = text.splitn(3, ':');
     let mut next = || parts.next().map(str::to_owned).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Returns everything that the caller has not seen since a cursor.
+//! `GET /sync`: returns the changes that the caller has not seen since a cursor.
 //!
 //! A cursor is a snapshot of the database (PostgreSQL manual, 9.27.8, `pg_snapshot`). A change is
-//! new to the client if its transaction is not visible in that snapshot. So nothing is missed, in
-//! whatever order transactions commit, and the server keeps no state for clients that are away.
+//! new to the client if its transaction is not visible in that snapshot. So no change is missed, in
+//! whatever order transactions commit, and the server keeps no state for clients that are offline.
 
 mod cursor;
 mod signals;
@@ -34,9 +34,9 @@ pub(super) const MAX_LIMIT: i32 = 200;
 /// 30.
 pub(super) const MAX_WAIT: i64 = 25;
 
-/// First and longest pause before checking again for a commit that is in the log and not visible in
-/// snapshots yet. Usually this takes microseconds, but a synchronous standby may delay it for any
-/// time.
+/// First and longest pause before checking again whether a commit in the WAL is visible in
+/// snapshots. A commit usually becomes visible within microseconds, but a synchronous standby may
+/// delay it for any time.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,7 +49,7 @@ const SYNC: &str = "\
 
 const MY_CONVERSATIONS: &str = "select array(select chat.my_conversation_ids())";
 
-/// `GET /sync`.
+/// `GET /sync`: returns a page of changes, and waits for one if the request asks for that.
 pub(super) async fn sync(
     caller: Caller,
     State(db): State<Db>,
@@ -93,14 +93,14 @@ struct SyncRequest {
     limit: i32,
 }
 
-/// The fields of a message that determine how far its conversation has reached the caller.
+/// The fields of a message that determine how far the caller has received its conversation.
 #[derive(Deserialize)]
 struct FetchedMessage {
     conversation_id: Uuid,
     seq: i64,
 }
 
-/// A page. Its parts are JSON built by the database.
+/// A page of the response. Its lists are JSON that the database has built.
 struct Page {
     conversations: String,
     receipts: String,
@@ -117,7 +117,7 @@ impl Page {
         let reached_at: Timestamp = column(row, 7)?;
         let after = next_position(row)?;
         let since = match &after {
-            // An unfinished first load has seen nothing.
+            // Until the first load is finished, the client has no snapshot.
             Some(_) => requested.and_then(|cursor| cursor.since.clone()),
             None => Some(reached.clone()),
         };
@@ -143,8 +143,8 @@ impl Page {
         serde_json::from_str(&self.messages).map_err(|error| ApiError::internal(error.to_string()))
     }
 
-    /// Whether the page contains no changes. A page within a chain never counts as empty: the
-    /// client has to continue.
+    /// Returns whether the page contains no changes. A page within a chain never counts as empty,
+    /// because the client has to continue.
     fn is_empty(&self) -> bool {
         let lists = [
             &self.conversations,
@@ -155,7 +155,7 @@ impl Page {
         self.next.chain.is_none() && lists.iter().all(|list| *list == "[]")
     }
 
-    /// Whether the snapshot of the page includes this commit, which is in the log.
+    /// Returns whether the snapshot of the page includes this commit, which is in the WAL.
     fn sees(&self, xid: u32) -> bool {
         let reached = self.next.since.as_ref().map(Snapshot::as_str);
         let reached = reached.and_then(crate::db::Snapshot::parse);
@@ -176,7 +176,7 @@ impl Page {
     }
 }
 
-/// The position of the next page, as returned by [`SYNC`].
+/// Returns the position of the next page, as returned by [`SYNC`].
 fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
     let part: Option<&str> = column(row, 8)?;
     let xid = || -> Result<u64, ApiError> {
@@ -213,11 +213,11 @@ impl SyncRequest {
     /// Waits for a page that is not empty. Returns an empty page at `end`.
     ///
     /// The request is registered for signals before it reads the page that turns out to be empty,
-    /// so a change is either in that page or signalled. A commit may be signalled before it is
-    /// visible; then the page is read again after a pause.
+    /// so a change is either in that page or signalled. If a commit is signalled before it is
+    /// visible, the page is read again after a pause.
     async fn wait_for_changes(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
         let mut page = self.fetch().await?;
-        // Within a chain there is nothing to wait for: later changes come after its end.
+        // Within a chain there is nothing to wait for, because later changes come after its end.
         let is_whole = self
             .cursor
             .as_ref()
@@ -302,8 +302,8 @@ struct After {
 }
 
 impl After {
-    /// A first load continues in the list, a later chain in a part of the changes. Every other
-    /// combination is invalid.
+    /// Converts a position. A first load continues in the list of conversations, and a later chain
+    /// in one of the lists of changes. Every other combination is invalid.
     fn new(has_seen: bool, position: Option<Position>) -> Result<Self, ApiError> {
         let nothing = Self::default();
         Ok(match (has_seen, position) {
@@ -351,7 +351,7 @@ impl After {
     }
 }
 
-/// A time in a cursor.
+/// Converts a time in a cursor.
 fn moment(us: i64) -> Result<Timestamp, ApiError> {
     Timestamp::from_microsecond(us).map_err(|_| pagination::foreign_cursor())
 }

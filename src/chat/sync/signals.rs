@@ -1,7 +1,7 @@
-//! Wakes waiting requests when a commit may concern them.
+//! Wakes waiting requests when a commit may affect them.
 //!
 //! One task reads the change stream for all waiting requests. A waiting request holds no database
-//! connection and queries the database only when it is woken. While the stream is interrupted no
+//! connection and queries the database only when it is woken. While the stream is interrupted, no
 //! request is woken, and requests end at their timeout.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -20,9 +20,9 @@ use crate::observability::metrics::ChatMetrics;
 use crate::requests::{ConcurrencyLimit, Permit};
 use crate::shutdown::Tasks;
 
-/// Every change that `/sync` returns updates a row of one of these tables: a message updates its
-/// conversation, and a private setting updates the membership. The column contains the id of the
-/// subject.
+/// Tables whose changes wake requests, with the column that contains the subject's id. Every change
+/// that `/sync` returns updates a row of one of these tables: a message updates its conversation,
+/// and a private setting updates the membership.
 const TABLES: [(&str, &str); 3] = [
     ("user_conversations", "id"),
     ("user_conversation_members", "user_id"),
@@ -30,18 +30,18 @@ const TABLES: [(&str, &str); 3] = [
 ];
 
 /// Maximum number of commits queued for a waiting request. A request handles them immediately, so
-/// more accumulate only while the database is slow, and by then the older ones are visible.
+/// more accumulate only while the database is slow. By then, the older commits are visible.
 const MAX_COMMITS: usize = 256;
 
-/// After missed changes all waiting requests query the database. They do so at random times within
+/// After missed changes, all waiting requests query the database. They do so at random times within
 /// this interval, in milliseconds.
 const SPREAD_MS: std::ops::Range<u64> = 0..1000;
 
 /// Maximum number of waiting requests per user, for their tabs and devices.
 const MAX_WAITING: usize = 8;
 
-/// Maximum number of signalled requests that query the database simultaneously. The others take
-/// turns, because other requests need the pool, too.
+/// Maximum number of signalled requests that query the database simultaneously. The rest wait,
+/// because other requests need the pool, too.
 const MAX_QUERIES: usize = 4;
 
 /// The user or conversation that a change concerns.
@@ -72,14 +72,14 @@ pub(super) struct Waiting {
 
 #[derive(Default)]
 struct Registry {
-    /// A std mutex, held to change or iterate over some entries; never across an await.
+    /// A standard mutex, held to change or iterate over some entries and never across an await.
     slots: Mutex<HashMap<Subject, Vec<Arc<Slot>>>>,
 }
 
 #[derive(Default)]
 struct Slot {
     news: Notify,
-    /// A std mutex, held to add or take a few numbers.
+    /// A standard mutex, held to add or take a few numbers.
     pending: Mutex<Pending>,
 }
 
@@ -110,7 +110,7 @@ impl Signals {
         signals
     }
 
-    /// Registers a request for changes of these conversations and of the user's own rows. Fails if
+    /// Registers a request for changes to these conversations and to the user's own rows. Fails if
     /// the user has too many waiting requests.
     pub(super) fn register(
         &self,
@@ -147,7 +147,7 @@ impl Signals {
         }
     }
 
-    /// Whether the server is stopping, so that no request should wait.
+    /// Returns whether the server is stopping, so that no request should wait.
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -159,9 +159,9 @@ impl Signals {
 }
 
 impl Waiting {
-    /// Waits for commits that may concern the request, and returns their transaction ids. If the
+    /// Waits for commits that may affect the request, and returns their transaction ids. If the
     /// future is dropped early, no commits are lost. A notice of missed changes may be lost, but
-    /// the request reads the page again at its end anyway.
+    /// the request reads the page again when it ends anyway.
     pub(super) async fn commits(&self) -> VecDeque<u32> {
         loop {
             let pending = std::mem::take(&mut *self.slot.lock());
@@ -194,7 +194,8 @@ impl Drop for Waiting {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Slot>>>> {
-        // A panic while the lock was held leaves consistent entries.
+        // A panic while the lock is held leaves consistent entries, so a poisoned mutex can still
+        // be used.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -239,7 +240,7 @@ impl Slot {
     }
 }
 
-/// The subject of a change, if its table is one of [`TABLES`].
+/// Returns the subject of a change, if its table is one of [`TABLES`].
 fn subject(change: &ChangeEvent) -> Option<Subject> {
     let table = &change.relation.table;
     let (name, column) = TABLES

@@ -20,8 +20,8 @@ pub struct Cluster {
     user: Option<ServerUser>,
     password: String,
     port: u16,
-    /// A standard mutex. It is held while a server starts or stops, where a concurrent caller has
-    /// to wait anyway, and never across an await.
+    /// A standard mutex. It is held while a server starts or stops, when a concurrent caller has to
+    /// wait anyway, and never across an await.
     server: Mutex<Option<Server>>,
     /// Held from before the first file access until the server has ended. Fields drop in
     /// declaration order, so the lock must stay the last one.
@@ -62,22 +62,23 @@ impl Cluster {
         })
     }
 
-    /// The TCP port on the loopback interface. It stays the same for the lifetime of the cluster.
+    /// Returns the TCP port on the loopback interface. It stays the same for the lifetime of the
+    /// cluster.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The directory with the cluster's files, password and log.
+    /// Returns the directory with the cluster's files, password and log.
     pub fn directory(&self) -> &Path {
         &self.layout.directory
     }
 
-    /// The programs that run the cluster.
+    /// Returns the programs that run the cluster.
     pub fn binaries(&self) -> &Binaries {
         &self.options.binaries
     }
 
-    /// The connection string of the superuser for `database`. Contains the password.
+    /// Returns the connection string of the superuser for `database`. Contains the password.
     pub fn url_for(&self, database: &str) -> String {
         format!(
             "postgresql://{}:{}@127.0.0.1:{}/{database}",

@@ -21,9 +21,9 @@ pub enum ClusterError {
     /// An earlier server, still shutting down or started by other means, did not exit in time.
     #[error("PostgreSQL server {pid} is still running in {}.", directory.display())]
     StillRunning {
-        /// Its process id, from `postmaster.pid`.
+        /// The server's process id, from `postmaster.pid`.
         pid: i32,
-        /// Its data directory.
+        /// The server's data directory.
         directory: PathBuf,
     },
     /// The server's user cannot enter a directory on the path.
@@ -60,9 +60,9 @@ pub enum ClusterError {
     Failed {
         /// The program.
         program: &'static str,
-        /// Its exit status.
+        /// The program's exit status.
         status: ExitStatus,
-        /// The end of its output.
+        /// The end of the program's output.
         output: String,
     },
     /// The server neither became ready nor exited in time.
@@ -70,7 +70,7 @@ pub enum ClusterError {
     NotReady {
         /// How long the start may take.
         deadline: Duration,
-        /// Its log file.
+        /// The server's log file.
         log: PathBuf,
     },
     /// Every scratch directory is in use.
@@ -78,7 +78,7 @@ pub enum ClusterError {
     NoScratch {
         /// The number of scratch directories.
         limit: u32,
-        /// Their parent directory.
+        /// The parent directory of the scratch directories.
         parent: PathBuf,
     },
     /// A scratch directory belongs to another user.

@@ -27,13 +27,13 @@ impl Layout {
         Self { directory }
     }
 
-    /// PostgreSQL's own data directory.
+    /// Returns PostgreSQL's own data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.directory.join("postgres")
     }
 
-    /// The directory that `initdb` writes to. It is renamed to [`Layout::data`] on success, so an
-    /// interrupted `initdb` is never taken for a complete cluster.
+    /// Returns the directory that `initdb` writes to. It is renamed to [`Layout::data`] on success,
+    /// so an interrupted `initdb` is never taken for a complete cluster.
     pub(super) fn unfinished_data(&self) -> PathBuf {
         self.directory.join("postgres.unfinished")
     }
@@ -42,7 +42,7 @@ impl Layout {
         self.directory.join("postgres.log")
     }
 
-    /// The port of the last start.
+    /// Returns the path of the file with the port of the last start.
     pub(super) fn port_file(&self) -> PathBuf {
         self.directory.join("postgres.port")
     }
@@ -99,7 +99,7 @@ pub fn load_or_create_secret(path: &Path) -> Result<String, ClusterError> {
     }
 }
 
-/// A random text with 244 bits of entropy, suitable as a password or a signing key.
+/// Generates a random text with 244 bits of entropy, suitable as a password or a signing key.
 fn random_secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }

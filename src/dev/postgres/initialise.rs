@@ -37,9 +37,11 @@ pub(super) fn initialise(
         .arg("--pwfile")
         .arg(&password_file)
         .args(["--username", options.superuser, "--auth", "scram-sha-256"])
-        // `C.UTF-8` knows upper and lower case of every script and is the same on every machine.
+        // `C.UTF-8` distinguishes upper and lower case in every script and is the same on every
+        // machine.
         .args(["--encoding", "UTF8", "--locale", "C.UTF-8"])
-        // A crash during `initdb` costs an unfinished directory, which the next start recreates.
+        // A crash during `initdb` leaves only an unfinished directory, which the next start
+        // recreates.
         .arg("--no-sync");
     let output = command.output().map_err(ClusterError::Spawn);
     let removed = std::fs::remove_file(&password_file);

@@ -1,8 +1,8 @@
 //! Creates, starts and stops a private PostgreSQL cluster.
 //!
-//! Guarantees: the server listens only on the loopback interface and requires a password. Only one
-//! process at a time uses a directory. On Linux the kernel shuts the server down when this process
-//! ends, even after `kill -9`.
+//! The server listens only on the loopback interface and requires a password. Only one process at a
+//! time uses a directory. On Linux, the kernel shuts the server down when this process ends, even
+//! after `kill -9`.
 //!
 //! Every function blocks; asynchronous callers use `spawn_blocking`.
 

@@ -1,10 +1,10 @@
-//! Where the files of a cluster are, and what its server is started with.
+//! The location of a cluster's files, and the options of its server.
 
 use std::path::PathBuf;
 
 use crate::dev::binaries::Binaries;
 
-/// The usual superuser: the default user name of common tools.
+/// The usual superuser, which is the default user name of common tools.
 pub const SUPERUSER: &str = "postgres";
 
 /// Location and lifetime of a cluster's files.

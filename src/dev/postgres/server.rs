@@ -18,7 +18,8 @@ use super::options::ClusterOptions;
 use super::system_call;
 use super::user::ServerUser;
 
-/// Written at every start, so that a newer program also applies its newer settings.
+/// The server's settings. They are written at every start, so a newer program also applies its
+/// newer settings.
 const SETTINGS: &str = include_str!("../../../config/postgresql.dev.conf");
 
 /// Timeout of a start. Crash recovery of a development database takes seconds; a minute leaves room
@@ -32,7 +33,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// How often the lock file is read while the server starts or an earlier one ends.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Attempts to find a free port. Another program may bind the port between the check and the start.
+/// Maximum attempts to find a free port. Another program may bind the port between the check and
+/// the start.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// Waits for the server of an earlier process. If that process was killed with `kill -9`, its
@@ -55,8 +57,8 @@ pub(super) fn wait_for_earlier_server(layout: &Layout) -> Result<(), ClusterErro
     Ok(())
 }
 
-/// Whether process `pid` is the server of this data directory and not a later process with the same
-/// id. The working directory of a server is its data directory.
+/// Returns whether process `pid` is the server of this data directory and not a later process with
+/// the same id. The working directory of a server is its data directory.
 fn is_server_of(pid: i32, layout: &Layout) -> bool {
     if !system_call::is_running(pid) {
         return false;
@@ -184,8 +186,8 @@ pub(super) fn launch(
     }
 }
 
-/// `postmaster.pid`. PostgreSQL's `utils/pidfile.h` describes its lines: the first is the process
-/// id, the eighth the status.
+/// The content of the server's lock file, `postmaster.pid`. PostgreSQL's `utils/pidfile.h`
+/// describes its lines: the first is the process id, the eighth the status.
 struct LockFile {
     pid: i32,
     ready: bool,
@@ -298,8 +300,9 @@ fn run_to_end(
     }
 }
 
-/// A command that runs as `user` and shuts down when this process dies. It runs in its own session,
-/// so Ctrl-C in the terminal reaches only this process, which then stops the server properly.
+/// Returns a command that runs as `user` and shuts down when this process dies. It runs in its own
+/// session, so Ctrl-C in the terminal reaches only this process, which then stops the server
+/// properly.
 pub(super) fn server_command(program: &Path, user: Option<&ServerUser>) -> Command {
     let mut command = Command::new(program);
     // The user may not be able to enter the current directory.
@@ -318,7 +321,7 @@ pub(super) fn server_command(program: &Path, user: Option<&ServerUser>) -> Comma
     command
 }
 
-/// The end of a program's output, short enough for an error message.
+/// Returns the end of a program's output, short enough for an error message.
 pub(super) fn last_lines(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().collect();

@@ -9,13 +9,13 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// The effective user id of this process.
+/// Returns the effective user id of this process.
 pub(super) fn effective_user() -> u32 {
     // SAFETY: takes no argument, accesses no memory, and cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// Whether a process with this id exists, under any user.
+/// Returns whether a process with this id exists, under any user.
 pub(super) fn is_running(pid: i32) -> bool {
     // SAFETY: signal 0 only checks for existence; no memory is accessed.
     let answer = unsafe { libc::kill(pid, 0) };

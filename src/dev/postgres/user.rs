@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::ClusterError;
 use super::system_call;
 
-/// The effective user id of this process; 0 for root.
+/// Returns the effective user id of this process; 0 for root.
 pub fn effective_user() -> u32 {
     system_call::effective_user()
 }
@@ -21,7 +21,8 @@ pub(super) struct ServerUser {
 }
 
 impl ServerUser {
-    /// `None` if this process is an ordinary user, which can run the server itself.
+    /// Finds the user that runs the server. `None` if this process is an ordinary user, which can
+    /// run the server itself.
     pub(super) fn for_this_process() -> Result<Option<Self>, ClusterError> {
         if effective_user() != 0 {
             return Ok(None);

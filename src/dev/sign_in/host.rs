@@ -1,10 +1,10 @@
-//! The names under which the sign-in may be reached.
+//! The host names under which the sign-in may be reached.
 //!
-//! A page of the web can make its own name resolve to this machine (DNS rebinding). For the browser
-//! the page and this server then have the same origin, so it may read the responses, and anyone may
-//! sign in here. Such a request still names the page's host. So only names that no such page can
-//! have are accepted: addresses, `localhost` and its subdomains, and the host of
-//! `server.public_url`.
+//! A web page can make its own host name resolve to this machine (DNS rebinding). The browser then
+//! treats the page and this server as the same origin. The page could sign in here and read the
+//! responses. Its requests still contain its own host name, however. The sign-in therefore accepts
+//! only host names that no such page can have: addresses, `localhost` and its subdomains, and the
+//! host of `server.public_url`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Hosts {
         }
     }
 
-    /// Whether a request with this authority (`host` or `host:port`) may sign in.
+    /// Returns whether a request with this authority (`host` or `host:port`) may sign in.
     fn accept(&self, authority: &str) -> bool {
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
@@ -50,11 +50,11 @@ impl Hosts {
     }
 }
 
-/// Middleware that refuses requests under other names, and those that name no host.
+/// Middleware that refuses requests under other host names, and requests without a host name.
 pub(super) async fn require(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let named = request.headers().get_all(HOST).iter();
     let named = named.map(|host| host.to_str().ok());
-    // A request in absolute form, as for a proxy, also names a host in its target.
+    // A request in absolute form, as for a proxy, also contains a host in its target.
     let target = request.uri().authority();
     let named: Vec<_> = named
         .chain(target.map(|target| Some(target.as_str())))

@@ -56,7 +56,7 @@ pub enum SignInError {
     Keys(#[from] KeyError),
 }
 
-/// What the handlers work with. Cheap to clone.
+/// The state of the handlers. Cheap to clone.
 #[derive(Clone)]
 struct SignIn(Arc<Inner>);
 
@@ -69,7 +69,7 @@ struct Inner {
     public_url: Option<String>,
 }
 
-/// The routes.
+/// Creates the routes.
 ///
 /// | route | returns |
 /// | --- | --- |
@@ -77,7 +77,7 @@ struct Inner {
 /// | `POST /auth/v1/token?grant_type=refresh_token` | the session with new tokens |
 /// | `GET /auth/v1/user` | the user of an access token |
 /// | `POST /auth/v1/logout?scope=global\|local\|others` | nothing |
-/// | `GET /dev/people` | who can sign in, and what a page needs for it |
+/// | `GET /dev/people` | the users who can sign in, and what a page needs for that |
 ///
 /// # Errors
 /// Fails if the connection string or a key is unusable.
@@ -143,7 +143,7 @@ fn api() -> ApiRouter<SignIn> {
         .get("/dev/people", list_people, people)
 }
 
-/// What `POST /token` may present. Other fields, such as `gotrue_meta_security`, are ignored.
+/// The accepted fields of `POST /token`. Other fields, such as `gotrue_meta_security`, are ignored.
 #[derive(Deserialize)]
 struct Presented {
     email: Option<String>,
@@ -184,7 +184,7 @@ async fn create_token(
     }
 }
 
-/// The lifetime that the request asks for, in seconds.
+/// Returns the lifetime that the request asks for, in seconds.
 fn token_lifetime_s(parameters: &Parameters) -> Result<Option<u64>, Refusal> {
     match parameters.text("expires_in") {
         None => Ok(None),
@@ -237,7 +237,7 @@ async fn list_people(
 /// The user and the session of the access token in a request.
 struct Bearer {
     user: Uuid,
-    /// Absent from the tokens that `rapport dev` prints.
+    /// The session of the token. The tokens that `rapport dev` prints have none.
     session: Option<Uuid>,
 }
 
@@ -259,7 +259,7 @@ impl SignIn {
         })
     }
 
-    /// The session as a client stores it, with a new access token.
+    /// Returns the session as a client stores it, with a new access token.
     fn respond(&self, session: Session) -> Result<Response, Failure> {
         let now = now_s();
         let expires_at = now + session.lifetime_s;
@@ -293,7 +293,7 @@ impl SignIn {
     }
 }
 
-/// A response that no cache keeps.
+/// Returns a response that no cache stores.
 fn uncached(answer: Json<Value>) -> Response {
     let mut response = answer.into_response();
     let headers = response.headers_mut();

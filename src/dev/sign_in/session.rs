@@ -1,8 +1,8 @@
 //! Sessions and the rotation of their refresh tokens.
 //!
-//! Each refresh replaces the token. A token that is presented again long after its replacement was
-//! stolen or copied, so the session ends. Within [`REUSE_INTERVAL`] it yields the token that
-//! replaced it, because two tabs may refresh at the same time.
+//! Each refresh replaces the token. If a token is presented again long after its replacement, it
+//! was stolen or copied, so the session ends. Within [`REUSE_INTERVAL`], a replaced token yields
+//! the token that replaced it, because two tabs may refresh at the same time.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Lifetimes of an access token that a request may ask for, in seconds. The longest is that of the
-/// tokens that `rapport dev` prints.
+/// Lifetimes of an access token that a request may ask for, in seconds. The longest is the lifetime
+/// of the tokens that `rapport dev` prints.
 pub(super) const LIFETIMES_S: RangeInclusive<u64> = 1..=24 * 60 * 60;
 
 /// How long a replaced token still yields its successor. Supabase Auth has the same default.
@@ -36,7 +36,7 @@ pub(super) struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// A new token for a session.
+    /// Creates a new token for a session.
     pub(super) fn new(session: Uuid) -> Self {
         Self {
             session,
@@ -44,7 +44,7 @@ impl RefreshToken {
         }
     }
 
-    /// Parses what a client presents.
+    /// Parses the text that a client presents.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (session, secret) = text.split_once('.')?;
         Some(Self {
@@ -65,11 +65,11 @@ impl fmt::Display for RefreshToken {
 pub(super) struct Secrets {
     pub(super) current: String,
     pub(super) previous: Option<String>,
-    /// Time since the current one replaced the previous one.
+    /// Time since the current secret replaced the previous one.
     pub(super) age: Duration,
 }
 
-/// What presenting a secret does to the session.
+/// The effect of a presented secret on the session.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The secret is replaced.

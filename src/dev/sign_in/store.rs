@@ -1,7 +1,7 @@
 //! Accounts and sessions in the private database.
 //!
-//! Each call opens a connection of its own: sign-ins are rare, and a restart of the database needs
-//! no handling.
+//! Each call opens its own connection. Sign-ins are rare, and a restart of the database needs no
+//! handling this way.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ const PEOPLE: &str = "\
     where d.is_active";
 
 /// Maximum sessions of a user. Pages of other sites can open sessions, although they cannot read
-/// them, so their number needs a limit. A developer has fewer browsers.
+/// the responses, so the number needs a limit. A developer has fewer browsers.
 const SESSIONS_PER_USER: i64 = 100;
 
 /// Removes the sessions of a user that were not used for a month, and the least recently used ones
@@ -70,7 +70,7 @@ const REMOVE_OLD: &str = "\
         ) \
     )";
 
-/// The database.
+/// Access to the accounts and sessions in the database.
 pub(super) struct Store {
     database: Connector,
     tasks: Tasks,
@@ -171,7 +171,7 @@ impl Store {
         }))
     }
 
-    /// The account, if the session of its token, where it has one, still exists.
+    /// Returns the account. If its token has a session, that session must still exist.
     pub(super) async fn user(
         &self,
         id: Uuid,
@@ -187,7 +187,7 @@ impl Store {
         Ok(user(&client, id).await?.ok_or(refusal::UNKNOWN_USER))
     }
 
-    /// Ends all sessions of a user but one.
+    /// Ends all sessions of a user except `but`.
     pub(super) async fn end_all(&self, user: Uuid, but: Option<Uuid>) -> Result<(), StoreError> {
         let delete =
             "delete from rapport_dev.sessions where user_id = $1 and id is distinct from $2";
@@ -204,7 +204,7 @@ impl Store {
         Ok(())
     }
 
-    /// Everyone who can sign in, in the order of their ids.
+    /// Returns all users who can sign in, ordered by id.
     pub(super) async fn people(&self) -> Result<Value, StoreError> {
         let client = self.connect().await?;
         Ok(client.query_one(PEOPLE, &[]).await?.try_get(0)?)
@@ -226,12 +226,12 @@ fn secrets(row: &Row) -> Result<Secrets, tokio_postgres::Error> {
     })
 }
 
-/// A lifetime as the table stores it. The accepted range fits.
+/// Converts a lifetime for the table. The accepted range fits.
 fn stored(lifetime_s: u64) -> i32 {
     i32::try_from(lifetime_s).unwrap_or(i32::MAX)
 }
 
-/// The database did not answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
     #[error(transparent)]
