@@ -22,7 +22,7 @@ export function Time({ value, kind = 'time', className }: TimeProps): ReactNode 
     <time
       className={className}
       dateTime={value}
-      // A list has hundreds of times, so full dates are formatted only when the user points at them.
+      // A list has hundreds of times, so a full date is formatted only when the user points at it.
       onPointerEnter={(event) => {
         event.currentTarget.title = format.full(date)
       }}
