@@ -8,7 +8,7 @@ interface Received {
   readonly now: Date
 }
 
-/** Whether the user's settings allow a sound or notification for the message. */
+/** Whether this tab should alert the user to the message with a sound or notification. */
 export function shouldAlert(state: ChatState, { message, conversation, isSeen, now }: Received): boolean {
   const { preferences, isLeader, me } = state
   // Only the leader tab alerts the user.

@@ -18,7 +18,7 @@ export interface PopupProps {
   children: ReactNode
 }
 
-/** The minimum space between the popup and its anchor or the edges of the window. */
+/** The space between the popup and its anchor, and the minimum space to the window's edges. */
 const GAP_PX = 6
 
 /**

@@ -21,9 +21,9 @@ export function UnreadBadge({ count, isDot = false, isMuted = false }: UnreadBad
   const { locale } = useNavigationStrings()
   if (count <= 0) return null
   const text = count > MAX_SHOWN ? `${MAX_SHOWN.toLocaleString(locale)}+` : count.toLocaleString(locale)
-  // The style sheet draws the number, so that it is not text: an accessible name must contain the
-  // text of its element, but that name states the number in other words. A new key restarts the
-  // animation.
+  // The style sheet draws the number, so that it is not text. As text, the number would have to
+  // occur in the accessible name of the element around it, but that name states it in words. A new
+  // key restarts the animation.
   return (
     <span
       key={text}

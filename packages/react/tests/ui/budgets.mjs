@@ -267,9 +267,9 @@ const measures = {
       await step()
       await settle(page)
     }
-    // The entry of an interaction arrives after its frame was displayed, perhaps in a later step. So
-    // an entry belongs to the step in which its interaction began. After one more frame, all entries
-    // have arrived.
+    // The entry of an interaction arrives after its frame was displayed, perhaps in a later step.
+    // So an entry belongs to the step in which its interaction began. After one more frame, all
+    // entries have arrived.
     await page.evaluate(() => window.painted(() => true))
     await settle(page)
     const entries = await page.evaluate(() => window.interactions)

@@ -62,7 +62,7 @@ export const checks = {
     await close()
   },
 
-  async "21 people are found by keyboard, and only those of one's teams"({ browser, server }) {
+  async "21 people are found by keyboard, but only those in the user's teams"({ browser, server }) {
     const ana = await openWindow(browser, server, 'ana')
     await ana.slot('new-message').waitFor()
     await ana.page.keyboard.press('Control+k')
