@@ -5,7 +5,7 @@ const path = (name: string): string => fileURLToPath(new URL(name, import.meta.u
 
 const client = { find: '@rapport-chat/client', replacement: path('../client/src/index.ts') }
 
-// npm installs React 18 in this folder, because the root folder has another version.
+// npm installs React 18 in `tests/react-18`, because the root has another version.
 const react18 = [
   { find: /^(react|react-dom)(\/.*)?$/, replacement: `${path('../../tests/react-18/node_modules')}/$1$2` },
 ]

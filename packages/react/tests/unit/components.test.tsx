@@ -166,7 +166,7 @@ describe('UserChatInterface', () => {
     expect(client.conversation(WITH_BEN).called('edit')).toEqual([])
   })
 
-  it('acts on the focused row on single letters, unless they are disabled', async () => {
+  it('lets single letters act on the focused row, unless they are disabled', async () => {
     const client = chatClient([message(WITH_BEN, ben, 'hi')])
     const { unmount } = renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     act(() => screen.getByRole('listitem').focus())
@@ -233,7 +233,7 @@ describe('UserChatInterface', () => {
     await waitFor(() => expect(announcer?.textContent).toBe(''), { timeout: 2000 })
   })
 
-  it('speaks other languages', () => {
+  it('can be shown in other languages', () => {
     renderWith(chatClient([]), <UserChatInterface conversationId={WITH_BEN} />, { strings: de })
     expect(screen.getByLabelText('Nachricht an Ben')).toBeTruthy()
   })

@@ -12,7 +12,7 @@ describe('names', () => {
     expect(displayName(null, en)).toBe('Unknown user')
   })
 
-  it('cannot reorder the text around it', () => {
+  it('cannot reorder the text around them', () => {
     expect(displayName({ full_name: '\u202Enimda' }, en)).toBe('nimda')
   })
 
@@ -66,7 +66,7 @@ describe('strings', () => {
   it.each([
     ['de', de],
     ['ar', ar],
-  ])('%s has a text for everything', (_, strings) => {
+  ])('%s has all texts', (_, strings) => {
     for (const [key, value] of Object.entries(en)) {
       if (key === 'typingNone') continue
       expect(typeof strings[key as keyof typeof en], key).toBe(typeof value)

@@ -84,7 +84,7 @@ describe('RowLayout', () => {
     const all = messages(1, 99)
     const before = layout.layout(all.slice(40), null)
     const after = layout.layout(all, null)
-    // The formerly first row now continues a group. The chunks below it are unchanged.
+    // The row that was first before now continues a group. The chunks below it are unchanged.
     expect(after.slice(-2)).toEqual(before.slice(-2))
     expect(after.at(-1)).toBe(before.at(-1))
     expect(after.at(-2)).toBe(before.at(-2))
