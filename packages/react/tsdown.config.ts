@@ -13,7 +13,7 @@ export default defineConfig({
   platform: 'browser',
   target: 'es2022',
   dts: true,
-  // One file per module, so that 'use client' stays at the top of the files that need it.
+  // Emits one file per module, so that 'use client' stays at the top of the files that need it.
   unbundle: true,
   outExtensions: () => ({ js: '.js', dts: '.d.ts' }),
   external: [/^react/, /^@rapport-chat\/client/, 'frimousse', 'lucide-react'],

@@ -5,7 +5,7 @@ const path = (name: string): string => fileURLToPath(new URL(name, import.meta.u
 
 const client = { find: '@rapport-chat/client', replacement: path('../client/src/index.ts') }
 
-// npm installs React 18 below this folder, because another version is at the root.
+// npm installs React 18 in `tests/react-18`, because the root has another version.
 const react18 = [
   { find: /^(react|react-dom)(\/.*)?$/, replacement: `${path('../../tests/react-18/node_modules')}/$1$2` },
 ]
@@ -24,7 +24,7 @@ export default defineConfig({
           name: 'React 18',
           env: { REACT_MAJOR: '18' },
           execArgv: ['--require', path('../../tests/react-18/resolve.cjs')],
-          // An ES module, whose imports the file above does not reach.
+          // frimousse is an ES module, so resolve.cjs does not affect its imports.
           server: { deps: { inline: ['frimousse'] } },
         },
       },

@@ -1,6 +1,6 @@
 'use client'
 
-// The provider and what it carries
+// The provider and its context
 export { ChatProvider, type ChatProviderProps } from './context/provider'
 export {
   useChatClient,

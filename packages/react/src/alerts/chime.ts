@@ -1,6 +1,6 @@
-/** Two soft notes, without a file. */
+/** The sound of a new message: two soft notes, synthesized without an audio file. */
 
-/** A busy conversation is not a melody. */
+/** The minimum time between two sounds, so that a busy conversation does not play continuously. */
 const PAUSE_MS = 3000
 
 const NOTES_HZ = [659, 880]
@@ -10,7 +10,7 @@ const VOLUME = 0.06
 let audio: AudioContext | null = null
 let last = Number.NEGATIVE_INFINITY
 
-/** Plays the sound, unless it was just played or the browser waits for a first gesture. */
+/** Plays the sound, unless it was just played or the user has not yet interacted with the page. */
 export function chime(now: number): void {
   if (now - last < PAUSE_MS || typeof AudioContext === 'undefined' || !navigator.userActivation?.hasBeenActive) return
   last = now
@@ -20,7 +20,7 @@ export function chime(now: number): void {
     const at = start + index * NOTE_S
     const tone = new OscillatorNode(audio, { frequency })
     const gain = new GainNode(audio, { gain: 0 })
-    // Rising and falling slowly enough not to click.
+    // The volume rises and falls slowly enough to avoid a click.
     gain.gain.setValueAtTime(0, at)
     gain.gain.linearRampToValueAtTime(VOLUME, at + 0.015)
     gain.gain.exponentialRampToValueAtTime(0.0001, at + NOTE_S * 2)

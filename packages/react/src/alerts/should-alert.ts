@@ -3,15 +3,15 @@ import type { ChatState, Conversation, Preferences, TimelineMessage } from '@rap
 interface Received {
   readonly message: TimelineMessage
   readonly conversation: Conversation | null
-  /** The conversation is displayed in a window that has the focus. */
+  /** Whether the conversation is displayed in a window that has the focus. */
   readonly isSeen: boolean
   readonly now: Date
 }
 
-/** Whether a message may make itself known outside of the chat, by what the user has set. */
+/** Whether this tab should alert the user to the message with a sound or notification. */
 export function shouldAlert(state: ChatState, { message, conversation, isSeen, now }: Received): boolean {
   const { preferences, isLeader, me } = state
-  // One tab speaks for all of them.
+  // Only the leader tab alerts the user.
   if (!isLeader || isSeen || !preferences) return false
   if (conversation?.is_muted || conversation?.notification_level === 'none') return false
   if (conversation?.notification_level === 'mentions' && !message.mentions.includes(me.id)) return false
@@ -19,7 +19,7 @@ export function shouldAlert(state: ChatState, { message, conversation, isSeen, n
   return !isQuiet(preferences, now)
 }
 
-/** Quiet hours are in the time zone of the settings and may include midnight. */
+/** Whether `now` is in the quiet hours. They use the user's time zone and may include midnight. */
 export function isQuiet({ quiet_start: start, quiet_end: end, timezone }: Preferences, now: Date): boolean {
   if (!start || !end) return false
   const time = timeIn(timezone, now)
@@ -32,7 +32,7 @@ function timeIn(timeZone: string, now: Date): string {
   try {
     return now.toLocaleTimeString('en-GB', { ...options, timeZone })
   } catch {
-    // A zone that this browser does not know.
+    // The browser does not know the time zone, so its own zone is used.
     return now.toLocaleTimeString('en-GB', options)
   }
 }

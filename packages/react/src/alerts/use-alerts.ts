@@ -11,7 +11,7 @@ import type { NavigationStrings } from '../strings/navigation-en'
 import { chime } from './chime'
 import { shouldAlert } from './should-alert'
 
-/** Plays the sound and shows the browser's notifications, as far as the user has switched them on. */
+/** Plays sounds and shows browser notifications for new messages, as the user's settings allow. */
 export function useAlerts(
   client: ChatClient,
   strings: NavigationStrings,
@@ -20,7 +20,7 @@ export function useAlerts(
   const navigate = useLatest(onNavigate)
 
   useEffect(() => {
-    // The settings decide about sounds, so they are needed as soon as something can arrive.
+    // The settings must be loaded before the first message arrives.
     if (!client.getState().preferences) void client.loadPreferences()
     return client.listen((event) => {
       if (event.type !== 'message_received') return

@@ -13,7 +13,7 @@ const ICONS = {
   signed_out: LogIn,
 } as const
 
-/** One line about the connection, if there is something to say. Content stays as it is. */
+/** One line about a problem with the connection. Nothing is rendered if there is none. */
 export function ConnectionBanner(): ReactNode {
   const { strings, onSignIn, announce } = useChatContext()
   const trouble = useConnectionTrouble()

@@ -36,7 +36,7 @@ interface ConversationHeaderProps {
   isSearching: boolean
 }
 
-/** Who the conversation is with, what they are doing, and what can be done with it. */
+/** The name and status of the other member, the search button and the menu of the conversation. */
 export function ConversationHeader({
   conversationId,
   conversation,
@@ -70,7 +70,7 @@ export function ConversationHeader({
   )
 }
 
-/** "typing…", the status, or when the person was last seen. */
+/** Shows "typing…", the other member's status, or when they were last seen. */
 function HeaderStatus({
   conversationId,
   presence,
@@ -82,7 +82,7 @@ function HeaderStatus({
   const { isTyping } = useTypingIndicator(conversationId)
   const format = useTimeFormat()
   const today = useToday()
-  // A space keeps the height of the header until the presence is known.
+  // Until the presence is known, a space preserves the height of the header.
   let text = '\u00A0'
   if (isTyping) text = strings.typing
   else if (isMounted && presence) {
@@ -211,7 +211,7 @@ function useConversationItems(
   ]
 }
 
-/** Archives or restores a conversation, and offers to undo it. */
+/** Returns a function that archives or restores a conversation, and offers to undo that. */
 export function useArchive(): (id: string, name: string, isArchived: boolean) => void {
   const client = useChatClient()
   const { strings, toast } = useChatContext()

@@ -23,12 +23,12 @@ export interface ConversationItemProps {
   onClick?: (conversation: Conversation) => void
   onArchive?: (conversationId: string) => void
   onDelete?: (conversationId: string) => void
-  /** The roving tab stop of the list. */
+  /** 0 if the item has the list's tab stop, otherwise -1. */
   tabIndex?: number
   density?: 'comfortable' | 'compact'
 }
 
-/** One conversation of the list: a link whose text says everything in words. */
+/** One conversation of the list: a link or button that also describes the state in words. */
 export const ConversationItem = memo(function ConversationItem(props: ConversationItemProps): ReactNode {
   const { components } = useChatContext()
   const Replacement = components.ConversationItem
@@ -58,8 +58,8 @@ function DefaultItem({
   const isUnread = count > 0 || marked_unread
   const when = conversation.last_message_at
 
-  // What is otherwise shown only by dots, signs and font weight. The rest of the link's name is its
-  // visible text.
+  // Describes what is otherwise shown only by dots, signs and font weight. The link's accessible
+  // name consists of these words and the visible text.
   const words: string[] = []
   if (userPresence) words.push(strings[userPresence.status])
   if (count > 0) words.push(strings.unreadCount(count))
@@ -95,7 +95,7 @@ function DefaultItem({
     'aria-current': isActive ? ('page' as const) : undefined,
     tabIndex,
     onClick: (event: MouseEvent) => {
-      // A modified click opens a new tab, as links do.
+      // With a modifier key, the browser opens the link in a new tab.
       if (linkTo && (event.metaKey || event.ctrlKey || event.shiftKey)) return
       if (!onClick) return
       event.preventDefault()
@@ -132,7 +132,7 @@ function DefaultItem({
   )
 }
 
-/** The draft, "typing…", or the last message in one line. */
+/** Shows "typing…", the draft, or the last message in one line. */
 function Preview({
   conversation,
   me,
@@ -160,7 +160,7 @@ function Preview({
   const isRead = isOwn && (conversation.peer_last_read_seq ?? -1) >= conversation.last_seq
   return (
     <span className="rpt-item-preview" data-deleted={last.is_deleted || undefined} dir="auto">
-      {/* As `bdi`, it does not decide about the direction of the text behind it. */}
+      {/* `bdi`, so that the word does not determine the direction of the text that follows. */}
       {isOwn && <bdi className="rpt-hidden">{strings.previewOwn('')}</bdi>}
       {isOwn && !last.is_deleted && (
         <span className="rpt-item-state" aria-hidden="true">

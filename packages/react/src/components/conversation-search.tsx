@@ -13,7 +13,7 @@ interface ConversationSearchProps {
   onClose: () => void
 }
 
-/** The search field and the hits below a conversation's header. */
+/** The search field and its hits. They are shown below the header of a conversation. */
 export function ConversationSearch({ conversationId, onOpen, onClose }: ConversationSearchProps): ReactNode {
   const strings = useStrings()
   const [query, setQuery] = useState('')

@@ -18,7 +18,7 @@ import { SearchResults } from './search-results'
 import { useSteadyOrder } from './use-steady-order'
 
 export interface ConversationsListProps {
-  /** By default the conversations of the provider's client. */
+  /** By default, the conversations of the provider's client. */
   conversations?: readonly Conversation[]
   currentUserId?: string
   activeConversationId?: string | null
@@ -30,13 +30,13 @@ export interface ConversationsListProps {
   onDeleteConversation?: (conversationId: string) => void
   filter?: ConversationFilter
   density?: 'comfortable' | 'compact'
-  /** The connection is shown here if no conversation is open beside the list. */
+  /** Whether to show the connection banner. Set it if no open conversation shows one. */
   showConnection?: boolean
 }
 
 const FILTERS = ['all', 'unread', 'archived'] as const
 
-/** The list with its search and filters. One tab stop; arrows move between conversations. */
+/** The list with its search and filters. It has one tab stop; arrows move between conversations. */
 export function ConversationsList(props: ConversationsListProps): ReactNode {
   const {
     activeConversationId = null,
@@ -207,7 +207,7 @@ function Items({
       }
       next?.focus()
     } else if (event.key.length === 1 && /\p{L}|\p{N}/u.test(event.key) && !event.ctrlKey && !event.metaKey) {
-      // Type-ahead by the first letter, beginning after the focused item.
+      // Type-ahead by the first letter, starting after the focused item.
       const letter = event.key.toLocaleLowerCase()
       const rest = [...all.slice(at + 1), ...all.slice(0, at + 1)]
       rest.find((link) => link.querySelector('bdi')?.textContent.toLocaleLowerCase().startsWith(letter))?.focus()

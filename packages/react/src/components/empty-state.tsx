@@ -17,13 +17,13 @@ export interface EmptyStateProps {
   variant?: EmptyVariant
   title?: string
   description?: string
-  /** The error's code, shown small for support. */
+  /** The error's code, shown in small print for support requests. */
   code?: string
   action?: { label: string; onClick: () => void }
   onNewConversation?: () => void
 }
 
-/** A drawing, one heading, one sentence and one button. */
+/** Shown in place of missing content: a drawing, a heading, a sentence and a button. */
 export function EmptyState(props: EmptyStateProps): ReactNode {
   const { components } = useChatContext()
   const Replacement = components.EmptyState
@@ -75,7 +75,7 @@ function textsOf(variant: EmptyVariant, strings: ChatStrings): [string, string] 
   }
 }
 
-/** Two bubbles in the accent; a mark in the front one says which case it is. */
+/** Two bubbles in the accent colour. A mark in the front one identifies the variant. */
 function Drawing({ variant }: { variant: EmptyVariant }): ReactNode {
   return (
     <svg className="rpt-drawing" viewBox="0 0 96 96" width="96" height="96" aria-hidden="true" focusable="false">

@@ -20,7 +20,7 @@ export interface MessageBubbleProps {
   isOwn?: boolean
   currentUserId?: string
   showAvatar?: boolean
-  /** By default the last message of a group shows its time. */
+  /** By default, only the last message of a group shows its time. */
   showTimestamp?: boolean
   position?: Position
   actions?: MessageActions
@@ -96,7 +96,7 @@ interface ContentProps {
 
 function Content({ message, isOwn, showTimestamp, actions }: ContentProps): ReactNode {
   const { strings } = useChatContext()
-  // A message that was just written is never folded: its author wants to see it whole.
+  // A message that was just written is not folded, because its author wants to see all of it.
   const [isFolded, setFolded] = useState(() => isLong(message.content) && !(isOwn && message.state === 'sending'))
   const meta = (
     <MessageMeta message={message} isOwn={isOwn} showTimestamp={showTimestamp} onShowHistory={actions?.showHistory} />

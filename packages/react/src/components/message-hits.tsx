@@ -16,7 +16,7 @@ interface MessageHitsProps {
   onOpen: (hit: MessageHit) => void
 }
 
-/** Found messages. Old hits stay while new ones are asked for. */
+/** The messages that a search found. Old hits stay until new ones arrive. */
 export function MessageHits({ hits, query, isSearching, error, onOpen }: MessageHitsProps): ReactNode {
   const strings = useStrings()
   if (error)

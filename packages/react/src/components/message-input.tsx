@@ -10,7 +10,7 @@ import { IconButton } from '../parts/icon-button'
 import { insertText } from './composer/insert-text'
 import { useIsTouch } from './composer/use-is-touch'
 
-/** Above the field while a message is edited or replied to. */
+/** The strip above the field while a message is edited or replied to. */
 export interface ComposerStrip {
   readonly kind: 'reply' | 'edit'
   readonly title: string
@@ -23,7 +23,7 @@ export interface MessageInputHandle {
 
 export interface MessageInputProps {
   onSendMessage: (content: string) => void
-  /** The text, controlled. Without it the field keeps its own. */
+  /** The text, if the field is controlled. If omitted, the field holds its own text. */
   value?: string
   onChange?: (value: string) => void
   onTyping?: () => void
@@ -31,14 +31,14 @@ export interface MessageInputProps {
   onFileUpload?: (file: File) => void
   disabled?: boolean
   placeholder?: string
-  /** The name for screen readers. */
+  /** The accessible name of the field. */
   label?: string
-  /** In code points. */
+  /** The maximum length, in code points. */
   maxLength?: number
   sendOn?: 'enter' | 'mod+enter'
   strip?: ComposerStrip | null
   onCancelStrip?: () => void
-  /** ↑ in an empty field. */
+  /** Called when ↑ is pressed in an empty field. */
   onEditLast?: () => void
   autoFocus?: boolean
   handle?: Ref<MessageInputHandle>
@@ -46,7 +46,7 @@ export interface MessageInputProps {
 
 const DEFAULT_MAX_LENGTH = 4000
 
-/** The counter appears at this share of the limit. */
+/** The counter appears when the text has this fraction of the maximum length. */
 const COUNTER_SHARE = 0.9
 
 export function MessageInput(props: MessageInputProps): ReactNode {
@@ -73,11 +73,11 @@ export function MessageInput(props: MessageInputProps): ReactNode {
 
   useImperativeHandle(handle, () => ({ focus: () => field.current?.focus({ preventScroll: true }) }), [])
   useEffect(() => {
-    // On a phone, focus would open the keyboard over the conversation.
+    // On a phone, focusing the field would open the keyboard over the conversation.
     if (autoFocus && !isTouch) field.current?.focus({ preventScroll: true })
   }, [autoFocus, isTouch])
   useBrowserLayoutEffect(() => {
-    // Measuring while composing closes the suggestions of some input methods.
+    // Measuring during composition closes the suggestions of some input methods.
     if (field.current && !isComposing.current) grow(field.current)
   }, [value])
 
@@ -100,7 +100,7 @@ export function MessageInput(props: MessageInputProps): ReactNode {
   }
 
   const onKeyDown = (event: KeyboardEvent<HTMLTextAreaElement>): void => {
-    // Enter that confirms a word of an input method sends nothing. Safari reports 229 instead.
+    // Enter may confirm a word of an input method, and must not send. Safari reports key code 229.
     if (event.nativeEvent.isComposing || event.keyCode === 229) return
     isComposing.current = false
     if (event.key === 'Enter' && !event.shiftKey && !event.altKey) {
@@ -243,10 +243,10 @@ function Strip({ strip, onCancel }: { strip: ComposerStrip; onCancel: (() => voi
   )
 }
 
-/** Grows the field with its text where the browser does not by `field-sizing`. */
+/** Grows the field with its text in browsers that do not support `field-sizing`. */
 function grow(field: HTMLTextAreaElement): void {
   if (typeof CSS === 'undefined' || CSS.supports('field-sizing', 'content')) return
   field.style.blockSize = 'auto'
-  // The borders are not part of `scrollHeight`.
+  // `scrollHeight` does not include the borders.
   field.style.blockSize = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`
 }

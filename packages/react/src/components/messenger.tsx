@@ -13,9 +13,9 @@ import { useShortcuts } from './use-shortcuts'
 import { UserChatInterface } from './user-chat-interface'
 
 export interface MessengerProps {
-  /** The open conversation, if the host keeps it in the address. Without it the component does. */
+  /** The open conversation, if the application controls it. If omitted, the component holds it. */
   conversationId?: string | null
-  /** A message to start at. */
+  /** The message at which the conversation opens. */
   messageId?: string
   onOpen?: (conversationId: string | null, messageId?: string) => void
   density?: 'comfortable' | 'compact'
@@ -24,13 +24,13 @@ export interface MessengerProps {
 interface Place {
   readonly conversationId: string | null
   readonly messageId?: string | undefined
-  /** Distinguishes two jumps to the same message. */
+  /** A number that distinguishes two jumps to the same message. */
   readonly visit: number
 }
 
 /**
- * List and conversation in one: side by side where there is room, otherwise one at a time.
- * It fills its container, so give the container a height.
+ * The list and the open conversation: side by side if there is room, otherwise one at a time.
+ * It fills its container, so the container needs a height.
  */
 export function Messenger({ conversationId, messageId, onOpen, density = 'comfortable' }: MessengerProps): ReactNode {
   const { strings, onNavigate } = useChatContext()
@@ -44,7 +44,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
   const [isHelping, setHelping] = useState(false)
   const root = useRef<HTMLDivElement>(null)
 
-  // Never changes, so that opening a conversation does not render every item of the list.
+  // `open` never changes, so that opening a conversation does not render every item of the list.
   const callbacks = useLatest({ onOpen, onNavigate })
   const open = useCallback(
     (id: string | null, message?: string) => {
@@ -100,7 +100,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
           <EmptyState variant={hasNone ? 'no-conversations' : 'no-selection'} onNewConversation={find} />
         ) : (
           <UserChatInterface
-            // A second jump to the same message opens the conversation there again.
+            // A second jump to the same message must open the conversation there again.
             key={place.messageId === undefined ? place.conversationId : `${place.conversationId} ${place.visit}`}
             conversationId={place.conversationId}
             onBack={() => open(null)}

@@ -9,13 +9,13 @@ import { UserSearchInput } from './user-search-input'
 export interface NewChatDialogProps {
   isOpen: boolean
   onClose: () => void
-  /** Called with the conversation, which exists by then. */
+  /** Called when the conversation exists. */
   onCreateConversation: (conversationId: string, person: Person) => void
   currentUserId?: string
   teamId?: string
 }
 
-/** Finds a person and opens the conversation with them. */
+/** A dialog that finds a person and opens the conversation with them. */
 export function NewChatDialog({ isOpen, ...rest }: NewChatDialogProps): ReactNode {
   return isOpen ? <OpenDialog {...rest} /> : null
 }
@@ -37,7 +37,7 @@ function OpenDialog({ onClose, onCreateConversation, teamId }: Omit<NewChatDialo
 
   useEffect(() => {
     const abort = new AbortController()
-    // Contacts are people with whom the user has a conversation, then other members of their teams.
+    // The response contains people with a conversation, then other members of the user's teams.
     void client.api.getContacts({ limit: 50, signal: abort.signal }).then(({ data }) => {
       if (!data) return
       const [known, others] = [

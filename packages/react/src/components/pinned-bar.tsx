@@ -6,7 +6,9 @@ import { useMemo, useState, type ReactNode } from 'react'
 import { useStrings } from '../context/chat-context'
 import { previewText } from './message/quote'
 
-/** The pinned messages that are loaded. Each press leads to the next one. */
+/**
+ * Shows one of the loaded pinned messages. Pressing it opens the message and shows the next one.
+ */
 export function PinnedBar({
   messages,
   onOpen,

@@ -17,7 +17,7 @@ interface SearchResultsProps {
   onOpen: (conversationId: string, messageId?: string) => void
 }
 
-/** People, whose conversation opens, and messages. */
+/** The people and messages that a search found. Choosing a person opens their conversation. */
 export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode {
   const { strings, toast } = useChatContext()
   const client = useChatClient()
@@ -71,7 +71,7 @@ export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode 
   )
 }
 
-/** Name, and email address or role, with what was searched for marked. */
+/** A person's name, and email address or role, with the matches of the query marked. */
 export function PersonText({ person, query }: { person: Person; query: string }): ReactNode {
   const { strings } = useChatContext()
   const name = displayName(person, strings)

@@ -12,7 +12,7 @@ export interface TypingIndicatorProps {
   userNames?: readonly string[]
 }
 
-/** The same users are announced again only after this time. */
+/** The minimum time before the same users are announced again. */
 const ANNOUNCE_MS = 60_000
 
 export function typingText(names: readonly string[], strings: ChatStrings): string {
@@ -22,7 +22,7 @@ export function typingText(names: readonly string[], strings: ChatStrings): stri
   return names.length === 2 ? strings.typingTwo(first, second) : strings.typingMany
 }
 
-/** Three dots at the end of the list. Its space is reserved, so that nothing moves. */
+/** Three dots at the end of the list. Their space is reserved, so that nothing moves. */
 export function TypingIndicator({ typingUsers = [], userNames = [] }: TypingIndicatorProps): ReactNode {
   const { strings, announce } = useChatContext()
   const text = typingUsers.length > 0 ? typingText(userNames, strings) : ''

@@ -3,8 +3,9 @@
 import { useEffect, type RefObject } from 'react'
 
 /**
- * Sets `--rpt-keyboard` to the height that the on-screen keyboard covers. Browsers that shrink the
- * page for it (`interactive-widget=resizes-content`) cover nothing; Safari on phones does not.
+ * Sets `--rpt-keyboard` to the height that the on-screen keyboard covers. The height is 0 in
+ * browsers that shrink the page for the keyboard (`interactive-widget=resizes-content`). Safari on
+ * phones does not shrink the page.
  */
 export function useKeyboardInset(root: RefObject<HTMLElement | null>): void {
   useEffect(() => {
@@ -12,7 +13,7 @@ export function useKeyboardInset(root: RefObject<HTMLElement | null>): void {
     const element = root.current
     if (!viewport || !element) return
     const update = (): void => {
-      // A page that is zoomed by the fingers has a smaller viewport without any keyboard.
+      // Pinch zoom also makes the viewport smaller, so no keyboard is assumed on a zoomed page.
       const covered = viewport.scale === 1 ? innerHeight - viewport.height - viewport.offsetTop : 0
       element.style.setProperty('--rpt-keyboard', `${Math.max(0, Math.round(covered))}px`)
     }

@@ -12,14 +12,14 @@ interface Shortcuts {
   help: () => void
 }
 
-/** What F6 visits, in this order: of each region the first of these that is shown. */
+/** The regions that F6 visits, in order. For each, the first selector with a visible match wins. */
 const REGIONS = [
   ['[data-slot="conversations"] [tabindex="0"]', '[data-slot="search"]'],
   ['[data-slot="message-row"][tabindex="0"]', '[data-slot="scroller"]'],
   ['[data-slot="field"]'],
 ] as const
 
-/** Shortcuts that work everywhere in the chat, as long as the focus is in it or nowhere. */
+/** Adds shortcuts that work if the focus is anywhere in the chat, or on no element. */
 export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Shortcuts): void {
   const client = useChatClient()
   const latest = useLatest(shortcuts)
@@ -30,7 +30,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
       if (!element || event.defaultPrevented) return
       const target = event.target as Element
       if (target !== document.body && !element.contains(target)) return
-      // A dialog covers what the shortcuts lead to.
+      // A dialog covers the targets of the shortcuts.
       if (target.closest('dialog')) return
       const mod = event.ctrlKey || event.metaKey
       if (mod && !event.altKey && !event.shiftKey && event.key.toLowerCase() === 'k') latest.current.find()
@@ -58,7 +58,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
   }, [client, root, latest])
 }
 
-/** Moves the focus to the next region that is shown. */
+/** Moves the focus to the next or previous region that is visible. */
 function turn(root: HTMLElement, by: 1 | -1): void {
   const shown = (selector: string): HTMLElement | undefined =>
     [...root.querySelectorAll<HTMLElement>(selector)].find((one) => one.getClientRects().length > 0)

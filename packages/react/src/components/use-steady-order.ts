@@ -5,8 +5,8 @@ import { useEffect, useMemo, useState, type RefObject } from 'react'
 import { useLatest } from '../context/use-latest'
 
 /**
- * Keeps the order of the list while the pointer or the focus is in it, so that an item does not
- * move away under a click. The content of the items is always current.
+ * Preserves the order of the list while the pointer or the focus is in it, so that a click does not
+ * hit a different item. The content of the items is always current.
  */
 export function useSteadyOrder(
   conversations: readonly Conversation[],
@@ -34,7 +34,7 @@ export function useSteadyOrder(
   return useMemo(() => {
     if (!held) return conversations
     const places = new Map(held.map((id, index) => [id, index]))
-    // New conversations go to the top, where they also are in the current order.
+    // A new conversation goes to the top, as it does in the current order.
     return [...conversations].sort((a, b) => (places.get(a.id) ?? -1) - (places.get(b.id) ?? -1))
   }, [conversations, held])
 }

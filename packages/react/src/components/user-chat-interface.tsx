@@ -21,7 +21,7 @@ import { ConversationTyping } from './typing-indicator'
 
 export interface UserChatInterfaceProps {
   conversationId: string
-  /** Shown until the conversation is loaded. */
+  /** The person to show until the conversation is loaded. */
   otherUser?: AvatarPerson
   currentUserId?: string
   userPresence?: Readonly<Record<string, Presence>>
@@ -30,7 +30,7 @@ export interface UserChatInterfaceProps {
   header?: ReactNode
   /** Replaces the composer. */
   composer?: ReactNode
-  /** A message to start at, as in a link to it. */
+  /** The message at which the conversation opens, such as the target of a link. */
   focusMessageId?: string
   readOnly?: boolean
 }

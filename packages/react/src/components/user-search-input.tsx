@@ -16,9 +16,9 @@ export interface UserSearchInputProps {
   onChange?: (value: string) => void
   currentUserId?: string
   teamId?: string
-  /** Shown before anything is typed. By default the people of recent conversations. */
+  /** People to show before the user types. By default, those of recent conversations. */
   recents?: readonly Person[]
-  /** Shown below them. */
+  /** People to show below `recents`. */
   teamMembers?: readonly Person[]
   placeholder?: string
   autoFocus?: boolean
@@ -29,7 +29,7 @@ interface Group {
   readonly people: readonly Person[]
 }
 
-/** A combobox that finds people the user may message. */
+/** A combobox that finds people whom the user may message. */
 export function UserSearchInput({
   onSelect,
   value,
@@ -70,7 +70,7 @@ export function UserSearchInput({
 
   const options = useRef<HTMLDivElement>(null)
   useEffect(() => {
-    // In newer browsers scrolling returns a promise, which React would take for a cleanup function.
+    // Newer browsers return a promise here. React would treat it as a cleanup function.
     void options.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: 'nearest' })
   }, [active])
 

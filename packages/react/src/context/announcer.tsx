@@ -2,12 +2,12 @@
 
 import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
 
-/** Screen readers need an empty region between two equal texts, or they skip the second. */
+/** The region is emptied after this time. Otherwise screen readers skip a repeated text. */
 const CLEAR_MS = 1000
 
 /**
- * One polite live region for the whole chat. The message list is no live region: rows come and go
- * while one scrolls, and a live region would read history aloud.
+ * Renders one polite live region for the whole chat. The message list is not a live region, because
+ * scrolling adds and removes rows, and a screen reader would read history aloud.
  */
 export function useAnnouncer(): { announce: (text: string) => void; outlet: ReactNode } {
   const [text, setText] = useState('')

@@ -1,7 +1,7 @@
 'use client'
 
-// What the provider carries. This file loads nothing but the texts of the navigation: components of
-// a conversation take the context from `chat-context.ts`, which adds all other English texts.
+// The context that the provider supplies. This file loads only the texts of the navigation. The
+// components of a conversation use `chat-context.ts`, which adds all other English texts.
 
 import type { ChatClient } from '@rapport-chat/client'
 import { createContext, useContext, type ComponentType, type ReactNode } from 'react'
@@ -14,7 +14,7 @@ import type { TypingIndicatorProps } from '../components/typing-indicator'
 import type { ChatStrings } from '../strings/en'
 import { navigationEn, type NavigationStrings } from '../strings/navigation-en'
 
-/** Parts that a host can replace. */
+/** Components that the application can replace. */
 export interface ChatComponents {
   Avatar?: ComponentType<AvatarProps>
   ConversationItem?: ComponentType<ConversationItemProps>
@@ -24,7 +24,7 @@ export interface ChatComponents {
   TypingIndicator?: ComponentType<TypingIndicatorProps>
 }
 
-/** Where a link of the chat leads. */
+/** The target of a link in the chat. */
 export type ChatTarget =
   | { readonly to: 'list' }
   | { readonly to: 'conversation'; readonly conversationId: string; readonly messageId?: string }
@@ -42,7 +42,7 @@ export interface UploadedFile {
   readonly type: string
 }
 
-/** Stores a file and returns its address. `onProgress` takes a share from 0 to 1. */
+/** Stores a file and returns its address. `onProgress` takes a fraction from 0 to 1. */
 export type Upload = (
   file: File,
   options: { signal: AbortSignal; onProgress: (share: number) => void },
@@ -50,7 +50,7 @@ export type Upload = (
 
 export interface BaseContextValue {
   readonly client: ChatClient | null
-  /** Null: English. */
+  /** Null means English. */
   readonly strings: ChatStrings | null
   readonly components: ChatComponents
   /** The address of a target. Without it, items are buttons instead of links. */
@@ -59,20 +59,20 @@ export interface BaseContextValue {
   readonly onSignIn: (() => void) | null
   readonly renderText: ((text: string) => ReactNode) | null
   readonly upload: Upload | null
-  /** The address below which `<locale>/data.json` of the emoji picker is. */
+  /** The base address of the emoji picker's data, which is at `<locale>/data.json` below it. */
   readonly emojiDataUrl: string | null
-  /** Single letters act on the focused message (WCAG 2.1.4 requires a switch). */
+  /** Whether single letters act on the focused message. WCAG 2.1.4 requires a way to disable it. */
   readonly letterShortcuts: boolean
-  /** False on the server and while hydrating: nothing that depends on time or zone is rendered. */
+  /** False on the server and while hydrating. Times are then not rendered, as they may differ. */
   readonly isMounted: boolean
-  /** Says something to screen readers, politely. */
+  /** Announces a text to screen readers, in a polite live region. */
   readonly announce: (text: string) => void
   readonly toast: (message: ToastMessage) => void
 }
 
 const nothing = (): void => undefined
 
-/** Without a provider, components that get everything by props still work, in English. */
+/** Without a provider, components that receive all data as props still work, in English. */
 const defaultContext: BaseContextValue = {
   client: null,
   strings: null,
@@ -96,7 +96,7 @@ export function useNavigationStrings(): NavigationStrings {
   return useContext(ChatContext).strings ?? navigationEn
 }
 
-/** The client of the provider. Hooks that need one fail early and say why. */
+/** Returns the provider's client. Without a provider, it throws an error that names the cause. */
 export function useChatClient(): ChatClient {
   const { client } = useContext(ChatContext)
   if (!client) throw new Error('This hook needs a <ChatProvider> above it.')

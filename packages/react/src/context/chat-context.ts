@@ -17,7 +17,10 @@ export interface ChatContextValue extends BaseContextValue {
   readonly strings: ChatStrings
 }
 
-/** Contexts without texts of the host, completed once for all components that read them. */
+/**
+ * For each context without texts from the application: the context with the English texts. It is
+ * created once for all components that read it.
+ */
 const completed = new WeakMap<BaseContextValue, ChatContextValue>()
 
 export function useChatContext(): ChatContextValue {

@@ -1,9 +1,9 @@
 import type { ChatClient } from '@rapport-chat/client'
 
-/** How many components display each conversation, by client. */
+/** The number of components that display each conversation, per client. */
 const displayed = new WeakMap<ChatClient, Map<string, number>>()
 
-/** Counts a component that displays the conversation. The returned function undoes it. */
+/** Counts a component that displays the conversation, until the returned function is called. */
 export function display(client: ChatClient, conversationId: string): () => void {
   const counts = displayed.get(client) ?? new Map<string, number>()
   displayed.set(client, counts)

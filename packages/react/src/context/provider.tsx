@@ -11,38 +11,38 @@ import { useChatEvents } from './use-chat-events'
 import { useToasts } from './toasts'
 
 export interface ChatProviderProps {
-  /** From `createChatClient`. Create it once per user, outside of rendering. */
+  /** The client from `createChatClient`. Create it once per user, outside of rendering. */
   client: ChatClient
   /** The texts. English by default; `@rapport-chat/react/strings/de` and `/ar` are included. */
   strings?: ChatStrings
-  /** `auto`, the default, follows the page's `.dark` class, then the system. */
+  /** The default, `auto`, is dark inside an element with class `dark`, or if the system is dark. */
   theme?: 'light' | 'dark' | 'auto'
-  /** By default the direction of the strings' language. */
+  /** The text direction. By default, that of `strings`. */
   dir?: 'ltr' | 'rtl'
   components?: ChatComponents
-  /** The address of a conversation or of the list. Items become links. */
+  /** Returns the address of a conversation or of the list. Items are then rendered as links. */
   linkTo?: (target: ChatTarget) => string
-  /** Called instead of following a link, for a client-side router. */
+  /** Called when a link is clicked, instead of loading its address. For a client-side router. */
   onNavigate?: (target: ChatTarget) => void
   /** Called by "Sign in" when the session has ended. */
   onSignIn?: () => void
   /** Replaces the display of message text. */
   renderText?: (text: string) => ReactNode
-  /** Stores attachments. Without it there is no button for files. */
+  /** Stores attachments. If omitted, there is no button for files. */
   upload?: Upload
-  /** The address of the emoji data, a copy of `@rapport-chat/react/emoji-data`. */
+  /** The address of the application's copy of `@rapport-chat/react/emoji-data`. */
   emojiDataUrl?: string
-  /** Switches off single-letter shortcuts. */
+  /** `false` disables the single-letter shortcuts. */
   letterShortcuts?: boolean
   children: ReactNode
 }
 
-/** Whether the component is hydrated never changes back, so there is nothing to subscribe to. */
+/** A mounted component stays mounted, so there is nothing to subscribe to. */
 const never = () => () => undefined
 
 const NO_COMPONENTS: ChatComponents = {}
 
-/** Starts the client and carries it, the texts and the theme to all components below. */
+/** Starts the client, and provides it, the texts and the theme to all components below. */
 export function ChatProvider(props: ChatProviderProps): ReactNode {
   const {
     client,
@@ -69,7 +69,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
     () => false,
   )
 
-  // Starting is counted by the client: StrictMode runs this twice and still opens one socket.
+  // The client counts starts: StrictMode runs this effect twice, but only one socket is opened.
   useEffect(() => client.start(), [client])
   useChatEvents(client, texts, announce, toast)
   useAlerts(client, texts, onNavigate)

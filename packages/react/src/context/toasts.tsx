@@ -7,10 +7,10 @@ import type { NavigationStrings } from '../strings/navigation-en'
 import type { ToastMessage } from './base-context'
 import { useLatest } from './use-latest'
 
-/** Long enough to read a sentence and to reach "Undo" by keyboard. */
+/** How long a toast is shown: long enough to read a sentence and to reach "Undo" by keyboard. */
 const TOAST_MS = 8000
 
-/** Older toasts leave when more than this many are shown. */
+/** The maximum number of toasts shown. A further toast removes the oldest one. */
 const MAX_TOASTS = 3
 
 interface Shown extends ToastMessage {

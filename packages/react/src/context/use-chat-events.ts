@@ -8,7 +8,7 @@ import type { NavigationStrings } from '../strings/navigation-en'
 import type { ToastMessage } from './base-context'
 import { isDisplayed } from './displayed'
 
-/** Messages of conversations that are not open are announced together, at most this often. */
+/** The interval at which messages of conversations that are not open are announced together. */
 const OTHERS_MS = 5000
 
 /** Turns the client's events into announcements and toasts. */
@@ -48,7 +48,7 @@ export function useChatEvents(
         case 'message_failed':
           return announce(strings.announceFailed)
         case 'change_failed':
-          // A conflicting edit has a dialog of its own.
+          // A conflicting edit has its own dialog.
           if (event.change === 'edit' && event.error.code === 'stale_revision') return
           return toast({ kind: 'error', text: strings.changeFailed(event.error.message) })
         case 'message_unavailable':

@@ -2,15 +2,18 @@
 
 import { useEffect, useInsertionEffect, useLayoutEffect, useRef, type RefObject } from 'react'
 
-/** The value of the latest render, for callbacks and timers that must not start again. */
+/**
+ * Returns a ref to the value of the latest render, for effects that need the value but must not run
+ * again when it changes.
+ */
 export function useLatest<T>(value: T): RefObject<T> {
   const ref = useRef(value)
-  // Before all layout effects, so that these see the same value as the render.
+  // Insertion effects run before all layout effects, which therefore see the value of this render.
   useInsertionEffect(() => {
     ref.current = value
   })
   return ref
 }
 
-/** `useLayoutEffect` without React 18's warning on a server. */
+/** `useLayoutEffect`, but without the warning that React 18 logs on a server. */
 export const useBrowserLayoutEffect = typeof document === 'undefined' ? useEffect : useLayoutEffect

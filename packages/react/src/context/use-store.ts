@@ -5,8 +5,8 @@ import { useCallback, useContext, useSyncExternalStore } from 'react'
 import { ChatContext, useChatClient } from './base-context'
 
 /**
- * Renders again when the selected part of the state changes. The selector must return a part of
- * the state or a primitive: parts that did not change are the same objects as before.
+ * Returns the selected part of the state, and renders again when that part changes. The selector
+ * must return a primitive or an object of the state. An object stays the same until it changes.
  */
 export function useChatState<T>(select: (state: ChatState) => T): T {
   const client = useChatClient()
@@ -20,7 +20,7 @@ export function useChatState<T>(select: (state: ChatState) => T): T {
 
 const never = (): void => undefined
 
-/** Like `useChatState`, for components that also work by props alone, without a provider. */
+/** Like `useChatState`, for components that also work with only their props, without a provider. */
 export function useOptionalChatState<T>(select: (state: ChatState) => T, fallback: T): T {
   const { client } = useContext(ChatContext)
   const subscribe = useCallback((listener: () => void) => (client ? client.subscribe(listener) : never), [client])

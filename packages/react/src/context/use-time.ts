@@ -6,7 +6,7 @@ import { useNavigationStrings } from './base-context'
 
 const MINUTE_MS = 60_000
 
-// One timer for all components. The snapshot changes at midnight, when "today" becomes "yesterday".
+// All components share one timer. The day that they display changes at midnight.
 const listeners = new Set<() => void>()
 let timer: ReturnType<typeof setInterval> | undefined
 
@@ -26,7 +26,7 @@ function subscribe(listener: () => void): () => void {
 
 const currentDay = (): number => new Date().setHours(0, 0, 0, 0)
 
-/** The current day in the viewer's zone, as its midnight. */
+/** Returns the start of the current day in the user's time zone. */
 export function useToday(): Date {
   const day = useSyncExternalStore(subscribe, currentDay, () => 0)
   return useMemo(() => new Date(day), [day])

@@ -5,7 +5,7 @@ import type { ComponentProps, ReactNode } from 'react'
 import { useStrings } from '../context/chat-context'
 
 interface EmojiPickerProps {
-  /** The address of the data. The picker never loads from a public host. */
+  /** The address of the emoji data. The picker never loads data from a public host. */
   dataUrl: string
   onSelect: (emoji: string) => void
 }

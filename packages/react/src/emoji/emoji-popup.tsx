@@ -4,7 +4,7 @@ import { lazy, Suspense, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { Popup, type PopupAnchor } from '../parts/popup'
 
-// The picker and its data are loaded when it is opened for the first time.
+// The picker and its data are loaded when the popup is opened for the first time.
 const EmojiPicker = lazy(() => import('./emoji-picker'))
 
 export interface EmojiPopupProps {

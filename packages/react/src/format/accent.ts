@@ -1,4 +1,4 @@
-/** The fill and the text of a brand colour, as values for `--rpt-own` and `--rpt-own-foreground`. */
+/** A fill and its text colour, as values for `--rpt-own` and `--rpt-own-foreground`. */
 export interface Accent {
   readonly own: string
   readonly ownForeground: string
@@ -6,17 +6,17 @@ export interface Accent {
 
 type Rgb = readonly [number, number, number]
 
-/** Contrast that WCAG 2.2 AA requires of text. */
+/** The contrast that WCAG 2.2 AA requires for text. */
 const TEXT_CONTRAST = 4.5
 
 /**
- * Makes a brand colour usable under white text. A colour that is too light keeps its hue and
- * becomes darker, until white on it reaches 4.5:1.
+ * Makes a brand colour usable under white text. A colour that is too light is darkened, without
+ * changing its hue, until its contrast with white is 4.5:1.
  */
 export function accentFrom(color: string): Accent {
   const white: Rgb = [255, 255, 255]
   let fill = parseHex(color)
-  // Steps of 2 % keep the result close to the brand.
+  // Steps of 2 % keep the result close to the brand colour.
   for (let i = 0; i < 100 && contrast(fill, white) < TEXT_CONTRAST; i++)
     fill = [fill[0] * 0.98, fill[1] * 0.98, fill[2] * 0.98]
   return { own: toHex(fill), ownForeground: '#ffffff' }

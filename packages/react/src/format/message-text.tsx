@@ -4,14 +4,14 @@ import { Fragment, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { inline, tokenize } from './text'
 
-/** A message's text with links and code spans. Everything else is plain text. */
+/** The text of a message. Only links and code spans become elements; the rest is plain text. */
 export function MessageText({ text }: { text: string }): ReactNode {
   const { renderText } = useChatContext()
   if (renderText) return renderText(text)
   return tokenize(text).map((token, index) => {
     if (token.kind === 'link')
       return (
-        // With a direction of its own, nothing around an address can make it look like another one.
+        // The link has its own direction, so surrounding text cannot change how its address reads.
         <a
           key={index}
           className="rpt-link"
@@ -33,7 +33,7 @@ export function MessageText({ text }: { text: string }): ReactNode {
   })
 }
 
-/** Marks the hits of a search. The ranges are the server's: half-open, in UTF-16 code units. */
+/** Marks the hits of a search. The ranges from the server are half-open, in UTF-16 code units. */
 export function MarkedText({ text, ranges }: { text: string; ranges: readonly (readonly number[])[] }): ReactNode {
   const parts: ReactNode[] = []
   let end = 0
@@ -50,7 +50,7 @@ export function MarkedText({ text, ranges }: { text: string; ranges: readonly (r
   return parts
 }
 
-/** Marks where `query` occurs, ignoring case. For names, whose hits the server does not locate. */
+/** Finds `query` in a name, ignoring case. The server does not return the ranges in names. */
 export function rangesOf(text: string, query: string): [number, number][] {
   const wanted = query.trim().toLocaleLowerCase()
   if (!wanted) return []

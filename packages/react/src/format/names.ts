@@ -6,7 +6,7 @@ interface Named {
   readonly email?: string | null
 }
 
-/** The name of a person, or their address; empty while neither is known. */
+/** Returns a person's name or, if it is unknown, their email address. Empty if neither is known. */
 export function knownName(person: Named | null | undefined): string {
   return inline(person?.full_name) || inline(person?.email)
 }
@@ -18,7 +18,7 @@ export function displayName(
   return knownName(person) || unknownPerson
 }
 
-/** The title of a conversation, or the name of the other person. */
+/** Returns the title of a conversation or, if it has none, the name of the other person. */
 export function conversationName(
   conversation: { readonly title: string | null } | null | undefined,
   person: Named | null | undefined,
@@ -27,7 +27,7 @@ export function conversationName(
   return inline(conversation?.title) || displayName(person, strings)
 }
 
-/** The part of a name that is used in a running sentence. */
+/** Returns the first name, for use in a sentence. */
 export function firstName(name: string): string {
   return name.split(/\s+/u)[0] || name
 }
@@ -35,7 +35,7 @@ export function firstName(name: string): string {
 const segmenter =
   typeof Intl.Segmenter === 'function' ? new Intl.Segmenter(undefined, { granularity: 'grapheme' }) : null
 
-/** First letters of the first and last word. Letters may consist of several code points. */
+/** Returns the first letters of the first and last word. A letter may have several code points. */
 export function initials(name: string): string {
   const words = name.split(/[\s@._-]+/u).filter(Boolean)
   const ends = words.length > 1 ? [words[0], words.at(-1)] : words.slice(0, 1)
@@ -51,10 +51,10 @@ function firstLetter(word: string): string {
   return ''
 }
 
-/** How many tones `styles.css` defines for avatars. */
+/** The number of avatar tones that `styles.css` defines. */
 export const AVATAR_TONES = 8
 
-/** A stable tone for an id. */
+/** Returns the same avatar tone each time for the same id. */
 export function toneOf(id: string): number {
   let hash = 0
   for (let i = 0; i < id.length; i++) hash = (hash * 31 + id.charCodeAt(i)) >>> 0

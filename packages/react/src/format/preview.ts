@@ -8,7 +8,7 @@ interface Previewed {
   readonly is_deleted: boolean
 }
 
-/** The content of a message in one line. */
+/** Returns the content of a message as one line. */
 export function previewText(message: Previewed, strings: NavigationStrings): string {
   if (message.is_deleted) return strings.previewDeleted
   if (message.message_type === 'image') return oneLine(message.content) || strings.previewImage

@@ -1,18 +1,18 @@
-/** A piece of a message's text. Everything else in the text is plain. */
+/** A piece of a message's text. */
 export type Token =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'link'; readonly text: string; readonly href: string }
   | { readonly kind: 'code'; readonly text: string }
 
-// Code first, so that an address inside backticks is not a link. The part of an e-mail address before
-// the "@" has at most 64 characters (RFC 5321, 4.5.3.1.1). Without that limit a long word would be
-// searched to its end from each of its characters.
+// Code comes first, so that an address inside backticks is not a link. The local part of an email
+// address has at most 64 characters (RFC 5321, 4.5.3.1.1). Without this limit, the search would run
+// to the end of a long word from each of its characters.
 const PATTERN = /`([^`\n]+)`|((?:https?:\/\/|www\.)[^\s<>"'`]+)|([\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+)/giu
 const EMAIL_CHARACTER = /[\w.+-]/u
 
 /**
- * Splits text into links, code spans and the rest. Only http, https and mailto become links. The time
- * is linear in the length of the text, whatever it contains: anyone may have written it.
+ * Splits text into links, code spans and the rest. Links have the scheme http, https or mailto. The
+ * time is linear in the length of any text, because the text is untrusted.
  */
 export function tokenize(text: string): Token[] {
   const tokens: Token[] = []
@@ -39,7 +39,10 @@ export function tokenize(text: string): Token[] {
   return tokens
 }
 
-/** Punctuation at the end belongs to the sentence; a closing bracket too, unless the link opens it. */
+/**
+ * Removes punctuation at the end of an address, because it belongs to the sentence. A closing
+ * bracket stays if the address contains the opening one.
+ */
 function withoutTrailing(address: string): string {
   let surplus = 0
   for (const character of address) surplus += character === ')' ? 1 : character === '(' ? -1 : 0
@@ -52,36 +55,36 @@ function withoutTrailing(address: string): string {
   return address.slice(0, end)
 }
 
-/** Compiling the pattern takes many milliseconds, so only a text that may match it pays for that. */
+/** Compiled on first use, which takes many milliseconds. Most texts are decided without it. */
 let emojiOnly: RegExp | null = null
 
-/** Nearly every message contains a letter, and of all emoji only ℹ️ does. */
+/** Matches a letter, which nearly every message contains. Among emoji, only ℹ️ contains one. */
 const LETTER = /[^\P{L}\u2139]/u
 
 function emojiPattern(): RegExp {
   try {
     return new RegExp(String.raw`^(?:\p{RGI_Emoji}\s*){1,3}$`, 'v')
   } catch {
-    // Browsers of 2022 and older lack the flag. There, an emoji is shown like any other text.
+    // Browsers released up to 2022 lack the flag `v`. They show emoji in the size of other text.
     return /^(?!)/u
   }
 }
 
-/** Whether the text is one to three emoji and nothing else. Such messages are shown large. */
+/** Whether the text consists of one to three emoji. Such messages are shown large. */
 export function isEmojiOnly(text: string): boolean {
   if (text.length > 60 || LETTER.test(text)) return false
   emojiOnly ??= emojiPattern()
   return emojiOnly.test(text.trim())
 }
 
-/** The length in code points, as the server counts it. */
+/** Returns the length in code points, which the server also counts. */
 export function codePoints(text: string): number {
   let length = 0
   for (const _ of text) length++
   return length
 }
 
-/** Longer messages are folded. */
+/** Messages with more lines or characters are folded. */
 export const FOLD_LINES = 12
 export const FOLD_CHARACTERS = 1200
 
@@ -89,18 +92,18 @@ export function isLong(text: string): boolean {
   return text.length > FOLD_CHARACTERS || text.split('\n', FOLD_LINES + 1).length > FOLD_LINES
 }
 
-// Controls that reorder the text around them (UAX #9, 2).
+// Control characters that reorder the text around them (UAX #9, 2).
 const DIRECTION_CONTROLS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/gu
 
 /**
- * A text of others as a part of a line, such as a name or the name of a file: without line breaks,
- * and without controls that would change how its neighbours read, or the end of the text itself.
+ * Prepares a text by another user, such as a name or a file name, for use within a line. Removes
+ * line breaks, and control characters that could reorder the text itself or the text around it.
  */
 export function inline(text: string | null | undefined): string {
   return (text ?? '').replaceAll(DIRECTION_CONTROLS, '').replaceAll(/\s+/gu, ' ').trim()
 }
 
-/** One line of plain text for previews: line breaks and code marks are dropped. */
+/** Returns the text as one line for previews, without backticks. */
 export function oneLine(text: string): string {
   return inline(text.replaceAll('`', ''))
 }

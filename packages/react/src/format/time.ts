@@ -1,20 +1,20 @@
 /**
- * Dates and times by `Intl`. Formatters are slow to create, so each locale keeps its own, and creates
- * one when something is first formatted with it.
+ * Formats dates and times with `Intl`. Formatters are slow to create, so each one is created on its
+ * first use and then kept, per locale.
  */
 
 const DAY_MS = 86_400_000
 
 export interface TimeFormat {
-  /** 14:05 */
+  /** The time, such as "14:05". */
   time(date: Date): string
-  /** In the list: the time today, then the weekday, then the date. */
+  /** For the list: the time today, "Yesterday", then the weekday, and the date after a week. */
   short(date: Date, now: Date): string
-  /** Above a day's messages. */
+  /** The heading above the messages of a day. */
   day(date: Date, now: Date): string
-  /** Complete, for tooltips. */
+  /** The complete date and time, for tooltips. */
   full(date: Date): string
-  /** In a sentence: "today 14:05". */
+  /** For use in a sentence, such as "14:05" or "yesterday 14:05". */
   moment(date: Date, now: Date): string
 }
 
@@ -69,7 +69,7 @@ export function timeFormat(locale: string, words: { today: string; yesterday: st
   return format
 }
 
-/** Calendar days from `date` to `now` in the local zone; daylight saving does not matter. */
+/** Counts the calendar days from `date` to `now` in the local zone, despite daylight saving. */
 export function daysBetween(date: Date, now: Date): number {
   const midnight = (value: Date): number => Date.UTC(value.getFullYear(), value.getMonth(), value.getDate())
   return Math.round((midnight(now) - midnight(date)) / DAY_MS)
@@ -79,7 +79,7 @@ export function isSameDay(a: Date, b: Date): boolean {
   return daysBetween(a, b) === 0
 }
 
-/** 1,234,567 bytes as "1.2 MB". */
+/** Formats a size in bytes: 1,234,567 becomes "1.2 MB". */
 export function fileSize(bytes: number, locale: string): string {
   const units = ['byte', 'kilobyte', 'megabyte', 'gigabyte'] as const
   let value = bytes

@@ -16,18 +16,18 @@ export function useConnection(): ConnectionState {
   return { ...connection, retry }
 }
 
-/** Short interruptions are not worth a banner. */
+/** An interruption is shown only if it lasts longer than this. */
 const PATIENCE_MS = 2000
 
 export type Trouble = 'connecting' | 'reconnecting' | 'polling' | 'offline' | 'signed_out'
 
-/** What to tell the user about the connection, or null. */
+/** Returns the problem with the connection that the user should see, or null. */
 export function useConnectionTrouble(): Trouble | null {
   const connection = useChatState((state) => state.connection)
   const trouble = troubleOf(connection.status)
   const isUrgent = trouble === 'offline' || trouble === 'signed_out'
   const { downSince } = connection
-  /** The interruption that has lasted long enough to be shown. */
+  /** The start of the interruption that has lasted long enough to be shown. */
   const [shown, setShown] = useState<number | null>(null)
 
   useEffect(() => {

@@ -10,7 +10,7 @@ export { isUnread } from '../format/unread'
 
 export type ConversationFilter = 'all' | 'unread' | 'archived'
 
-/** Rows of the list that are rendered at once; more near the end. */
+/** The number of rows rendered at first, and added each time the user scrolls near the end. */
 const PAGE = 30
 
 export interface Conversations {
@@ -19,7 +19,7 @@ export interface Conversations {
   error: ChatError | null
   hasMore: boolean
   loadMore(): void
-  /** Opens the conversation with a person, and creates it if necessary. */
+  /** Finds or creates the conversation with a person. */
   open(personId: string): Promise<Result<Conversation>>
   archive(id: string, isArchived?: boolean): Promise<Result<null>>
   pin(id: string, isPinned?: boolean): Promise<Result<null>>
@@ -27,7 +27,7 @@ export interface Conversations {
   remove(id: string): Promise<Result<null>>
 }
 
-/** The list of conversations. `filter` replaces the older `archived`. */
+/** Returns the list of conversations. `filter` replaces the older option `archived`. */
 export function useConversations(options: { archived?: boolean; filter?: ConversationFilter } = {}): Conversations {
   const client = useChatClient()
   const all = useChatState((state) => state.conversations)
@@ -66,7 +66,7 @@ export function useConversations(options: { archived?: boolean; filter?: Convers
   }
 }
 
-/** One conversation of the list, or null while it is unknown. */
+/** Returns one conversation of the list, or null while it is not loaded. */
 export function useConversation(id: string): Conversation | null {
   return useChatState((state) => state.conversations.find((conversation) => conversation.id === id) ?? null)
 }

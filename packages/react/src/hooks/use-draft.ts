@@ -9,8 +9,8 @@ export interface Draft {
 }
 
 /**
- * The unsent text of a conversation. It survives reloads and follows the user to other devices.
- * Once the user has typed here, this text counts; a draft from elsewhere no longer replaces it.
+ * The unsent text of a conversation. It is kept across reloads and synchronized to the user's other
+ * devices. Once the user has typed here, a draft from another device no longer replaces the text.
  */
 export function useDraft(conversationId: string): Draft {
   const client = useChatClient()

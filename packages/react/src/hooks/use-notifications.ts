@@ -5,7 +5,7 @@ import { usePreferences } from './use-preferences'
 
 export interface Notifications {
   permission: NotificationPermission | 'unsupported'
-  /** Asks the user. Call it in a click: browsers ignore requests on load. */
+  /** Asks the user for permission. Call it in a click handler: browsers ignore requests on load. */
   request(): Promise<void>
   isOn: boolean
   setOn(isOn: boolean): void

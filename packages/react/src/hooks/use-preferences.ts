@@ -6,7 +6,7 @@ import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 
 export interface PreferencesState {
-  /** Null until loaded. */
+  /** Null until the preferences are loaded. */
   preferences: Preferences | null
   change(values: Partial<Preferences>): Promise<Result<Preferences>>
 }

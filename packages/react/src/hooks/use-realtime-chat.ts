@@ -16,9 +16,9 @@ import { useChatState } from '../context/use-store'
 
 export interface RealtimeChat {
   messages: readonly TimelineMessage[]
-  /** Ids of the users who are typing here. */
+  /** The ids of the users who are typing in this conversation. */
   typingUsers: readonly string[]
-  /** Ids of all users who are online, as far as they are known. */
+  /** The ids of all users who are known to be online. */
   onlineUsers: readonly string[]
   status: Timeline['status']
   error: ChatError | null
@@ -32,9 +32,9 @@ export interface RealtimeChat {
   jump: Jump | null
   loadOlder(): Promise<void>
   loadNewer(): Promise<void>
-  /** Returns the key of the message, for `retry` and `discard`. */
+  /** Sends a message and returns its key, for `retry` and `discard`. */
   send(content: string, options?: SendOptions): string
-  /** The name that older dashboards use for `send`. */
+  /** An alias of `send` for older dashboards. */
   addMessage(content: string): string
   retry(key: string): void
   discard(key: string): void
@@ -45,18 +45,18 @@ export interface RealtimeChat {
   markUnread(messageId?: string): Promise<Result<null>>
   jumpTo(messageId: string): Promise<Result<null>>
   jumpToNewest(): Promise<void>
-  /** Older dashboards report typing by this function. */
+  /** Reports typing, for older dashboards. */
   updateTypingStatus(userId: string, isTyping: boolean): void
 }
 
-/** The timeline of a conversation, without opening it. */
+/** Returns the timeline of a conversation, without opening the conversation. */
 export function useTimeline(conversation: ConversationClient): Timeline {
   const subscribe = useCallback((listener: () => void) => conversation.subscribe(listener), [conversation])
   const snapshot = useCallback(() => conversation.getTimeline(), [conversation])
   return useSyncExternalStore(subscribe, snapshot, snapshot)
 }
 
-/** Opens a conversation while the component is mounted. `at`: a message to start at. */
+/** Opens a conversation while the component is mounted, at the message `at` if it is given. */
 export function useOpenConversation(conversationId: string, at?: string): ConversationClient {
   const client = useChatClient()
   const conversation = useMemo(() => client.conversation(conversationId), [client, conversationId])
@@ -67,7 +67,7 @@ export function useOpenConversation(conversationId: string, at?: string): Conver
 
 const NONE: readonly string[] = []
 
-/** Everything that a view of one conversation needs. The returned functions never change. */
+/** Returns all state and functions for a view of one conversation. The functions never change. */
 export function useRealtimeChat(conversationId: string, _userId?: string): RealtimeChat {
   const client = useChatClient()
   const conversation = useOpenConversation(conversationId)
@@ -112,7 +112,7 @@ export function useRealtimeChat(conversationId: string, _userId?: string): Realt
   }
 }
 
-/** Ids of the users who are known to be online. */
+/** Returns the ids of the users who are known to be online. */
 export function useOnlineUsers(): readonly string[] {
   const presence = useChatState((state) => state.presence)
   return useMemo(() => Object.keys(presence).filter((id) => presence[id]?.status === 'online'), [presence])

@@ -5,7 +5,7 @@ import { useCallback, useEffect, useMemo, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 
-/** A pause in typing of this length starts a search. One per key would waste the rate limit. */
+/** A pause in typing of this length starts a search. One per key would exhaust the rate limit. */
 const DEBOUNCE_MS = 250
 
 /** The minimum number of characters for which the server searches. */
@@ -15,7 +15,7 @@ interface Search<T> {
   readonly found: T
   readonly isSearching: boolean
   readonly error: ChatError | null
-  /** The query that `found` answers. */
+  /** The query to which `found` belongs. */
   readonly answered: string
 }
 
@@ -26,7 +26,7 @@ type Ask<T> = (
   signal: AbortSignal,
 ) => Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
-/** Searches after a pause. Aborts the previous request. The last results stay until new ones come. */
+/** Searches after a pause, and aborts the previous request. Results stay until new ones arrive. */
 function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> {
   const [answer, setAnswer] = useState<Answer<T>>({ found: empty, error: null, answered: '' })
   const wanted = query.trim()
@@ -59,7 +59,7 @@ function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> 
 
 export interface UserSearch {
   people: readonly Person[]
-  /** The people of the latest conversations. */
+  /** The people of the most recent conversations. */
   recents: readonly Person[]
   isSearching: boolean
   error: ChatError | null
@@ -68,7 +68,7 @@ export interface UserSearch {
 
 const NO_PEOPLE: readonly Person[] = []
 
-/** How many people of recent conversations are offered before anything is typed. */
+/** The number of people from recent conversations to offer before the user types. */
 const RECENTS = 8
 
 export function useUserSearch(query: string): UserSearch {
@@ -98,7 +98,7 @@ export interface MessageSearchState {
 
 const NO_HITS: readonly MessageHit[] = []
 
-/** The newest messages that match. `in` limits the search to one conversation. */
+/** Returns the newest messages that match. `in` limits the search to one conversation. */
 export function useMessageSearch(
   query: string,
   filters: Pick<MessageSearch, 'in' | 'from' | 'after' | 'before' | 'has'> = {},

@@ -12,7 +12,7 @@ export interface TypingIndicatorState {
   isTyping: boolean
   startTyping(): void
   stopTyping(): void
-  /** Reports each change of the text; the client decides what to send. */
+  /** Call it with each change of the text. The client decides what to send. */
   onInput(value: string): void
 }
 

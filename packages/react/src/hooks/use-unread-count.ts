@@ -3,7 +3,7 @@
 import type { Unread } from '@rapport-chat/client'
 import { useChatState } from '../context/use-store'
 
-/** Unread messages. `total` leaves out muted and archived conversations. */
+/** Returns the numbers of unread messages. `total` excludes muted and archived conversations. */
 export function useUnreadCount(): Unread {
   return useChatState((state) => state.unread)
 }

@@ -20,11 +20,11 @@ export interface UserPresence {
   /** The signed-in user's own status. */
   myStatus: PresenceStatus
   setStatus(status: PresenceStatus, options?: StatusOptions): Promise<Result<null>>
-  /** The name that older dashboards use for `setStatus`. */
+  /** An alias of `setStatus` for older dashboards. */
   updatePresence(status: PresenceStatus): Promise<Result<null>>
 }
 
-/** Who is online. With `userId`, that user's presence is loaded and kept current. */
+/** Returns the known presence of users. The presence of `userId` is loaded and kept current. */
 export function useUserPresence(userId?: string): UserPresence {
   const client = useChatClient()
   const presence = useChatState((state) => state.presence)
@@ -46,7 +46,7 @@ export function useUserPresence(userId?: string): UserPresence {
   }
 }
 
-/** Keeps the presence of several users current, for lists. */
+/** Keeps the presence of the given users current, for lists. Returns all known presence. */
 export function useWatchedPresence(userIds: readonly string[]): Readonly<Record<string, Presence>> {
   const client = useChatClient()
   const presence = useChatState((state) => state.presence)

@@ -12,10 +12,10 @@ interface ListKeys {
   letters: boolean
 }
 
-/** The share of the viewport by which PageUp and PageDown scroll, so that some context stays. */
+/** PageUp and PageDown move by this fraction of the viewport, so that some context stays. */
 const PAGE_SHARE = 0.9
 
-/** Keys of the message list. A row or something inside a row has the focus. */
+/** Handles the keys of the message list, while a row or an element inside a row has the focus. */
 export function onListKey(event: KeyboardEvent<HTMLElement>, list: ListKeys): void {
   const target = event.target as HTMLElement
   const row = target.closest<HTMLElement>('[data-key]')
@@ -34,7 +34,7 @@ function isForward(event: KeyboardEvent<HTMLElement>): boolean {
   return event.key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
 }
 
-/** Escape in a reaction or a link of the row goes back to the row. */
+/** Escape in a reaction or a link of the row returns the focus to the row. */
 function leaveControl(event: KeyboardEvent<HTMLElement>, row: HTMLElement): boolean {
   if (event.key !== 'Escape') return false
   row.focus({ preventScroll: true })
@@ -82,7 +82,7 @@ function onRow(event: KeyboardEvent<HTMLElement>, row: HTMLElement, list: ListKe
     case 'ArrowRight':
     case 'ArrowLeft': {
       if (event.key !== 'Enter' && !isForward(event)) return false
-      // A failed message has no toolbar but buttons below it.
+      // A failed message has buttons below it instead of a toolbar.
       row.querySelector<HTMLElement>('[role="toolbar"] button, [data-slot="failed"] button')?.focus()
       return true
     }
@@ -99,7 +99,7 @@ function pageAway(rows: HTMLElement[], at: number, step: 1 | -1, viewport: numbe
     Math.abs((rows[index + step]?.getBoundingClientRect().top ?? 0) - from) <= viewport * PAGE_SHARE
   )
     index += step
-  // At least one row, even if it is higher than the viewport.
+  // Moves by at least one row, even if that row is taller than the viewport.
   return rows[index === at ? at + step : index]
 }
 

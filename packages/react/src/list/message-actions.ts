@@ -1,7 +1,7 @@
 import type { TimelineMessage } from '@rapport-chat/client'
 import type { PopupAnchor } from '../parts/popup'
 
-/** What a user can do with a message. The bubble, the toolbar, the menu and the keys share these. */
+/** The actions on a message. They are shared by the bubble, the toolbar, the menu and the keys. */
 export interface MessageActions {
   react(message: TimelineMessage, emoji: string): void
   reply(message: TimelineMessage): void
@@ -20,10 +20,10 @@ export interface MessageActions {
   canReply: boolean
 }
 
-/** Offered before the whole picker. */
+/** The reactions that are offered before the full picker. */
 export const QUICK_REACTIONS = ['👍', '❤️', '😂', '😮', '😢', '🎉'] as const
 
-/** A stored message that still has content. */
+/** Whether the message is stored and not deleted. */
 export function isLive(message: TimelineMessage): boolean {
   return !message.is_deleted && Number.isFinite(message.seq)
 }

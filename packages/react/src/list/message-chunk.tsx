@@ -6,10 +6,10 @@ import { MessageRow } from './message-row'
 import type { Chunk } from './rows'
 import type { RowState } from './row-state'
 
-/** Chunks within this many heights of the viewport are in the document. */
+/** The rows of chunks within this many viewport heights of the viewport are in the document. */
 export const KEPT_VIEWPORTS = 2
 
-/** Watches which chunks are near the viewport. One observer serves all chunks of a list. */
+/** Observes which chunks are near the viewport, with one observer for all chunks of a list. */
 export class ChunkWatcher {
   private readonly callbacks = new Map<Element, (entry: IntersectionObserverEntry) => void>()
   private observer: IntersectionObserver | null = null
@@ -40,7 +40,7 @@ export class ChunkWatcher {
     }
   }
 
-  /** Puts a chunk into the document wherever it is, so that a jump finds its rows. */
+  /** Renders the rows of a chunk even if it is far away, so that a jump finds them. */
   pin(id: number | null): void {
     this.pinned = id
     for (const listener of this.listeners) listener()
@@ -64,7 +64,7 @@ interface MessageChunkProps {
   showAvatar: boolean
 }
 
-/** Some rows, or an empty box of their height while they are far from the viewport. */
+/** The rows of a chunk, or an empty box of their height while they are far from the viewport. */
 export const MessageChunk = memo(function MessageChunk({
   chunk,
   watcher,
@@ -85,7 +85,7 @@ export const MessageChunk = memo(function MessageChunk({
     if (!box) return
     return watcher.watch(box, (entry) => {
       if (entry.isIntersecting) setHeight(null)
-      // A row that has the focus stays, or the focus would be lost.
+      // A chunk that contains the focus keeps its rows. Otherwise, the focus would be lost.
       else if (!box.contains(document.activeElement) && entry.boundingClientRect.height > 0)
         setHeight(entry.boundingClientRect.height)
     })

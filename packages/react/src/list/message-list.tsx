@@ -29,10 +29,10 @@ export interface MessageListProps {
   actions: MessageActions
   /** Shown above the first message of the conversation. */
   beginning?: ReactNode
-  /** Shown at the end of the list, such as the typing indicator. */
+  /** Shown at the end of the list, for example the typing indicator. */
   end?: ReactNode
   showAvatars?: boolean
-  /** For hosts that want the `log` role in spite of what is said in the manual. */
+  /** Gives the list the role `log`. As a live region, it can make screen readers read history. */
   logRole?: boolean
   onLeave?: () => void
   handle?: Ref<MessageListHandle>
@@ -84,7 +84,7 @@ export function MessageList(props: MessageListProps): ReactNode {
 
   useEffect(() => (scroller.current ? watcher.start(scroller.current) : undefined), [watcher])
 
-  // The newest row has the tab stop until another one gets the focus.
+  // The newest row has the tab stop until another row receives the focus.
   const newest = messages.at(-1)?.key ?? null
   const active = state.getActive()
   useBrowserLayoutEffect(() => {
@@ -141,7 +141,7 @@ export function MessageList(props: MessageListProps): ReactNode {
           onFocus={(event) => {
             const key = event.target.closest('[data-key]')?.getAttribute('data-key') ?? null
             if (key) state.setActive(key)
-            // A click focuses too, but the toolbar it opened by hovering is enough.
+            // A click also focuses the row, but the pointer already shows the row's toolbar.
             state.setFocused(event.target.matches(':focus-visible') ? key : null)
           }}
           onBlur={(event) => {

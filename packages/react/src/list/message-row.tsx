@@ -12,10 +12,10 @@ import { rowLabel } from './row-label'
 import type { Row } from './rows'
 import { ACTIVE, HIGHLIGHTED, TOOLBAR, type RowState } from './row-state'
 
-/** A press this long opens the actions, as on phones elsewhere. */
+/** A press of this length opens the actions, as is usual on phones. */
 const LONG_PRESS_MS = 450
 
-/** A finger that moves further scrolls. */
+/** A touch that moves further than this is a scroll and not a press. */
 const PRESS_MOVE_PX = 8
 
 interface MessageRowProps extends Row {
@@ -122,7 +122,7 @@ function Toolbar({ message, position, actions }: Pick<MessageRowProps, 'message'
   )
 }
 
-/** Opens a menu by a long press and by the context menu of mouse and keyboard. */
+/** Opens a menu on a long press, on a right click and on the keyboard's menu key. */
 function useLongPress(
   open: (anchor: { x: number; y: number }) => void,
 ): Record<string, (event: PointerEvent<HTMLElement>) => void> {
@@ -144,7 +144,7 @@ function useLongPress(
     onPointerUp: cancel,
     onPointerCancel: cancel,
     onContextMenu: (event) => {
-      // A selection or a link keeps the browser's own menu.
+      // On a selection or a link, the browser's own menu opens.
       if (event.target instanceof HTMLAnchorElement || (document.getSelection()?.toString() ?? '') !== '') return
       event.preventDefault()
       if (press.current || event.clientX || event.clientY) open({ x: event.clientX, y: event.clientY })

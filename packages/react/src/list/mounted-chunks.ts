@@ -1,26 +1,26 @@
 import { CHUNK_ROWS, type Chunk } from './rows'
 
-/** At least this many rows are mounted first. They fill most screens; the next frame adds more. */
+/** The minimum number of rows to mount first. They fill most screens; the next frame adds more. */
 const FIRST_ROWS = 15
 
 /**
- * Decides which of the loaded chunks are mounted. A page of history, or a conversation that was
- * read for long and is opened again, would otherwise render hundreds of rows in one task. The
- * newest chunks come first; those above follow one at a time, as the reader comes near. They are
- * above the reader, so that they move nothing.
+ * Decides which of the loaded chunks are mounted. Otherwise, a page of history, or reopening a
+ * conversation with much loaded history, would render hundreds of rows in one task. The newest
+ * chunks are mounted first. Older chunks follow one at a time, as the reader scrolls near them.
+ * They are above the reader, so mounting them moves nothing.
  *
- * A chunk that was mounted once stays mounted: it becomes a box of its height when it is far away.
+ * A mounted chunk stays mounted. When it is far away, it becomes an empty box of the same height.
  */
 export class MountedChunks {
   private first = Infinity
   private last = -Infinity
 
-  /** `needed`: chunks from this one on have to be mounted, because the list opens or jumps there. */
+  /** `needed`: this chunk and all newer ones are mounted, because the list opens or jumps there. */
   of(chunks: readonly Chunk[], needed: number | null): { mounted: readonly Chunk[]; hasMore: boolean } {
     const oldest = chunks[0]
     const newest = chunks.at(-1)
     if (!oldest || !newest) return { mounted: chunks, hasMore: false }
-    // Another part of the history has nothing in common with what was mounted.
+    // After a jump to a separate part of the history, no loaded chunk was mounted before.
     if (newest.id < this.first || oldest.id > this.last) this.first = Infinity
     if (this.first === Infinity) this.first = firstOf(chunks)
     this.first = Math.min(this.first, needed === null ? Infinity : needed - 1)
@@ -29,18 +29,18 @@ export class MountedChunks {
     return { mounted: from === 0 ? chunks : chunks.slice(from), hasMore: from > 0 }
   }
 
-  /** Mounts one more chunk at the next `of`. */
+  /** Lets the next call of `of` mount one more chunk. */
   mountMore(chunks: readonly Chunk[]): void {
     const above = chunks.findLast(({ id }) => id < this.first)
     if (above) this.first = above.id
   }
 }
 
-/** From which chunk on there are enough rows. */
+/** Returns the newest chunk that, together with the later chunks, has enough rows. */
 function firstOf(chunks: readonly Chunk[]): number {
   let rows = 0
   return (chunks.findLast((chunk) => (rows += chunk.rows.length) >= FIRST_ROWS) ?? chunks[0])?.id ?? Infinity
 }
 
-/** The chunk that contains a stored message. */
+/** Returns the id of the chunk that contains a stored message. */
 export const chunkOf = (seq: number): number => Math.floor(seq / CHUNK_ROWS)

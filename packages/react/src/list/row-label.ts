@@ -5,7 +5,7 @@ import { inline } from '../format/text'
 import type { ChatStrings } from '../strings/en'
 import type { TimeFormat } from '../format/time'
 
-/** Everything that the eye takes from place and colour, in words. */
+/** Describes a row for screen readers, including what is shown only by position and colour. */
 export function rowLabel(message: TimelineMessage, strings: ChatStrings, format: TimeFormat, now: Date): string {
   const parts = [message.isOwn ? strings.you : displayName(message.sender, strings)]
   if (message.reply_to) parts.push(strings.replyingTo(previewText(message.reply_to, strings)))

@@ -4,12 +4,12 @@ export const ACTIVE = 1
 /** The row shows its toolbar. */
 export const TOOLBAR = 2
 
-/** The row was jumped to a moment ago. */
+/** The row is the target of a recent jump. */
 export const HIGHLIGHTED = 4
 
 /**
- * Which row has the roving tab stop, the toolbar and the highlight. Only the rows that these change
- * for are rendered again, so that moving the pointer over the list stays cheap.
+ * Holds which row has the roving tab stop, the toolbar and the highlight. Only rows whose flags
+ * change are rendered again, so moving the pointer over the list is cheap.
  */
 export class RowState {
   private active: string | null = null

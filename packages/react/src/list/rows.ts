@@ -2,13 +2,13 @@ import type { TimelineMessage } from '@rapport-chat/client'
 
 export type Position = 'single' | 'first' | 'middle' | 'last'
 
-/** A message with everything that depends on its neighbours. */
+/** A message, with the properties that depend on its neighbours. */
 export interface Row {
   readonly message: TimelineMessage
   readonly position: Position
-  /** The day begins here: a separator is above the message. */
+  /** Whether the message is the first of its day, with a separator above it. */
   readonly startsDay: boolean
-  /** The line "New messages" is above the message. */
+  /** Whether the line "New messages" is above the message. */
   readonly isFirstUnread: boolean
 }
 
@@ -17,10 +17,10 @@ export interface Chunk {
   readonly rows: readonly Row[]
 }
 
-/** Messages of one sender belong together if they are less than this apart. */
+/** Consecutive messages of a sender form a group if less than this time is between them. */
 const GROUP_MS = 5 * 60_000
 
-/** Rows that are mounted and unmounted together. */
+/** The number of rows in a chunk. They are mounted together. */
 export const CHUNK_ROWS = 10
 
 export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): Row[] {
@@ -46,7 +46,7 @@ interface Stamp {
   readonly day: number
 }
 
-/** Parsing dates is most of the work of a layout, and messages are laid out again and again. */
+/** A cache, because parsing dates is most of the work of a layout, which runs very often. */
 const stamps = new WeakMap<TimelineMessage, Stamp>()
 
 function stampOf(message: TimelineMessage): Stamp {
@@ -70,16 +70,16 @@ function continues(before: TimelineMessage | undefined, message: TimelineMessage
 }
 
 /**
- * Chunks with borders that do not move when history is prepended, since they follow `seq`. Unsent
- * messages, which have none, count on from the last stored one, so that most stay in their chunk
- * when they are stored.
+ * Divides rows into chunks. The borders follow `seq`, so prepended history does not move them.
+ * Unsent messages have no `seq`. They are numbered after the last stored message, so that most of
+ * them stay in their chunk when they are stored.
  */
 export function chunkRows(rows: readonly Row[]): Chunk[] {
   const chunks: { id: number; rows: Row[] }[] = []
   let last = 0
   for (const row of rows) {
     const seq = Number.isFinite(row.message.seq) ? row.message.seq : last + 1
-    // Echoes that are not stored in order must not open an earlier chunk again.
+    // If unsent messages are not stored in order, `seq` may decrease. Chunks must stay in order.
     const id = Math.max(Math.floor(seq / CHUNK_ROWS), chunks.at(-1)?.id ?? 0)
     last = seq
     const chunk = chunks.at(-1)
@@ -90,8 +90,8 @@ export function chunkRows(rows: readonly Row[]): Chunk[] {
 }
 
 /**
- * Lays out one list again and again. Rows and chunks that did not change are the same objects as
- * before, so that only what did change is rendered: a page of history leaves the other chunks alone.
+ * Lays out a list each time that it changes. Unchanged rows and chunks remain the same objects, so
+ * that only changed ones are rendered. For example, a page of history renders no other chunk.
  */
 export class RowLayout {
   private rows = new Map<string, Row>()

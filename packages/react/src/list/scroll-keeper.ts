@@ -1,15 +1,15 @@
 /**
- * Keeps the reader's place in a bottom-anchored scroller.
+ * Preserves the reader's position in a bottom-anchored scroller.
  *
- * The scroller is `display: flex; flex-direction: column-reverse` with one child. Its scroll
- * origin is the bottom, so everything that grows above the reader moves nothing, and a reader at
- * the bottom stays there. Only growth below a reader who has scrolled up moves the content; one
- * write of `scrollTop`, in the frame in which the growth is laid out, puts it back.
+ * The scroller is `display: flex; flex-direction: column-reverse` with one child. Its scroll origin
+ * is the bottom, so growth above the reader moves nothing, and a reader at the bottom stays there.
+ * Only growth below a reader who has scrolled up moves the content. One write of `scrollTop`, in
+ * the frame in which the growth is laid out, moves it back.
  *
  * `scrollTop` is 0 at the bottom and negative above it.
  */
 
-/** At most this many pixels from the bottom, an incoming message scrolls into view. */
+/** Within this distance from the bottom, an incoming message scrolls into view. */
 export const NEAR_BOTTOM_PX = 80
 
 /** Differences below a pixel come from rounding to device pixels and are not corrected. */
@@ -35,13 +35,13 @@ export class ScrollKeeper {
 
   constructor(
     private readonly scroller: HTMLElement,
-    /** The scroller's only child: everything whose size matters. */
+    /** The scroller's only child, whose size is observed. */
     private readonly content: HTMLElement,
-    /** Inside of it, the element whose children are chunks of rows. */
+    /** The element inside `content` whose children are the chunks of rows. */
     private readonly chunks: HTMLElement = content,
   ) {
     scroller.addEventListener('scroll', this.reconcile, { passive: true })
-    // Runs after layout and before paint: a correction is never visible as a jump.
+    // The observer runs after layout and before paint, so a correction is never visible as a jump.
     this.observer = new ResizeObserver(this.reconcile)
     this.observer.observe(this.content)
     this.observer.observe(scroller)
@@ -54,7 +54,7 @@ export class ScrollKeeper {
     this.listeners.clear()
   }
 
-  /** Calls `listener` after each scroll and each change of size, with positions that are final. */
+  /** Calls `listener` after each scroll or change of size, once positions have been corrected. */
   onMove(listener: () => void): () => void {
     this.listeners.add(listener)
     return () => this.listeners.delete(listener)
@@ -94,13 +94,13 @@ export class ScrollKeeper {
     this.pickAnchor()
   }
 
-  /** The `seq` of the lowest row in view, or null. */
+  /** Returns the `seq` of the lowest row in view, or null if it has none. */
   lowestSeq(): number | null {
     const seq = this.anchor?.element.getAttribute('data-seq')
     return seq == null ? null : Number(seq)
   }
 
-  /** The highest row in view. */
+  /** Returns the highest row in view. */
   topRow(): Element | null {
     const edge = this.scroller.getBoundingClientRect().top + 1
     const chunk = lastStartingAbove(this.chunks.children, edge) ?? this.chunks.firstElementChild
@@ -108,7 +108,8 @@ export class ScrollKeeper {
   }
 
   /**
-   * The place to return to later: a row and where its lower edge was. `null` at the bottom.
+   * Returns the position for `restore`: the lowest row in view and the offset of its lower edge.
+   * Returns null near the bottom.
    */
   remember(): { key: string; offset: number } | null {
     if (this.isNearBottom() || !this.anchor) return null
@@ -124,10 +125,10 @@ export class ScrollKeeper {
 
   private readonly reconcile = (): void => {
     const { anchor, scroller } = this
-    // At the bottom the browser keeps the end in view by itself.
+    // At the bottom, the browser itself keeps the end in view.
     if (anchor && scroller.scrollTop < -TOLERANCE_PX && anchor.element.isConnected) {
-      // A scroll event may come after rows were added and before their size was reported. The
-      // distance scrolled is known, so what remains is growth.
+      // A scroll event may arrive after rows were added and before the observer reports their size.
+      // The distance scrolled is known and is subtracted; the remaining difference is growth.
       const expected = anchor.offset - (scroller.scrollTop - anchor.scrollTop)
       const growth = this.offsetOf(anchor.element) - expected
       if (Math.abs(growth) >= TOLERANCE_PX) scroller.scrollTop += growth
@@ -140,14 +141,14 @@ export class ScrollKeeper {
     return element.getBoundingClientRect().bottom - this.scroller.getBoundingClientRect().bottom
   }
 
-  /** The anchor is the lowest row that ends in view. */
+  /** Chooses the lowest row in view as the anchor. */
   private pickAnchor(): void {
     const element = this.lowestRowInView()
     this.anchor = element && { element, offset: this.offsetOf(element), scrollTop: this.scroller.scrollTop }
   }
 
   private lowestRowInView(): Element | null {
-    // Measuring lays out the whole page, and a list without rows has nothing to measure.
+    // Measuring would lay out the whole page, which is not necessary for a list without rows.
     if (this.chunks.childElementCount === 0) return null
     const bottom = this.scroller.getBoundingClientRect().bottom
     const chunk = lastStartingAbove(this.chunks.children, bottom)
@@ -156,7 +157,7 @@ export class ScrollKeeper {
   }
 }
 
-/** The last of the elements, which are in order from top to bottom, whose top is above `edge`. */
+/** Returns the last element whose top is above `edge`. The elements are ordered top to bottom. */
 function lastStartingAbove(elements: ArrayLike<Element>, edge: number): Element | null {
   let low = 0
   let high = elements.length

@@ -3,10 +3,10 @@
 import { useEffect, useState, type ReactNode } from 'react'
 import { useStrings } from '../context/chat-context'
 
-/** Content that arrives sooner needs no skeleton. */
+/** The skeleton is shown only if loading takes longer than this. */
 const SKELETON_AFTER_MS = 150
 
-/** True once the component has been mounted for a moment. */
+/** Returns true once the component has been mounted for `SKELETON_AFTER_MS`. */
 export function useIsLate(): boolean {
   const [isLate, setLate] = useState(false)
   useEffect(() => {
@@ -16,7 +16,7 @@ export function useIsLate(): boolean {
   return isLate
 }
 
-/** Widths in percent and sides of the placeholder bubbles. */
+/** The placeholder bubbles: the width in percent, and whether it is an own message. */
 const BUBBLES = [
   [46, false],
   [30, false],
@@ -48,7 +48,7 @@ export function ListSkeleton({ label }: { label: string }): ReactNode {
   )
 }
 
-/** Three rows of fixed height while a page loads. */
+/** Three rows of fixed height, shown while a page loads. */
 export function PageSkeleton(): ReactNode {
   return (
     <div className="rpt-skeleton-page" data-slot="page-skeleton" aria-hidden="true">

@@ -4,13 +4,13 @@ import type { TimelineMessage } from '@rapport-chat/client'
 import { useEffect, useMemo, useState, type RefObject } from 'react'
 import { useLatest } from '../context/use-latest'
 
-/** Browsers without `scrollend`: the list stands still if nothing scrolled for this long. */
+/** A list without a scroll event for this long has stopped. Not all browsers have `scrollend`. */
 const STILL_MS = 200
 
 /**
- * Holds back what arrives at the end while a finger scrolls through history. WebKit ignores a
- * correction of `scrollTop` until the movement has ended, so the new rows wait for that. The pill
- * counts them meanwhile.
+ * Holds back new messages while a finger scrolls through history. WebKit ignores a correction of
+ * `scrollTop` until the movement has ended, so new rows are rendered only then. Meanwhile, the pill
+ * counts them.
  */
 export function useHeldTail(
   scroller: RefObject<HTMLElement | null>,
@@ -33,7 +33,7 @@ export function useHeldTail(
     }
     const down = (): void => {
       isDown = true
-      // At the end there is nothing to correct: the browser keeps the end in view.
+      // At the end, no correction is needed, because the browser keeps the end in view.
       if (element.scrollTop < -1) setHeld(latest.current.at(-1)?.key ?? null)
     }
     const up = (): void => {
@@ -57,7 +57,7 @@ export function useHeldTail(
     if (held === null) return messages
     const at = messages.findLastIndex(({ key }) => key === held)
     const own = messages.findLastIndex((message, index) => index > at && message.isOwn)
-    // What the user writes is shown at once, and so is everything before it.
+    // The user's own new message is shown immediately, and so are all messages before it.
     return at < 0 || own >= 0 ? messages : messages.slice(0, at + 1)
   }, [messages, held])
 }

@@ -15,16 +15,16 @@ interface ScrollOptions {
   timeline: Timeline
   state: RowState
   watcher: ChunkWatcher
-  /** Mounts one more of the loaded chunks, or null if all are mounted. */
+  /** Mounts one more of the loaded chunks. Null if all are mounted. */
   mountMore: (() => void) | null
 }
 
 export interface Scroll {
-  /** The pill that leads down is shown. */
+  /** Whether the pill that leads to the end is shown. */
   pill: boolean
-  /** Messages of others below the view that were not seen yet. */
+  /** The number of unseen messages of others below the view. */
   newCount: number
-  /** The day of the highest row, while scrolling. */
+  /** The day of the highest row in view. Null if the list has not scrolled recently. */
   day: string | null
   followPill(): void
   toBottom(): void
@@ -32,25 +32,25 @@ export interface Scroll {
   reveal(row: Element): void
 }
 
-/** A page is loaded when the end of what is loaded is this many heights away. */
+/** The next page is loaded when the end of the loaded rows is within this many viewport heights. */
 const LOAD_VIEWPORTS = 2
 
-/** From this many heights above the end on, the pill leads back. */
+/** The pill is shown when the reader is more than this many viewport heights above the end. */
 const PILL_VIEWPORTS = 1.5
 
 /** The day stays visible this long after the last movement. */
 const DAY_MS = 1200
 
-/** How long a message that was jumped to is marked. */
+/** How long the target of a jump is highlighted. */
 const HIGHLIGHT_MS = 1600
 
-/** The line "New messages" is placed at this share of the height. */
+/** The line "New messages" is placed at this fraction of the viewport's height. */
 const UNREAD_SHARE = 1 / 3
 
-/** Where a conversation was left, for the same visit of the page. The client lives as long. */
+/** The position at which each conversation was left, until the page is closed or reloaded. */
 const places = new WeakMap<ConversationClient, { key: string; offset: number; jump: number }>()
 
-/** The chunk from which on everything has to be mounted, because the list opens or jumps there. */
+/** Returns the first chunk that must be mounted, because the list opens or jumps there. */
 export function neededChunk(conversation: ConversationClient, { jump, messages }: Timeline): number | null {
   const place = places.get(conversation)
   const left = place && messages.find(({ key }) => key === place.key)
@@ -79,8 +79,8 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     const { fromBottom, fromTop, viewport } = keep.position()
     atEnd.current = keep.isNearBottom() && !hasNewer
     const lastSeq = lastStoredSeq(latest.current)
-    // The unread line marks messages that are unread on opening; the pill counts later ones.
-    // The pill does not count pages that are loaded on the way from an old message to the end.
+    // The unread line marks messages that are unread on opening; the pill counts later ones. The
+    // pill does not count pages that are loaded on the way from an old message to the end.
     if (atEnd.current || seenSeq.current < 0 || hadNewer.current) seenSeq.current = lastSeq
     hadNewer.current = hasNewer
     setNewCount(countNew(latest.current, seenSeq.current))
@@ -129,7 +129,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     }
   }, [scroller, rows, conversation, latest, update])
 
-  // Jumps, and where the list opens.
+  // Moves to the position at which the list opens, and to the target of each jump.
   useBrowserLayoutEffect(() => {
     const keep = keeper.current
     if (!keep || timeline.messages.length === 0) return
@@ -183,7 +183,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     })
   }, [timeline, conversation, watcher, state, rows, scroller])
 
-  // One's own message leads to the end. Others do only if the end is in view.
+  // The user's own message scrolls to the end. Messages of others do so only near the end.
   const newest = timeline.messages.at(-1)
   const newestKey = newest?.key
   const isOwnNew = newest?.isOwn === true && (newest.state === 'sending' || newest.state === 'pending')
@@ -205,7 +205,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   const followPill = (): void => {
     const first = newCount > 0 && timeline.messages.find((message) => !message.isOwn && message.seq > seenSeq.current)
     if (!first || timeline.hasNewer) return toNewest()
-    // A second press leads to the end.
+    // All messages now count as seen, so a second press leads to the end.
     seenSeq.current = lastStoredSeq(timeline)
     watcher.pin(chunkOf(first.seq))
     requestAnimationFrame(() => {

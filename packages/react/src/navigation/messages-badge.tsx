@@ -5,13 +5,13 @@ import { useNavigationStrings } from '../context/base-context'
 import { useUnreadCount } from '../hooks/use-unread-count'
 import { UnreadBadge } from '../parts/unread-badge'
 
-/** The unread count for a navigation item. `isDot`: for a collapsed sidebar. */
+/** The unread count for a navigation item. `isDot` shows a dot, for a collapsed sidebar. */
 export function MessagesBadge({ isDot = false }: { isDot?: boolean }): ReactNode {
   const { total } = useUnreadCount()
   return <UnreadBadge count={total} isDot={isDot} />
 }
 
-/** The name of a navigation item, such as "Messages, 3 unread". */
+/** Returns the accessible name of a navigation item, such as "Messages, 3 unread". */
 export function useMessagesLabel(): string {
   const strings = useNavigationStrings()
   const { total } = useUnreadCount()
@@ -23,19 +23,19 @@ interface BadgeNavigator {
   clearAppBadge?: () => Promise<void>
 }
 
-/** Puts "(3)" before the title of the page, and the count on the icon of an installed app. */
+/** Shows the count as "(3)" before the title of the page, and on the icon of an installed app. */
 export function useUnreadTitle(): void {
   const { total } = useUnreadCount()
   useEffect(() => {
     const badge = navigator as BadgeNavigator
-    // Browsers refuse the badge for pages that are not installed. That is no error here.
+    // Browsers reject the badge for pages that are not installed. The rejection is ignored.
     void (total > 0 ? badge.setAppBadge?.(total) : badge.clearAppBadge?.())?.catch(() => undefined)
     if (total === 0) return
     const before = document.title
     const after = `(${total}) ${before.replace(/^\(\d+\) /u, '')}`
     document.title = after
     return () => {
-      // A page that has set its own title in the meantime keeps it.
+      // If the page has set another title in the meantime, that title stays.
       if (document.title === after) document.title = before.replace(/^\(\d+\) /u, '')
     }
   }, [total])

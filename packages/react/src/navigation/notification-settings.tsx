@@ -8,7 +8,7 @@ import { usePreferences } from '../hooks/use-preferences'
 
 type Switches = 'sound_enabled' | 'show_preview' | 'share_read_receipts' | 'share_typing' | 'share_presence'
 
-/** Notifications, quiet hours and privacy. Each change is saved at once. */
+/** The settings for notifications, quiet hours and privacy. Changes are saved immediately. */
 export function NotificationSettings(): ReactNode {
   const { strings, toast } = useChatContext()
   const { preferences, change } = usePreferences()
@@ -33,7 +33,7 @@ export function NotificationSettings(): ReactNode {
             isOn={isOn}
             isDisabled={permission === 'denied'}
             onChange={(value) => {
-              // The permission is asked for in this click; browsers ignore it elsewhere.
+              // Permission must be requested in a click. Browsers ignore other requests.
               if (value && permission === 'default') void request()
               setOn(value)
             }}

@@ -13,7 +13,7 @@ export interface PresenceChoicesProps {
 
 const CHOICES = ['busy', 'away', 'offline'] as const
 
-/** The status, chosen for all devices. Loaded when it is opened for the first time. */
+/** A menu to choose the status for all devices. Its code is loaded when it is first opened. */
 export function PresenceChoices({ anchor, onClose }: PresenceChoicesProps): ReactNode {
   const strings = useNavigationStrings()
   const client = useChatClient()

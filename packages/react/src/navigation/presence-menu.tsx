@@ -9,14 +9,14 @@ import { part } from '../parts/part'
 
 const choices = part(() => import('./presence-choices').then(({ PresenceChoices }) => PresenceChoices))
 
-/** One's own picture and status. */
+/** A button with the user's own picture and status, which opens the choice of status. */
 export function PresenceMenu(): ReactNode {
   const strings = useNavigationStrings()
   const client = useChatClient()
   const me = useChatState((state) => state.me)
   const presence = useChatState((state) => state.presence[client.userId])
   const [anchor, setAnchor] = useState<Element | null>(null)
-  // Facts that the server has not sent yet are omitted.
+  // The name and the status are omitted until the server has sent them.
   const facts = [knownName(me), presence && strings[presence.status]].filter(Boolean)
   return (
     <span className="rpt rpt-presence-menu" data-slot="presence-menu">

@@ -15,7 +15,7 @@ export interface QuickAccessProps {
 
 const panel = part(() => import('./quick-panel').then(({ QuickPanel }) => QuickPanel))
 
-/** A button for the top bar with the latest unread conversations. */
+/** A button for the top bar that opens a panel with the latest unread conversations. */
 export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): ReactNode {
   const [anchor, setAnchor] = useState<Element | null>(null)
   const label = useMessagesLabel()

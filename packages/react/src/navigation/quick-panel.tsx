@@ -20,7 +20,7 @@ export interface QuickPanelProps {
 
 const SHOWN = 5
 
-/** The latest unread conversations. Loaded when it is opened for the first time. */
+/** A panel with the latest unread conversations. Its code is loaded when it is first opened. */
 export function QuickPanel({ anchor, onClose, onOpen, onNewConversation }: QuickPanelProps): ReactNode {
   const strings = useNavigationStrings()
   const client = useChatClient()

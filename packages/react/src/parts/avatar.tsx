@@ -16,14 +16,14 @@ export interface AvatarPerson {
 
 export interface AvatarProps {
   person: AvatarPerson | null
-  /** Pixels. */
+  /** The diameter in pixels. */
   size?: number
   presence?: PresenceStatus | undefined
 }
 
 /**
- * A picture, or initials on a tone that belongs to the person, or a neutral figure while no name is
- * known. Decorative: the name is beside it.
+ * A person's picture, their initials on a tone derived from their id, or a neutral figure while no
+ * name is known. It is decorative, because the name is next to it.
  */
 export function Avatar(props: AvatarProps): ReactNode {
   const Replacement = useContext(ChatContext).components.Avatar

@@ -15,8 +15,8 @@ export interface DialogProps {
 }
 
 /**
- * The browser's modal dialog: it traps the focus, closes on Escape and makes the rest of the page
- * inert. Mount it to open it.
+ * The browser's modal dialog. It traps the focus, closes on Escape and makes the rest of the page
+ * inert. It opens when it is mounted.
  */
 export function Dialog({ title, onClose, kind = 'panel', children, footer }: DialogProps): ReactNode {
   const strings = useStrings()
@@ -50,7 +50,7 @@ export function Dialog({ title, onClose, kind = 'panel', children, footer }: Dia
       }}
       onKeyDown={(event) => event.stopPropagation()}
       onPointerDown={(event) => {
-        // The backdrop belongs to the dialog element; its content is in the box inside.
+        // A click on the backdrop targets the dialog element. The content is in a box inside it.
         if (event.target === event.currentTarget) onClose()
       }}
     >
@@ -79,7 +79,7 @@ export interface QuestionProps {
   onClose: () => void
 }
 
-/** Asks before something that cannot be undone. The safe answer has the focus. */
+/** Asks for confirmation of an action. The focus is on the button that cancels. */
 export function Question({ title, text, confirm, isDanger = true, onConfirm, onClose }: QuestionProps): ReactNode {
   const strings = useStrings()
   return (

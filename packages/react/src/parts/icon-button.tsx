@@ -3,7 +3,7 @@
 import type { ButtonHTMLAttributes, ReactNode, Ref } from 'react'
 
 export interface IconButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
-  /** The name for screen readers, also shown as a tooltip. */
+  /** The accessible name, which is also shown as a tooltip. */
   label: string
   size?: 'small' | 'medium'
   buttonRef?: Ref<HTMLButtonElement>

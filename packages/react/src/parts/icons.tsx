@@ -1,10 +1,11 @@
 import type { ReactNode } from 'react'
 
-// The icons of the navigation. They are shapes of Lucide (ISC licence, copyright Lucide Icons and
-// Contributors) without its components, which are larger than all else that a badge needs.
+// The icons of the navigation. They are shapes from Lucide (ISC licence, copyright Lucide Icons and
+// Contributors). Lucide's components are not used, because they are larger than all other code that
+// a badge needs.
 
 interface IconProps {
-  /** Pixels. */
+  /** The width and height in pixels. */
   size: number
 }
 

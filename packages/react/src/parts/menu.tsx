@@ -8,7 +8,7 @@ export interface MenuItem {
   readonly label: string
   readonly icon?: ReactNode
   readonly isDanger?: boolean
-  /** For a choice: whether it is the current one. */
+  /** Only for choices: whether the item is the current choice. */
   readonly isChecked?: boolean
   readonly shortcut?: string
   readonly run: () => void
@@ -18,16 +18,16 @@ export interface MenuProps {
   anchor: PopupAnchor
   label: string
   items: readonly (MenuItem | 'separator')[]
-  /** Above the items, such as a row of reactions. */
+  /** Shown above the items, for example a row of reactions. */
   header?: ReactNode
   onClose: () => void
   onRestoreFocus?: () => void
 }
 
-/** Type-ahead starts again after this pause. */
+/** After this pause, a typed letter starts a new search for an item. */
 const TYPE_AHEAD_MS = 600
 
-/** A menu button's menu. On a phone it is a sheet at the bottom. */
+/** The menu of a menu button. On a phone, it is a sheet at the bottom of the screen. */
 export function Menu({ anchor, label, items, header, onClose, onRestoreFocus }: MenuProps): ReactNode {
   const list = useRef<HTMLDivElement>(null)
   const typed = useRef({ text: '', at: 0 })
@@ -89,7 +89,7 @@ export function Menu({ anchor, label, items, header, onClose, onRestoreFocus }: 
                 ? { role: 'menuitem' }
                 : { role: 'menuitemradio', 'aria-checked': item.isChecked })}
               onClick={() => {
-                // Closing first returns the focus; the action may then move it elsewhere.
+                // Closing first returns the focus. The action may then move the focus elsewhere.
                 onClose()
                 item.run()
               }}

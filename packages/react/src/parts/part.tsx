@@ -3,15 +3,16 @@
 import { useEffect, useSyncExternalStore, type ComponentType, type ReactNode } from 'react'
 
 export interface Part<P> {
-  /** Renders nothing until it is loaded. */
+  /** Renders nothing until the component is loaded. */
   readonly View: (props: P) => ReactNode
-  /** Loads it before it is rendered, such as when the pointer reaches the button that opens it. */
+  /** Loads the component early, for example when the pointer reaches the button that opens it. */
   readonly preload: () => void
 }
 
 /**
- * A component that is loaded when it is first rendered. Unlike `lazy`, a failure throws nothing into
- * the host's tree: the part stays invisible, and the next time it is rendered it is loaded again.
+ * Wraps a component that is loaded when it is first mounted. Unlike with `lazy`, a failure throws
+ * no error into the application's tree: the part stays invisible, and loading is retried when the
+ * part is mounted again.
  */
 export function part<P extends object>(load: () => Promise<ComponentType<P>>): Part<P> {
   let loaded: ComponentType<P> | null = null

@@ -12,18 +12,18 @@ export interface PopupProps {
   label: string
   role: 'menu' | 'dialog'
   className?: string
-  /** Whether focus goes back to where it was. `restore` is called instead if that row may be gone. */
+  /** Called instead of returning the focus to its earlier element, which may no longer exist. */
   onRestoreFocus?: () => void
   onKeyDown?: (event: KeyboardEvent<HTMLDivElement>) => void
   children: ReactNode
 }
 
-/** Space between the popup and its anchor, and between it and the window's edges. */
+/** The space between the popup and its anchor, and the minimum space to the window's edges. */
 const GAP_PX = 6
 
 /**
- * A floating panel in the browser's top layer. It stays where it is in the document, so it inherits
- * the theme, the direction and the reading order of its surroundings.
+ * A floating panel in the browser's top layer. It keeps its place in the document, so it inherits
+ * the theme, the direction and the reading order of the elements around it.
  */
 export function Popup({
   anchor,
@@ -43,21 +43,21 @@ export function Popup({
     const element = panel.current
     if (!element) return
     const before = document.activeElement
-    // jsdom and older browsers have no top layer; the panel is then an ordinary fixed box.
+    // jsdom and older browsers have no top layer. The panel is then an ordinary fixed box.
     element.showPopover?.()
     place(element, anchor)
 
     const outside = (event: Event): void => {
       const target = event.target as Node
       if (element.contains(target)) return
-      // The opener toggles by itself.
+      // The button that opened the popup handles its own click.
       if (anchor instanceof Element && anchor.contains(target)) return
       callbacks.current.onClose()
     }
     const again = (): void => place(element, anchor)
     document.addEventListener('pointerdown', outside, true)
     window.addEventListener('resize', again)
-    // Content that loads late, such as emoji, changes the size.
+    // Content that loads late, such as emoji, changes the size of the popup.
     const observer = typeof ResizeObserver === 'undefined' ? null : new ResizeObserver(again)
     observer?.observe(element)
     return () => {
@@ -66,7 +66,7 @@ export function Popup({
       observer?.disconnect()
       const hadFocus = element.contains(document.activeElement) || document.activeElement === document.body
       if (!hadFocus) return
-      // The callback of the last render: the row that it leads to may have changed.
+      // Uses the callback of the latest render, because the row to focus may have changed.
       const { onRestoreFocus: restore } = latest()
       if (restore) restore()
       else if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true })
@@ -82,7 +82,7 @@ export function Popup({
       role={role}
       aria-label={label}
       onKeyDown={(event) => {
-        // Keys inside the panel mean the panel, not the row or the composer around it.
+        // Keys pressed inside the panel must not reach the row or the composer around it.
         event.stopPropagation()
         if (event.key === 'Escape') {
           event.preventDefault()

@@ -9,7 +9,7 @@ export function presenceText(status: PresenceStatus, strings: NavigationStrings)
   return strings[status]
 }
 
-/** Shape as well as colour: a full dot, a half dot, a bar and a ring. */
+/** Shows a presence status by shape as well as colour: a full dot, a half dot, a bar or a ring. */
 export function PresenceDot({
   status,
   isLabelled = false,

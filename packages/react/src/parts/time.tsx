@@ -10,7 +10,7 @@ interface TimeProps {
   className?: string
 }
 
-/** A time in the viewer's zone. It is empty until mounted, since the server does not know the zone. */
+/** A time in the user's time zone. It is empty until mounted: the server does not know the zone. */
 export function Time({ value, kind = 'time', className }: TimeProps): ReactNode {
   const { isMounted } = useContext(ChatContext)
   const format = useTimeFormat()
@@ -22,7 +22,7 @@ export function Time({ value, kind = 'time', className }: TimeProps): ReactNode 
     <time
       className={className}
       dateTime={value}
-      // The complete date is formatted when somebody points at it: a list has hundreds of times.
+      // A list has hundreds of times, so a full date is formatted only when the user points at it.
       onPointerEnter={(event) => {
         event.currentTarget.title = format.full(date)
       }}

@@ -13,13 +13,17 @@ export interface UnreadBadgeProps {
   isMuted?: boolean
 }
 
-/** Nothing is rendered for 0. The name is in the element that carries the badge. */
+/**
+ * A badge with the number of unread messages. For 0, nothing is rendered. The accessible name of
+ * the element that contains the badge must state the number.
+ */
 export function UnreadBadge({ count, isDot = false, isMuted = false }: UnreadBadgeProps): ReactNode {
   const { locale } = useNavigationStrings()
   if (count <= 0) return null
   const text = count > MAX_SHOWN ? `${MAX_SHOWN.toLocaleString(locale)}+` : count.toLocaleString(locale)
-  // The number is drawn by the style sheet: the name of the element around it says it in words, and
-  // a name must contain the text that it labels. A new key restarts the animation.
+  // The style sheet draws the number, so that it is not text. As text, the number would have to
+  // occur in the accessible name of the element around it, but that name states it in words. A new
+  // key restarts the animation.
   return (
     <span
       key={text}

@@ -4,8 +4,8 @@ import { plural } from './plural'
 const n = plural('en')
 
 /**
- * All texts of the interface. The navigation's texts are in a separate file. Values with a number
- * or a name are functions, because word order and plural forms differ between languages.
+ * All texts of the interface. The navigation's texts are in a separate file. Texts with a number or
+ * a name are functions, because word order and plural forms differ between languages.
  */
 export const en = {
   ...navigationEn,

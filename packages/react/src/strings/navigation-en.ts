@@ -3,11 +3,11 @@ import { plural } from './plural'
 const n = plural('en')
 
 /**
- * The texts of the provider and of `./navigation`. They are apart, because a page without a
- * conversation loads no others.
+ * The texts of the provider and of `./navigation`. They are in a separate file, because a page
+ * without a conversation needs no others.
  */
 export const navigationEn = {
-  /** BCP 47, for dates, numbers and lists. */
+  /** The BCP 47 language tag, used to format dates, numbers and lists. */
   locale: 'en',
   dir: 'ltr' as 'ltr' | 'rtl',
 
@@ -24,7 +24,7 @@ export const navigationEn = {
   today: 'Today',
   yesterday: 'Yesterday',
 
-  // Messages in a line
+  // One-line previews of messages
   photo: 'Photo',
   file: 'File',
   previewDeleted: 'Message deleted',

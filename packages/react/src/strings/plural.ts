@@ -1,8 +1,8 @@
 type Forms = Partial<Record<Intl.LDMLPluralRule, string>> & { other: string }
 
 /**
- * Chooses the plural form of a number. `zero` is also used for 0 in languages whose rules do not
- * have that form, so that "nothing unread" can be said differently.
+ * Returns a function that chooses the plural form for a number. For 0, it uses `zero` even in
+ * languages whose plural rules lack that form, so that a text such as "nothing unread" is possible.
  */
 export function plural(locale: string): (count: number, forms: Forms) => string {
   const rules = new Intl.PluralRules(locale)

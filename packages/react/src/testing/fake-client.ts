@@ -1,4 +1,4 @@
-/** A client in memory, for the tests of the components and for the gallery. It has no server. */
+/** A client that works in memory, without a server. Component tests and the gallery use it. */
 import type {
   ChatClient,
   ChatEvent,
@@ -16,7 +16,7 @@ export { conversation, initialState, message, PEOPLE, PREFERENCES, timeline }
 
 export const OK: Result<null> = { data: null, error: null }
 
-/** Records the calls of one conversation and shows what is sent at once. */
+/** Records the calls of one conversation, and immediately shows messages that are sent. */
 export class FakeConversation implements ConversationClient {
   readonly calls: [string, ...unknown[]][] = []
   opened = 0
@@ -146,9 +146,9 @@ export class FakeClient implements ChatClient {
   readonly calls: [string, ...unknown[]][] = []
   editResult: Result<null> = OK
   onLoadOlder: ((id: string) => Promise<void>) | null = null
-  /** What searches find. */
+  /** The people that searches find. */
   found: readonly Person[] = []
-  /** Only what the components ask the routes for directly. */
+  /** Only the functions that the components call directly. */
   readonly api = {
     search: async () => ({ data: { data: [], next_cursor: null, prev_cursor: null, has_more: false }, error: null }),
     getContacts: async () => ({
@@ -191,7 +191,7 @@ export class FakeClient implements ChatClient {
     this.eventListeners.add(listener)
     return () => this.eventListeners.delete(listener)
   }
-  /** For checks that nothing is left after unmounting. */
+  /** Lets tests check that no listener remains after unmounting. */
   get listenerCount(): number {
     return this.listeners.size + this.eventListeners.size
   }

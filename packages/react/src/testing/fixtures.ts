@@ -1,4 +1,4 @@
-/** Users, conversations and messages for the tests of the components and for the gallery. */
+/** Users, conversations and messages for component tests and the gallery. */
 import type { ChatState, Conversation, Person, Timeline, TimelineMessage } from '@rapport-chat/client'
 
 export const PEOPLE = {
@@ -46,7 +46,7 @@ export const PEOPLE = {
 
 let counter = 0
 
-/** An id that is stable for the same order of calls, so that pictures can be compared. */
+/** Returns the next id. The ids are the same in each run, so that screenshots can be compared. */
 function nextId(): string {
   counter++
   return `10000000-0000-4000-8000-${String(counter).padStart(12, '0')}`

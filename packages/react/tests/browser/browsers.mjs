@@ -1,4 +1,4 @@
-// One small page object for both browsers, so that a check is written once.
+// The same small page object for both browsers, so that each check is written only once.
 import { existsSync } from 'node:fs'
 import { chromium } from 'playwright-core'
 import puppeteer from 'puppeteer-core'
@@ -11,7 +11,7 @@ const found = (name, paths) => {
 const CHROMIUM = () => found('CHROMIUM', ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'])
 const FIREFOX = () => found('FIREFOX', ['/usr/bin/firefox-esr', '/usr/bin/firefox'])
 
-/** `--no-sandbox`: the sandbox needs a user other than root, and containers run as root. */
+/** `--no-sandbox`: Chromium's sandbox does not work as root, and containers run as root. */
 export const launchChromium = () =>
   chromium.launch({ executablePath: CHROMIUM(), args: ['--no-sandbox', '--disable-dev-shm-usage'] })
 

@@ -1,4 +1,4 @@
-/** The scroller without React: 10,000 rows, chunks of 20, prepends, late images, resizing. */
+/** A page with the scroller but without React: 10,000 rows in chunks of 20. */
 import { ScrollKeeper } from '../../src/list/scroll-keeper'
 
 const scroller = document.getElementById('scroller') as HTMLElement
@@ -50,7 +50,7 @@ for (let n = first / CHUNK; n < 500; n++) addChunk(n, 'bottom')
 const keeper = new ScrollKeeper(scroller, rows)
 let next = 10_000
 
-// Counts what the script writes. Scrolling through history must need no write at all.
+// Counts writes of `scrollTop` by scripts. Scrolling through history must not cause any.
 let writes = 0
 const native = Object.getOwnPropertyDescriptor(Element.prototype, 'scrollTop') as PropertyDescriptor
 Object.defineProperty(scroller, 'scrollTop', {
@@ -76,7 +76,7 @@ Object.assign(window, {
     for (let i = 0; i < count; i++) chunk.append(row(next++))
     rows.append(chunk)
   },
-  /** Lets an image "load" in the row: the row grows by 300 px. */
+  /** Simulates an image that loads in the row, which grows by 300 px. */
   grow(key: string) {
     const element = rows.querySelector<HTMLElement>(`[data-key="${key}"]`)
     if (element) element.style.paddingBottom = '300px'

@@ -1,4 +1,4 @@
-// The bottom-anchored scroller in Chromium and Firefox. Each check compares positions to the pixel.
+// Checks the bottom-anchored scroller in Chromium and Firefox. Positions must match to the pixel.
 import { strict as assert } from 'node:assert'
 import { mkdtemp, copyFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,7 @@ await build({
 await copyFile(join(here, 'scroll-page.html'), join(folder, 'scroll-page.html'))
 const address = pathToFileURL(join(folder, 'scroll-page.html')).href
 
-/** Runs in the page: resolves after two frames, when layout and observers have settled. */
+/** Runs in the page. Resolves after two frames, when layout and observers have run. */
 const settle = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
 const topOf = (key) => document.querySelector(`[data-key="${key}"]`)?.getBoundingClientRect().top ?? null
 const middleKey = () => document.elementFromPoint(200, 300).closest('[data-key]').dataset.key
@@ -53,8 +53,8 @@ const checks = {
       'last row',
     )
   },
-  async 'scrolls through 10,000 messages with 200 prepends, and nothing jumps'(page) {
-    // The wheel, not scrollTop: prepends happen while the engine scrolls by itself.
+  async 'scrolling through 10,000 messages with 200 prepends moves no row'(page) {
+    // The wheel is used instead of `scrollTop`, so that prepends happen while the engine scrolls.
     await page.moveTo(200, 300)
     const writes = await page.evaluate(() => window.writes())
     let first = 9_900
@@ -69,7 +69,7 @@ const checks = {
         const scroller = document.getElementById('scroller')
         const { fromTop, viewport } = window.keeper.position()
         if (fromTop > viewport * 2) return null
-        // After a leap of four viewports the chunk may still be an empty box for a frame.
+        // After a jump of four viewports, the chunk may still be an empty box for a frame.
         let point = null
         while (!(point = document.elementFromPoint(200, 300).closest('[data-key]'))) await settle()
         const { key } = point.dataset
@@ -89,7 +89,7 @@ const checks = {
     const inDom = await page.evaluate(() => document.querySelectorAll('[data-key]').length)
     assert.ok(inDom <= 400, `${inDom} rows in the document`)
   },
-  async 'new messages below leave the reader in place'(page) {
+  async 'new messages below do not move the reader'(page) {
     await page.evaluate(() => {
       document.getElementById('scroller').scrollTop = -60_000
     })
@@ -100,7 +100,7 @@ const checks = {
     await page.evaluate(settle)
     near(await page.evaluate(topOf, key), before, 'row')
   },
-  async 'a late image above or below leaves the reader in place'(page) {
+  async 'a late image above or below does not move the reader'(page) {
     const key = Number(await page.evaluate(middleKey))
     const before = await page.evaluate(topOf, String(key))
     for (const other of [key - 12, key + 12]) {
@@ -123,7 +123,7 @@ const checks = {
     )
     near(after, bottom, 'lowest row')
   },
-  async 'a lower list keeps the lowest row in view'(page) {
+  async 'a shorter list keeps the lowest row in view'(page) {
     const { key, bottom } = await page.evaluate(bottomRow)
     await page.evaluate(() => {
       document.getElementById('scroller').style.height = '300px'

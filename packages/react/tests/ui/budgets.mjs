@@ -1,6 +1,6 @@
 // node tests/ui/budgets.mjs [words …]: measures the demonstration page in Chromium against a real
-// server and prints each figure beside its budget, as rows of a table. Times are never asserted:
-// they depend on the machine. RAPPORT_BIN should be a release build.
+// server, and prints each figure next to its budget as a row of a table. A missed budget is not a
+// failure, because times depend on the machine. RAPPORT_BIN should be a release build.
 import { launchChromium } from '../browser/browsers.mjs'
 import { isLive } from './checks-messages.mjs'
 import { eventually, settle, startServer } from './harness.mjs'
@@ -8,7 +8,7 @@ import { mainThread } from './trace.mjs'
 
 const wanted = process.argv.slice(2)
 const rows = []
-/** `ok`: whether the budget holds. */
+/** Prints a row of the table. `ok`: whether the figure is within its budget. */
 const report = (what, figure, budget, ok) => {
   rows.push({ what, figure, budget, ok })
   console.log(`| ${what} | ${figure} | ${budget} | ${ok ? 'yes' : '**no**'} |`)
@@ -18,25 +18,28 @@ const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, M
 const median = (values) => quantile(values, 0.5)
 const ms = (value) => `${Math.round(value)} ms`
 
-/** How far one turn of the wheel scrolls: two screens, so that 10,000 messages take a minute or two. */
+/** One turn of the wheel scrolls two screens, so that 10,000 messages take a minute or two. */
 const STEP_PX = 1200
 
-/** Between two keys: ten per second is fast typing. Without a pause a key is displayed with the next ones. */
+/**
+ * The pause between two keys. Ten per second is fast typing. Without a pause, several keys would be
+ * displayed in the same frame.
+ */
 const KEYS = { delay: 100 }
 
 const session = (window) => window.context.newCDPSession(window.page)
 const throttle = async (window, rate) => (await session(window)).send('Emulation.setCPUThrottlingRate', { rate })
 
-/** Runs in the page before anything else: what is waited for, and when it was painted. */
+/** Runs in the page before its scripts. Adds functions that report when something was painted. */
 const watchPaint = () => {
-  /** Resolves with the time at which the frame after the condition became true was painted. */
+  /** Resolves with the time at which the first frame in which the condition holds was painted. */
   window.painted = (condition) =>
     new Promise((done, fail) => {
       setTimeout(() => fail(new Error(`never: ${condition}`)), 20_000)
       const look = () => {
         if (!condition()) return
         observer.disconnect()
-        // A task after the frame begins once the frame was handed over for painting.
+        // A task posted in a frame starts after that frame has been handed over for painting.
         requestAnimationFrame(() => {
           const { port1, port2 } = new MessageChannel()
           port1.onmessage = () => done(performance.now())
@@ -49,7 +52,7 @@ const watchPaint = () => {
     })
   window.rowWith = (text) =>
     [...document.querySelectorAll('[data-slot="message-row"]')].findLast((row) => row.textContent.includes(text))
-  /** Event timing: until the handlers had run, and until the frame that followed was displayed. */
+  /** Event timing: how long until the handlers had run, and until the next frame was displayed. */
   window.interactions = []
   new PerformanceObserver((list) => {
     for (const { startTime, processingEnd, duration, interactionId } of list.getEntries())
@@ -153,7 +156,7 @@ const measures = {
         const text = `echo ${rate}-${i}.`
         await ana.page.locator('[data-slot="field"]').pressSequentially(text)
         await settle(ana.page)
-        // In two steps, so that the key is pressed after the page listens.
+        // In two steps, so that the page listens before the key is pressed.
         await ana.page.evaluate((wantedText) => {
           window.times = new Promise((done, fail) => {
             let from = 0
@@ -211,7 +214,7 @@ const measures = {
         await page.keyboard.press('Control+k')
         await page.getByRole('combobox').pressSequentially('ben', KEYS)
         await page.getByRole('option').first().waitFor()
-        // The first one empties the field.
+        // The first Escape empties the field, and the second one closes the dialog.
         await away()
         await away()
       },
@@ -264,8 +267,9 @@ const measures = {
       await step()
       await settle(page)
     }
-    // The entry of an interaction comes once its frame was displayed. That may be a while later, so
-    // an entry belongs to the step in which the interaction began. This frame is behind all others.
+    // The entry of an interaction arrives after its frame was displayed, perhaps in a later step.
+    // So an entry belongs to the step in which its interaction began. After one more frame, all
+    // entries have arrived.
     await page.evaluate(() => window.painted(() => true))
     await settle(page)
     const entries = await page.evaluate(() => window.interactions)
@@ -310,7 +314,7 @@ const measures = {
         const row = document.elementFromPoint(port.left + 200, port.top + port.height / 2)?.closest('[data-key]')
         const before = row?.getBoundingClientRect().top
         const isLoading = document.querySelector('[data-slot="page-skeleton"]')?.getBoundingClientRect().bottom > port.top - 2 * port.height
-        // A page that is on its way arrives while the list stands still.
+        // A page that is being loaded must arrive while nothing scrolls, so this waits for it.
         if (isLoading) {
           const first = document.querySelector('[data-chunk]')?.dataset.chunk
           for (let i = 0; i < 60 && document.querySelector('[data-chunk]')?.dataset.chunk === first; i++) await frame()
@@ -398,7 +402,7 @@ const measures = {
         timers: await page.evaluate(() => window.timerCount()),
       }
     }
-    // Once through all conversations, so that what is compared has loaded everything it needs.
+    // Visits all conversations first, so that their data and code are loaded before the comparison.
     for (let round = 0; round < 2; round++)
       for (let index = 0; index < conversations.length; index++) await visit(index)
     await visit(0)
@@ -408,11 +412,11 @@ const measures = {
       const at = round % conversations.length
       const text = `hour-${round}`
       await seed(t.server, conversations[at], others[at], 60, text)
-      // So many unread messages open at the first one.
+      // With this many unread messages, the conversation opens at the first of them.
       await visit(at, `${text} 1.`)
     }
     await visit(0)
-    // Typing, presence and reading come to rest.
+    // Waits until the timers of typing, presence and read receipts have ended.
     await eventually(async () => (await look()).timers <= before.timers + 2, 'timers to end').catch(() => undefined)
     const after = await look()
     report(
@@ -432,7 +436,7 @@ const measures = {
 
   async 'other window'(t) {
     const conversation = await t.server.user('ana').conversationWith('ben')
-    // Many unread messages open at the first one, far from the end.
+    // With many unread messages, Ben's window would open at the first of them, far from the end.
     await t.server.user('ben').call('POST', `/conversations/${conversation}/read`, {})
     const ana = await open(t, 'ana', { path: `&c=${conversation}` })
     const ben = await open(t, 'ben', { path: `&c=${conversation}` })
@@ -474,7 +478,7 @@ const measures = {
   },
 }
 
-// DEMO_DIST: another build of the page, to compare with.
+// DEMO_DIST names another build of the page, for a comparison.
 const server = await startServer(process.env.DEMO_DIST ? { folder: process.env.DEMO_DIST } : {})
 const browser = await launchChromium()
 console.log('| what | measured | budget | holds |\n| --- | --- | --- | --- |')

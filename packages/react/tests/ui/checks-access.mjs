@@ -1,4 +1,4 @@
-// Accessibility, languages, phones.
+// Checks of accessibility, languages and phones.
 import { strict as assert } from 'node:assert'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -7,9 +7,9 @@ import { both, isLive } from './checks-messages.mjs'
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
-/** All violations, in one line each. */
+/** Returns all violations that axe finds, as one line each. */
 export async function violations(page, except = []) {
-  // By the protocol instead of an element: the page's policy allows no inline scripts.
+  // Not as a script element, because the page's content security policy forbids inline scripts.
   await page.evaluate(axe)
   return page.evaluate(async (rules) => {
     const { violations: found } = await window.axe.run(document, {
@@ -43,14 +43,14 @@ export const checks = {
     await page.close()
   },
 
-  async '31 a message is written, answered, edited, reacted to and deleted without a mouse'(t) {
+  async '31 writing, replying, editing, reacting and deleting work without a mouse'(t) {
     const { ana, ben, close } = await both(t)
     const { keyboard } = ana.page
     await ana.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
     await keyboard.type('by keyboard 31')
     await keyboard.press('Enter')
     await ben.row('by keyboard 31').waitFor()
-    // F6 leads to the messages' neighbour and round to them.
+    // From the composer, Shift+F6 moves the focus to the messages.
     await keyboard.press('Shift+F6')
     await ana.until(() => document.activeElement?.matches('[data-slot="message-row"]') === true)
     await keyboard.press('r')
@@ -77,7 +77,7 @@ export const checks = {
     await close()
   },
 
-  async '32 a new message is announced once, history never'(t) {
+  async '32 a new message is announced once, and history is not'(t) {
     const { conversation, ana, close } = await both(t)
     await ana.page.evaluate(() => {
       window.said = []
@@ -102,7 +102,7 @@ export const checks = {
       said.filter((text) => text !== 'Sent'),
       ['Ben: say this 32'],
     )
-    // Rows far from the view are not in the document.
+    // Scrolls to the end first, because rows far from the viewport are not in the document.
     await ana.slot('pill').click()
     await ana.row('say this 32').waitFor()
     const label = await ana.row('say this 32').getAttribute('aria-label')
@@ -114,7 +114,7 @@ export const checks = {
     const { ana, close } = await both(t)
     const found = []
     const look = async (page, what, except) => {
-      // Colours in the middle of an animation are not the colours of the design.
+      // In the middle of an animation, colours may have too little contrast.
       await page.emulateMedia({ reducedMotion: 'reduce' })
       await settle(page)
       found.push(...(await violations(page, except)).map((one) => `${what}: ${one}`))
@@ -133,7 +133,7 @@ export const checks = {
         await page.goto(`${t.server.url}/demo/gallery/?only=${only}&theme=${theme}`)
         await page.locator('.gallery-state, [data-slot="conversation-link"]').first().waitFor()
         await settle(page)
-        // The gallery shows the same component many times on one page, which no other page does.
+        // Unlike other pages, the gallery shows the same component many times.
         await look(page, `${only} ${theme}`, only === 'messenger' ? [] : ['heading-order', 'landmark-unique'])
       }
       await page.close()
@@ -141,7 +141,7 @@ export const checks = {
     assert.equal([...new Set(found)].join('\n'), '')
   },
 
-  async '34 reduced motion stands still, forced colours keep states apart, 320 px need no sideways scrolling'({
+  async '34 no animation with reduced motion, distinct states with forced colours, no sideways scrolling at 320 px'({
     browser,
     server,
   }) {
@@ -193,7 +193,8 @@ export const checks = {
         .filter(([, width, height]) => width < 42 || height < 42),
     )
     assert.deepEqual(small, [])
-    // The keyboard takes half of the screen: the last message and the composer stay in view.
+    // The on-screen keyboard covers half of the screen. The last message and the composer must stay
+    // in view.
     await ana.page.setViewportSize({ width: 390, height: 430 })
     await settle(ana.page)
     assert.equal(await ana.position(), 0)
@@ -204,7 +205,7 @@ export const checks = {
     await ana.context.close()
   },
 
-  async '39 StrictMode leaves one socket and no warning'({ browser, server }) {
+  async '39 with StrictMode there is one socket and no warning'({ browser, server }) {
     const sockets = []
     const context = await browser.newContext()
     const page = await context.newPage()

@@ -1,9 +1,9 @@
-// The message list: position, opening, jumps, reading.
+// Checks of the message list: position, opening, jumps and marking as read.
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow, settle } from './harness.mjs'
 import { both, isLive } from './checks-messages.mjs'
 
-/** Messages of Zoe to Sue, whose conversation no other check uses. */
+/** Inserts `count` messages into the table, for checks that need a long history. */
 const seed = (server, conversation, sender, count, prefix) =>
   server.sql(`insert into public.user_messages (conversation_id, sender_id, content, client_message_id)
     select '${conversation}', '${server.user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
@@ -15,7 +15,7 @@ export const checks = {
     await page.locator('[data-slot="message-row"]').last().waitFor()
     const box = await page.locator('[data-slot="scroller"]').boundingBox()
     await page.mouse.move(box.x + 300, box.y + 300)
-    // Every row that is in view is followed through the load of the page above it.
+    // Measures how far a visible row moves while the page above it is loaded.
     await page.evaluate(() => {
       const scroller = document.querySelector('[data-slot="scroller"]')
       window.worst = 0
@@ -54,7 +54,7 @@ export const checks = {
     await page.close()
   },
 
-  async '10 new messages leave a reader in place, and the pill leads to the first'(t) {
+  async '10 new messages do not move a reader, and the pill leads to the first'(t) {
     const { conversation, ana, close } = await both(t)
     for (let i = 1; i <= 6; i++)
       await t.server.user('ana').send(conversation, `filler 10 ${i} ${'some more words '.repeat(40)}`)
@@ -82,7 +82,7 @@ export const checks = {
     await close()
   },
 
-  async '10 under a finger, new messages wait and are counted'({ browser, server }) {
+  async '10 while a finger scrolls, new messages wait and are counted'({ browser, server }) {
     const page = await browser.newPage({ viewport: { width: 390, height: 700 }, hasTouch: true, isMobile: true })
     await page.goto(`${server.url}/demo/gallery/?only=long`)
     await page.locator('[data-slot="message-row"]').last().waitFor()
@@ -93,7 +93,7 @@ export const checks = {
       await touch('touchStart', from)
       for (let step = 1; step <= 10; step++) await touch('touchMove', from + ((to - from) * step) / 10)
     }
-    // The first drag leaves the end; what arrives during the second one has to wait.
+    // The first drag leaves the end. A message that arrives during the second one must wait.
     await drag(200, 600)
     await touch('touchEnd')
     await page.waitForFunction(() => document.querySelector('[data-slot="scroller"]').scrollTop < -200)
@@ -142,7 +142,7 @@ export const checks = {
     await close()
   },
 
-  async '13 with 200 unread, the line is at a third of the height and the count falls'({ browser, server }) {
+  async '13 with 200 unread messages, the line is at a third of the height and the count falls'({ browser, server }) {
     const conversation = await server.user('sue').conversationWith('zoe')
     await seed(server, conversation, 'sue', 30, 'old 13')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
@@ -188,7 +188,7 @@ export const checks = {
     await zoe.context.close()
   },
 
-  async '15 marked unread stays unread until one leaves and comes back'(t) {
+  async '15 a conversation marked as unread stays unread until the user leaves and returns'(t) {
     const { conversation, ana, close } = await both(t)
     await t.server.user('ben').send(conversation, 'mark me 15')
     await ana.row('mark me 15').focus()
@@ -199,7 +199,7 @@ export const checks = {
       return row.unread_count > 0 || row.marked_unread
     }
     await eventually(isUnread, 'the conversation to be unread')
-    // Scrolling in it does not mark it as read again.
+    // Scrolling in the conversation does not mark it as read again.
     await ana.wheel(-200)
     await ana.wheel(400)
     await settle(ana.page)
@@ -210,7 +210,7 @@ export const checks = {
     await close()
   },
 
-  async '16 a window without focus never marks as read'({ browser, server }) {
+  async '16 a window without focus does not mark messages as read'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}` })
     await isLive(ana)
@@ -221,7 +221,8 @@ export const checks = {
     await server.user('ben').send(conversation, 'unseen 16')
     await ana.row('unseen 16').waitFor()
     const unread = async () => (await server.user('ana').call('GET', `/conversations/${conversation}`)).unread_count
-    // The request, if there were one, would be made within a second; another change proves the wait.
+    // A wrong request to mark as read would be made within a second. Waiting for another message
+    // gives it time.
     await server.user('ben').send(conversation, 'unseen 16, too')
     await ana.row('unseen 16, too').waitFor()
     assert.ok((await unread()) >= 2)

@@ -1,13 +1,13 @@
-// Sending, receiving, ticks, outages.
+// Checks of sending, receiving, ticks and outages.
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow } from './harness.mjs'
 
-/** With many unread messages a window opens at the first of them, far from the new ones. */
+/** Marks all as read. Otherwise, a window opens at the first unread message, far from new ones. */
 async function readAll(server, conversation) {
   for (const name of ['ana', 'ben']) await server.user(name).call('POST', `/conversations/${conversation}/read`, {})
 }
 
-/** Both windows on the conversation of Ana and Ben. */
+/** Opens a window of Ana and one of Ben, both with their conversation. */
 export async function both(t, options = {}) {
   const { browser, server } = t
   const conversation = await server.user('ana').conversationWith('ben')
@@ -19,7 +19,7 @@ export async function both(t, options = {}) {
   return { conversation, ana, ben, close: () => Promise.all([ana.context.close(), ben.context.close()]) }
 }
 
-/** No banner, and the list is loaded. */
+/** Waits until no banner is shown and the list is loaded. */
 export async function isLive(window) {
   await window.until(
     () => !document.querySelector('[data-slot="connection-banner"], [data-slot="message-list"] [data-slot="skeleton"]'),
@@ -27,7 +27,7 @@ export async function isLive(window) {
 }
 
 export const checks = {
-  async '1 a message stands left within a frame and right within a second, once'(t) {
+  async '1 a message is shown immediately to its sender, then to the recipient, each once'(t) {
     const { ana, ben, close } = await both(t)
     await ana.field.fill('hello 1')
     const frames = await ana.page.evaluate(async () => {
@@ -55,7 +55,7 @@ export const checks = {
     await close()
   },
 
-  async '2 the tick becomes filled as Ben receives and opens'({ browser, server }) {
+  async '2 the ticks change when Ben receives and reads a message'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}` })
     await isLive(ana)
@@ -65,7 +65,7 @@ export const checks = {
     const ben = await openWindow(browser, server, 'ben')
     await ben.slot('conversation-link').first().waitFor()
     await isLive(ben)
-    // Messages of one group show the state of the last one; an answer begins a new group.
+    // A group shows only the state of its last message. A message from Ben starts a new group.
     await server.user('ben').send(conversation, 'an answer 2')
     await ana.row('an answer 2').waitFor()
     await ana.send('tick 2, somebody there')
@@ -75,13 +75,13 @@ export const checks = {
     await Promise.all([ana.context.close(), ben.context.close()])
   },
 
-  async '3 thirty messages while Enter is held keep their order on both sides'(t) {
+  async '3 thirty messages sent while Enter is held keep their order on both sides'(t) {
     const { ana, ben, close } = await both(t)
     const { keyboard } = ana.page
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
     await ana.field.focus()
     const from = Date.now()
-    // Nothing is waited for: each message is typed behind the one before, with the key held down.
+    // Types all messages without waiting, with Enter held down.
     await Promise.all(expected.flatMap((text) => [keyboard.insertText(text), keyboard.down('Enter')]))
     await keyboard.up('Enter')
     await ana.row('quick 30.').waitFor()
@@ -99,12 +99,12 @@ export const checks = {
     await close()
   },
 
-  async '4 messages written without a network arrive after a reload, in order, once'(t) {
+  async '4 messages written offline arrive after a reload, in order and once'(t) {
     const { ana, ben, close } = await both(t)
     await ana.context.setOffline(true)
     for (const text of ['offline 1.', 'offline 2.', 'offline 3.']) await ana.send(text)
     await ana.row('offline 3.').waitFor()
-    // The outbox writes behind the key press; a reload in the same moment would be no user's.
+    // The outbox is written after the key press. No user could reload the page before that.
     await ana.page.waitForFunction(async () => {
       const names = await indexedDB.databases()
       return names.length > 0
@@ -124,7 +124,7 @@ export const checks = {
     await close()
   },
 
-  async '5 an outage of the server shows a banner, keeps the draft, and nothing is missing afterwards'(t) {
+  async '5 a server outage shows a banner, keeps the draft, and loses no message'(t) {
     const { ana, ben, close } = await both(t)
     await ana.field.fill('a draft')
     await t.server.kill()
@@ -143,8 +143,8 @@ export const checks = {
     await close()
   },
 
-  async '6 three hundred changes during an outage are the same in both windows afterwards'(t) {
-    // High enough that everything is in the document.
+  async '6 after three hundred changes during an outage, both windows show the same'(t) {
+    // The window is high enough for all rows to be in the document.
     const { conversation, ana, ben, close } = await both(t, { viewport: { width: 800, height: 2600 } })
     const user = t.server.user('ben')
     const old = []
@@ -155,7 +155,7 @@ export const checks = {
     const sends = async () => {
       for (let i = 1; i <= 60; i++) sent.push(await user.send(conversation, `missed 6-${i}.`))
     }
-    // The changes are made to what was sent so far, so that they are mixed with the sending.
+    // Changes messages while others are still being sent.
     const changes = async () => {
       for (let i = 0; i < 240; i++) {
         const all = [...old, ...sent]
@@ -185,7 +185,7 @@ export const checks = {
             }),
         old[0].seq,
       )
-    // "You deleted" and "Message deleted" differ; the tombstone is what counts.
+    // The two windows word a deletion differently, so only the fact of the deletion is compared.
     const comparable = async (window) => (await rows(window)).map((row) => row.replace(/\|true\|.*/, '|deleted'))
     const wanted = await eventually(async () => {
       const [left, right] = [await comparable(ana), await comparable(ben)]
@@ -198,13 +198,13 @@ export const checks = {
     await close()
   },
 
-  async '8 tokens that expire again and again lose nothing and sign nobody out'({ browser, server }) {
+  async '8 repeatedly expiring tokens lose no message and sign no user out'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     await readAll(server, conversation)
     const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}&token_lifetime=5` })
     await isLive(ana)
     const before = server.requestsTo('/auth/v1/token')
-    // Both write while four tokens expire.
+    // Ana and Ben write while four tokens expire.
     let count = 0
     while (server.requestsTo('/auth/v1/token') < before + 4) {
       count++
@@ -222,7 +222,7 @@ export const checks = {
     await ana.context.close()
   },
 
-  async '23 an edit appears on both sides with its history, and a conflicting one is asked about'(t) {
+  async '23 an edit appears on both sides with its history, and a conflicting edit requires a choice'(t) {
     const { ana, ben, close } = await both(t)
     await ana.send('first wording 23')
     await ben.row('first wording 23').waitFor()
@@ -233,7 +233,7 @@ export const checks = {
     await ben.row('second wording 23').locator('.rpt-edited').click()
     await ben.slot('dialog').getByText('first wording 23').waitFor()
     await ben.page.keyboard.press('Escape')
-    // The other window edits while this one is editing.
+    // Another window edits the message while this one is editing it.
     const id = await ana.row('second wording 23').getAttribute('data-id')
     await ana.field.press('ArrowUp')
     await ana.field.fill('from here 23')
@@ -246,7 +246,7 @@ export const checks = {
     await close()
   },
 
-  async '24 a deletion leaves a tombstone on both sides, quotes included'(t) {
+  async '24 a deletion leaves a tombstone on both sides, also in quotes'(t) {
     const { ana, ben, close } = await both(t)
     await ana.send('to be deleted 24')
     await ben.row('to be deleted 24').waitFor()
@@ -264,7 +264,7 @@ export const checks = {
     await close()
   },
 
-  async '25 reactions by keyboard and from both sides agree'(t) {
+  async '25 reactions from both sides, by keyboard and mouse, are counted equally'(t) {
     const { ana, ben, close } = await both(t)
     await ana.send('react to this 25')
     await ben.row('react to this 25').waitFor()
@@ -284,13 +284,13 @@ export const checks = {
         wanted,
       )
     await Promise.all([count(ana, '2'), count(ben, '2')])
-    // Twice quickly: the last wish counts, and it is the one from before.
+    // Two quick clicks remove the reaction and add it again.
     await ben.row('react to this 25').locator('.rpt-reaction').dblclick()
     await Promise.all([count(ana, '2'), count(ben, '2')])
     await close()
   },
 
-  async '27 search finds part of a word, marks it and leads there; markup stands as text'(t) {
+  async '27 search finds part of a word, marks it and opens the message; markup is shown as text'(t) {
     const { ana, close } = await both(t)
     await ana.send('the quarterly numbers 27')
     await ana.send('<img src=x onerror=alert(1)> 27')
@@ -309,7 +309,7 @@ export const checks = {
     await close()
   },
 
-  async '29 4,000 characters can be sent, 4,001 cannot and say why'(t) {
+  async '29 4,000 characters can be sent; for 4,001, the reason for the refusal is shown'(t) {
     const { ana, ben, close } = await both(t)
     await ana.field.fill('x'.repeat(4001))
     await ana.slot('counter').getByText('1 character too many').waitFor()
@@ -322,7 +322,7 @@ export const checks = {
     await close()
   },
 
-  async '28 Enter that confirms a word of an input method sends nothing'(t) {
+  async '28 Enter that confirms a word of an input method does not send'(t) {
     const { ana, close } = await both(t)
     await ana.field.focus()
     const session = await ana.context.newCDPSession(ana.page)

@@ -1,10 +1,10 @@
-// Conversations, people, presence, typing.
+// Checks of conversations, people, presence and typing.
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow } from './harness.mjs'
 import { both } from './checks-messages.mjs'
 
 export const checks = {
-  async '17 read on one device drops the badge on the other'({ browser, server }) {
+  async '17 reading on one device removes the badge on the other'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     const here = await openWindow(browser, server, 'ana')
     const there = await openWindow(browser, server, 'ana')
@@ -21,7 +21,7 @@ export const checks = {
     await Promise.all([here.context.close(), there.context.close()])
   },
 
-  async '18 typing shows in header, list and conversation, and ends with the message'(t) {
+  async '18 typing is shown in header, list and conversation, until the message arrives'(t) {
     const { ana, ben, close } = await both(t)
     await ben.field.pressSequentially('typing')
     await ana.page.locator('[data-slot="header-status"][data-typing]').waitFor()
@@ -32,7 +32,7 @@ export const checks = {
     await close()
   },
 
-  async '19 five minutes without input make one away, a key online, closing the last window offline'(t) {
+  async '19 a user is away after five minutes without input, online after a key, and offline after closing the last window'(t) {
     const { ana, ben, close } = await both(t, { clock: true })
     const status = (text) => ana.page.locator('[data-slot="header-status"]', { hasText: text })
     await status('Online').waitFor()
@@ -49,7 +49,7 @@ export const checks = {
     await close()
   },
 
-  async '20 busy holds over reloads and other windows'(t) {
+  async '20 the status busy stays after a reload and applies in other windows'(t) {
     const { ana, ben, close } = await both(t)
     await ben.slot('presence-menu').locator('button').click()
     await ben.page.getByRole('menuitemradio', { name: 'Busy' }).click()
@@ -62,7 +62,7 @@ export const checks = {
     await close()
   },
 
-  async "21 people are found by keyboard, and only those of one's teams"({ browser, server }) {
+  async "21 people are found by keyboard, but only those in the user's teams"({ browser, server }) {
     const ana = await openWindow(browser, server, 'ana')
     await ana.slot('new-message').waitFor()
     await ana.page.keyboard.press('Control+k')
@@ -92,7 +92,7 @@ export const checks = {
     await window.context.close()
   },
 
-  async '26 archive with undo, a message brings it back, pinned stays on top'({ browser, server }) {
+  async '26 archiving can be undone, a message restores the conversation, a pinned one stays on top'({ browser, server }) {
     const [ada, ben, sue] = ['ada', 'ben', 'sue'].map((name) => server.user(name))
     const withBen = await ada.conversationWith('ben')
     const withAna = await ada.conversationWith('ana')
@@ -107,7 +107,8 @@ export const checks = {
       await item.locator('.rpt-item-menu').click()
       await window.page.getByRole('menuitem', { name, exact: true }).click()
     }
-    // The window shows each change before the server knows it, and the message must come after the last.
+    // The window shows each change before the server has stored it. Ben's message must be sent
+    // after the server has stored the last change.
     const isArchived = (is) =>
       eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived === is, 'the server to know')
     await link.waitFor()
@@ -131,7 +132,7 @@ export const checks = {
     await window.context.close()
   },
 
-  async '7 five windows share one socket, and another takes over'({ browser, server }) {
+  async '7 five windows share one socket, and another window takes over when its owner closes'({ browser, server }) {
     const context = await browser.newContext()
     const sockets = []
     const pages = []
@@ -155,7 +156,7 @@ export const checks = {
     await context.close()
   },
 
-  async '31 Alt with arrows changes the conversation, with Shift to an unread one'({ browser, server }) {
+  async '31 Alt+arrow changes the conversation, with Shift to an unread one'({ browser, server }) {
     const sue = server.user('sue')
     const ids = {}
     for (const other of ['ana', 'ben', 'zoe']) {
@@ -172,7 +173,7 @@ export const checks = {
       .slot('conversation-link')
       .evaluateAll((links) => links.map((link) => link.dataset.conversation))
     const at = order.indexOf(ids.zoe)
-    // From the empty composer, where an arrow alone would edit the last message.
+    // The focus is in the empty composer, where ↑ without Alt would edit the last message.
     await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
     await window.page.keyboard.press('Alt+ArrowDown')
     await opened(order[at + 1])
@@ -180,7 +181,7 @@ export const checks = {
     await window.page.keyboard.press('Alt+ArrowUp')
     await opened(order[at])
     assert.equal(await window.slot('strip').count(), 0)
-    // Only the conversation that is unread, wherever it is in the list.
+    // With Shift, Alt+arrow opens the unread conversation, wherever it is in the list.
     await server.user('ben').send(ids.ben, 'unread for the shortcuts')
     await window.page.locator(`[data-slot="conversation"]:has([data-conversation="${ids.ben}"])[data-unread]`).waitFor()
     await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
@@ -189,7 +190,7 @@ export const checks = {
     await window.context.close()
   },
 
-  async '31 Ctrl+Shift+F leads to the search, Ctrl+/ shows the shortcuts'(t) {
+  async '31 Ctrl+Shift+F focuses the search, Ctrl+/ shows the shortcuts'(t) {
     const { ana, close } = await both(t)
     await ana.page.keyboard.press('Control+Shift+F')
     await ana.until(() => document.activeElement?.matches('[data-slot="search"]') === true)
@@ -199,7 +200,7 @@ export const checks = {
     await ana.slot('conversation-link').first().waitFor()
     await ana.page.keyboard.press('Control+/')
     await ana.slot('dialog').getByText('Search messages').waitFor()
-    // What is behind the dialog stays as it is.
+    // Shortcuts do not change the page behind the dialog.
     const before = await ana.page.locator('[aria-current="page"]').getAttribute('data-conversation')
     await ana.page.keyboard.press('Alt+ArrowDown')
     await ana.page.keyboard.press('Escape')

@@ -1,7 +1,7 @@
-// The same small set of actions on a page of Playwright (Chromium) and of Puppeteer (Firefox).
+// The same small set of actions for pages of Playwright (Chromium) and Puppeteer (Firefox).
 import { PATIENCE_MS } from './harness.mjs'
 
-/** `scope` is a selector of the person's pane, if the page shows two. */
+/** `scope` is the selector of one person's pane, if the page shows two. */
 export function drive(page, { scope = '' } = {}) {
   const isPlaywright = typeof page.locator === 'function' && typeof page.context === 'function'
   const within = (selector) => `${scope} ${selector}`.trim()
@@ -16,7 +16,7 @@ export function drive(page, { scope = '' } = {}) {
     until,
     within,
     evaluate: (run, argument) => page.evaluate(run, argument),
-    /** Waits until a row contains the text, and the row something that matches. */
+    /** Waits until a row contains the text and an element that matches `inside`. */
     shows: (text, inside = '*', timeout) =>
       until(
         ([selector, wanted, match]) =>
@@ -28,7 +28,7 @@ export function drive(page, { scope = '' } = {}) {
       ),
     appears: (selector, timeout) => until((one) => document.querySelector(one) !== null, within(selector), timeout),
     disappears: (selector, timeout) => until((one) => document.querySelector(one) === null, within(selector), timeout),
-    /** Waits until something that matches contains the text. */
+    /** Waits until a matching element contains the text. */
     reads: (selector, text, timeout) =>
       until(
         ([one, wanted]) => [...document.querySelectorAll(one)].some((element) => element.textContent.includes(wanted)),
@@ -37,7 +37,7 @@ export function drive(page, { scope = '' } = {}) {
       ),
     focus: (selector) => page.evaluate((one) => document.querySelector(one).focus(), within(selector)),
     draft: () => page.evaluate((one) => document.querySelector(one).value, field),
-    /** Types into the composer, whatever has the focus. */
+    /** Focuses the composer and types into it. */
     async type(text) {
       await driver.focus('[data-slot="field"]')
       await page.keyboard.type(text)

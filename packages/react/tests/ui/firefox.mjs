@@ -1,6 +1,6 @@
-// node tests/ui/firefox.mjs [words of a title …]: the checks in Firefox. One window has the focus, so
-// both people are in it, or the other one acts through the routes. The browser is driven by WebDriver
-// BiDi, so the helpers of the other checks do not fit.
+// node tests/ui/firefox.mjs [words of a title …]: runs the checks in Firefox. Only one window can
+// have the focus, so it shows both people, or the second person uses the routes. Firefox is
+// controlled through WebDriver BiDi, so the helpers of the other checks cannot be used.
 import { strict as assert } from 'node:assert'
 import { launchFirefox } from '../browser/browsers.mjs'
 import { drive } from './driver.mjs'
@@ -14,11 +14,11 @@ await page.setViewport({ width: 1280, height: 800 })
 page.setDefaultTimeout(PATIENCE_MS)
 await page.evaluateOnNewDocument(movableClock)
 const problems = []
-// Firefox reports a refused connection, which is part of some checks, like an error of the page.
+// Some checks refuse connections, which Firefox reports as errors of the page.
 page.on('pageerror', ({ message }) => message.includes('establish a connection') || problems.push(message))
 const ana = drive(page, { scope: '[data-person="ana"]' })
 const ben = drive(page, { scope: '[data-person="ben"]' })
-/** The page of one person. */
+/** The driver for a page that shows one person. */
 const own = drive(page)
 
 const user = (name) => server.user(name)
@@ -27,7 +27,7 @@ const SIZE = { width: 1280, height: 800 }
 async function show(path) {
   await page.goto(`${server.url}/demo/${path}`)
 }
-/** One person's window with an open conversation, loaded and connected. */
+/** Opens a conversation as one person, and waits until it is loaded and connected. */
 async function openAs(name, conversation, rest = '') {
   await show(`?as=${name}&c=${conversation}${rest}`)
   await own.until(
@@ -79,10 +79,10 @@ const checks = {
     await ben.shows('hello from Firefox')
     await ben.appears('[data-slot="field"]')
   },
-  async '2 the tick becomes filled'() {
+  async '2 the tick becomes filled when the message is read'() {
     await ana.shows('hello from Firefox', '[data-state="read"]')
   },
-  async '18 typing shows, and ends with the message'() {
+  async '18 typing is shown until the message arrives'() {
     await ben.type('an answer')
     await ana.appears('[data-slot="typing-indicator"][data-visible]')
     await page.keyboard.press('Enter')
@@ -129,8 +129,8 @@ const checks = {
         person.within('[data-slot="rows"]'),
       )
   },
-  async '10 new messages leave a reader in place'() {
-    // Tall messages from the other side, so that there is something to scroll.
+  async '10 new messages do not move a reader'() {
+    // Ben sends tall messages, so that the list can be scrolled.
     for (let i = 1; i <= 3; i++)
       await user('ben').send(await user('ben').conversationWith('ana'), `tall ${i} ${'word '.repeat(300)}`)
     await ana.shows('tall 3')
@@ -149,7 +149,7 @@ const checks = {
     await rest()
     assert.ok(Math.abs((await top()) - before) <= 1, `moved by ${(await top()) - before} px`)
   },
-  async '4 messages written without a network arrive from the next page, in order, once'() {
+  async '4 messages written offline are sent by the next page, in order and once'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     server.cut()
@@ -186,7 +186,7 @@ const checks = {
     await own.disappears('[data-status="pending"], [data-status="sending"]')
     assert.deepEqual((await own.texts()).filter(isThere), expected)
   },
-  async '5 an outage of the server shows a banner and keeps the draft'() {
+  async '5 a server outage shows a banner and keeps the draft'() {
     await own.type('a draft')
     await server.kill()
     await own.appears('[data-slot="connection-banner"]')
@@ -196,7 +196,7 @@ const checks = {
     await page.keyboard.press('Enter')
     await own.shows('a draft', '[data-state="sent"], [data-state="delivered"], [data-state="read"]')
   },
-  async '8 tokens that expire again and again lose nothing and sign nobody out'() {
+  async '8 repeatedly expiring tokens lose no message and sign no user out'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation, '&token_lifetime=5')
     const before = server.requestsTo('/auth/v1/token')
@@ -241,7 +241,7 @@ const checks = {
       await page.setViewport(SIZE)
     }
   },
-  async '13 with 200 unread, the line is at a third of the height and the count falls'() {
+  async '13 with 200 unread messages, the line is at a third of the height and the count falls'() {
     const conversation = await user('sue').conversationWith('zoe')
     await seed(conversation, 'sue', 30, 'old 13')
     await user('zoe').call('POST', `/conversations/${conversation}/read`, {})
@@ -284,7 +284,7 @@ const checks = {
     await own.shows('linked 14 200.')
   },
   async '9 scrolling up through history moves nothing'() {
-    // The row in the middle is followed while the page above it loads.
+    // Measures how far the row in the middle moves while the page above it is loaded.
     await rest()
     let worst = 0
     for (let step = 0; step < 400; step++) {
@@ -314,7 +314,7 @@ const checks = {
     await own.shows('old 13 1.')
     assert.ok(worst <= 1, `worst position error ${worst} px`)
   },
-  async '15 marked unread stays unread until one leaves and comes back'() {
+  async '15 a conversation marked as unread stays unread until the user leaves and returns'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     await user('ben').send(conversation, 'mark me 15')
@@ -336,7 +336,7 @@ const checks = {
     await click(`[data-conversation="${conversation}"]`)
     await eventually(async () => !(await isUnread()), 'the conversation to be read')
   },
-  async '16 a window without focus never marks as read'() {
+  async '16 a window without focus does not mark messages as read'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     await page.evaluate(() => {
@@ -355,7 +355,7 @@ const checks = {
     })
     await eventually(async () => (await unread()) === 0, 'the conversation to be read')
   },
-  async '17 read on another device drops badge and title here'() {
+  async '17 reading on another device removes the badge and the count in the title'() {
     const conversation = await user('ana').conversationWith('ben')
     await show('?as=ana')
     await own.appears('[data-slot="conversation-link"]')
@@ -369,7 +369,7 @@ const checks = {
     await own.until(() => document.title === 'Rapport')
     assert.ok(Date.now() - from < 2000, `after ${Date.now() - from} ms`)
   },
-  async '19 five minutes without input make one away, a key online, leaving offline'() {
+  async '19 a user is away after five minutes without input, online after a key, and offline after leaving'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     const status = async (wantedStatus) =>
@@ -381,7 +381,8 @@ const checks = {
     await status('online')
     await page.evaluate(() => window.advance(5 * 60_000 + 1000))
     await status('away')
-    // Input is reported at most every ten seconds; the clock of events does not move with the page's.
+    // Input is reported at most every ten seconds, by the time stamps of events. The movable clock
+    // does not change these.
     await page.keyboard.press('Shift')
     await status('online')
     const from = Date.now()
@@ -401,7 +402,7 @@ const checks = {
       await ada.call('DELETE', `/blocks/${blocked.id}`)
     }
   },
-  async '26 archive with undo, a message brings it back, pinned stays on top'() {
+  async '26 archiving can be undone, a message restores the conversation, a pinned one stays on top'() {
     const [ada, other] = [user('ada'), user('ben')]
     const withBen = await ada.conversationWith('ben')
     const withAna = await ada.conversationWith('ana')
@@ -414,7 +415,8 @@ const checks = {
       await own.focus(link)
       await page.keyboard.press(key)
     }
-    // The window shows each change before the server knows it, and the message must come after the last.
+    // The window shows each change before the server has stored it. Ben's message must be sent
+    // after the server has stored the last change.
     const isArchived = (is) =>
       eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived === is, 'the server to know')
     await press('Delete')
@@ -440,7 +442,7 @@ const checks = {
     )
     await ada.call('PATCH', `/conversations/${withBen}`, { is_pinned: false })
   },
-  async '27 search finds part of a word, marks it and leads there; markup stands as text'() {
+  async '27 search finds part of a word, marks it and opens the message; markup is shown as text'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     await own.send('the quarterly numbers 27')
@@ -460,7 +462,7 @@ const checks = {
         document.activeElement.textContent.includes('quarterly numbers 27'),
     )
   },
-  async '29 4,000 characters can be sent, 4,001 cannot and say why'() {
+  async '29 4,000 characters can be sent; for 4,001, the reason for the refusal is shown'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     const paste = async (text) => {
@@ -494,7 +496,7 @@ const checks = {
     assert.ok(list > width / 2, 'the list is on the right')
     assert.ok(mine < width / 2, 'own messages are on the left')
   },
-  async '31 a message is written, answered, edited and deleted without a mouse'() {
+  async '31 writing, replying, editing and deleting work without a mouse'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     const { keyboard } = page

@@ -1,4 +1,5 @@
-// A Rapport server with five users, the built page in front of it, and two browsers' worth of help.
+// Starts a Rapport server with five users and the built page in front of it, and provides helpers
+// for browser windows.
 import { execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -12,10 +13,10 @@ const run = promisify(execFile)
 const root = join(import.meta.dirname, '..', '..', '..', '..')
 const BASE = '/api/supabase/user-chat'
 
-/** What the slowest step may take on a busy machine. Checks end as soon as the page shows it. */
+/** The time limit of a step, for a busy machine. A step ends as soon as its condition is met. */
 export const PATIENCE_MS = 15_000
 
-/** Starts everything. `close` ends it, by the process's own id. */
+/** Starts the server and the page. `close` stops both. */
 export async function startServer({
   binary = process.env.RAPPORT_BIN ?? join(root, 'target', 'debug', 'rapport'),
   folder = join(root, 'demo', 'dist'),
@@ -23,11 +24,11 @@ export async function startServer({
   if (!existsSync(binary))
     throw new Error(`${binary} does not exist. Build it with \`cargo build\`, or set RAPPORT_BIN.`)
   const temporary = await mkdtemp(join(tmpdir(), 'rapport-ui-'))
-  // Started by root, PostgreSQL runs as another user, who has to reach its files.
+  // When started by root, PostgreSQL runs as another user, who must be able to reach its files.
   await chmod(temporary, 0o711)
   const port = await freePort()
   let running = await spawnServer({ binary, temporary, port })
-  // Also when a script throws before it closes the server.
+  // Stops the server even if a script throws before it calls `close`.
   process.once('exit', () => running.child.kill('SIGTERM'))
   const page = await servePage({ folder, upstream: port })
   return {
@@ -39,12 +40,12 @@ export async function startServer({
     cut: page.cut,
     restore: page.restore,
     requestsTo: page.requestsTo,
-    /** Ends the server without a chance to clean up, as a crash does. Its database ends with it. */
+    /** Kills the server, like a crash, so that it cannot clean up. Its database stops with it. */
     async kill() {
       running.child.kill('SIGKILL')
       await running.exited
     },
-    /** Starts it again with the same port, database and keys. */
+    /** Starts the server again, with the same port, database and keys. */
     async restart() {
       running = await spawnServer({ binary, temporary, port })
     },
@@ -59,7 +60,7 @@ export async function startServer({
   }
 }
 
-/** A port without a listener. The server keeps it when it is started again. */
+/** Returns an unused port. The server uses the same port when it is restarted. */
 async function freePort() {
   const listener = createServer()
   await new Promise((done) => listener.listen(0, '127.0.0.1', done))
@@ -68,7 +69,7 @@ async function freePort() {
   return port
 }
 
-/** Resolves when the server is ready. */
+/** Starts the server process. Resolves when the server is ready. */
 async function spawnServer({ binary, temporary, port }) {
   const envFile = join(temporary, 'env')
   await rm(envFile, { force: true })
@@ -78,7 +79,7 @@ async function spawnServer({ binary, temporary, port }) {
     ['dev', '--data-dir', join(temporary, 'data'), '--port', String(port), '--env-file', envFile],
     {
       stdio: ['ignore', 'pipe', 'pipe'],
-      // The checks search more than a person does.
+      // The checks search more often than a user does.
       env: { ...process.env, RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE: '600' },
     },
   )
@@ -89,7 +90,7 @@ async function spawnServer({ binary, temporary, port }) {
   return { child, exited, log, env }
 }
 
-/** The file appears once the server is ready. */
+/** Reads the file that the server writes when it is ready. */
 async function readEnv(path, exited, log) {
   let isGone = false
   void exited.then(() => (isGone = true))
@@ -114,10 +115,10 @@ async function query(url, text) {
   return stdout.trim()
 }
 
-/** Of messages, so that each has an id of its own. */
+/** The number of messages sent so far, from which each message gets a unique id. */
 let number = 0
 
-/** The routes, as one of the users. Answers other than 2xx are errors here. */
+/** Calls the routes as one of the users. Every status other than 2xx (and 429) is an error. */
 function userOf(env, name) {
   const id = env[`USER_ID_${name.toUpperCase()}`]
   const token = env[`USER_TOKEN_${name.toUpperCase()}`]
@@ -152,7 +153,7 @@ function userOf(env, name) {
   }
 }
 
-/** A user's window. `locate` finds inside of the page; `rows` are the texts of the messages. */
+/** Opens a browser window for a user. `problems` collects the errors and warnings of the page. */
 export async function openWindow(
   browser,
   server,
@@ -164,7 +165,7 @@ export async function openWindow(
   const page = await context.newPage()
   const problems = []
   page.on('console', (message) => {
-    // Failed requests are part of some checks; the browser reports each one.
+    // Some checks make requests fail. The browser's reports of these requests are ignored.
     if (
       ['error', 'warning'].includes(message.type()) &&
       !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text())
@@ -203,9 +204,9 @@ function actions(page) {
         ),
       )
     },
-    /** Waits until the function, which runs in the page, returns something true. */
+    /** Waits until the function returns a true value. It runs in the page. */
     until: (check, argument) => page.waitForFunction(check, argument, { timeout: PATIENCE_MS, polling: 50 }),
-    /** Where a row is, relative to the top of the list. */
+    /** Returns the distance of a row from the top of the viewport. */
     topOf: (text) =>
       page
         .locator(row(text))
@@ -220,13 +221,13 @@ function actions(page) {
   }
 }
 
-/** Waits for two frames: layout and observers have run. */
+/** Waits for two frames, after which layout and observers have run. */
 export const settle = (page) =>
   page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
 
 /**
- * Runs in the page before its own scripts: `advance(ms)` moves the clock and calls the timers that
- * are due by then. Only timers of a minute and more are held, so that everything else runs as ever.
+ * Runs in the page before its own scripts. It adds `advance(ms)`, which moves the clock and calls
+ * the timers that are due. Only timers of at least a minute are affected; all others run as usual.
  */
 export const movableClock = () => {
   const { setTimeout: later, clearTimeout: cancel } = window
@@ -250,7 +251,7 @@ export const movableClock = () => {
   }
 }
 
-/** Waits outside of the page until the function returns something true. */
+/** Waits until the function returns a true value. It does not run in the page. */
 export async function eventually(check, what) {
   const until = Date.now() + PATIENCE_MS
   for (;;) {

@@ -1,6 +1,6 @@
-// node tests/ui/outages.mjs [RUNS] [SECONDS]: the server is killed while Ana writes in Chromium and
-// Ben in Firefox, and started again with the same ports and database. Messages are written before,
-// during and after the outage. Afterwards both windows and the database must agree.
+// node tests/ui/outages.mjs [RUNS] [SECONDS]: kills the server while Ana writes in Chromium and Ben
+// in Firefox, and restarts it with the same ports and database. Messages are written before, during
+// and after the outage. At the end, both windows and the database must agree.
 import { strict as assert } from 'node:assert'
 import { launchChromium, launchFirefox } from '../browser/browsers.mjs'
 import { drive } from './driver.mjs'
@@ -9,20 +9,20 @@ import { startServer } from './harness.mjs'
 const RUNS = Number(process.argv[2] ?? 20)
 const OUTAGE_MS = 1000 * Number(process.argv[3] ?? 30)
 
-/** The pause between two messages of a person. */
+/** The pause between two messages from the same person. */
 const RHYTHM_MS = 1500
 
-/** A banner appears after two seconds; the rest is for a busy machine. */
+/** When a banner may appear. It is due after two seconds; the rest allows for a busy machine. */
 const BANNER_MS = [1900, 5000]
 
-/** After an outage of this length the next attempt is at most this far away: 30 s and a fifth. */
+/** The time limit for recovery. The next connection attempt is at most 36 s away (30 s + 20 %). */
 const RECOVERY_MS = 60_000
 
 const pause = (ms) => new Promise((done) => setTimeout(done, Math.max(0, ms)))
 
 async function open(name, browser, server, conversation) {
   const page = await browser.newPage()
-  // High enough that everything of a run stays in the document.
+  // The window is high enough for all messages of a run to stay in the document.
   await (page.setViewportSize ?? page.setViewport).call(page, { width: 900, height: 2400 })
   await page.goto(`${server.url}/demo/?as=${name}&c=${conversation}`)
   const person = { name, ...drive(page) }
@@ -31,7 +31,7 @@ async function open(name, browser, server, conversation) {
   return person
 }
 
-/** Records texts of this run that are shown twice, or that were shown and are no longer. */
+/** Records texts of this run that are shown twice, or that disappear after they were shown. */
 const watch = (person, run) =>
   person.evaluate((prefix) => {
     window.watched?.disconnect()
@@ -56,7 +56,7 @@ async function outage(run, server, conversation, people) {
     const text = `${run}-${person.name}-${when}-${written[person.name].length + 1}.`
     written[person.name].push(text)
     await person.send(text)
-    // The echo does not wait for the server.
+    // The sender sees the message without waiting for the server.
     await person.shows(text)
   }
   const keepSaying = async (person, when, until) => {
@@ -70,7 +70,8 @@ async function outage(run, server, conversation, people) {
 
   await everyone((person) => watch(person, run))
   await everyone((person) => keepSaying(person, 'before', Date.now() + 4 * RHYTHM_MS))
-  // Half of a message is in the field when the server dies, and is finished meanwhile.
+  // When the server is killed, half of a message is in the field. The rest is typed during the
+  // outage.
   await everyone((person) => person.type(`${run}-${person.name}-half`))
 
   await server.kill()
@@ -173,7 +174,7 @@ try {
           .catch(() => '')
         console.log(`     ${person.name} shows ${texts.slice(-70).join(' ')}\n     ${waiting}`)
       }
-      // A server that is down stays down otherwise; the next run begins with new windows.
+      // Otherwise, the server might stay down. The next run starts with new windows.
       await server.restart().catch(() => undefined)
       await Promise.all((people ?? []).map(({ page }) => page.close().catch(() => undefined)))
       people = null

@@ -1,5 +1,5 @@
-// Serves the built page at /demo/ with the policy of the server, and passes everything else on to a
-// Rapport server, sockets included. A test can cut the connection and restore it.
+// Serves the built page at /demo/ with the server's content security policy, and forwards all other
+// requests and sockets to a Rapport server. A test can cut the connection and restore it.
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { createServer, request } from 'node:http'
@@ -17,11 +17,11 @@ const TYPES = {
   '.svg': 'image/svg+xml',
 }
 
-/** `folder` holds the page; `upstream` is the port of the Rapport server, or null. */
+/** Starts serving. `folder` contains the page; `upstream` is the Rapport server's port, or null. */
 export async function servePage({ folder, upstream }) {
   const sockets = new Set()
   let isCut = false
-  /** How often each path was requested. */
+  /** The number of requests for each path. */
   const requests = new Map()
 
   const server = createServer(async (incoming, outgoing) => {
@@ -64,7 +64,7 @@ export async function servePage({ folder, upstream }) {
   await new Promise((done) => server.listen(0, '127.0.0.1', done))
   return {
     url: `http://127.0.0.1:${server.address().port}`,
-    /** Ends all connections and refuses new ones, like a server that is down. */
+    /** Closes all connections and refuses new ones, like a server that is down. */
     cut() {
       isCut = true
       for (const socket of sockets) socket.destroy()

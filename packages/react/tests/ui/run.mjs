@@ -1,4 +1,4 @@
-// node tests/ui/run.mjs [words of a title …]: runs the browser checks against a real server.
+// node tests/ui/run.mjs [words of a title …]: runs the checks in Chromium against a real server.
 import { launchChromium } from '../browser/browsers.mjs'
 import { startServer } from './harness.mjs'
 
@@ -34,7 +34,7 @@ try {
           .join('\n     ')}`,
       )
     }
-    // A failed check leaves its windows open; they would compete for the connection.
+    // A failed check leaves its windows open, and one of them may own the shared connection.
     server.restore()
     await Promise.all(browser.contexts().map((context) => context.close().catch(() => undefined)))
   }

@@ -1,5 +1,6 @@
-// node tests/ui/screenshots.mjs FOLDER [words …]: the main states of the demonstration page at three
-// widths in both themes, for a person to look at. Of each state there is also one sheet.
+// node tests/ui/screenshots.mjs FOLDER [words …]: takes screenshots of the demonstration page's
+// main states, at three widths and in both themes, for visual review. It also makes a sheet of all
+// screenshots of each state.
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { launchChromium } from '../browser/browsers.mjs'
@@ -16,7 +17,7 @@ const SIZES = [
 const server = await startServer()
 const browser = await launchChromium()
 
-/** A conversation with some of everything that the server can store. */
+/** Creates a conversation with messages of every type that the server can store. */
 async function fill() {
   const [ana, ben, ada, sue] = ['ana', 'ben', 'ada', 'sue'].map(server.user)
   const withBen = await ana.conversationWith('ben')
@@ -54,7 +55,7 @@ const opened = async (page) => {
   await live(page)
 }
 
-/** Each state: its address, and what leads to it. */
+/** For each state: the address, and the actions that lead to it. */
 const states = {
   chooser: ['', (page) => page.locator('.demo-chooser li').last().waitFor()],
   list: ['?as=ana', (page) => slot(page, 'conversation-link').nth(2).waitFor()],

@@ -1,6 +1,6 @@
-// What the main thread of a page does, from the browser's own trace.
+// Measures the work of a page's main thread, from the browser's trace.
 
-/** Script, styles and layout. Painting and compositing are not the page's work. */
+/** Script, style and layout events. Painting and compositing do not count as work of the page. */
 const WORK = new Set([
   'EvaluateScript',
   'FunctionCall',
@@ -13,7 +13,7 @@ const WORK = new Set([
   'IntersectionObserverController::computeIntersections',
 ])
 
-/** Records until `stop`, which tells how long tasks took and how much of each frame was work. */
+/** Records until `stop` is called, which returns the durations of tasks and the work per frame. */
 export async function mainThread({ context, page }) {
   const session = await context.newCDPSession(page)
   const events = []
@@ -37,7 +37,7 @@ export async function mainThread({ context, page }) {
 }
 
 export function summary(events) {
-  // The thread that lays out is the page's main thread. Other pages of the browser have their own.
+  // The thread with the most layouts is the page's main thread. Other pages have their own threads.
   const counts = new Map()
   for (const { name, pid, tid } of events)
     if (name === 'UpdateLayoutTree') counts.set(`${pid} ${tid}`, (counts.get(`${pid} ${tid}`) ?? 0) + 1)
@@ -53,7 +53,7 @@ export function summary(events) {
       frames.push(work)
       work = 0
     }
-    // Only the outermost of nested events counts.
+    // Of nested events, only the outermost one counts.
     if (ph === 'X' && WORK.has(name) && ts >= end) {
       work += dur / 1000
       end = ts + dur

@@ -10,7 +10,7 @@ const received = { message: message('c', PEOPLE.ben, 'hi'), conversation: conver
 describe('shouldAlert', () => {
   it('alerts the user to a new message', () => expect(shouldAlert(state, received)).toBe(true))
 
-  it('does not alert for a seen or muted message, in a tab that is not the leader, or without preferences', () => {
+  it('does not alert for a seen or muted message, in a follower tab, or without preferences', () => {
     expect(shouldAlert(state, { ...received, isSeen: true })).toBe(false)
     expect(shouldAlert(state, { ...received, conversation: conversation(PEOPLE.ben, { is_muted: true }) })).toBe(false)
     expect(shouldAlert({ ...state, isLeader: false }, received)).toBe(false)

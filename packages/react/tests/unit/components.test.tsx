@@ -26,7 +26,7 @@ function chatClient(messages: readonly TimelineMessage[], rest = {}): FakeClient
 }
 
 describe('MessageInput', () => {
-  it('sends on Enter, breaks the line on Shift+Enter', async () => {
+  it('sends on Enter and starts a new line on Shift+Enter', async () => {
     const send = vi.fn()
     render(<MessageInput onSendMessage={send} label="Message" />)
     const field = screen.getByLabelText('Message')
@@ -36,7 +36,7 @@ describe('MessageInput', () => {
     expect(document.activeElement).toBe(field)
   })
 
-  it('sends nothing while a word is composed', () => {
+  it('does not send while a word is being composed', () => {
     const send = vi.fn()
     render(<MessageInput onSendMessage={send} value="にほん" label="Message" />)
     const field = screen.getByLabelText('Message')
@@ -47,14 +47,14 @@ describe('MessageInput', () => {
     expect(send).toHaveBeenCalledOnce()
   })
 
-  it('sends no white space', async () => {
+  it('does not send only white space', async () => {
     const send = vi.fn()
     render(<MessageInput onSendMessage={send} label="Message" />)
     await userEvent.type(screen.getByLabelText('Message'), '   {Enter}')
     expect(send).not.toHaveBeenCalled()
   })
 
-  it('counts code points and refuses what is too long', async () => {
+  it('counts code points and refuses a text that is too long', async () => {
     const send = vi.fn()
     render(<MessageInput onSendMessage={send} maxLength={10} value={'😀'.repeat(11)} label="Message" />)
     expect(screen.getByRole('status').textContent).toBe('1 character too many')
@@ -70,12 +70,12 @@ describe('MessageBubble', () => {
     expect(container.textContent).toContain('<img src=x')
   })
 
-  it('gives links no access to the page', () => {
+  it('opens links without access to the page', () => {
     render(<MessageBubble message={message('c', ben, 'https://example.com')} />)
     expect(screen.getByRole('link').getAttribute('rel')).toBe('noopener noreferrer nofollow ugc')
   })
 
-  it('loads nothing from addresses that run code', () => {
+  it('loads nothing from addresses that would run code', () => {
     render(
       <MessageBubble
         message={message('c', ben, '', { message_type: 'file', file_name: 'a', file_url: 'javascript:alert(1)' })}
@@ -91,7 +91,7 @@ describe('MessageBubble', () => {
     expect(button.getAttribute('aria-expanded')).toBe('true')
   })
 
-  it('says the state of own messages in words', () => {
+  it('states the state of own messages in words', () => {
     render(<MessageBubble message={message('c', ana, 'x', { state: 'delivered' })} />)
     expect(screen.getByRole('img', { name: 'Delivered' })).toBeTruthy()
   })
@@ -108,7 +108,7 @@ describe('UserChatInterface', () => {
     expect(screen.getByText('hello')).toBeTruthy()
   })
 
-  it('names each row in words', () => {
+  it('describes each row in words', () => {
     renderWith(
       chatClient([message(WITH_BEN, ben, 'hi', { is_edited: true })]),
       <UserChatInterface conversationId={WITH_BEN} />,
@@ -116,7 +116,7 @@ describe('UserChatInterface', () => {
     expect(screen.getByRole('listitem').getAttribute('aria-label')).toMatch(/^Ben Olsen, hi, edited, /)
   })
 
-  it('edits the last own message by the arrow key, and restores the draft on Escape', async () => {
+  it('edits the last own message on ArrowUp, and restores the draft on Escape', async () => {
     const client = chatClient([message(WITH_BEN, ana, 'mine')])
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     const field = screen.getByLabelText('Message to Ben')
@@ -129,7 +129,7 @@ describe('UserChatInterface', () => {
     expect(field).toHaveProperty('value', '')
   })
 
-  it('asks when another window has changed the message', async () => {
+  it('asks which version to keep if another window has changed the message', async () => {
     const client = chatClient([message(WITH_BEN, ana, 'theirs')])
     client.editResult = {
       data: null,
@@ -151,7 +151,7 @@ describe('UserChatInterface', () => {
     expect(client.conversation(WITH_BEN).called('edit')).toHaveLength(2)
   })
 
-  it('asks as well when the other edit has arrived before saving', async () => {
+  it('also asks if the other edit has arrived before saving', async () => {
     const client = chatClient([message(WITH_BEN, ana, 'mine', { id: 'm1' })])
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     const field = screen.getByLabelText('Message to Ben')
@@ -166,7 +166,7 @@ describe('UserChatInterface', () => {
     expect(client.conversation(WITH_BEN).called('edit')).toEqual([])
   })
 
-  it('acts on the focused row by single letters, unless they are switched off', async () => {
+  it('lets single letters act on the focused row, unless they are disabled', async () => {
     const client = chatClient([message(WITH_BEN, ben, 'hi')])
     const { unmount } = renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     act(() => screen.getByRole('listitem').focus())
@@ -179,7 +179,7 @@ describe('UserChatInterface', () => {
     expect(client.conversation(WITH_BEN).called('markUnread')).toHaveLength(1)
   })
 
-  it('moves the roving tab stop by arrows', async () => {
+  it('moves the roving tab stop with the arrow keys', async () => {
     renderWith(
       chatClient([message(WITH_BEN, ben, 'one', { seq: 1 }), message(WITH_BEN, ben, 'two', { seq: 2 })]),
       <UserChatInterface conversationId={WITH_BEN} />,
@@ -192,7 +192,7 @@ describe('UserChatInterface', () => {
     expect([first?.tabIndex, second?.tabIndex]).toEqual([0, -1])
   })
 
-  it('asks before it deletes', async () => {
+  it('asks before deleting', async () => {
     const client = chatClient([message(WITH_BEN, ana, 'mine')])
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     act(() => screen.getByRole('listitem').focus())
@@ -203,7 +203,7 @@ describe('UserChatInterface', () => {
     expect(client.conversation(WITH_BEN).called('remove')).toHaveLength(1)
   })
 
-  it('offers to try a failed message again', async () => {
+  it('offers to retry a failed message', async () => {
     const client = chatClient([
       message(WITH_BEN, ana, 'lost', { state: 'failed', canRetry: true, seq: Number.POSITIVE_INFINITY }),
     ])
@@ -212,7 +212,7 @@ describe('UserChatInterface', () => {
     expect(client.conversation(WITH_BEN).called('retry')).toHaveLength(1)
   })
 
-  it('has no composer where one cannot write', () => {
+  it('has no composer if the user cannot write', () => {
     const client = new FakeClient(
       initialState({
         conversations: [conversation(ben, { can_send: false })],
@@ -233,12 +233,12 @@ describe('UserChatInterface', () => {
     await waitFor(() => expect(announcer?.textContent).toBe(''), { timeout: 2000 })
   })
 
-  it('speaks other languages', () => {
+  it('can be shown in other languages', () => {
     renderWith(chatClient([]), <UserChatInterface conversationId={WITH_BEN} />, { strings: de })
     expect(screen.getByLabelText('Nachricht an Ben')).toBeTruthy()
   })
 
-  it('leaves nothing behind', () => {
+  it('leaves no listener behind after unmounting', () => {
     const client = chatClient([message(WITH_BEN, ben, 'hi')])
     const { unmount } = renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     unmount()
@@ -253,12 +253,12 @@ describe('ConversationsList', () => {
     new FakeClient(initialState({ conversations: [conversation(ben, { unread_count: 2 }), conversation(chloe)] }))
   const items = (): HTMLElement[] => [...document.querySelectorAll<HTMLElement>('[data-slot="conversation-link"]')]
 
-  it('names each conversation in words', () => {
+  it('describes each conversation in words', () => {
     renderWith(client(), <ConversationsList onConversationSelect={() => undefined} />)
     expect(items()[0]?.textContent).toMatch(/^BOBen Olsen, 2 unread, .*No messages yet/)
   })
 
-  it('has one tab stop, which arrows and letters move', async () => {
+  it('has one tab stop, which arrow keys and letters move', async () => {
     renderWith(client(), <ConversationsList onConversationSelect={() => undefined} />)
     expect(items().map(({ tabIndex }) => tabIndex)).toEqual([0, -1])
     act(() => items()[0]?.focus())
@@ -268,7 +268,7 @@ describe('ConversationsList', () => {
     expect(document.activeElement).toBe(items()[0])
   })
 
-  it('archives by Delete, and undoes it', async () => {
+  it('archives on Delete, and can undo that', async () => {
     const made = client()
     renderWith(made, <ConversationsList onConversationSelect={() => undefined} />)
     act(() => items()[0]?.focus())
@@ -279,7 +279,7 @@ describe('ConversationsList', () => {
     expect(items()).toHaveLength(2)
   })
 
-  it('renders links where the host has addresses', () => {
+  it('renders links if the application provides addresses', () => {
     renderWith(client(), <ConversationsList onConversationSelect={() => undefined} />, {
       linkTo: (target) => (target.to === 'list' ? '/messages' : `/messages/${target.conversationId}`),
     })
@@ -293,7 +293,7 @@ describe('UserSearchInput', () => {
     return <UserSearchInput value={value} onChange={setValue} onSelect={({ id }) => onSelect(id)} />
   }
 
-  it('is a combobox that selects by keyboard', async () => {
+  it('is a combobox that can be used by keyboard', async () => {
     const client = new FakeClient()
     client.found = [ben, chloe]
     const select = vi.fn()
@@ -307,7 +307,7 @@ describe('UserSearchInput', () => {
     expect(select).toHaveBeenCalledWith(ben.id)
   })
 
-  it('says when nobody is found', async () => {
+  it('tells the user if no person is found', async () => {
     renderWith(new FakeClient(), <Search onSelect={() => undefined} />)
     await userEvent.type(screen.getByRole('combobox'), 'zoe')
     expect(await screen.findByText('Nobody in your teams matches “zoe”.')).toBeTruthy()
@@ -320,7 +320,7 @@ describe('NewChatDialog', () => {
     client.found = [ben]
     const create = vi.fn()
     renderWith(client, <NewChatDialog isOpen onClose={() => undefined} onCreateConversation={create} />)
-    // The contacts have arrived: members of the teams are a group of their own.
+    // This group is shown once the contacts have arrived.
     await screen.findByRole('group', { name: 'Your teams' })
     await userEvent.click(screen.getByRole('option', { name: /Ben Olsen/ }))
     await waitFor(() => expect(create).toHaveBeenCalledWith(WITH_BEN, expect.objectContaining({ id: ben.id })))

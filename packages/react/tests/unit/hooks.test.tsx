@@ -46,7 +46,7 @@ describe('useRealtimeChat', () => {
       }),
     )
 
-  it('opens the conversation once, and closes it', () => {
+  it('opens the conversation once, and closes it on unmount', () => {
     const client = clientWith(1)
     const { unmount } = renderHook(() => useRealtimeChat(WITH_BEN), under(client))
     expect(client.conversation(WITH_BEN).opened).toBe(1)
@@ -54,7 +54,7 @@ describe('useRealtimeChat', () => {
     expect(client.conversation(WITH_BEN).opened).toBe(0)
   })
 
-  it('shows what is sent in the same task', () => {
+  it('shows a sent message in the same task', () => {
     const client = clientWith(1)
     const { result } = renderHook(() => useRealtimeChat(WITH_BEN), under(client))
     act(() => void result.current.send('hello'))
@@ -71,7 +71,7 @@ describe('useRealtimeChat', () => {
     expect([result.current.send, result.current.loadOlder, result.current.react]).toEqual([send, loadOlder, react])
   })
 
-  it('is not rendered again by other conversations', () => {
+  it('does not render again when another conversation changes', () => {
     const client = clientWith(1)
     let renders = 0
     renderHook(() => (renders++, useRealtimeChat(WITH_BEN)), under(client))
@@ -108,7 +108,7 @@ describe('the other hooks', () => {
     expect(result.current.total).toBe(3)
   })
 
-  it('name who is typing', () => {
+  it('return the names of users who are typing', () => {
     const client = new FakeClient()
     const { result } = renderHook(() => useTypingIndicator(WITH_BEN), under(client))
     expect(result.current.isTyping).toBe(false)
@@ -116,7 +116,7 @@ describe('the other hooks', () => {
     expect(result.current.typingNames).toEqual(['Ben'])
   })
 
-  it('tell who is online', () => {
+  it('return who is online', () => {
     const client = new FakeClient()
     const { result } = renderHook(() => useUserPresence(ben.id), under(client))
     expect(client.called('watchPresence')).toContainEqual([[ben.id]])
@@ -138,7 +138,7 @@ describe('the other hooks', () => {
     expect(result.current.onlineUsers).toEqual([ben.id])
   })
 
-  it('search once after a pause, from two characters on', async () => {
+  it('search once after a pause, with at least two characters', async () => {
     const client = new FakeClient()
     client.found = [ben, chloe]
     const { result, rerender } = renderHook(({ query }) => useUserSearch(query), {
@@ -159,7 +159,7 @@ describe('the other hooks', () => {
     expect(client.conversation(WITH_BEN).getDraft()).toBe('half a')
   })
 
-  it('forget the draft when the user signs out, and keep it when the session ends', () => {
+  it('delete the draft when the user signs out, and keep it when the session ends', () => {
     const client = new FakeClient()
     const { result } = renderHook(() => useDraft(WITH_BEN), under(client))
     act(() => result.current.setDraft('half a'))
@@ -170,13 +170,13 @@ describe('the other hooks', () => {
     expect(result.current.draft).toBe('')
   })
 
-  it('load the preferences once they are needed', () => {
+  it('load the preferences when they are first needed', () => {
     const client = new FakeClient()
     renderHook(() => usePreferences(), under(client))
     expect(client.called('loadPreferences').length).toBeGreaterThan(0)
   })
 
-  it('fail early without a provider', () => {
+  it('throw without a provider', () => {
     expect(() => renderHook(() => useUnreadCount())).toThrow('needs a <ChatProvider>')
   })
 

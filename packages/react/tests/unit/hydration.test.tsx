@@ -11,7 +11,7 @@ const WITH_BEN = conversation(ben).id
 
 afterEach(() => vi.restoreAllMocks())
 
-it('takes over what the server rendered, without a warning', async () => {
+it('hydrates the HTML of the server without a warning', async () => {
   const errors = vi.spyOn(console, 'error').mockImplementation(() => undefined)
   const at = '2026-11-29T10:00:00Z'
   const client = new FakeClient(
@@ -38,8 +38,8 @@ it('takes over what the server rendered, without a warning', async () => {
   const container = document.createElement('div')
   document.body.append(container)
   container.innerHTML = renderToString(page)
-  // React 18 warns of layout effects here, because this is no server: `document` exists. What a
-  // server renders is checked in `server.test.tsx`.
+  // React 18 warns about layout effects here, because `document` exists, unlike on a server.
+  // `server.test.tsx` checks rendering on a server.
   errors.mockClear()
   const row = container.querySelector('[data-slot="message-row"]')
   const root = await act(async () => hydrateRoot(container, page))

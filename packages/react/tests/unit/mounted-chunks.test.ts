@@ -14,13 +14,13 @@ const chunks = (from: number, to: number): Chunk[] =>
 const ids = (list: readonly Chunk[]): number[] => list.map(({ id }) => id)
 
 describe('MountedChunks', () => {
-  it('mounts the newest two first, then one more each time', () => {
+  it('mounts the two newest chunks first, then one more each time', () => {
     const mounting = new MountedChunks()
     const all = chunks(1, 100)
     expect(mounting.of(all, null)).toEqual({ mounted: chunks(99, 100), hasMore: true })
     mounting.mountMore(all)
     expect(ids(mounting.of(all, null).mounted)).toEqual([98, 99, 100])
-    // Rendering again mounts nothing.
+    // Rendering again mounts no further chunk.
     expect(ids(mounting.of(all, null).mounted)).toEqual([98, 99, 100])
   })
 
@@ -39,27 +39,27 @@ describe('MountedChunks', () => {
     expect(seen).toEqual([3, 4, 5])
   })
 
-  it('mounts new messages at once', () => {
+  it('mounts new messages immediately', () => {
     const mounting = new MountedChunks()
     mounting.of(chunks(1, 9), null)
     expect(ids(mounting.of(chunks(1, 12), null).mounted)).toEqual([8, 9, 10, 11, 12])
   })
 
-  it('mounts everything from where the list opens or jumps to, and one chunk above', () => {
+  it('mounts all chunks from the one where the list opens or jumps to, and one above', () => {
     const mounting = new MountedChunks()
     expect(ids(mounting.of(chunks(1, 9), 5).mounted)).toEqual([4, 5, 6, 7, 8, 9])
     expect(ids(mounting.of(chunks(1, 9), 2).mounted)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
     expect(mounting.of(chunks(1, 9), 1).hasMore).toBe(false)
   })
 
-  it('begins again in another part of the history', () => {
+  it('starts over after a jump to another part of the history', () => {
     const mounting = new MountedChunks()
     mounting.of(chunks(90, 99), 90)
     expect(ids(mounting.of(chunks(10, 20), 12).mounted)).toEqual([11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
     expect(ids(mounting.of(chunks(90, 99), null).mounted)).toEqual([98, 99])
   })
 
-  it('mounts the last ones of a short list', () => {
+  it('mounts the last chunks of a short list', () => {
     const mounting = new MountedChunks()
     expect(mounting.of([], null)).toEqual({ mounted: [], hasMore: false })
     expect(mounting.of(chunks(3, 3), null)).toEqual({ mounted: chunks(3, 3), hasMore: false })

@@ -10,7 +10,7 @@ import { renderWith } from './render'
 
 const { ana, ben } = PEOPLE
 
-/** What is known before the server has answered. */
+/** The signed-in user as known before the server has responded. */
 const NAMELESS = { ...initialState().me, id: ana.id, full_name: null, email: null, avatar_url: null }
 
 describe('QuickAccess', () => {
@@ -25,7 +25,7 @@ describe('QuickAccess', () => {
     expect(screen.queryByRole('dialog')).toBeNull()
   })
 
-  it('speaks the language of the host', async () => {
+  it("uses the application's language", async () => {
     renderWith(new FakeClient(unread), <QuickAccess onOpen={() => undefined} />, { strings: de })
     await userEvent.click(screen.getByRole('button'))
     expect((await screen.findByRole('dialog')).getAttribute('aria-label')).toBe(de.messages)
@@ -33,7 +33,7 @@ describe('QuickAccess', () => {
 })
 
 describe('PresenceMenu', () => {
-  it('names the person and the status only when they are known', async () => {
+  it('names the user and the status only when they are known', async () => {
     const client = new FakeClient(initialState({ me: NAMELESS, presence: {} }))
     const { container } = renderWith(client, <PresenceMenu />)
     const button = screen.getByRole('button')
@@ -53,7 +53,7 @@ describe('PresenceMenu', () => {
 })
 
 describe('Avatar', () => {
-  it('shows no initials of a name that is not known', () => {
+  it('shows no initials while the name is unknown', () => {
     const { container } = render(<Avatar person={{ id: ana.id }} />)
     expect(container.textContent).toBe('')
     expect(container.querySelector('svg')).not.toBeNull()
@@ -61,7 +61,7 @@ describe('Avatar', () => {
 })
 
 describe('the list of a person without conversations', () => {
-  it('shows placeholders while it is loaded, and then says that there are none', async () => {
+  it('shows placeholders while it loads, and then an empty state', async () => {
     const client = new FakeClient(initialState({ conversations: [], conversationsStatus: 'loading' }))
     renderWith(client, <ConversationsList onConversationSelect={() => undefined} />)
     const placeholders = screen.getByRole('status', { name: 'Loading conversations' })
@@ -72,7 +72,7 @@ describe('the list of a person without conversations', () => {
 })
 
 describe('texts', () => {
-  it('are English in all parts without texts of the host', () => {
+  it('are English in all parts if the application provides none', () => {
     const client = new FakeClient()
     render(
       <ChatProvider client={client}>
@@ -86,7 +86,7 @@ describe('texts', () => {
 })
 
 describe('part', () => {
-  it('that cannot be loaded throws nothing, and is loaded the next time', async () => {
+  it('that cannot be loaded throws nothing, and is loaded when it is mounted again', async () => {
     let attempts = 0
     const { View } = part<{ text: string }>(async () => {
       attempts += 1

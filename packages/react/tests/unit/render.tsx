@@ -3,7 +3,7 @@ import type { ReactNode } from 'react'
 import { ChatProvider, type ChatProviderProps } from '../../src'
 import type { FakeClient } from '../../src/testing/fake-client'
 
-/** Renders below a provider with a client in memory. */
+/** Renders `content` inside a provider with a client in memory. */
 export function renderWith(
   client: FakeClient,
   content: ReactNode,

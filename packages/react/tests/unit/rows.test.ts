@@ -21,7 +21,7 @@ describe('layoutRows', () => {
     expect(rows.map(({ position }) => position)).toEqual(['first', 'middle', 'last', 'single', 'first', 'last'])
   })
 
-  it('begins a new group at the unread line', () => {
+  it('starts a new group at the unread line', () => {
     const rows = layoutRows(
       [message('c', ben, '1', { seq: 1, created_at: at(0) }), message('c', ben, '2', { seq: 2, created_at: at(0) })],
       2,
@@ -32,7 +32,7 @@ describe('layoutRows', () => {
     ])
   })
 
-  it('begins each day with a separator', () => {
+  it('starts each day with a separator', () => {
     const rows = layoutRows(
       [
         message('c', ben, '1', { seq: 1, created_at: '2026-11-27T12:00:00Z' }),
@@ -65,7 +65,7 @@ describe('chunkRows', () => {
     expect(pending.at(-1)?.id).toBe(sent.at(-1)?.id)
   })
 
-  it('never opens an earlier chunk again', () => {
+  it('never returns to an earlier chunk', () => {
     const ids = chunkRows(
       layoutRows([...messages(1, 45), message('c', ana, 'x', { seq: Number.POSITIVE_INFINITY })], null),
     ).map(({ id }) => id)
@@ -79,12 +79,12 @@ describe('RowLayout', () => {
       message('c', ben, 'x', { id: `m${from + i}`, key: `m${from + i}`, seq: from + i, created_at: at(0) }),
     )
 
-  it('keeps the chunks that did not change', () => {
+  it('returns the same objects for unchanged chunks', () => {
     const layout = new RowLayout()
     const all = messages(1, 99)
     const before = layout.layout(all.slice(40), null)
     const after = layout.layout(all, null)
-    // The first row of what was loaded continues a group now; the chunks below it are untouched.
+    // The row that was first before now continues a group. The chunks below it are unchanged.
     expect(after.slice(-2)).toEqual(before.slice(-2))
     expect(after.at(-1)).toBe(before.at(-1))
     expect(after.at(-2)).toBe(before.at(-2))

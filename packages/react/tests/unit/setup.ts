@@ -1,7 +1,7 @@
 import { cleanup, configure } from '@testing-library/react'
 import { afterEach } from 'vitest'
 
-// Effects that are not undone properly show themselves when they run twice.
+// In strict mode, effects run twice, which reveals those with incomplete cleanup.
 configure({ reactStrictMode: true })
 afterEach(cleanup)
 

@@ -17,11 +17,11 @@ describe('tokenize', () => {
     expect(links('mail help@example.com!')).toEqual(['mailto:help@example.com'])
   })
 
-  it('makes no links of other schemes', () => {
+  it('makes no links from other schemes', () => {
     expect(links('javascript:alert(1) data:text/html,x vbscript:x file:///etc/passwd')).toEqual([])
   })
 
-  it('keeps code as it is', () => {
+  it('does not change code', () => {
     expect(tokenize('run `curl https://example.com` now')).toEqual([
       { kind: 'text', text: 'run ' },
       { kind: 'code', text: 'curl https://example.com' },
@@ -29,7 +29,7 @@ describe('tokenize', () => {
     ])
   })
 
-  it('removes no bracket that the address opens, and each that it does not', () => {
+  it('removes only closing brackets that the address does not open', () => {
     for (const [text, href] of [
       ['https://a.example/x)', 'https://a.example/x'],
       ['https://a.example/x).)!', 'https://a.example/x'],
@@ -40,12 +40,12 @@ describe('tokenize', () => {
       expect(links(text), text).toEqual([href])
   })
 
-  it('makes no link of the end of a long word', () => {
+  it('makes no link from the end of a long word', () => {
     expect(links(`${'a'.repeat(64)}@example.com`)).toHaveLength(1)
     expect(links(`${'a'.repeat(65)}@example.com`)).toEqual([])
   })
 
-  // With quadratic time these would take minutes, with cubic time years.
+  // In quadratic time, these tests would take minutes, and in cubic time, years.
   it.each([
     ['brackets after dots', `https://a${'.'.repeat(200_000)}x${')'.repeat(200_000)}`],
     ['brackets', `https://x${')'.repeat(400_000)}`],
@@ -60,7 +60,7 @@ describe('tokenize', () => {
     expect(shown.join('').length).toBe(text.length)
   })
 
-  it('loses nothing of a text', () => {
+  it('preserves the whole text', () => {
     for (const text of [
       '',
       'plain',
@@ -77,11 +77,11 @@ describe('tokenize', () => {
 })
 
 describe('the length of a text', () => {
-  it('is counted in code points, as by the server', () => {
+  it('is counted in code points, as on the server', () => {
     expect(codePoints('😀'.repeat(4000))).toBe(4000)
   })
 
-  it('decides about folding', () => {
+  it('determines whether a message is folded', () => {
     expect(isLong('line\n'.repeat(11))).toBe(false)
     expect(isLong('line\n'.repeat(13))).toBe(true)
     expect(isLong('x'.repeat(1201))).toBe(true)

@@ -1,4 +1,4 @@
-// Names, files, statuses and addresses that somebody else has chosen.
+// Names, files, statuses and addresses that another user has chosen.
 
 import type { Person, Presence, TimelineMessage } from '@rapport-chat/client'
 import { act, fireEvent, render, waitFor } from '@testing-library/react'
@@ -25,19 +25,19 @@ import { renderWith } from './render'
 
 const CONTROLS = [...'\u061C\u200E\u200F\u202A\u202B\u202C\u202D\u202E\u2066\u2067\u2068\u2069']
 
-/** Reads as "invoiceexe.pdf" where controls are not removed. */
+/** Displayed as "invoiceexe.pdf" if its control character is not removed. */
 const FORGED = 'invoice\u202Efdp.exe'
 const READ = 'invoicefdp.exe'
 
-describe('controls of the direction', () => {
-  it('are removed from a text inside a line, each of them', () => {
+describe('direction controls', () => {
+  it('are all removed from a text inside a line', () => {
     for (const control of CONTROLS) expect(inline(`a${control}b`), control.codePointAt(0)?.toString(16)).toBe('ab')
     expect(inline(`a \n\t b${CONTROLS.join('')}\u2028c`)).toBe('a b c')
-    // What letters and emoji need stays.
+    // Joiners that are part of letters and emoji stay.
     expect(inline('👩‍💻 نص می‌خواهم')).toBe('👩‍💻 نص می‌خواهم')
   })
 
-  it('leave nothing behind that could pass for a name', () => {
+  it('alone do not count as a name', () => {
     expect(displayName({ full_name: CONTROLS.join(' '), email: 'a@example.com' }, en)).toBe('a@example.com')
     expect(conversationName({ title: '\u202E' }, { full_name: FORGED }, en)).toBe(READ)
     expect(previewText({ ...message('c', PEOPLE.ben, ''), message_type: 'file', file_name: '\u202E' }, en)).toBe(
@@ -96,7 +96,7 @@ describe('controls of the direction', () => {
   const anyControl = new RegExp(`[${CONTROLS.join('')}]`, 'u')
   const everything = (): string => document.documentElement.outerHTML
 
-  it('reach no line, label or tooltip of a conversation and its list', () => {
+  it('do not appear in any line, label or tooltip of a conversation and its list', () => {
     const client = forgedClient()
     renderWith(
       client,
@@ -116,20 +116,21 @@ describe('controls of the direction', () => {
     expect(everything()).not.toMatch(anyControl)
   })
 
-  it('reach no line of the panel of unread conversations', () => {
+  it('do not appear in the panel of unread conversations', () => {
     renderWith(forgedClient(), <QuickPanel anchor={document.body} onClose={() => {}} onOpen={() => {}} />)
     expect(everything()).toContain(READ)
     expect(everything()).not.toMatch(anyControl)
   })
 
-  it('around and in a link do not change how its address reads', () => {
-    // Reads as "https://bank.example/elpmaxe.live//:sptth" where the link takes the direction of the text.
+  it('in and around a link do not change how its address reads', () => {
+    // If the link inherited the text's direction, it would be displayed as
+    // "https://bank.example/elpmaxe.live//:sptth".
     const address = 'https://evil.example/elpmaxe.knab//:sptth'
     for (const text of [`\u202E${address}`, `${address.slice(0, 24)}\u202E${address.slice(24)}`]) {
       const { container } = renderWith(forgedClient(), <MessageBubble message={from({ content: text })} />)
       const link = container.querySelector('a.rpt-link')
       expect(link?.textContent).toBe(address)
-      // An element with a direction is isolated from the text around it.
+      // An element with its own direction is isolated from the text around it.
       expect(link?.getAttribute('dir')).toBe('ltr')
     }
   })
@@ -140,7 +141,7 @@ describe('controls of the direction', () => {
     ['a text', {}],
     ['a file', { message_type: 'file' as const, file_name: FORGED }],
     ['a picture', { message_type: 'image' as const, file_name: FORGED }],
-  ])('reach no announcement and no notification of %s', async (_, rest) => {
+  ])('do not appear in an announcement or notification of %s', async (_, rest) => {
     const shown: string[] = []
     class FakeNotification extends EventTarget {
       static permission = 'granted'
@@ -167,11 +168,11 @@ describe('addresses', () => {
     'http://files.example/a.b/..c/...',
     'blob:https://app.example/0f8f',
     '/files/a.png?next=/../x',
-  ])('that browsers load are taken as they are: %s', (address) => {
+  ])('that browsers load are not changed: %s', (address) => {
     expect(safeAddress(address)).toBe(address)
   })
 
-  it('are those that the browser makes of them', () => {
+  it('are returned as the browser resolves them', () => {
     expect(safeAddress('HTTPS://Files.Example/a b')).toBe('https://files.example/a%20b')
     expect(safeAddress('/ä')).toBe('/%C3%A4')
   })
@@ -213,7 +214,7 @@ describe('addresses', () => {
     expect(safeAddress(address)).toBeNull()
   })
 
-  it('of pictures get no address of the page', () => {
+  it('of pictures receive no referrer', () => {
     const person = { ...PEOPLE.ben, avatar_url: 'https://pictures.example/ben.png' }
     const picture = message('c', PEOPLE.ben, '', { message_type: 'image', file_url: 'https://files.example/a.png' })
     render(
@@ -238,7 +239,7 @@ describe('addresses', () => {
 })
 
 describe('long texts', () => {
-  // With quadratic time these would take minutes.
+  // In quadratic time, these tests would take minutes.
   const LENGTH = 400_000
   it.each([
     ['spaces', `a${' '.repeat(LENGTH)}b`],

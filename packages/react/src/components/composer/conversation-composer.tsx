@@ -12,7 +12,7 @@ import { MessageInput, type ComposerStrip, type MessageInputHandle } from '../me
 import { previewText } from '../message/quote'
 import { useUploads } from './use-uploads'
 
-/** What the composer is for: a new message, a reply, or an edit. */
+/** Whether the composer writes a reply, an edit, or (null) a new message. */
 export type ComposerMode = { readonly kind: 'reply' | 'edit'; readonly message: TimelineMessage } | null
 
 interface ConversationComposerProps {
@@ -27,8 +27,8 @@ interface ConversationComposerProps {
 }
 
 /**
- * The composer of a conversation. It keeps the text to itself, so that a key press renders the
- * field and not the messages above it.
+ * The composer of a conversation. It holds the text itself, so that a key press renders the field
+ * and not the messages above it.
  */
 export function ConversationComposer(props: ConversationComposerProps): ReactNode {
   const { conversation, name, mode, onMode, actions, onSaveEdit, handle } = props

@@ -1,4 +1,7 @@
-/** The field's text with `text` at the cursor. Moves the cursor behind it once React has rendered. */
+/**
+ * Returns the field's text with `text` inserted at the cursor. Once React has rendered, moves the
+ * cursor behind the inserted text.
+ */
 export function insertText(field: HTMLTextAreaElement, text: string): string {
   const { selectionStart, selectionEnd, value } = field
   const next = value.slice(0, selectionStart) + text + value.slice(selectionEnd)

@@ -11,7 +11,7 @@ function subscribe(listener: () => void): () => void {
   return () => query.removeEventListener('change', listener)
 }
 
-/** Whether the main input is a finger: Enter then breaks the line, and the button sends. */
+/** Whether the main input is touch. In that case Enter starts a new line, and the button sends. */
 export function useIsTouch(): boolean {
   return useSyncExternalStore(
     subscribe,

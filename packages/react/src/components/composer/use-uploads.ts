@@ -4,7 +4,10 @@ import type { ConversationClient } from '@rapport-chat/client'
 import { useEffect, useRef } from 'react'
 import { useChatContext } from '../../context/chat-context'
 
-/** Stores a file with the application's `upload` and sends it. Undefined without `upload`. */
+/**
+ * Returns a function that stores a file with the application's `upload` and sends it. Returns
+ * undefined if the application has no `upload`.
+ */
 export function useUploads(conversation: ConversationClient): ((file: File) => void) | undefined {
   const { upload, toast, strings } = useChatContext()
   const running = useRef(new Set<AbortController>())

@@ -8,7 +8,7 @@ import { safeAddress } from '../../format/address'
 import { inline } from '../../format/text'
 import { fileSize } from '../../format/time'
 
-/** Used if the sender did not report the size of an image. */
+/** The aspect ratio of an image whose size the sender did not report. */
 const DEFAULT_RATIO = 4 / 3
 
 export function Attachment({
@@ -33,7 +33,7 @@ export function Attachment({
         style={{ aspectRatio: ratioOf(message) }}
         onClick={() => onOpenImage?.(message)}
       >
-        {/* The box has its size before the image loads, so nothing moves. */}
+        {/* The button reserves the size of the image, so nothing moves when it loads. */}
         <img referrerPolicy="no-referrer" src={address} alt="" loading="lazy" decoding="async" />
       </button>
     )
@@ -63,7 +63,7 @@ export function Attachment({
   )
 }
 
-/** Width by height, within what is still readable in a bubble. */
+/** Returns the aspect ratio (width / height), limited to values that fit into a bubble. */
 function ratioOf({ metadata }: TimelineMessage): number {
   const { width, height } = metadata as { width?: unknown; height?: unknown }
   if (typeof width !== 'number' || typeof height !== 'number' || width <= 0 || height <= 0) return DEFAULT_RATIO

@@ -11,7 +11,7 @@ interface ConflictDialogProps {
   onClose: () => void
 }
 
-/** Two windows edited the same message. The later one chooses. */
+/** Shown when another window has edited the same message. The user chooses a version. */
 export function ConflictDialog({ theirs, mine, onKeepMine, onClose }: ConflictDialogProps): ReactNode {
   const strings = useStrings()
   return (

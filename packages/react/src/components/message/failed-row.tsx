@@ -5,7 +5,7 @@ import type { ReactNode } from 'react'
 import { useStrings } from '../../context/chat-context'
 import type { MessageActions } from '../../list/message-actions'
 
-/** Says why a message was not sent and what can be done. */
+/** Shows why a message was not sent, with buttons to retry, copy or delete it. */
 export function FailedRow({
   message,
   actions,

@@ -23,7 +23,7 @@ interface MessageMenuProps {
 
 const ICON = 18
 
-/** Everything that can be done with a message. */
+/** The menu with all actions on a message. */
 export function MessageMenu({
   message,
   anchor,

@@ -13,7 +13,7 @@ interface MessageMetaProps {
   onShowHistory?: ((message: TimelineMessage) => void) | undefined
 }
 
-/** "edited", the time and the state. It floats at the end of the last line if there is room. */
+/** Shows "edited", the time and the state, at the end of the last line if there is room. */
 export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: MessageMetaProps): ReactNode {
   const strings = useStrings()
   const isEdited = message.is_edited && !message.is_deleted
@@ -44,7 +44,7 @@ export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: Me
 
 const ICONS = { pending: Clock, sending: Clock, sent: Check, delivered: CheckCheck, failed: CircleAlert } as const
 
-/** Shapes tell the states apart: a clock, one tick, two ticks, and a tick in a full disc. */
+/** The states have different shapes: a clock, one tick, two ticks, and a tick in a full disc. */
 export function StateIcon({ state }: { state: MessageState }): ReactNode {
   const strings = useStrings()
   return (

@@ -18,7 +18,7 @@ export function useQuotedName(senderId: string | null): string {
   return senderId && senderId === me ? strings.you : displayName(person, strings)
 }
 
-/** The message that is replied to. */
+/** The message that a reply refers to. */
 export function Quote({
   quoted,
   onOpen,

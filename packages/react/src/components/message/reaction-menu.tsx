@@ -14,7 +14,7 @@ interface QuickReactionsProps {
   onMore: () => void
 }
 
-/** The usual reactions in a row, and the way to all others. */
+/** A row of frequent reactions, and a button that opens the picker for all others. */
 export function QuickReactions({ message, onSelect, onMore }: QuickReactionsProps): ReactNode {
   const { strings, emojiDataUrl } = useChatContext()
   const mine = new Set(message.reactions.filter(({ me }) => me).map(({ emoji }) => emoji))

@@ -16,7 +16,7 @@ import { MessageMenu } from './message-menu'
 import { ReactionMenu } from './reaction-menu'
 import { ReportDialog } from './report-dialog'
 
-/** The panel that is open, and for which message. */
+/** The open panel and its message. */
 type Panel =
   | { readonly kind: 'menu' | 'reactions' | 'emoji'; readonly message: TimelineMessage; readonly anchor: PopupAnchor }
   | { readonly kind: 'delete' | 'report' | 'history' | 'image'; readonly message: TimelineMessage }
@@ -31,9 +31,9 @@ export interface ActionOptions {
 
 export interface MessageActionsState {
   actions: MessageActions
-  /** Menus and dialogs; render it once. */
+  /** The open menu or dialog. Render it once. */
   panels: ReactNode
-  /** Saves an edit and asks if the message was changed meanwhile. */
+  /** Saves an edit. If the message was changed in the meantime, the user chooses a version. */
   saveEdit(message: TimelineMessage, content: string): void
 }
 
@@ -77,13 +77,13 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
     [conversation, canSend, editWindow, strings, toast, announce, callbacks],
   )
 
-  /** `message` is what was edited: the row as it was when editing began. */
+  /** `message` is the row as it was when editing began. */
   const saveEdit = async (message: TimelineMessage, content: string): Promise<void> => {
     if (content === message.content) return
     const latest = (): TimelineMessage =>
       conversation.getTimeline().messages.find(({ id }) => id === message.id) ?? message
     // Another window's edit may have arrived while this one was being written. The server would not
-    // see a conflict, since the client knows the newer revision by now.
+    // detect that conflict, because the client would send the newer revision.
     if (latest().content === message.content) {
       const { error } = await conversation.edit(message.id, content)
       if (error?.code !== 'stale_revision') return
@@ -92,7 +92,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   }
 
   const close = (): void => setPanel(null)
-  /** The toolbar that opened a panel may be gone; its row is still there. */
+  /** Focuses the row, because the toolbar that opened the panel may no longer exist. */
   const toRow = (): void => {
     if (panel)
       document
@@ -180,7 +180,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   return { actions, panels: panel && panelOf(panel), saveEdit: (message, content) => void saveEdit(message, content) }
 }
 
-/** `seconds` 0 means for ever. */
+/** Whether less than `seconds` have passed. 0 means no limit. */
 function isWithin(createdAt: string, seconds: number): boolean {
   return seconds === 0 || Date.now() - new Date(createdAt).getTime() < seconds * 1000
 }
