@@ -1,4 +1,4 @@
-// Answers the routes of one conversation from memory.
+// Fakes the routes of one conversation in memory.
 
 import type * as wire from '../src/wire'
 import { conversation, CONVERSATION, message, syncPage } from './fixtures'
