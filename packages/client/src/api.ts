@@ -14,7 +14,7 @@ export interface UserChatAPIOptions {
   userId?: string
   /** The base URL of the routes. The default requires a rewrite on the page's own origin. */
   baseUrl?: string
-  /** The session's access token. If omitted, the session cookie identifies the caller. */
+  /** Returns the session's access token. If omitted, the session cookie identifies the caller. */
   accessToken?: AccessToken
   fetch?: typeof fetch
 }

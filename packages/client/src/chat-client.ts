@@ -154,7 +154,9 @@ export interface ConversationClient {
   /** Removes an unsent message. */
   discard(key: string): void
 
-  /** If the text was changed in the meantime, returns `stale_revision` and shows that change. */
+  /**
+   * Edits a message. Returns `stale_revision` and shows the new text if it changed in the meantime.
+   */
   edit(messageId: string, content: string): Promise<Result<null>>
   /** `forMe` hides the message only for this user. */
   remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>>

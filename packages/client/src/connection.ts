@@ -14,7 +14,7 @@ const OPEN_TIMEOUT_MS = 10_000
 const JOIN_TIMEOUT_MS = 20_000
 const PROBE_TIMEOUT_MS = 5_000
 
-/** The time of two heartbeats. If neither is answered, the connection counts as dead. */
+/** The time of two heartbeats. If neither gets a reply, the connection counts as dead. */
 export const SILENCE_MS = 50_000
 
 /** After this many failures in a row, changes are polled. */
@@ -199,8 +199,8 @@ export class Connection {
       },
       onClosed: (reason) => {
         if (!isCurrent()) return
-        // An expired token ends the channel but not the socket. A channel that was joined before is
-        // joined again whatever the reason.
+        // An expired token ends the channel but not the socket. A channel that was already joined
+        // is joined again, whatever the reason.
         const wasJoined = this.status === 'live' || this.status === 'catching_up'
         if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin(userId)
         else this.#fail(reason)

@@ -200,8 +200,8 @@ export class Engine {
   async signOut(): Promise<void> {
     this.#tabs.post({ type: 'sign_out' })
     const forgotten = this.#forget()
-    // In parallel, so that neither an unresponsive database nor an unresponsive server delays the
-    // other.
+    // Both run in parallel, so that neither an unresponsive database nor an unresponsive server
+    // delays the other.
     await Promise.all([forgotten, this.api.endPresence(undefined, { keepalive: true })])
   }
 

@@ -96,7 +96,7 @@ export interface TimelineMessage extends wire.Message {
   /** Why the message failed. `canRetry` indicates whether a retry can succeed. */
   readonly error: ChatError | null
   readonly canRetry: boolean
-  /** Whether a change of this message (edit, deletion, reaction, pin) is still unconfirmed. */
+  /** Whether a change to this message (edit, deletion, reaction, pin) is still unconfirmed. */
   readonly isChanging: boolean
   /**
    * The position in the conversation, without gaps. `Infinity` until the message is stored. Unsent

@@ -150,7 +150,7 @@ export class Model {
 
   private tell(action: 'INSERT' | 'UPDATE', row: wire.Message): void {
     this.facts.push({ type: 'input', input: { type: 'row', table: 'user_messages', action, row: rowOf(row) } })
-    // The response to a request at this moment may arrive at any later time.
+    // A response with the current messages may arrive at any later time.
     this.facts.push({ type: 'answer', messages: this.messages })
   }
 }
