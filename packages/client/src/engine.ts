@@ -316,7 +316,7 @@ export class Engine {
     this.#presence.start()
     // Restores messages that closed tabs did not send. A message that is sent twice is stored once.
     if (this.#isRestored) void this.outbox.restore()
-    // At once, without waiting for the socket, so that the first page is shown early.
+    // The first load does not wait for the socket, so that the list is shown early.
     if (this.sync.position === undefined) void this.sync.request()
   }
 

@@ -78,7 +78,9 @@ export class History {
       .sort((a, b) => a.row.seq - b.row.seq)
   }
 
-  /** Counts the messages of others after a position. Undefined if the end is not displayed. */
+  /**
+   * Counts the messages of others after a position. Returns undefined if the end is not displayed.
+   */
   countUnread(after: number, userId: string): number | undefined {
     if (this.range?.to !== Infinity) return undefined
     return this.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length

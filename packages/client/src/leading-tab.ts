@@ -40,7 +40,7 @@ export class LeadingTab {
     })
   }
 
-  /** Ends all waits, because the leading tab has completed a `/sync` or this tab stops. */
+  /** Ends all waits when the leading tab has completed a `/sync`, or when this tab stops. */
   answered(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
   }

@@ -1,7 +1,7 @@
 // The messages that the server has not stored yet.
 //
 // Every message has its own id, so a message that is sent twice is stored once. Within a
-// conversation, one message is in flight at a time, which preserves the order.
+// conversation, one message is in flight at a time, which preserves their order.
 
 import { backoff, SEND_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'

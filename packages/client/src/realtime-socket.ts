@@ -7,13 +7,12 @@ import type { Input } from './inputs'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
 
 /**
- * The server closes a socket that is silent for `realtime.idle_timeout_ms`, two minutes by default.
+ * The interval of heartbeats. The server closes a socket that is silent for
+ * `realtime.idle_timeout_ms`, two minutes by default.
  */
 export const HEARTBEAT_MS = 25_000
 
-/**
- * The maximum delay of a timer. No page stays open for so long, so realtime-js never reconnects.
- */
+/** The maximum delay of a timer, 24 days, so that realtime-js never reconnects by itself. */
 const NEVER_MS = 2_147_483_647
 
 export interface RealtimeSocketSettings {

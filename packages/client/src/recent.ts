@@ -1,6 +1,6 @@
-// The state that a page shows before the server responds: the conversations, and the ends of those
-// that were displayed recently. The state is never older than its cursor, so `/sync` brings it up
-// to date.
+// The state that a page shows before the server responds: the conversations, and the last messages
+// of those that were displayed recently. The state is never older than its cursor, so `/sync`
+// brings it up to date.
 
 import type { Cancel, Clock } from './clock'
 import type { HeldMessage } from './messages'

@@ -382,7 +382,7 @@ export class Store {
   #applyReactionRow(action: string, row: Record<string, unknown>): void {
     const [messageId, conversationId] = [String(row['message_id']), String(row['conversation_id'])]
     const isAdded = action === 'INSERT'
-    // Other conversations are loaded when they are displayed.
+    // Conversations that are not displayed load their reactions later.
     const isShown = isAdded ? this.history(conversationId)?.get(messageId) : this.#entries.size > 0
     if (!isShown) return
     this.#settings.onIncomplete()
@@ -421,7 +421,7 @@ export class Store {
 
   #putMessage(message: HeldMessage): void {
     const { conversation_id } = message.row
-    // Messages of other conversations are loaded when the conversations are displayed.
+    // Conversations that are not displayed load their messages later.
     const entry = this.#entries.get(conversation_id)
     if (!entry) return
     if (entry.history.upsert(message)) this.#settings.onIncomplete()
