@@ -4,7 +4,7 @@ import { defineConfig } from 'vite'
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 
-// The page is built from the packages' sources, so that it needs no other build before it.
+// The page is built from the packages' sources, so that they need not be built first.
 export default defineConfig({
   root: here('.'),
   base: '/demo/',
@@ -23,7 +23,7 @@ export default defineConfig({
     outDir: here('./dist'),
     emptyOutDir: true,
     target: 'es2022',
-    // The policy of the page allows no inline content.
+    // The page's Content-Security-Policy allows no inline content.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     rolldownOptions: { input: { index: here('./index.html'), gallery: here('./gallery/index.html') } },

@@ -25,7 +25,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-/// The name of a channel may be chosen freely after `realtime:`.
+/// The topic of the channel. The part after `realtime:` can be chosen freely.
 const TOPIC: &str = "realtime:inbox";
 
 /// The interval of the official clients. The server closes a socket on which it receives nothing for
@@ -44,8 +44,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         + &format!("/realtime/v1/websocket?apikey={anon_key}&vsn=1.0.0");
     let (mut socket, _) = connect_async(socket_url).await?;
 
-    // The key identifies the project, the access token the user: the policies decide with its claims
-    // which rows this channel receives. So no filter for the user's own conversations is necessary.
+    // The key identifies the project, and the access token identifies the user. The policies use
+    // the token's claims to decide which rows this channel receives. No filter for the user's own
+    // conversations is necessary.
     let join = json!({
         "topic": TOPIC,
         "event": "phx_join",
@@ -71,22 +72,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             frame = socket.next() => frame.ok_or("the server closed the connection")??,
         };
-        // Reading the socket answers pings, and a close frame is followed by the end of the stream.
+        // Reading the socket also replies to pings. After a close frame, the stream ends.
         if let Message::Text(text) = frame {
             show(&serde_json::from_str(&text)?)?;
         }
     }
 }
 
-/// Prints what a message of the socket contains, or returns why no more rows will come.
+/// Prints the content of a message from the socket, or returns the reason why no more rows will
+/// arrive.
 fn show(message: &Value) -> Result<(), String> {
     let (event, payload) = (&message["event"], &message["payload"]);
     let field = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     match event.as_str() {
-        // Only from this message on is every committed row delivered: the reply to the join can come
-        // before it when the database is slow.
+        // From this message on, every committed row is delivered. If the database is slow, the
+        // reply to the join arrives earlier.
         Some("system") if payload["status"] == "ok" => println!("listening for messages"),
-        // An interruption, for example. The server resumes by itself and says so.
+        // For example, delivery was interrupted. The server resumes by itself and reports that as
+        // well.
         Some("system") => eprintln!("{}", field(&payload["message"])),
         Some("postgres_changes") => {
             let row = &payload["data"]["record"];

@@ -17,7 +17,7 @@ need_postgres() {
     missing+=(postgresql)
 }
 
-# The page's tests look at layout, so they need fonts for Latin, Arabic and emoji as well.
+# The tests of the page check its layout, so they also need fonts for Latin, Arabic and emoji.
 need_browsers() {
   need chromium chromium
   need firefox-esr firefox-esr

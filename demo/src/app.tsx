@@ -5,12 +5,13 @@ import { clientOf } from './clients'
 import { pageOptions } from './options'
 import { loadPeople, type DemoPerson, type People } from './session'
 
-/** The emoji data that is built into the page. */
+/** The address of the emoji data that is built with the page. */
 const EMOJI_DATA = `${import.meta.env.BASE_URL}emoji`
 
 /**
- * `/demo/` shows the choice of a user. `?as=ana` opens the chat of one user, `?as=ana,ben` those of
- * two side by side. `c` and `m` are the open conversation and a message in it.
+ * `/demo/` lets the visitor choose a user. `?as=ana` opens the chat of one user, and `?as=ana,ben`
+ * opens two chats side by side. `c` and `m` contain the ids of the open conversation and of a
+ * message in it.
  */
 export function App(): ReactNode {
   const [people, setPeople] = useState<People | null>(null)
@@ -38,7 +39,7 @@ export function App(): ReactNode {
   )
 }
 
-/** Whose chats the address names. Two fit beside each other. */
+/** Returns the users that the address names, at most two, because two chats fit side by side. */
 function chosenOf({ people }: People): readonly DemoPerson[] {
   const names = new URLSearchParams(location.search).get('as')?.split(',') ?? []
   return names.flatMap((name) => people.filter((person) => person.email.startsWith(`${name}@`))).slice(0, 2)
@@ -60,7 +61,7 @@ interface Place {
   readonly messageId?: string | undefined
 }
 
-/** Only the first pane reflects its state in the address. */
+/** Reads the open conversation from the address. Only the first pane has its state there. */
 function placeOf(isMain: boolean): Place {
   if (!isMain) return { conversationId: null }
   const parameters = new URLSearchParams(location.search)

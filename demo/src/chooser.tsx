@@ -2,7 +2,7 @@ import { Avatar } from '@rapport-chat/react'
 import type { ReactNode } from 'react'
 import type { DemoPerson } from './session'
 
-/** The choice of a user. Two users side by side show both ends of a conversation. */
+/** Lets the visitor choose a user, or two users side by side to see both ends of a conversation. */
 export function Chooser({ people }: { people: readonly DemoPerson[] }): ReactNode {
   return (
     <main className="demo-chooser">

@@ -4,8 +4,9 @@ import { Session, type DemoPerson, type People } from './session'
 const clients = new Map<string, ChatClient>()
 
 /**
- * One client per person and page, created outside of rendering. It is started at once, so that it
- * signs in and asks for the list while the page is rendered.
+ * Returns the client of a user. Each user has one client per page, which is created outside of
+ * rendering. It is started at once, so that it signs in and requests the list while the page is
+ * rendered.
  */
 export function clientOf(people: People, person: DemoPerson): ChatClient {
   const known = clients.get(person.id)

@@ -6,7 +6,7 @@ import { App } from './app'
 import { applyToPage, pageOptions } from './options'
 import { loadPeople } from './session'
 
-// `App` handles a failure.
+// The request starts before rendering. `App` handles a failure.
 loadPeople().catch(() => undefined)
 applyToPage(pageOptions())
 createRoot(document.getElementById('root') as HTMLElement).render(

@@ -10,7 +10,7 @@ export interface PageOptions {
   readonly strings: ChatStrings
 }
 
-/** What the address chooses: `?theme=dark&lang=ar`. */
+/** Reads the theme and language from the address, for example `?theme=dark&lang=ar`. */
 export function pageOptions(): PageOptions {
   const parameters = new URLSearchParams(location.search)
   const theme = parameters.get('theme')
@@ -18,7 +18,7 @@ export function pageOptions(): PageOptions {
   return { theme: theme === 'light' || theme === 'dark' ? theme : 'auto', strings }
 }
 
-/** Sets the page itself to the same theme and language. */
+/** Applies the theme and language to the page itself. */
 export function applyToPage({ theme, strings }: PageOptions): void {
   const { documentElement: root } = document
   root.lang = strings.locale

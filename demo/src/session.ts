@@ -1,4 +1,4 @@
-/** The development sign-in of `rapport dev`, in the form of Supabase Auth. */
+/** Signs in with the development sign-in of `rapport dev`, which has the API of Supabase Auth. */
 
 export interface DemoPerson {
   readonly id: string
@@ -23,7 +23,10 @@ interface Tokens {
 
 let loading: Promise<People> | null = null
 
-/** Requested once, and before the page is rendered: everything else waits for it. */
+/**
+ * Loads the users. The request is sent once, before rendering, because everything else waits for
+ * it.
+ */
 export function loadPeople(): Promise<People> {
   loading ??= fetchPeople()
   return loading
@@ -35,7 +38,7 @@ async function fetchPeople(): Promise<People> {
   return (await response.json()) as People
 }
 
-/** Signs in one person and refreshes their token. */
+/** Signs in one user and refreshes their token. */
 export class Session {
   private tokens: Tokens | null = null
   private running: Promise<string | null> | null = null
@@ -43,13 +46,13 @@ export class Session {
   constructor(
     private readonly people: People,
     readonly person: DemoPerson,
-    /** Lifetime in seconds, to try what happens when a token expires. */
+    /** The lifetime of tokens in seconds, to try what happens when they expire. */
     private readonly lifetime: string | null,
   ) {}
 
   readonly accessToken = async (options?: { force: boolean }): Promise<string | null> => {
     if (this.tokens && !options?.force) return this.tokens.access_token
-    // Several requests that wait for a token share one.
+    // Requests that wait for a token share one sign-in or refresh.
     this.running ??= this.ask().finally(() => (this.running = null))
     return this.running
   }

@@ -13,7 +13,10 @@ export { conversation, FakeClient, initialState, message, PEOPLE, timeline }
 
 const { ana, ben, chloe, mona, max } = PEOPLE
 
-/** Minutes before now, so that the gallery shows today, yesterday and older days. */
+/**
+ * Returns the time this many minutes ago, so that the gallery shows today, yesterday and older
+ * days.
+ */
 export function ago(minutes: number): string {
   return new Date(Date.now() - minutes * 60_000).toISOString()
 }
@@ -63,10 +66,10 @@ const reaction = (
   people: readonly Person[],
 ): TimelineMessage['reactions'][number] => ({ emoji, reaction: emoji, count, me, user_ids: people.map(({ id }) => id) })
 
-/** A picture without a request: a gradient. */
+/** A gradient as a picture that needs no request. */
 const PICTURE = `data:image/svg+xml,${encodeURIComponent('<svg xmlns="http://www.w3.org/2000/svg" width="640" height="400"><defs><linearGradient id="g" x1="0" y1="0" x2="1" y2="1"><stop stop-color="#8fb4ff"/><stop offset="1" stop-color="#f6b0c4"/></linearGradient></defs><rect width="640" height="400" fill="url(#g)"/><path d="M0 330 190 180l130 110 90-70 230 170v10H0Z" fill="#2a4b8d" opacity=".7"/></svg>')}`
 
-// The generated type says only that it is an object.
+// The generated type of `metadata` is an object without fields.
 const SIZE = { width: 640, height: 400 } as unknown as TimelineMessage['metadata']
 
 export const everyday: readonly Line[] = [
@@ -176,7 +179,7 @@ function withPicture(messages: TimelineMessage[]): TimelineMessage[] {
 }
 
 let blob = ''
-/** As a blob, since message addresses of other schemes are not loaded. */
+/** Returns the picture as a blob URL, because messages do not load files with a `data:` URL. */
 function picture(): string {
   blob ||= URL.createObjectURL(
     new Blob([decodeURIComponent(PICTURE.slice(PICTURE.indexOf(',') + 1))], { type: 'image/svg+xml' }),
@@ -266,7 +269,7 @@ export function stateWith(rest: Partial<ChatState>): ChatState {
   })
 }
 
-/** A client that shows one conversation with Ben. */
+/** Creates a client whose conversation with Ben contains these lines. */
 export function clientWith(all: readonly Line[], rest: Partial<ChatState> = {}, timelineRest = {}): FakeClient {
   const messages = withPicture(lines(WITH_BEN, all))
   return new FakeClient(stateWith({ timelines: { [WITH_BEN]: timeline(WITH_BEN, messages, timelineRest) }, ...rest }))
@@ -274,7 +277,9 @@ export function clientWith(all: readonly Line[], rest: Partial<ChatState> = {}, 
 
 export const BEN_CONVERSATION = WITH_BEN
 
-/** 10,000 messages of changing length. Older pages are added when the list asks for them. */
+/**
+ * Creates a client with 10,000 messages of different lengths. The list loads older pages on demand.
+ */
 export function longClient(): FakeClient {
   const all = Array.from({ length: 10_000 }, (_, i) =>
     message(WITH_BEN, i % 7 < 4 ? ben : ana, `${i + 1}. ${'Some words of a message. '.repeat(1 + ((i * 7919) % 9))}`, {

@@ -32,7 +32,7 @@ import {
 interface State {
   readonly title: string
   readonly height?: number
-  /** Room around small parts. */
+  /** Adds padding around small components. */
   readonly pad?: boolean
   readonly client: () => FakeClient
   readonly content: () => ReactNode
@@ -279,8 +279,9 @@ const PARTS: readonly State[] = [
 const SECTIONS = { Conversations: CONVERSATIONS, Lists: LISTS, Composers: COMPOSERS, Parts: PARTS }
 
 /**
- * Every component in every state. `?only=` shows one thing on the whole page: `long` (10,000
- * messages), `messenger`, `new-message`, or a section in lower case.
+ * Shows every component in every state. `?only=` shows a single view on the whole page: `long`
+ * (10,000 messages), `messenger`, `states`, `new-message`, or the section of this name in lower
+ * case.
  */
 export function Gallery(): ReactNode {
   const only = new URLSearchParams(location.search).get('only')

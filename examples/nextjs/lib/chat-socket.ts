@@ -3,8 +3,8 @@
 import { createClient, type SupabaseClient } from '@supabase/supabase-js'
 
 /**
- * `address`: the URL of the socket, as in `wss://chat.example.com`. `anonKey`: the project's public
- * key.
+ * Creates a client for channels. `address` is the URL of the socket, for example
+ * `wss://chat.example.com`. `anonKey` is the project's public key.
  */
 export async function connectChat(supabase: SupabaseClient, address: string, anonKey: string): Promise<SupabaseClient> {
   const accessToken = async () => (await supabase.auth.getSession()).data.session?.access_token ?? null

@@ -5,7 +5,7 @@ import type { RealtimeChannel, SupabaseClient } from '@supabase/supabase-js'
 import type { ChatError, Message, Sync, UserChatAPI } from './user-chat-api'
 
 export interface FeedMessage extends Message {
-  /** Set only for messages sent from here that are not confirmed yet. */
+  /** Set only for messages of this page that the server has not confirmed yet. */
   state?: 'sending' | 'failed'
 }
 
@@ -17,7 +17,7 @@ export interface FeedState {
   error: ChatError | null
 }
 
-/** Delay before a retry. */
+/** Delay before a retry, in milliseconds. */
 const RETRY_MS = 2_000
 
 export class ConversationFeed {
@@ -93,8 +93,8 @@ export class ConversationFeed {
       .on('postgres_changes', { event: '*', ...messages }, ({ eventType, new: row }) => {
         if (eventType !== 'DELETE') this.applyRow(row as Message)
       })
-      // Sent after every join and new token, when changes are live again, and when some may have
-      // been missed.
+      // The server sends this event after every join and new token, when changes are live again,
+      // and when some may have been missed.
       .on('system', {}, ({ extension }) => {
         if (extension === 'postgres_changes') void this.catchUp()
       })
@@ -113,7 +113,7 @@ export class ConversationFeed {
     this.retry = setTimeout(() => this.isStopped || action(), RETRY_MS)
   }
 
-  /** A call during a running load causes exactly one more load after it. */
+  /** Loads changes. Calls during a running load cause exactly one more load after it. */
   private catchUp(): Promise<void> {
     this.isStale = true
     this.catchingUp ??= (async () => {
@@ -168,8 +168,8 @@ export class ConversationFeed {
   }
 
   /**
-   * Applies a row from the socket. If only `rev` differs, reactions or the pin changed, which the
-   * row does not contain.
+   * Applies a row from the socket. If only `rev` differs, the reactions or the pin changed. The row
+   * does not contain them, so they are loaded.
    */
   private applyRow(row: Message): void {
     const held = this.state.messages.find(({ id }) => id === row.id)
@@ -210,7 +210,7 @@ export class ConversationFeed {
     })
   }
 
-  /** Typing ends by itself if no further event arrives. */
+  /** Adds or removes a typing user. Typing also ends if no further event arrives. */
   private setTyping({ user_id, is_typing, expires_in_ms }: { user_id: string; is_typing: boolean; expires_in_ms: number }): void {
     clearTimeout(this.expiries.get(user_id))
     const others = this.state.typing.filter((person) => person !== user_id)

@@ -5,7 +5,7 @@ import type { SupabaseClient } from '@supabase/supabase-js'
 import { ConversationFeed } from './conversation-feed'
 import type { UserChatAPI } from './user-chat-api'
 
-/** The state of a displayed conversation, and a function to send messages. */
+/** Returns the state of a displayed conversation, and a function that sends messages. */
 export function useConversation(api: UserChatAPI, chat: SupabaseClient, conversationId: string, userId: string) {
   const feed = useMemo(() => new ConversationFeed(api, chat, conversationId, userId), [api, chat, conversationId, userId])
   useEffect(() => {

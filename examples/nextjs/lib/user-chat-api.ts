@@ -19,7 +19,7 @@ export interface Message {
   updated_at: string
   is_edited: boolean
   is_deleted: boolean
-  /** All users except the sender who have read it: the second tick. */
+  /** The users other than the sender who have read the message, for the second tick. */
   read_by: string[]
   client_message_id: string | null
   /** The position in the conversation: 1, 2, 3, … without gaps. */
@@ -84,7 +84,10 @@ export type Result<T> = Promise<{ data: T; error: null } | { data: null; error: 
 export interface UserChatOptions {
   /** The base URL of the routes. The default requires the rewrites in `next.config.mjs`. */
   baseUrl?: string
-  /** The session's access token. If omitted, the browser's session cookie identifies the caller. */
+  /**
+   * Returns the session's access token. If omitted, the browser's session cookie identifies the
+   * caller.
+   */
   accessToken?: () => Promise<string | null | undefined>
   fetch?: typeof fetch
 }
@@ -92,17 +95,17 @@ export interface UserChatOptions {
 export class UserChatAPI {
   constructor(private readonly options: UserChatOptions = {}) {}
 
-  /** The caller's conversations, pinned ones first, then by most recent activity. */
+  /** Returns the caller's conversations, pinned ones first, then by most recent activity. */
   getConversations(userId: string): Result<Conversation[]> {
     return this.request('GET', '/conversations', { query: { currentUserId: userId, limit: 100 } })
   }
 
-  /** Either of the two users must be the caller. */
+  /** Returns the conversation of two users, one of whom must be the caller. */
   getOrCreateConversation(user1Id: string, user2Id: string): Result<Conversation & { created: boolean }> {
     return this.request('POST', '/conversations', { body: { user1_id: user1Id, user2_id: user2Id } })
   }
 
-  /** Oldest first, without deleted messages. `offset` counts back from the newest. */
+  /** Returns messages, oldest first, without deleted ones. `offset` counts back from the newest. */
   getMessages(conversationId: string, limit = 50, offset = 0): Result<Message[]> {
     return this.request('GET', '/messages', { query: { conversationId, limit, offset } })
   }
@@ -131,22 +134,24 @@ export class UserChatAPI {
     return this.request('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId } })
   }
 
-  /** Call it every three seconds while the user types; `null` ends typing. */
+  /** Reports typing. Call it every three seconds while the user types; `null` ends typing. */
   updateTypingStatus(userId: string, typingToUserId: string | null): Result<null> {
     return this.request('PUT', '/presence/typing', { body: { user_id: userId, typing_to_user_id: typingToUserId } })
   }
 
-  /** Call it every 30 seconds: a report is valid for one minute. */
+  /** Reports presence. Call it every 30 seconds, because a report is valid for one minute. */
   updatePresence(userId: string, status: PresenceStatus, currentPage?: string): Result<Presence> {
     return this.request('PUT', '/presence', { body: { user_id: userId, status, current_page: currentPage } })
   }
 
-  /** At most ten users that the caller may message. A query shorter than two characters returns none. */
+  /**
+   * Finds up to ten users that the caller may message. With fewer than two characters, finds none.
+   */
   searchUsers(query: string, currentUserId: string, teamId?: string | null): Result<Person[]> {
     return this.request('GET', '/search', { query: { q: query, type: 'users', currentUserId, teamId } })
   }
 
-  /** The unread count for the badge. The total excludes muted and archived conversations. */
+  /** Returns the counts for a badge. The total excludes muted and archived conversations. */
   getUnreadCount(): Result<{ total: number; by_conversation: Record<string, number> }> {
     return this.request('GET', '/unread-count', {})
   }

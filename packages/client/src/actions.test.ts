@@ -5,7 +5,7 @@ import { createTestClient } from './testing'
 
 afterEach(() => vi.resetModules())
 
-/** A client that has not loaded the actions, as in a browser. */
+/** Creates a client that has not loaded the actions yet, as in a browser. */
 function freshClient() {
   const routes = fakeRoutes()
   const { client } = createTestClient(
@@ -36,7 +36,7 @@ describe('actions', () => {
     expect(client.getState().conversations[0]?.is_archived).toBe(true)
   })
 
-  test('that cannot be loaded are refused, and can be tried again', async () => {
+  test('return an error if they cannot be loaded, and can be retried', async () => {
     vi.doMock('./actions', () => {
       throw new TypeError('Failed to fetch dynamically imported module')
     })

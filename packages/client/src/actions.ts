@@ -1,5 +1,5 @@
-// What the user does to conversations, messages and settings. This part is loaded later than the
-// rest: when the first conversation is displayed, or when it is first needed.
+// The user's actions on conversations, messages and settings. This module is loaded later than the
+// rest of the client: when the first conversation is displayed, or when an action is first used.
 
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'
@@ -19,13 +19,13 @@ function wishesOf(engine: Engine): Wishes {
 }
 
 /**
- * Shows a change at once and requests it. It stays visible until the rows contain it; if it is
- * refused, it disappears.
+ * Shows a change at once and requests it from the server. The change stays visible until the rows
+ * contain it. If the server refuses the change, it disappears.
  */
 async function change(
   engine: Engine,
   kind: ChangeKind,
-  /** What brings the result: the answer, which `request` stores, or the next `/sync`. */
+  /** The source of the changed row: the response, which `request` stores, or the next `/sync`. */
   confirmedBy: 'answer' | 'sync',
   shown: Change & { conversationId: string },
   request: () => Promise<Result<unknown>>,
@@ -116,7 +116,7 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
   const unread = engine.store
     .getState()
     .conversations.filter(({ unread_count, marked_unread }) => unread_count > 0 || marked_unread)
-  // One after another: there is a limit for marking.
+  // One conversation at a time, because the server limits the rate of these requests.
   for (const { id } of unread) {
     const { error } = await engine.conversation(id).markRead()
     if (error) return refused(error)
@@ -126,7 +126,7 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
 
 const reporters = new WeakMap<object, TypingReporter>()
 
-/** Reports typing while the text in the composer changes. An empty text ends it. */
+/** Reports typing when the text in the composer changes. An empty text ends typing. */
 export async function type(engine: Engine, conversation: { id: string }, text: string): Promise<Result<null>> {
   const { api, environment } = engine
   const report = (isTyping: boolean) => void api.setTyping(conversation.id, isTyping)
@@ -149,7 +149,7 @@ export async function saveDraft(engine: Engine, conversationId: string, text: st
 export async function markRead(engine: Engine, conversationId: string, seq: number): Promise<Result<null>> {
   const { api, store, options } = engine
   const history = store.history(conversationId)
-  // The last message that is held up to here: the route takes messages, not positions.
+  // The last loaded message up to this position. The route takes a message's id, not a position.
   const last = history?.messages.findLast(({ row }) => row.seq <= seq)
   const unread = history?.countUnread(seq, options.userId)
   const isRead = (row: Conversation, left = row.unread_count): Conversation => ({
@@ -161,7 +161,7 @@ export async function markRead(engine: Engine, conversationId: string, seq: numb
   const undo = store.overlay.add({ conversationId, onConversation: (row) => isRead(row, unread) })
   const { data, error } = await api.markConversationRead(conversationId, last?.row.id)
   const row = store.row(conversationId)
-  // The answer shows the result at once; the server tells this device of it a moment later, too.
+  // The response is applied at once. The server's event with the new counts arrives a moment later.
   if (data && row) store.putConversation(isRead(row, data.unread_count))
   undo()
   return error ? refused(error) : ok(null)
@@ -200,7 +200,7 @@ export function edit(
     const before = store.history(conversationId)?.get(messageId)
     const first = await api.editMessage(messageId, text, before && { rev: before.row.rev })
     if (first.error?.code !== 'stale_revision' || !before) return keep(first)
-    // A reaction makes a revision outdated, too. Only another text is a conflict.
+    // A reaction also changes the revision. Only a different text is a conflict.
     const current = keep(await api.getMessage(messageId))
     if (!current.data || current.data.content !== before.row.content || current.data.is_deleted) return first
     return keep(await api.editMessage(messageId, text, { rev: current.data.rev }))
@@ -286,7 +286,7 @@ export async function setStatus(
   status: PresenceStatus,
   { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null },
 ): Promise<Result<null>> {
-  // `online` without an end is not a choice: it ends the one that was made.
+  // `online` without an end is not a chosen status. It removes the chosen one.
   const manualUntil = until ?? null
   const { data, error } = await engine.api.setPresence({
     status,
@@ -318,7 +318,7 @@ export async function block(engine: Engine, personId: string, isBlocked: boolean
   if (error) return refused(error)
   const row = store.getState().conversations.find(({ other_user }) => other_user?.id === personId)
   if (!row) return ok(null)
-  // Whether the user can be written to is not a change of a row, so the conversation is asked for.
+  // The response does not contain `can_send`, so the conversation is fetched.
   const { data } = await api.getConversation(row.id)
   store.putConversation(data ?? { ...row, can_send: !isBlocked })
   return ok(null)

@@ -8,11 +8,13 @@ import type * as wire from './wire'
 export type { RequestOptions } from './requests'
 
 export interface UserChatAPIOptions {
-  /** The user in whose name all requests are made. The server refuses them in any other session. */
+  /**
+   * The user that every request names. The server refuses requests in the session of another user.
+   */
   userId?: string
-  /** The base URL of the routes. The default fits a page behind a rewrite. */
+  /** The base URL of the routes. The default requires a rewrite on the page's own origin. */
   baseUrl?: string
-  /** The session's access token. If omitted, the session cookie identifies the caller. */
+  /** Returns the session's access token. If omitted, the session cookie identifies the caller. */
   accessToken?: AccessToken
   fetch?: typeof fetch
 }
@@ -25,7 +27,10 @@ export interface Page<T> {
   has_more: boolean
 }
 
-/** Which part of a conversation: at most one position; without one, the newest messages. */
+/**
+ * A request for a page of messages, at one position at most. Without one, the newest page is
+ * returned.
+ */
 export interface PageRequest extends RequestOptions {
   conversationId: string
   /** A message's id or `seq`, or `first_unread`. */
@@ -37,7 +42,7 @@ export interface PageRequest extends RequestOptions {
 
 export interface NewMessage {
   conversationId?: string
-  /** Instead of `conversationId`: the recipient. The conversation is created if necessary. */
+  /** The recipient, instead of `conversationId`. The conversation is created if necessary. */
   otherUserId?: string
   content: string
   messageType?: 'text' | 'image' | 'file'
@@ -59,9 +64,9 @@ export interface ConversationSettings {
 
 export interface PresenceReport {
   status?: PresenceStatus
-  /** The tab's or device's own name. `offline` then ends only this one. */
+  /** Identifies the tab or device. If set, `offline` ends the presence of this one only. */
   sessionId?: string
-  /** A status that the user chose: when it ends, null for never. */
+  /** When a status that the user chose ends; null if it has no end. */
   manualUntil?: string | null
   statusText?: string | null
   statusEmoji?: string | null
@@ -88,14 +93,14 @@ export class UserChatAPI {
     this.#requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
   }
 
-  // The methods of existing dashboards. They name the caller; the server checks that.
+  // Methods for existing dashboards. Their requests name the caller, which the server verifies.
 
-  /** The caller's conversations that are not archived: pinned ones first, then by last message. */
+  /** Returns the caller's unarchived conversations: pinned ones first, then by last message. */
   getConversations(userId: string, options?: RequestOptions): Promise<Result<wire.Conversation[]>> {
     return this.#get('/conversations', { current_user_id: userId, limit: 100 }, options)
   }
 
-  /** Either of the two users must be the caller. */
+  /** Returns the conversation of two users, one of whom must be the caller. */
   getOrCreateConversation(
     user1Id: string,
     user2Id: string,
@@ -104,7 +109,7 @@ export class UserChatAPI {
     return this.#post('/conversations', { user1_id: user1Id, user2_id: user2Id }, options)
   }
 
-  /** Oldest first, without deleted messages. `offset` counts back from the newest. */
+  /** Returns messages, oldest first, without deleted ones. `offset` counts back from the newest. */
   getMessages(
     conversationId: string,
     limit = 50,
@@ -131,7 +136,7 @@ export class UserChatAPI {
     return this.#requests.send('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId }, ...options })
   }
 
-  /** Call it every three seconds while the user types; `null` ends typing. */
+  /** Reports typing. Call it every three seconds while the user types; `null` ends typing. */
   updateTypingStatus(userId: string, typingToUserId: string | null, options?: RequestOptions): Promise<Result<null>> {
     return this.#requests.send('PUT', '/presence/typing', {
       body: { user_id: userId, typing_to_user_id: typingToUserId },
@@ -139,7 +144,9 @@ export class UserChatAPI {
     })
   }
 
-  /** A report is valid for `presence_ttl_s` of the configuration. */
+  /**
+   * Reports presence. A report is valid for the `presence_ttl_s` seconds that `getConfig` returns.
+   */
   updatePresence(
     userId: string,
     status: PresenceStatus,
@@ -152,7 +159,9 @@ export class UserChatAPI {
     })
   }
 
-  /** At most ten users whom the caller may message. Fewer than two characters find none. */
+  /**
+   * Finds up to ten users that the caller may message. With fewer than two characters, finds none.
+   */
   searchUsers(
     query: string,
     currentUserId: string,
@@ -164,7 +173,7 @@ export class UserChatAPI {
 
   // Messages
 
-  /** A part of a conversation, oldest message first, deleted messages included. */
+  /** Returns a page of messages, oldest first, including deleted ones. */
   getPage({ conversationId, before, after, around, limit, signal }: PageRequest): Promise<Result<Page<wire.Message>>> {
     return this.#get(
       '/messages',
@@ -185,7 +194,7 @@ export class UserChatAPI {
     return this.#post('/messages', body, options)
   }
 
-  /** With `rev`, a message that was changed meanwhile is refused with `stale_revision`. */
+  /** With `rev`, the edit is refused with `stale_revision` if the message has changed since. */
   editMessage(
     messageId: string,
     content: string,
@@ -227,7 +236,7 @@ export class UserChatAPI {
     return this.#post(`/messages/${messageId}/report`, { reason, note }, options)
   }
 
-  /** Earlier versions of a message. */
+  /** Returns the earlier versions of a message. */
   getHistory(messageId: string, options?: RequestOptions): Promise<Result<wire.EarlierWording[]>> {
     return this.#get(`/messages/${messageId}/history`, {}, options)
   }
@@ -238,7 +247,7 @@ export class UserChatAPI {
     return this.#get(`/conversations/${conversationId}`, {}, options)
   }
 
-  /** With `preventCreation`, 404 if there is no conversation with this user. */
+  /** Opens the conversation with a user. With `preventCreation`, returns 404 if there is none. */
   openConversation(
     otherUserId: string,
     { preventCreation, ...options }: RequestOptions & { preventCreation?: boolean } = {},
@@ -259,7 +268,7 @@ export class UserChatAPI {
     return this.#requests.send('DELETE', `/conversations/${conversationId}`, options)
   }
 
-  /** Up to this message, or everything. */
+  /** Marks the messages up to this one as read or, without an id, all messages. */
   markConversationRead(
     conversationId: string,
     messageId?: string,
@@ -268,7 +277,9 @@ export class UserChatAPI {
     return this.#post(`/conversations/${conversationId}/read`, { message_id: messageId }, options)
   }
 
-  /** From this message on, or the conversation as a whole. */
+  /**
+   * Marks the messages from this one on as unread or, without an id, the conversation as a whole.
+   */
   markConversationUnread(
     conversationId: string,
     messageId?: string,
@@ -285,19 +296,22 @@ export class UserChatAPI {
     return this.#get(`/conversations/${conversationId}/members`, {}, options)
   }
 
-  // Finding
+  // Searching
 
-  /** Messages by words and operators. */
+  /** Searches messages by words and operators. */
   search(query: string, { signal, ...filters }: MessageSearch = {}): Promise<Result<Page<wire.MessageHit>>> {
     return this.#get('/search', { q: query, type: 'messages', format: 'page', ...filters }, { signal })
   }
 
-  /** People, conversations and the first page of messages. */
+  /** Searches users, conversations and messages. Returns the first page of messages. */
   searchAll(query: string, options?: RequestOptions): Promise<Result<wire.FoundOfAll>> {
     return this.#get('/search', { q: query, type: 'all' }, options)
   }
 
-  /** Users the caller has conversations with, then the other members of the caller's teams. */
+  /**
+   * Returns the users that the caller has conversations with, then other members of the caller's
+   * teams.
+   */
   getContacts({ cursor, limit, signal }: RequestOptions & { cursor?: string; limit?: number } = {}): Promise<
     Result<Page<wire.Contact>>
   > {
@@ -306,12 +320,12 @@ export class UserChatAPI {
 
   // The caller
 
-  /** The signed-in user. Servers before this route answer 404. */
+  /** Returns the signed-in user. Older servers lack this route and return 404. */
   getMe(options?: RequestOptions): Promise<Result<Partial<Me> & Person>> {
     return this.#get('/me', {}, options)
   }
 
-  /** For a badge. The total leaves out muted and archived conversations. */
+  /** Returns the counts for a badge. The total excludes muted and archived conversations. */
   getUnreadCount(options?: RequestOptions): Promise<Result<wire.UnreadCounts>> {
     return this.#get('/unread-count', {}, options)
   }
@@ -324,7 +338,7 @@ export class UserChatAPI {
     return this.#requests.send('PATCH', '/preferences', { body: change, ...options })
   }
 
-  /** The presence of these users; without ids, the caller's own. */
+  /** Returns the presence of these users or, without ids, of the caller. */
   getPresence(userIds?: readonly string[], options?: RequestOptions): Promise<Result<wire.Presence[]>> {
     return this.#get('/presence', { user_ids: userIds?.join(',') }, options)
   }
@@ -336,7 +350,7 @@ export class UserChatAPI {
     return this.#requests.send('POST', '/presence', { body: onWire(report), ...options })
   }
 
-  /** Ends one device's presence; without a session, that of all devices. */
+  /** Ends the presence of one device or, without a session id, of all devices. */
   endPresence(sessionId?: string, options?: RequestOptions & { keepalive?: boolean }): Promise<Result<null>> {
     return this.#requests.send('DELETE', '/presence', { body: { session_id: sessionId }, ...options })
   }
@@ -353,12 +367,12 @@ export class UserChatAPI {
     return this.#requests.send('DELETE', `/blocks/${userId}`, options)
   }
 
-  /** Limits and features of the server. Needs no token. */
+  /** Returns the limits and features of the server. Requires no token. */
   getConfig(options?: RequestOptions): Promise<Result<wire.ChatConfig>> {
     return this.#get('/config', {}, options)
   }
 
-  /** A page of changes since a cursor. Without a cursor, the list of conversations. */
+  /** Returns a page of changes since a cursor or, without a cursor, the list of conversations. */
   sync(
     since?: string,
     { wait, limit, ...options }: RequestOptions & { wait?: number; limit?: number } = {},
@@ -379,7 +393,7 @@ export class UserChatAPI {
   }
 }
 
-/** The same values under the names of the routes: `replyToId` is `reply_to_id`. */
+/** Renames the fields as the routes expect them: `replyToId` becomes `reply_to_id`. */
 function onWire(values: object): object {
   const rename = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [rename(name), value]))
@@ -390,7 +404,7 @@ function settingsFrom(options: UserChatAPIOptions): RequestSettings {
     baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
     userId: options.userId,
     token: new Token(options.accessToken),
-    // Bound, because browsers refuse to call `fetch` as a method of another object.
+    // Wrapped, because browsers refuse to call `fetch` as a method of another object.
     fetch: options.fetch ?? ((input, init) => fetch(input, init)),
   }
 }

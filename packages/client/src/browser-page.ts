@@ -1,9 +1,9 @@
 import type { Page, PageSignal } from './page'
 
-/** Activity is reported at most this often: moving a pointer fires hundreds of events. */
+/** The minimum time between reports of activity. A moving pointer fires hundreds of events. */
 const ACTIVITY_MS = 10_000
 
-/** The page of a browser; elsewhere, one that is always visible. */
+/** Returns the page of a browser, or null outside a browser. */
 export function browserPage(): Page | null {
   if (typeof window === 'undefined' || typeof document === 'undefined') return null
   return {

@@ -1,4 +1,4 @@
-// The public surface of the client.
+// The public interface of the client.
 
 import type { ReportReason, UserChatAPI } from './api'
 import type {
@@ -18,32 +18,36 @@ import type {
 export interface ChatClientOptions {
   /** The signed-in user's id. */
   userId: string
-  /** The base URL of the routes. The default, `/api/supabase/user-chat`, fits a page behind a rewrite. */
+  /**
+   * The base URL of the routes. The default, `/api/supabase/user-chat`, requires a rewrite on the
+   * page's own origin.
+   */
   baseUrl?: string
   /**
-   * The address of the socket, as in `wss://chat.example.com`, or with a path if it is not
-   * `/realtime/v1`. Without an address the client polls.
+   * The address of the socket, for example `wss://chat.example.com`. A path is necessary only if it
+   * is not `/realtime/v1`. Without an address, the client polls.
    */
   socketUrl?: string
   /** The project's public key. The socket requires it. */
   anonKey?: string
   /**
-   * Returns the session's access token. `force`: the last one was refused, so refresh it. Without
-   * this function the session cookie identifies the user, and the client polls.
+   * Returns the session's access token. `force` means that the server refused the last token, so it
+   * must be refreshed. Without this function, the session cookie identifies the user, and the
+   * client polls.
    */
   accessToken?: (options?: { force: boolean }) => Promise<string | null>
   /** `shared` (the default): one tab of the browser has the connection. `each`: every tab has one. */
   tabs?: 'shared' | 'each'
   /**
-   * What is kept in the browser: unsent messages and drafts (`outbox`, the default), also the recent
-   * conversations (`recent`), or nothing.
+   * The data that is stored in the browser: unsent messages and drafts (`outbox`, the default), the
+   * recent conversations as well (`recent`), or nothing (`false`).
    */
   persist?: 'outbox' | 'recent' | false
-  /** What the server has rendered into the page already. */
+  /** The data that the server has already rendered into the page. */
   initialState?: InitialState
-  /** Receives every error that no caller receives, for logs. */
+  /** Receives the errors that no method returns, for logs. */
   onError?: (error: ChatError) => void
-  /** Milliseconds since 1970. For tests. */
+  /** Returns the time in milliseconds since 1970. For tests. */
   now?: () => number
   fetch?: typeof fetch
 }
@@ -58,24 +62,27 @@ export interface SendOptions {
 export type Listener = () => void
 export type Unsubscribe = () => void
 
-/** Creates the client of one user. It does nothing until `start` is called. */
+/** The client of one user. It does nothing until `start` is called. */
 export interface ChatClient {
   readonly userId: string
-  /** The routes, for requests that change no state here: searches, histories, blocks. */
+  /**
+   * The routes, for requests that do not change the client's state, such as searches and histories.
+   */
   readonly api: UserChatAPI
 
   /**
-   * Connects. Calls are counted: the returned function (or `stop`) undoes one call, and the last one
-   * disconnects. Effects that run twice therefore open one socket.
+   * Connects. Calls are counted: the returned function or `stop` undoes one call, and the client
+   * disconnects when all calls are undone. Effects that run twice therefore open only one socket.
    */
   start(): Unsubscribe
   stop(): void
   /**
-   * Ends the session on this device: disconnects all tabs, deletes everything that they hold or store
-   * of this user, and reports the user as offline. Ask first if `unsentCount` is not 0.
+   * Ends the session on this device: disconnects all tabs, deletes this user's data from their
+   * memory and storage, and reports the user as offline. If `unsentCount` is not 0, ask the user
+   * first.
    */
   signOut(): Promise<void>
-  /** Passes on a token that the host has refreshed. Also continues after `signed_out`. */
+  /** Sets a token that the application has refreshed. After `signed_out`, this connects again. */
   setToken(token: string | null): void
   /** Tries to connect now instead of at `retryAt`. */
   reconnect(): void
@@ -88,27 +95,29 @@ export interface ChatClient {
   /** Calls the listener for each event. */
   listen(listener: (event: ChatEvent) => void): Unsubscribe
 
-  /** One conversation. The same id always yields the same object. */
+  /** Returns one conversation. The same id always returns the same object. */
   conversation(conversationId: string): ConversationClient
 
-  /** The conversation with a user, if there is one. Never creates one. */
+  /** Returns the conversation with a user, or null if there is none. Never creates one. */
   findConversation(personId: string): Promise<Result<Conversation | null>>
-  /** Opens the conversation with a user, and creates it if necessary. */
+  /** Returns the conversation with a user. Creates it if necessary. */
   openConversation(personId: string): Promise<Result<Conversation>>
   archive(conversationId: string, isArchived: boolean): Promise<Result<null>>
   pin(conversationId: string, isPinned: boolean): Promise<Result<null>>
-  /** `until` is an RFC 3339 time; null mutes until it is undone. */
+  /** `until` is an RFC 3339 time. With null, the conversation stays muted until it is unmuted. */
   mute(conversationId: string, isMuted: boolean, until?: string | null): Promise<Result<null>>
   /** Removes the conversation and its history only for this user. */
   clear(conversationId: string): Promise<Result<null>>
   /** Marks all messages of all conversations as read. */
   markAllRead(): Promise<Result<null>>
 
-  /** Users the caller may message. Fewer than two characters find none. */
+  /** Finds users that this user may message. With fewer than two characters, finds none. */
   searchUsers(query: string, options?: { signal?: AbortSignal }): Promise<Result<readonly Person[]>>
-  /** Loads the presence of these users and keeps it current. The returned function ends that. */
+  /**
+   * Loads the presence of these users and keeps it current until the returned function is called.
+   */
   watchPresence(personIds: readonly string[]): Unsubscribe
-  /** Chooses a status for all devices. `online` without `until` ends the choice. */
+  /** Sets a status for all devices. `online` without `until` removes the status that was set. */
   setStatus(
     status: PresenceStatus,
     options?: { until?: string | null; text?: string | null; emoji?: string | null },
@@ -119,55 +128,61 @@ export interface ChatClient {
   unblock(personId: string): Promise<Result<null>>
 }
 
-/** The messages of one conversation, and what the user does with them. */
+/** The messages of one conversation, and the user's actions on them. */
 export interface ConversationClient {
   readonly id: string
   getTimeline(): Timeline
   subscribe(listener: Listener): Unsubscribe
 
   /**
-   * Displays the conversation: loads the first page and receives typing events. Calls are counted;
-   * the last returned function closes it. `at`: a message's id; by default the first unread message
-   * if there is one, otherwise the end.
+   * Displays the conversation: loads the first page and receives typing events. Calls are counted,
+   * and the last returned function closes the conversation. `at` is the id of the message to start
+   * at. By default, this is the first unread message or, if there is none, the end.
    */
   open(options?: { at?: string }): Unsubscribe
   loadOlder(): Promise<void>
   loadNewer(): Promise<void>
-  /** Loads what surrounds a message and sets `Timeline.jump`. */
+  /** Loads the messages around a message, if necessary, and sets `Timeline.jump`. */
   jumpTo(messageId: string): Promise<Result<null>>
   /** Returns to the end of the conversation. */
   jumpToNewest(): Promise<void>
 
-  /** Queues a message and returns its key. Its state is in the timeline in the same task. */
+  /** Queues a message and returns its key. The timeline contains the message in the same task. */
   send(content: string, options?: SendOptions): string
   /** Sends a failed message again. */
   retry(key: string): void
-  /** Removes a message that is not sent. */
+  /** Removes an unsent message. */
   discard(key: string): void
 
-  /** A change that was made meanwhile yields `stale_revision`; the timeline then shows it. */
+  /**
+   * Edits a message. Returns `stale_revision` and shows the new text if it changed in the meantime.
+   */
   edit(messageId: string, content: string): Promise<Result<null>>
   /** `forMe` hides the message only for this user. */
   remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>>
-  /** Adds or removes the user's reaction. Without `isOn` it is toggled. */
+  /** Adds or removes the user's reaction. Without `isOn`, toggles it. */
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>>
   pinMessage(messageId: string, isPinned: boolean): Promise<Result<null>>
   report(messageId: string, reason: ReportReason, note?: string): Promise<Result<null>>
   history(messageId: string): Promise<Result<readonly EarlierWording[]>>
 
   /**
-   * Reports what the list shows: the `seq` of the lowest visible row, and whether the list is at the
-   * end. Null: nothing is visible. The client decides from that what has been read.
+   * Reports what the list shows: the `seq` of the lowest visible row, and whether the list is at
+   * the end. Null means that nothing is visible. The client uses this to determine what the user
+   * has read.
    */
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void
-  /** Marks everything as read. */
+  /** Marks all messages of the conversation as read. */
   markRead(): Promise<Result<null>>
-  /** Marks the conversation as unread, from this message on. It stays unread until it is left. */
+  /**
+   * Marks the conversation as unread, from this message on if there is one. Visible messages then
+   * do not count as read until the conversation is closed.
+   */
   markUnread(messageId?: string): Promise<Result<null>>
 
-  /** Reports the text in the composer: reports typing and saves the draft. */
+  /** Takes the text in the composer. Saves it as the draft and reports typing. */
   setDraft(text: string): void
   getDraft(): string
-  /** The composer lost focus or was closed. */
+  /** Ends typing. Call it when the composer loses focus or is closed. */
   stopTyping(): void
 }

@@ -33,7 +33,7 @@ function clientOf(
   }
 }
 
-/** `Response.text` takes turns of the event loop, not only of promises. */
+/** Waits until responses are processed. `Response.text` also needs turns of the event loop. */
 async function answered(): Promise<void> {
   for (let turn = 0; turn < 8; turn += 1) {
     await new Promise((resolve) => setImmediate(resolve))
@@ -58,14 +58,14 @@ describe('starting', () => {
     expect([clock.waiting, page.listenerCount, socket.isWanted]).toEqual([0, 0, false])
   })
 
-  test('creating a client requests nothing', async () => {
+  test('creating a client sends no request', async () => {
     const routes = fakeRoutes()
     const { clock, page } = clientOf(routes)
     await answered()
     expect([routes.seen, clock.waiting, page.listenerCount]).toEqual([[], 0, 0])
   })
 
-  test('with what the page contains nothing is loaded again', async () => {
+  test('what the page already contains is not loaded again', async () => {
     const routes = fakeRoutes(history(3))
     const { client, goLive, room, timeline } = clientOf(routes, {
       initialState: {
@@ -99,7 +99,7 @@ describe('displaying', () => {
     expect(routes.seen.filter((request) => request === 'GET /messages')).toHaveLength(2)
   })
 
-  test('waits for the cursor, so that no change falls between the two', async () => {
+  test('waits for the cursor before it loads a page, so that no change in between is missed', async () => {
     const routes = fakeRoutes(history(3))
     let answer: (response: Response) => void = () => {}
     routes.override = (request) => (request === 'GET /sync' ? new Promise((resolve) => (answer = resolve)) : undefined)
@@ -113,7 +113,7 @@ describe('displaying', () => {
     expect(routes.seen).toContain('GET /messages')
   })
 
-  test('many unread messages: begins at the first one, below the line', async () => {
+  test('starts at the first of many unread messages, below the unread line', async () => {
     const { client, goLive, room, timeline } = clientOf(fakeRoutes(history(120), { unread_count: 120 }))
     client.start()
     await goLive()
@@ -126,7 +126,7 @@ describe('displaying', () => {
     })
   })
 
-  test('a jump shows what surrounds the message, and again when asked again', async () => {
+  test('a jump shows the messages around its target, and a repeated jump scrolls again', async () => {
     const { client, goLive, room, timeline } = clientOf(fakeRoutes(history(200)))
     client.start()
     room.open()
@@ -148,7 +148,7 @@ describe('displaying', () => {
     expect(timeline()).toMatchObject({ hasNewer: false, jump: { target: { at: 'newest' } } })
   })
 
-  test('a jump to a message that is gone reports it and keeps what is displayed', async () => {
+  test('a jump to a message that no longer exists is reported and keeps the displayed messages', async () => {
     const { client, goLive, room, timeline, events } = clientOf(fakeRoutes(history(3)))
     client.start()
     room.open()
@@ -158,7 +158,7 @@ describe('displaying', () => {
     expect(timeline().messages).toHaveLength(3)
   })
 
-  test('a conversation that does not exist', async () => {
+  test('reports a conversation that does not exist as not found', async () => {
     const { client, goLive } = clientOf(fakeRoutes())
     client.start()
     client.conversation('another').open()
@@ -166,7 +166,7 @@ describe('displaying', () => {
     expect(client.conversation('another').getTimeline().status).toBe('not_found')
   })
 
-  test('one that was cleared, and returns with a new message', async () => {
+  test('a cleared conversation returns with a new message', async () => {
     const routes = fakeRoutes(history(2))
     const { client, goLive, socket, room, timeline } = clientOf(routes)
     client.start()
@@ -185,7 +185,7 @@ describe('displaying', () => {
     expect(timeline().messages.map(({ id }) => id)).toEqual(['m3'])
   })
 
-  test('after the cursor expired everything is loaded again', async () => {
+  test('everything is loaded again after the cursor has expired', async () => {
     const routes = fakeRoutes(history(2))
     const { client, goLive, socket, room, timeline } = clientOf(routes)
     client.start()
@@ -198,7 +198,7 @@ describe('displaying', () => {
     expect(timeline().messages).toHaveLength(4)
   })
 
-  test('a first page that failed is loaded when the server answers again', async () => {
+  test('a first page that failed is loaded when the server responds again', async () => {
     const routes = fakeRoutes(history(2))
     const { client, goLive, socket, clock, room, timeline } = clientOf(routes)
     client.start()
@@ -216,7 +216,7 @@ describe('displaying', () => {
 })
 
 describe('sending', () => {
-  test('shows the message at once, and keeps its row', async () => {
+  test('shows the message at once, and keeps its key when it is stored', async () => {
     const { client, goLive, room, timeline, events } = clientOf(fakeRoutes(history(1)))
     client.start()
     room.open()
@@ -230,7 +230,7 @@ describe('sending', () => {
     expect(events).toMatchObject([{ type: 'message_sent', message: { key } }])
   })
 
-  test('a refused message says why, and can be sent again', async () => {
+  test('a refused message contains the error, and can be sent again', async () => {
     const routes = fakeRoutes()
     const { client, goLive, room, timeline, events } = clientOf(routes)
     routes.override = (request) => (request === 'POST /messages' ? refusal(403, 'not_allowed_recipient') : undefined)
@@ -251,7 +251,7 @@ describe('sending', () => {
     expect(timeline().messages).toMatchObject([{ key, state: 'sent' }])
   })
 
-  test('what a closed page did not send is sent by the next one', async () => {
+  test('messages that a closed page did not send are sent by the next page', async () => {
     const storage = memoryStorage()
     const routes = fakeRoutes()
     const first = clientOf(routes, {}, { storage })
@@ -271,8 +271,8 @@ describe('sending', () => {
   })
 })
 
-describe('what was displayed last', () => {
-  test('is displayed at once by the next page, and brought up to date from its cursor', async () => {
+describe('conversations that were displayed recently', () => {
+  test('are displayed at once by the next page, and updated from their cursor', async () => {
     const storage = memoryStorage()
     const routes = fakeRoutes(history(60))
     const first = clientOf(routes, { persist: 'recent' }, { storage })
@@ -296,7 +296,7 @@ describe('what was displayed last', () => {
     expect(routes.seen.slice(requests)).not.toContain('GET /messages')
   })
 
-  test('is not kept unless the host asks for it', async () => {
+  test('are not stored unless the application chooses that', async () => {
     const storage = memoryStorage()
     const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { storage })
     client.start()
@@ -327,7 +327,7 @@ describe('changing', () => {
     expect(events).toMatchObject([{ type: 'change_failed', change: 'edit', messageId: 'm1' }])
   })
 
-  test('an edit of a text that changed meanwhile is a conflict, a reaction is none', async () => {
+  test('an edit conflicts with a changed text, but not with a reaction', async () => {
     for (const isReworded of [true, false]) {
       const { routes, room, timeline } = await ready()
       routes.messages = [message({ seq: 1, rev: 5, ...(isReworded && { content: 'their text' }) })]
@@ -345,7 +345,7 @@ describe('changing', () => {
     }
   })
 
-  test('a deletion and a hidden message', async () => {
+  test('a deleted or hidden message disappears at once, and returns if the change is refused', async () => {
     const { routes, room, timeline } = await ready(2)
     let finish = () => {}
     routes.override = (request) =>
@@ -368,7 +368,7 @@ describe('changing', () => {
     ])
   })
 
-  test('quick taps on a reaction end in the last one', async () => {
+  test('after quick taps on a reaction, the last one applies', async () => {
     const { routes, room, timeline } = await ready()
     void room.react('m1', '👍')
     expect(timeline().messages[0]?.reactions).toMatchObject([{ reaction: '👍', count: 1, me: true }])
@@ -391,7 +391,7 @@ describe('changing', () => {
     expect(events).toMatchObject([{ type: 'change_failed', change: 'archive' }])
   })
 
-  test('reading drops the count at once', async () => {
+  test('reading reduces the unread count at once', async () => {
     const { routes, client, room, socket } = await ready()
     socket.channels
       .get(`user:${ME}`)!
@@ -411,7 +411,7 @@ describe('changing', () => {
 })
 
 describe('events', () => {
-  test('a live message is announced once, a caught up one is not', async () => {
+  test('a live message is reported once, and a message from a catch-up is not', async () => {
     const routes = fakeRoutes()
     const { client, goLive, socket, events } = clientOf(routes)
     client.start()
@@ -434,7 +434,7 @@ describe('events', () => {
     ])
   })
 
-  test('a token that cannot be refreshed signs out once, and keeps what is unsent', async () => {
+  test('a token that cannot be refreshed signs out once, and unsent messages are kept', async () => {
     const routes = fakeRoutes()
     const { client, goLive, room, events } = clientOf(routes)
     client.start()
@@ -452,8 +452,8 @@ describe('events', () => {
   })
 })
 
-describe('a session that becomes another user\'s', () => {
-  /** Routes that check whom a request names, as the server does. */
+describe('a session that now belongs to another user', () => {
+  /** Creates routes that check the user that a request names, as the server does. */
   function shared(routes: FakeRoutes) {
     const session = { user: ME }
     const fetcher: typeof fetch = async (input, init) => {
@@ -463,7 +463,7 @@ describe('a session that becomes another user\'s', () => {
     return { session, fetcher }
   }
 
-  test('sends nothing of this user, and continues when it is theirs again', async () => {
+  test('receives no request of this user until it belongs to this user again', async () => {
     const routes = fakeRoutes(history(1))
     const { session, fetcher } = shared(routes)
     const { client, goLive, room, clock, events } = clientOf(routes, { fetch: fetcher })
@@ -491,7 +491,7 @@ describe('a session that becomes another user\'s', () => {
     expect(routes.messages.at(-1)?.content).toBe('Hello')
   })
 
-  test('shows nothing of the other user', async () => {
+  test('shows no data of the other user', async () => {
     const routes = fakeRoutes(history(1))
     const { session, fetcher } = shared(routes)
     session.user = PEER
@@ -517,7 +517,7 @@ describe('signing out', () => {
     return { ...built, routes, stored }
   }
 
-  test('ends the presence, deletes what is stored and held, and closes the socket', async () => {
+  test('ends the presence, deletes all data in storage and memory, and closes the socket', async () => {
     const { client, room, routes, socket, clock, stored, timeline, events } = await ready({ persist: 'recent' })
     room.setDraft('unsent')
     await clock.advance(5_000)
@@ -555,7 +555,7 @@ describe('signing out', () => {
     ['a refusal', () => refusal(422, 'validation_failed')],
     ['a limit', () => refusal(429, 'rate_limited')],
     ['a message', () => Response.json(message({ seq: 3, sender_id: ME, content: 'in flight' }), { status: 201 })],
-  ])('while a message is in flight: %s stores and shows nothing', async (_, response) => {
+  ])('while a message is in flight: %s is neither stored nor shown', async (_, response) => {
     const { client, room, routes, stored, timeline, events } = await ready()
     let answer: (response: Response) => void = () => {}
     routes.override = (request) =>
@@ -570,7 +570,7 @@ describe('signing out', () => {
     expect(events).toEqual([{ type: 'forgotten' }])
   })
 
-  test('while everything is being loaded: no answer is shown', async () => {
+  test('while everything is being loaded: no response is shown', async () => {
     const routes = fakeRoutes(history(2))
     const answers: (() => void)[] = []
     const fetcher: typeof fetch = async (input, init) => {
@@ -590,7 +590,7 @@ describe('signing out', () => {
     expect(timeline().messages).toEqual([])
   })
 
-  test('what is written afterwards is not stored until the client is started again', async () => {
+  test('what the user writes afterwards is not stored until the client is started again', async () => {
     const { client, room, routes, goLive, stored, timeline } = await ready()
     await client.signOut()
     room.setDraft('afterwards')
@@ -608,7 +608,7 @@ describe('signing out', () => {
   })
 })
 
-// Thousands of messages take seconds, and more on a busy machine.
+// Thousands of messages take seconds, and longer on a busy machine.
 const HOUR = { timeout: 60_000 }
 
 test('an hour of messages and changing conversations leaves nothing behind', HOUR, async () => {
@@ -649,7 +649,7 @@ describe('several tabs', () => {
     return { routes, clock, storage, open }
   }
 
-  test('one socket, and every tab shows what it brings', async () => {
+  test('one socket serves all tabs', async () => {
     const { open } = browser()
     const [first, second] = [open(), open()]
     first.client.start()
@@ -672,7 +672,7 @@ describe('several tabs', () => {
     expect(second.events).toMatchObject([{ type: 'message_received' }])
   })
 
-  test('a tab that follows sends itself, and asks the other one for what it cannot see', async () => {
+  test('a following tab sends its own messages, and requests missing data from the leading tab', async () => {
     const { open, clock, routes } = browser()
     const [first, second] = [open(), open()]
     first.client.start()
@@ -719,12 +719,12 @@ describe('several tabs', () => {
     expect(routes.cursors).toEqual([null, 'c0', 'c0', 'c5'])
   })
 
-  test('a new tab does not wait for one that is frozen', async () => {
+  test('a new tab does not wait for a frozen leading tab', async () => {
     const { open, clock } = browser()
     const first = open()
     first.client.start()
     await answered()
-    // It keeps its lock, and receives nothing.
+    // A frozen tab keeps its lock but receives nothing.
     first.frozen()
     const second = open()
     second.client.start()
@@ -735,7 +735,7 @@ describe('several tabs', () => {
     expect(second.timeline().messages).toHaveLength(1)
   })
 
-  test('signing out in one tab signs out in all, and none keeps anything', async () => {
+  test('signing out in one tab signs out all tabs and deletes their data', async () => {
     for (const [at, other] of [
       [0, 1],
       [1, 0],
@@ -764,7 +764,7 @@ describe('several tabs', () => {
     }
   })
 
-  test('a tab that follows and finds another user\'s session signs out all', async () => {
+  test('a following tab that finds another user\'s session signs out all tabs', async () => {
     const { open, routes, clock } = browser()
     const [first, second] = [open(), open()]
     first.client.start()

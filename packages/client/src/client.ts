@@ -1,4 +1,4 @@
-// The client's surface over the engine.
+// Implements the public interface with the engine.
 
 import type { ChatClient, ChatClientOptions, ConversationClient } from './chat-client'
 import { Engine } from './engine'

@@ -1,13 +1,13 @@
-// Time and chance, so that tests decide both.
+// Time and random numbers, so that tests can control both.
 
 export type Cancel = () => void
 
 export interface Clock {
-  /** Milliseconds since 1970. */
+  /** Returns the time in milliseconds since 1970. */
   now(): number
   /** Calls the function once, after this many milliseconds. */
   after(ms: number, run: () => void): Cancel
-  /** From 0 to 1, exclusive. */
+  /** Returns a number from 0 to 1, excluding 1. */
   random(): number
 }
 

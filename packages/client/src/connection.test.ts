@@ -19,7 +19,7 @@ function connectionOf({ hasSocket = true } = {}) {
   const server = {
     result: ok(syncPage()) as Result<wire.SyncPage> | Promise<Result<wire.SyncPage>>,
     syncs: 0,
-    /** Long polls that wait for a change, and what answers them. */
+    /** The functions that respond to waiting long polls. */
     polls: [] as ((result: Result<wire.SyncPage>) => void)[],
   }
   const sync = new SyncEngine({
@@ -69,7 +69,7 @@ function connectionOf({ hasSocket = true } = {}) {
 }
 
 describe('on the way to live', () => {
-  test('it waits for row changes, catches up, and is live only then', async () => {
+  test('it waits for row changes, catches up, and only then is live', async () => {
     const { connection, socket, states, server } = connectionOf()
     connection.start()
     await settled()
@@ -85,7 +85,7 @@ describe('on the way to live', () => {
     expect(server.syncs).toBe(1)
   })
 
-  test('what arrives while it catches up is applied at once', async () => {
+  test('an event that arrives before it is live is applied at once', async () => {
     const { connection, socket, inputs } = connectionOf()
     connection.start()
     await settled()
@@ -94,7 +94,7 @@ describe('on the way to live', () => {
     expect(inputs).toHaveLength(1)
   })
 
-  test('an attempt that takes too long is given up', async () => {
+  test('an attempt that takes too long is abandoned', async () => {
     const { connection, clock, socket } = connectionOf()
     connection.start()
     await clock.advance(10_000)
@@ -137,7 +137,7 @@ describe('when the connection breaks', () => {
     expect(connection.status).toBe('live')
   })
 
-  test('it retries at once when the network returns, or the page, or the user asks', async () => {
+  test('it retries at once when the network or the page returns, or when the user requests it', async () => {
     for (const signal of ['network', 'attention', 'click'] as const) {
       const { connection, socket, page, goLive } = connectionOf()
       connection.start()
@@ -153,7 +153,7 @@ describe('when the connection breaks', () => {
     }
   })
 
-  test('it notices two heartbeats of silence', async () => {
+  test('it reconnects after the silence of two heartbeats', async () => {
     const { connection, clock, socket, beat, goLive } = connectionOf()
     connection.start()
     await goLive()
@@ -169,7 +169,7 @@ describe('when the connection breaks', () => {
     expect(connection.status).toBe('reconnecting')
   })
 
-  test('a page that returns asks whether the connection still exists', async () => {
+  test('it checks the connection when the page returns', async () => {
     const { connection, clock, socket, page, server, goLive } = connectionOf()
     connection.start()
     await goLive()
@@ -181,7 +181,7 @@ describe('when the connection breaks', () => {
     expect(connection.status).toBe('reconnecting')
   })
 
-  test('the pauses begin again after it was live', async () => {
+  test('the pauses start over after it was live', async () => {
     const { connection, clock, socket, goLive } = connectionOf()
     connection.start()
     await settled()
@@ -194,7 +194,7 @@ describe('when the connection breaks', () => {
   })
 })
 
-test('without a network it waits, and does nothing', async () => {
+test('without a network, it waits and runs no timer', async () => {
   const { connection, clock, page, socket, goLive } = connectionOf()
   connection.start()
   await goLive()
@@ -207,7 +207,7 @@ test('without a network it waits, and does nothing', async () => {
 })
 
 describe('the token', () => {
-  test('a new one is pushed to the channels, and a `/sync` follows what the server says of it', async () => {
+  test('a new token is sent to the channels, and the system message that follows causes a `/sync`', async () => {
     const { connection, socket, server, goLive } = connectionOf()
     connection.start()
     await goLive()
@@ -219,7 +219,7 @@ describe('the token', () => {
     expect(connection.status).toBe('live')
   })
 
-  test('one that expired is replaced, and the channel joined again on the same socket', async () => {
+  test('an expired token is replaced, and the channel is joined again on the same socket', async () => {
     const { connection, socket, token, goLive } = connectionOf()
     connection.start()
     await goLive()
@@ -235,7 +235,7 @@ describe('the token', () => {
     expect(socket.opens).toBe(1)
   })
 
-  test('one that expires while the client catches up is replaced, too, and the client is live only after it', async () => {
+  test('a token that expires during the catch-up is replaced, and the client is live only after another catch-up', async () => {
     const { connection, clock, socket, states, server } = connectionOf()
     let answer: (result: Result<wire.SyncPage>) => void = () => {}
     server.result = new Promise((resolve) => (answer = resolve))
@@ -252,7 +252,7 @@ describe('the token', () => {
     server.result = ok(syncPage())
     answer(server.result)
     await settled()
-    // What was requested before may lack what came while there was no channel.
+    // The earlier response may lack changes from the time without a channel.
     expect(connection.status).toBe('joining')
     socket.goLive(USER)
     await settled()
@@ -263,7 +263,7 @@ describe('the token', () => {
     expect(socket.opens).toBe(1)
   })
 
-  test('one that the heartbeat passes on first still joins the channel again', async () => {
+  test('the channel is joined again even if the heartbeat has already sent the new token', async () => {
     const { connection, socket, token, states, goLive, beat } = connectionOf()
     connection.start()
     await goLive()
@@ -280,7 +280,7 @@ describe('the token', () => {
     expect(socket.opens).toBe(1)
   })
 
-  test('one that is refused signs out, and a new one continues', async () => {
+  test('a refused token signs out, and the client continues with a new one', async () => {
     const { connection, clock, socket, states, goLive } = connectionOf()
     connection.start()
     await goLive()
@@ -294,7 +294,7 @@ describe('the token', () => {
   })
 })
 
-test('row changes that may have been missed are asked for', async () => {
+test('row changes that may have been missed are requested', async () => {
   const { connection, socket, server, goLive } = connectionOf()
   connection.start()
   await goLive()
@@ -303,7 +303,7 @@ test('row changes that may have been missed are asked for', async () => {
   expect(server.syncs).toBe(2)
 })
 
-test('displayed conversations have a channel, also after a reconnect', async () => {
+test('displayed conversations have a channel, even after a reconnect', async () => {
   const { connection, clock, socket, goLive } = connectionOf()
   connection.start()
   await goLive()
@@ -319,7 +319,7 @@ test('displayed conversations have a channel, also after a reconnect', async () 
   expect([...socket.channels.keys()]).not.toContain('conversation:a')
 })
 
-test('without an address for a socket it polls, and a failure is retried', async () => {
+test('without a socket address it polls, and a failure is retried', async () => {
   const { connection, clock, server } = connectionOf({ hasSocket: false })
   connection.start()
   await settled()
@@ -331,7 +331,7 @@ test('without an address for a socket it polls, and a failure is retried', async
   expect(connection.status).toBe('polling')
 })
 
-test('a server that answers nothing at all is not polled, but tried again', async () => {
+test('a server that does not respond at all is not polled, but the socket is retried', async () => {
   const { connection, clock, socket, server, states, goLive } = connectionOf()
   connection.start()
   await goLive()

@@ -9,21 +9,21 @@ import type { ChatSocket } from './socket'
 import type { SyncEngine } from './sync'
 import type { ChatError, Connection as ConnectionState, ConnectionStatus } from './types'
 
-/** How long opening, joining and the answer to a probe may take. */
+/** Time limits for opening the socket, for joining the channel, and for the response to a probe. */
 const OPEN_TIMEOUT_MS = 10_000
 const JOIN_TIMEOUT_MS = 20_000
 const PROBE_TIMEOUT_MS = 5_000
 
-/** The time of two heartbeats. If neither is answered, the connection counts as dead. */
+/** The time of two heartbeats. If neither gets a reply, the connection counts as dead. */
 export const SILENCE_MS = 50_000
 
-/** After this many failures in a row changes are polled. */
+/** After this many failures in a row, changes are polled. */
 const FAILURES_BEFORE_POLLING = 3
 
-/** How often the socket is tried while polling. */
+/** The interval between attempts to open the socket while polling. */
 const SOCKET_RETRY_MS = 60_000
 
-/** Tables whose row changes the user's channel carries. */
+/** The tables whose row changes arrive on the user's channel. */
 const TABLES = [
   'user_messages',
   'user_conversations',
@@ -36,7 +36,7 @@ export interface ConnectionSettings {
   clock: Clock
   page: Page
   userId: string
-  /** Null if there is no address for one: changes are polled. */
+  /** Null if no address is configured. Changes are then polled. */
   socket: ChatSocket | null
   sync: SyncEngine
   token: { get(): Promise<string | null>; replace(refused: string | null): Promise<string | null> }
@@ -50,9 +50,9 @@ export class Connection {
   readonly #settings: ConnectionSettings
   #state: ConnectionState
   #failures = 0
-  /** Changes with each attempt. What belongs to an earlier one is ignored. */
+  /** The number of the current attempt. Results of earlier attempts are ignored. */
   #attempt = 0
-  /** Changes when the user's channel is joined again over the same socket. */
+  /** Increases when the user's channel is joined again over the same socket. */
   #join = 0
   #lastReceived = 0
   #token: string | null = null
@@ -62,7 +62,7 @@ export class Connection {
   #cancelHeartbeat: Cancel = () => {}
   #stopListening: Cancel = () => {}
   #polling: AbortController | null = null
-  /** Conversations that are displayed, and what leaves their channels. */
+  /** The displayed conversations, with the functions that leave their channels. */
   readonly #watched = new Map<string, { count: number; leave: Cancel | null }>()
 
   constructor(settings: ConnectionSettings) {
@@ -100,14 +100,14 @@ export class Connection {
     this.#become('idle')
   }
 
-  /** Tries now instead of at `retryAt`. */
+  /** Retries now instead of at `retryAt`. */
   reconnect(): void {
     if (this.status === 'reconnecting' || this.status === 'offline') this.#connect()
     else if (this.status === 'polling') this.#trySocket()
     else if (this.status === 'live') this.#probe()
   }
 
-  /** The host has a new token. */
+  /** Takes a new token from the application. */
   setToken(token: string | null): void {
     if (token === null) return
     if (this.status === 'signed_out') {
@@ -118,7 +118,7 @@ export class Connection {
     this.#pushToken(token)
   }
 
-  /** The session has ended, or is another user's. */
+  /** Disconnects because the session has ended or belongs to another user. */
   signedOut(error: ChatError): void {
     if (this.status === 'idle' || this.status === 'signed_out') return
     this.#endAttempt()
@@ -126,7 +126,7 @@ export class Connection {
     this.#become('signed_out', { error })
   }
 
-  /** Joins the conversation's channel, which carries typing, until the returned function is called. */
+  /** Joins the conversation's channel, for typing, until the returned function is called. */
   watch(conversationId: string): Cancel {
     const entry = this.#watched.get(conversationId) ?? { count: 0, leave: null }
     this.#watched.set(conversationId, entry)
@@ -194,12 +194,13 @@ export class Connection {
       onSystem: ({ isLive }) => {
         if (!isCurrent()) return
         if (isLive && this.status === 'joining') void this.#catchUp()
-        // Whatever the server says about row changes: some may have been missed.
+        // After any other message about row changes, some may have been missed.
         else void sync.request()
       },
       onClosed: (reason) => {
         if (!isCurrent()) return
-        // An expired token ends the channel, not the socket. One that was joined needs no other reason.
+        // An expired token ends the channel but not the socket. A channel that was already joined
+        // is joined again, whatever the reason.
         const wasJoined = this.status === 'live' || this.status === 'catching_up'
         if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin(userId)
         else this.#fail(reason)
@@ -217,7 +218,8 @@ export class Connection {
     this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
     const fresh = await token.replace(refused).catch(() => null)
     if (attempt !== this.#attempt) return
-    // Meanwhile the heartbeat or the host may have passed on the same new token.
+    // `fresh` is compared with the refused token, not with `#token`: the heartbeat or the
+    // application may have set the same new token in the meantime.
     if (fresh === null || fresh === refused) return this.#fail('The channel was closed.')
     this.#token = fresh
     socket?.setToken(fresh)
@@ -232,7 +234,7 @@ export class Connection {
       this.#settings.socket?.join(`conversation:${conversationId}`, [], {
         onInput: (input) => this.#settings.onInput(input),
         onSystem: () => {},
-        // Without it typing is not shown. It is joined again with the next connection or token.
+        // Until the next connection or token joins the channel again, typing is not shown.
         onClosed: () => (entry.leave = null),
       }) ?? null
   }
@@ -242,7 +244,7 @@ export class Connection {
     this.#become('catching_up')
     this.#cancelTimer()
     const { error } = await this.#settings.sync.request()
-    // A channel that was closed meanwhile is joined again, and only then catches up.
+    // A channel that was closed in the meantime is joined again, which causes another catch-up.
     if (attempt !== this.#attempt || join !== this.#join) return
     if (error) return this.#fail(error.message, error)
     this.#failures = 0
@@ -251,7 +253,7 @@ export class Connection {
 
   #fail(reason: string, error: ChatError | null = null): void {
     if (this.#polling) {
-      // The socket was only tried; polling goes on.
+      // The attempt was made while polling, and polling continues.
       this.#settings.socket?.close()
       this.#attempt += 1
       return this.#retrySocketLater()
@@ -294,7 +296,7 @@ export class Connection {
 
   async #pollUntil(polling: AbortController): Promise<void> {
     const { sync } = this.#settings
-    // Only an answer shows that changes can be had at all.
+    // Only a response shows that polling works.
     let { error } = await sync.attempt(polling.signal)
     if (!error && !polling.signal.aborted) {
       this.#become('polling')
@@ -323,7 +325,7 @@ export class Connection {
     this.#polling = null
   }
 
-  // Signs of life
+  // Heartbeats
 
   #received(): void {
     this.#lastReceived = this.#settings.clock.now()
@@ -347,7 +349,7 @@ export class Connection {
     this.#settings.socket?.setToken(token)
   }
 
-  /** Asks whether a connection still exists that the browser believes in, such as after sleep. */
+  /** Checks that an apparently open connection still exists, for example after sleep. */
   #probe(): void {
     if (this.#cancelProbe) return
     this.#settings.socket?.heartbeat()
@@ -364,7 +366,7 @@ export class Connection {
     this.reconnect()
   }
 
-  /** The page is visible again, or returned from the back/forward cache. */
+  /** Reconnects or catches up when the page is visible again or leaves the back/forward cache. */
   #wake(): void {
     if (this.status === 'live') {
       void this.#settings.sync.request()

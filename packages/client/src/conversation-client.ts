@@ -10,10 +10,10 @@ import { Reader } from './reading'
 import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
 import type * as wire from './wire'
 
-/** Messages of a page. */
+/** The number of messages in a page. */
 const PAGE_SIZE = 50
 
-/** More unread messages than this are loaded around the first one, and not from the end. */
+/** With more unread messages than this, the first page surrounds the first unread one. */
 const MAX_UNREAD_AT_END = 30
 
 export class Conversation implements ConversationClient {
@@ -53,12 +53,12 @@ export class Conversation implements ConversationClient {
     }
   }
 
-  /** Loads again what was displayed: everything was forgotten, or the first attempt failed. */
+  /** Loads the first page again if its messages were discarded or the first attempt failed. */
   reload(): void {
     if (this.#opened > 0 && this.#loaded.status !== 'ready' && this.#loaded.status !== 'loading') void this.#load()
   }
 
-  /** New messages arrived. */
+  /** Called after every change of the state, which may have added messages. */
   changed(): void {
     this.#reader?.changed()
   }
@@ -150,7 +150,7 @@ export class Conversation implements ConversationClient {
 
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void {
     const seq = lowest && Number.isFinite(lowest.seq) ? lowest.seq : this.#newestSeq
-    // The end that is trimmed is the one far from here.
+    // The history is trimmed at the end that is farther from the anchor.
     const isNewest = lowest?.isAtEnd && this.#loaded.range?.to === Infinity
     if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
     this.#reader?.show(lowest && { ...lowest, seq })
@@ -224,7 +224,7 @@ export class Conversation implements ConversationClient {
     this.stopTyping()
     this.#reader?.close()
     this.#reader = null
-    // The list shows the draft from now on, also if the user was typing until now.
+    // The list shows the current draft from now on, even if the user was still typing.
     this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
   }
@@ -234,7 +234,7 @@ export class Conversation implements ConversationClient {
     const isFirst = history.status !== 'ready' && history.status !== 'loading'
     if (!isFirst && at === undefined && history.status === 'loading') return
     if (isFirst) this.#change((changed) => (changed.status = 'loading'))
-    // Changes are followed from the cursor on, so a page that was loaded earlier could miss some.
+    // Changes are followed from the cursor on. A page that is loaded before it could miss some.
     await this.#engine.whenPositioned()
     const row = this.#engine.store.row(this.id)
     const unread = row?.unread_count ?? 0
@@ -294,7 +294,7 @@ export class Conversation implements ConversationClient {
       hasOlder: !isOlder || data.has_more,
       hasNewer: isOlder || data.has_more,
     }
-    // The anchor is beside this end, so that the end that is trimmed is the other one.
+    // The anchor is at this end, so that the other end is trimmed.
     this.#addPage({ at, seq }, page, seq)
   }
 
@@ -312,7 +312,7 @@ export class Conversation implements ConversationClient {
   #addPage(position: Position, page: LoadedPage, anchor: number): void {
     this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
-    // At the end new messages must be part of what is displayed.
+    // If the page reaches the end, new messages must be in the displayed range.
     this.#change((history) => {
       if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
     })

@@ -1,14 +1,14 @@
 // The list of conversations.
 //
-// A conversation's row has two parts. What concerns its messages carries `rev` and is merged by it.
-// The user's own settings and counts carry no version: what arrives last is shown, and the next
-// `/sync` confirms it.
+// A conversation's row has two parts. The fields about its messages have the revision `rev`, and
+// the higher revision wins. The user's own settings and counts have no version. Their last value to
+// arrive is shown, and the next `/sync` confirms it.
 
 import { preview, type MessageRow } from './messages'
 import type { Conversation, Unread } from './types'
 import type * as wire from './wire'
 
-/** The part that `rev` describes. */
+/** The fields that have the revision `rev`. */
 const BY_REVISION = ['rev', 'last_seq', 'last_message', 'last_message_id', 'last_message_at', 'updated_at'] as const
 
 export function mergeConversation(held: wire.Conversation | undefined, incoming: wire.Conversation): wire.Conversation {
@@ -17,7 +17,7 @@ export function mergeConversation(held: wire.Conversation | undefined, incoming:
   return { ...incoming, ...newer }
 }
 
-/** Applies a message that the socket brought: the list shows the newest one. */
+/** Applies a message from the socket, because the list shows the newest message. */
 export function withMessage(held: wire.Conversation, row: MessageRow): wire.Conversation {
   if (row.rev <= held.rev) return held
   const next = { ...held, rev: row.rev }
@@ -32,7 +32,7 @@ export function withMessage(held: wire.Conversation, row: MessageRow): wire.Conv
   }
 }
 
-/** Applies `conversation.updated`. Which fields it has depends on the server's version. */
+/** Applies a `conversation.updated` event. Its fields depend on the server's version. */
 export function withEvent(held: wire.Conversation, payload: Record<string, unknown>): wire.Conversation {
   const known = Object.entries(payload).filter(
     ([name]) => name in held && name !== 'id' && !(BY_REVISION as readonly string[]).includes(name),
@@ -40,7 +40,7 @@ export function withEvent(held: wire.Conversation, payload: Record<string, unkno
   return { ...held, ...Object.fromEntries(known) }
 }
 
-/** Pinned ones first, then by last message; the id decides between equals. */
+/** Sorts pinned conversations first, then by last message, then by id. */
 export function byActivity(a: Conversation, b: Conversation): number {
   const pinned = Number(b.is_pinned) - Number(a.is_pinned)
   if (pinned !== 0) return pinned
@@ -61,7 +61,7 @@ export function countUnread(conversations: Iterable<wire.Conversation>): Unread 
   return { total, mentions, byConversation }
 }
 
-/** The server writes all times in UTC, so they can be compared as texts, down to the microsecond. */
+/** All times are in UTC, so they can be compared as strings, down to the microsecond. */
 const activity = ({ last_message_at, created_at }: Conversation): string => last_message_at ?? created_at
 
 const descending = (a: string, b: string): number => (a < b ? 1 : -1)

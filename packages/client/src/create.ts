@@ -1,4 +1,4 @@
-// Creates a client in a browser. On a server it can be created, too, but not started.
+// Creates a client in a browser. A server can also create a client, but not start it.
 
 import { browserPage } from './browser-page'
 import type { ChatClient, ChatClientOptions } from './chat-client'
@@ -25,7 +25,7 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
     socket: socketUrl && anonKey && 'WebSocket' in globalThis ? new RealtimeSocket({ url: socketUrl, anonKey }) : null,
     locks: isShared ? (navigator.locks as Locks) : null,
     openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
-    // Bound, because browsers refuse to call `fetch` as a method of another object.
+    // Wrapped, because browsers refuse to call `fetch` as a method of another object.
     fetch: options.fetch ?? ((input, init) => fetch(input, init)),
     heartbeat: startHeartbeat,
   })

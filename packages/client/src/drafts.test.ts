@@ -20,7 +20,7 @@ function draftsOf(storage = memoryStorage()) {
   return { clock, saved, server, drafts, storage, changes }
 }
 
-test('a text is kept here at once, and on the server after a pause', async () => {
+test('a text is stored on the device at once, and on the server after a pause', async () => {
   const { clock, saved, drafts, storage } = draftsOf()
   drafts.set('a', 'Hel')
   await clock.advance(500)
@@ -34,7 +34,7 @@ test('a text is kept here at once, and on the server after a pause', async () =>
   expect(drafts.get('a')).toBeUndefined()
 })
 
-test('a text that the server does not have survives a reload', async () => {
+test('a text that is not saved on the server survives a reload', async () => {
   const first = draftsOf()
   first.server.isReachable = false
   first.drafts.set('a', 'Hello')
@@ -56,7 +56,7 @@ test('sending a text removes its draft', async () => {
   expect(saved).toEqual([])
 })
 
-test('the list is told of a draft that appears, rests or disappears, and not of each letter', async () => {
+test('a draft is reported when it appears, stops changing or disappears, and not for each letter', async () => {
   const { clock, drafts, changes } = draftsOf()
   for (const text of ['H', 'He', 'Hel']) drafts.set('a', text)
   expect(changes).toEqual(['H'])

@@ -1,4 +1,5 @@
-// Texts that are not sent yet: on this device at once, on the user's other devices after a pause.
+// Unsent texts. They are stored on this device at once, and on the server after a pause, for the
+// user's other devices.
 
 import type { Cancel, Clock } from './clock'
 import type { ChatStorage } from './storage'
@@ -8,18 +9,18 @@ const SAVE_MS = 800
 export interface DraftsSettings {
   clock: Clock
   storage: ChatStorage
-  /** Saves the text on the server. Returns whether it did. */
+  /** Saves the text on the server. Returns whether that succeeded. */
   save(conversationId: string, text: string): Promise<boolean>
   /**
-   * A draft appeared, disappeared, or came to rest. Not for every letter: the list of conversations
-   * would be built and rendered again with each key press.
+   * Called when a draft appears, disappears or stops changing. It is not called for every letter,
+   * because the list of conversations would be built and rendered again with each key press.
    */
   onChange(conversationId: string): void
 }
 
 export class Drafts {
   readonly #settings: DraftsSettings
-  /** Texts that the server does not have yet. */
+  /** Texts that are not saved on the server yet. */
   readonly #texts = new Map<string, string>()
   readonly #timers = new Map<string, Cancel>()
 
@@ -49,7 +50,7 @@ export class Drafts {
     this.#saveLater(conversationId)
   }
 
-  /** The text was sent. The server empties its draft by itself. */
+  /** Removes the draft of a sent text. The server clears its own copy. */
   clear(conversationId: string): void {
     this.#timers.get(conversationId)?.()
     this.#timers.delete(conversationId)
@@ -61,7 +62,7 @@ export class Drafts {
     this.#timers.clear()
   }
 
-  /** The user signs out. */
+  /** Forgets all drafts when the user signs out. */
   forget(): void {
     this.stop()
     this.#texts.clear()

@@ -1,4 +1,4 @@
-// Puts the parts together: what one conversation and the whole client share.
+// Connects the parts of the client. Conversations and the public interface share this engine.
 
 import type * as AllActions from './actions'
 import { UserChatAPI } from './api'
@@ -35,7 +35,7 @@ import type {
 } from './types'
 import type * as wire from './wire'
 
-/** How long the tab that leads may take to tell a new tab what it knows. */
+/** The time within which the leading tab must send its state to a new tab. */
 const GREETING_TIMEOUT_MS = 3_000
 
 type Actions = typeof AllActions
@@ -66,7 +66,7 @@ export class Engine {
   #isRestored = false
   #isStarted = false
   #actions: Actions | null
-  /** Names this tab's presence. */
+  /** Identifies this tab in reports of presence. */
   readonly sessionId = randomId()
 
   constructor(
@@ -200,11 +200,12 @@ export class Engine {
   async signOut(): Promise<void> {
     this.#tabs.post({ type: 'sign_out' })
     const forgotten = this.#forget()
-    // Beside it: neither a database nor a server that does not answer may keep the other one waiting.
+    // Both run in parallel, so that neither an unresponsive database nor an unresponsive server
+    // delays the other.
     await Promise.all([forgotten, this.api.endPresence(undefined, { keepalive: true })])
   }
 
-  /** Stops, and keeps nothing of this user: in the storage, in the state, or in what is on the way. */
+  /** Stops, cancels pending requests, and deletes this user's data from storage and state. */
   #forget(): Promise<void> {
     this.stop()
     this.#requests.cancelAll()
@@ -219,7 +220,7 @@ export class Engine {
     return wiped
   }
 
-  /** Shows what the last page showed, and follows the changes from there. */
+  /** Restores what the previous page displayed, and follows the changes from its cursor. */
   async #startFromRecent(recent: Recent): Promise<void> {
     const state = await recent.load()
     if (!this.#isStarted) return
@@ -244,7 +245,7 @@ export class Engine {
     }
   }
 
-  /** Changes of the conversation's history can be followed from here on, so it can be loaded. */
+  /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
   whenPositioned(): Promise<void> {
     return this.#positioned.promise
   }
@@ -254,7 +255,7 @@ export class Engine {
     else this.#leadingTab.requestSoon()
   }
 
-  /** Resolves when everything that has changed until now has been applied. */
+  /** Resolves when all changes made before the call have been applied. */
   async syncNow(): Promise<void> {
     await (this.#tabs.leads ? this.sync.request() : this.#leadingTab.request())
   }
@@ -313,9 +314,9 @@ export class Engine {
     this.store.set({ isLeader: true })
     this.connection.start()
     this.#presence.start()
-    // Restores what closed tabs did not send. A message that is sent twice is stored once.
+    // Restores messages that closed tabs did not send. A message that is sent twice is stored once.
     if (this.#isRestored) void this.outbox.restore()
-    // At once, without waiting for the socket, so that the first page is shown early.
+    // The first load does not wait for the socket, so that the list is shown early.
     if (this.sync.position === undefined) void this.sync.request()
   }
 
@@ -324,14 +325,14 @@ export class Engine {
     this.connection.stop()
     this.#presence.stop()
     this.#cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
-      // The tab that leads may be frozen. Pages that it passes on later do no harm.
+      // The leading tab may be frozen. If it sends its pages later, applying them is harmless.
       if (this.#tabs.leads || this.sync.position !== undefined) return
       this.sync.start()
       void this.sync.request()
     })
   }
 
-  /** Applies what the server says, here and in the other tabs. */
+  /** Applies an input from the server, here and in the other tabs. */
   #take(input: Input): void {
     this.#apply(input)
     if (this.#tabs.leads) this.#tabs.post({ type: 'input', input, cursor: this.sync.position })
@@ -431,7 +432,7 @@ export class Engine {
 
   #signedOut(error: ChatError): void {
     if (this.#tabs.leads) this.connection.signedOut(error)
-    // The tab that leads has the same session, and finds that out with its next request.
+    // The leading tab has the same session, so its next request fails in the same way.
     else this.requestSync()
   }
 
@@ -477,7 +478,7 @@ export class Engine {
     this.#typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
   }
 
-  /** Who the user is, what the server can do, and what the user prefers. */
+  /** Loads the user with presence and preferences, and the configuration of the server. */
   async #loadSelf(): Promise<void> {
     const [me, config, preferences] = await Promise.all([
       this.api.getMe(),
@@ -485,7 +486,7 @@ export class Engine {
       this.api.getPreferences(),
       this.presenceOfOthers.load(),
     ])
-    // Servers before this route answer 404; the id alone is then known.
+    // Older servers lack this route and return 404. Then only the user's id is known.
     if (me.data) {
       this.store.set({ me: { ...this.store.getState().me, ...me.data } })
       this.store.putPerson(me.data)

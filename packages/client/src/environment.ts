@@ -5,7 +5,7 @@ import type { ChatSocket } from './socket'
 import type { ChatStorage } from './storage'
 import type { Channel, Locks } from './tabs'
 
-/** What the client takes from the place it runs in. Tests bring their own. */
+/** The client's dependencies on its environment. Tests replace them. */
 export interface Environment {
   clock: Clock
   page: Page
@@ -14,7 +14,7 @@ export interface Environment {
   locks: Locks | null
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
   fetch: typeof fetch
-  /** Null: they are loaded when they are needed. */
+  /** Null if the actions are loaded when they are needed. */
   actions?: typeof Actions | null
   heartbeat(beat: () => void): () => void
 }

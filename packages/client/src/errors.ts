@@ -13,14 +13,14 @@ export const ok = <T>(data: T): Result<T> => ({ data, error: null })
 export const refused = <T>(error: ChatError): Result<T> => ({ data: null, error })
 
 /**
- * Whether the session no longer belongs to this user: it has ended, or the page's session is another
- * user's by now. Only signing in helps.
+ * Whether the user's session has ended, or the page's session now belongs to another user. Only
+ * signing in helps.
  */
 export const isSignedOut = ({ code, status }: ChatError): boolean => status === 401 || code === 'identity_mismatch'
 
 /**
- * Whether the same request can succeed later: the network, a timeout, a limit, or a fault of the
- * server. Everything else will be refused again.
+ * Whether the same request can succeed later: after a failure of the network, a timeout, a rate
+ * limit, or a server error. After any other error, it would be refused again.
  */
 export function isTransient({ code, status }: ChatError): boolean {
   if (code === 'network' || code === 'idempotency_in_flight') return true

@@ -1,4 +1,4 @@
-// Answers one message, the interval in milliseconds, with a message per interval.
+// Receives one message with the interval in milliseconds. Sends a message after each interval.
 
 self.onmessage = ({ data }: MessageEvent<number>) => {
   setInterval(() => self.postMessage(null), data)

@@ -3,8 +3,8 @@ import { HEARTBEAT_MS } from './realtime-socket'
 
 /**
  * Calls the function every 25 seconds. A worker keeps the time, because browsers run the timers of
- * hidden tabs once a minute, and the server closes a socket that was silent for that long. Where
- * the page's policy forbids workers, a timer does it.
+ * hidden tabs only once a minute. After such a pause, the connection would count as dead
+ * (`SILENCE_MS`). If the page's policy forbids workers, a timer is used.
  */
 export function startHeartbeat(beat: () => void): Cancel {
   let cancel: Cancel

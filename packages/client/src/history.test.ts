@@ -5,7 +5,7 @@ import { coveredBy, History, MAX_MESSAGES, type LoadedPage, type Position } from
 import { fromAnswer } from './messages'
 import { addRange, rangeAt } from './ranges'
 
-/** A page of a conversation with this many messages. */
+/** Returns a page of a conversation that has `length` messages. */
 function pageOf(length: number, position: Position, limit: number): LoadedPage {
   const [from, to] = {
     newest: () => [length - limit + 1, length],
@@ -23,7 +23,7 @@ function pageOf(length: number, position: Position, limit: number): LoadedPage {
 }
 
 describe('ranges', () => {
-  test('cover the union, sorted and apart, in any order', () => {
+  test('cover the union, sorted and disjoint, whatever the order in which they are added', () => {
     const range = fc.tuple(fc.nat(40), fc.nat(10)).map(([from, length]) => ({ from, to: from + length }))
     fc.assert(
       fc.property(fc.array(range, { maxLength: 12 }), (added) => {
@@ -39,7 +39,7 @@ describe('ranges', () => {
 })
 
 describe('a history', () => {
-  test('shows a part without gaps, whatever was loaded', () => {
+  test('displays messages without gaps, whatever was loaded', () => {
     const position = fc.oneof(
       fc.constant<Position>({ at: 'newest' }),
       fc.integer({ min: 1, max: 60 }).map((seq): Position => ({ at: 'before', seq })),
@@ -59,7 +59,7 @@ describe('a history', () => {
     )
   })
 
-  test('joins a jump with the end when they meet', () => {
+  test('joins the pages around a jump with the end when they meet', () => {
     const history = new History()
     history.addPage({ at: 'newest' }, pageOf(100, { at: 'newest' }, 10))
     history.addPage({ at: 'around', anchor: '50' }, pageOf(100, { at: 'around', anchor: '50' }, 10))
@@ -70,7 +70,7 @@ describe('a history', () => {
     expect(history.messages.map(({ row }) => row.seq)).toEqual(Array.from({ length: 56 }, (_, index) => index + 45))
   })
 
-  test('keeps a message that arrives while the page is on its way', () => {
+  test('keeps a message that arrives while the page is being loaded', () => {
     const history = new History()
     history.upsert(fromAnswer(message({ seq: 4 })))
     expect(history.messages).toEqual([])
@@ -78,7 +78,7 @@ describe('a history', () => {
     expect(history.messages.map(({ row }) => row.seq)).toEqual([1, 2, 3, 4])
   })
 
-  test('drops the end that is far from the reader', () => {
+  test('drops messages at the end that is farther from the reader', () => {
     const history = new History()
     const length = MAX_MESSAGES + 100
     history.addPage({ at: 'newest' }, pageOf(length, { at: 'newest' }, 50))
@@ -90,7 +90,7 @@ describe('a history', () => {
     expect(history.range).toEqual({ from: 0, to: MAX_MESSAGES })
   })
 
-  test('drops what is far from the reader when live messages exceed the limit', () => {
+  test('drops messages far from the reader when live messages exceed the limit', () => {
     for (const anchor of [Infinity, 5]) {
       const history = new History()
       history.addPage({ at: 'newest' }, pageOf(20, { at: 'newest' }, 20))
@@ -103,7 +103,7 @@ describe('a history', () => {
     }
   })
 
-  test('learns nothing from an empty page but the end', () => {
+  test('derives only the end from an empty page', () => {
     expect(coveredBy({ at: 'before', seq: 5 }, { messages: [], hasOlder: false, hasNewer: true })).toEqual({
       from: 0,
       to: 4,

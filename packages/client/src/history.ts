@@ -1,17 +1,17 @@
-// The messages of one conversation that are held, and which parts of it they cover.
+// The loaded messages of one conversation, and the ranges of positions that they cover.
 
 import { fromAnswer, isIncomplete, merge, type HeldMessage } from './messages'
 import { addRange, rangeAt, type Range } from './ranges'
 import type { ChatError, Jump, Timeline } from './types'
 import type * as wire from './wire'
 
-/** Messages held of one conversation. Beyond it the end farther from the reader is dropped. */
+/** Maximum messages in memory per conversation. Those far from the reader are dropped first. */
 export const MAX_MESSAGES = 2_000
 
-/** Live messages may exceed the limit by this many, so that not each one moves it. */
+/** Live messages may exceed the limit by this many, so that not every one trims the history. */
 const SLACK = 100
 
-/** A page that was asked for, and the part of the conversation that its answer covers. */
+/** The position of a requested page. It determines the range that the response covers. */
 export type Position =
   | { at: 'newest' }
   | { at: 'before'; seq: number }
@@ -33,10 +33,10 @@ export class History {
   isLoadingNewer = false
   firstUnreadSeq: number | null = null
   jump: Jump | null = null
-  /** A position in the part that is displayed. */
+  /** A position in the displayed range. */
   anchor = Infinity
   readonly #held = new Map<string, HeldMessage>()
-  /** Messages that the server took away. Answers that were on the way must not bring them back. */
+  /** Messages that the server removed. Responses that are still in flight must not restore them. */
   readonly #removed = new Set<string>()
   #ranges: readonly Range[] = []
   #clearedSeq = 0
@@ -46,18 +46,18 @@ export class History {
     return this.#held.get(id)
   }
 
-  /** The part that is displayed. */
+  /** The displayed range. */
   get range(): Range | undefined {
     return rangeAt(this.#ranges, this.anchor)
   }
 
-  /** Whether a position is in the displayed part. */
+  /** Whether a position is in the displayed range. */
   contains(seq: number): boolean {
     const { range } = this
     return range !== undefined && range.from <= seq && seq <= range.to
   }
 
-  /** The messages of the displayed part, oldest first. */
+  /** The messages of the displayed range, oldest first. */
   get messages(): readonly HeldMessage[] {
     const { range } = this
     if (!range) return []
@@ -65,26 +65,28 @@ export class History {
     return this.#sorted
   }
 
-  /** The part that new messages belong to. */
+  /** The range that new messages belong to, with its messages. */
   get end(): { from: number; messages: readonly HeldMessage[] } | undefined {
     const range = rangeAt(this.#ranges, Infinity)
     return range && { from: range.from, messages: this.#within(range) }
   }
 
-  /** The messages of an interval, oldest first. */
+  /** Returns the messages of a range, oldest first. */
   #within({ from, to }: Range): readonly HeldMessage[] {
     return [...this.#held.values()]
       .filter(({ row }) => from <= row.seq && row.seq <= to)
       .sort((a, b) => a.row.seq - b.row.seq)
   }
 
-  /** Unread messages of others behind a position; undefined if the end is not displayed. */
+  /**
+   * Counts the messages of others after a position. Returns undefined if the end is not displayed.
+   */
   countUnread(after: number, userId: string): number | undefined {
     if (this.range?.to !== Infinity) return undefined
     return this.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
   }
 
-  /** Puts back the end of a conversation. */
+  /** Restores the stored end of a conversation. */
   restore(messages: readonly HeldMessage[], hasOlder: boolean): void {
     for (const message of messages) this.upsert(message)
     const first = messages[0]
@@ -94,7 +96,7 @@ export class History {
     this.status = 'ready'
   }
 
-  /** Returns whether the message has to be fetched, because its row does not show what changed. */
+  /** Adds or updates a message. Returns whether it must be fetched, as its row lacks the change. */
   upsert(incoming: HeldMessage): boolean {
     const { id, seq } = incoming.row
     if (this.#removed.has(id) || seq <= this.#clearedSeq) return false
@@ -121,7 +123,7 @@ export class History {
     this.#sorted = null
   }
 
-  /** The user cleared the conversation up to this position. */
+  /** Removes the messages up to this position, because the user cleared the conversation. */
   clear(seq: number): void {
     if (seq <= this.#clearedSeq) return
     this.#clearedSeq = seq
@@ -132,7 +134,7 @@ export class History {
     this.#sorted = null
   }
 
-  /** Forgets the messages, not what is displayed: the part is loaded again. */
+  /** Forgets the messages, so that the first page is loaded again. */
   forget(): void {
     this.#held.clear()
     this.#removed.clear()
@@ -148,7 +150,7 @@ export class History {
     this.#sorted = null
   }
 
-  /** Drops what is held beyond the limit: first other parts, then the end far from the reader. */
+  /** Drops messages above the limit: other ranges first, then the end far from the reader. */
   #trim(limit: number): void {
     const { range } = this
     if (!range || this.#held.size <= limit) return
@@ -170,7 +172,7 @@ export class History {
   }
 }
 
-/** The part of a conversation that a page covers, or undefined if it says nothing. */
+/** Returns the range that a page covers. Undefined if the page does not determine one. */
 export function coveredBy(position: Position, { messages, hasOlder, hasNewer }: LoadedPage): Range | undefined {
   const [first, last] = [messages[0]?.seq, messages.at(-1)?.seq]
   const from = hasOlder ? first : 0

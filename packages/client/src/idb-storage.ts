@@ -2,13 +2,13 @@ import { memoryStorage, type ChatStorage, type Shelf } from './storage'
 
 const SHELVES: readonly Shelf[] = ['outbox', 'drafts', 'recent']
 
-/** Raised when the layout changes. */
+/** Must be increased when the object stores change. */
 const VERSION = 1
 
 /**
- * Storage in IndexedDB, one database per user, so that signing out deletes exactly that user's data.
- * If the browser refuses it (private windows, full disks), the storage is memory: chatting then
- * works until the page is closed.
+ * Creates storage in IndexedDB, in one database per user, so that signing out deletes exactly that
+ * user's data. If the browser refuses it (private windows, full disks), data is kept in memory
+ * until the page is closed.
  */
 export function idbStorage(userId: string): ChatStorage {
   const name = `rapport:${userId}`
@@ -62,7 +62,7 @@ export function idbStorage(userId: string): ChatStorage {
     },
     async wipe() {
       await memory.wipe()
-      // First emptied: a tab that the browser has frozen delays the deletion.
+      // The stores are emptied first, because a frozen tab delays the deletion of the database.
       await Promise.all(SHELVES.map(async (shelf) => done((await shelfOf(shelf, 'readwrite')).clear())))
         .then(open)
         .then((db) => db.close())

@@ -1,4 +1,4 @@
-// What changes the state from outside. The tab that has the connection applies these inputs and
+// The inputs that change the state from outside. The tab that has the connection applies them and
 // passes them to the other tabs, so they are plain data.
 
 import type { Connection, Presence } from './types'
@@ -7,7 +7,7 @@ import type * as wire from './wire'
 export type Input =
   /** A page of `/sync`, with the cursor that it ends with. */
   | { type: 'synced'; page: wire.SyncPage; isFirstLoad: boolean; isLive: boolean }
-  /** The cursor is no longer valid: everything is loaded again. */
+  /** The cursor is no longer valid, so everything is loaded again. */
   | { type: 'forget' }
   /** A row change from the socket. A deleted row has only its key. */
   | { type: 'row'; table: string; action: 'INSERT' | 'UPDATE' | 'DELETE'; row: Record<string, unknown> }

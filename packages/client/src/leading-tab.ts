@@ -1,9 +1,9 @@
-// What a tab that follows asks of the tab that leads.
+// The requests of a following tab to the leading tab.
 
 import type { Cancel, Clock } from './clock'
 import { GATHER_MS } from './sync'
 
-/** The tab that leads may close without answering. */
+/** The maximum wait for the leading tab, which may be closed before it replies. */
 const ANSWER_TIMEOUT_MS = 10_000
 
 export class LeadingTab {
@@ -20,7 +20,7 @@ export class LeadingTab {
     this.#ask = ask
   }
 
-  /** Asks for a `/sync`, once for all calls within a tenth of a second. */
+  /** Requests a `/sync`, once for all calls within a tenth of a second. */
   requestSoon(): void {
     this.#cancelAsking ??= this.#clock.after(GATHER_MS, () => {
       this.#cancelAsking = null
@@ -28,7 +28,7 @@ export class LeadingTab {
     })
   }
 
-  /** Asks for a `/sync` and waits until it is done. */
+  /** Requests a `/sync` and waits until it is done. */
   request(): Promise<void> {
     this.#ask()
     return new Promise((resolve) => {
@@ -40,7 +40,7 @@ export class LeadingTab {
     })
   }
 
-  /** The leading tab has carried out the request, or no tab leads any longer. */
+  /** Ends all waits when the leading tab has completed a `/sync`, or when this tab stops. */
   answered(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
   }

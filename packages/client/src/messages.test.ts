@@ -6,16 +6,16 @@ const answer = fromAnswer(message({ seq: 1, rev: 3 }))
 const row = (rev: number, part: Parameters<typeof message>[0] = { seq: 1 }) =>
   fromRow(rowOf(message({ ...part, rev })) as unknown as MessageRow)
 
-/** Whether a message is asked for when `incoming` is merged into `held`. */
+/** Whether a message is fetched when `incoming` is merged into `held`. */
 const asks = (held: Parameters<typeof isIncomplete>[1], incoming: Parameters<typeof isIncomplete>[0]) =>
   isIncomplete(merge(held, incoming), held)
 
-describe('a message is asked for', () => {
+describe('a message is fetched', () => {
   test('when its row does not show what changed', () => {
     expect(asks(answer, row(4))).toBe(true)
   })
 
-  test('not when the row shows it', () => {
+  test('but not when the row shows the change', () => {
     expect(asks(answer, row(4, { seq: 1, content: 'edited', updated_at: '2026-01-02T00:00:00Z' }))).toBe(false)
     expect(asks(answer, row(4, { seq: 1, is_deleted: true, content: '' }))).toBe(false)
   })
@@ -25,7 +25,7 @@ describe('a message is asked for', () => {
     expect(asks(undefined, row(1, { seq: 1, reply_to_id: 'm0' }))).toBe(true)
   })
 
-  test('when an answer is older than the row', () => {
+  test('when a response is older than the row', () => {
     expect(asks(row(4), answer)).toBe(true)
     expect(asks(row(3), answer)).toBe(false)
   })

@@ -1,9 +1,10 @@
-// Merging what is known about one message.
+// Merges the versions of one message.
 //
 // Messages come from two sources. Responses of the routes are complete. Rows from the socket have
 // only the table's columns: no sender, reactions or quoted message. Both carry `rev`, which grows
-// with every change. So the two parts are merged independently, and in each the higher `rev` wins.
-// The result does not depend on the order in which responses and rows arrive, nor on repetitions.
+// with every change. Rows and the additional fields of responses are merged independently, and the
+// higher `rev` wins. The result does not depend on the order in which responses and rows arrive,
+// nor on repetitions.
 
 import type * as wire from './wire'
 
@@ -34,7 +35,7 @@ const COLUMNS = [
 
 export type MessageRow = Pick<wire.Message, (typeof COLUMNS)[number]>
 
-/** What only answers contain. */
+/** The fields that only responses contain. */
 interface Details {
   readonly rev: number
   readonly sender: wire.Message['sender']
@@ -65,8 +66,8 @@ export function merge(held: HeldMessage | undefined, incoming: HeldMessage): Hel
 }
 
 /**
- * Whether the message changed in a way that its row does not show: reactions, a pin, or the message
- * that it quotes. Then the whole message has to be fetched.
+ * Whether the message changed in a way that its row does not show: in its reactions, its pin, or
+ * the message that it quotes. If so, the whole message must be fetched.
  */
 export function isIncomplete({ row, details }: HeldMessage, before: HeldMessage | undefined): boolean {
   if (row.is_deleted || (details && details.rev >= row.rev)) return false
@@ -76,7 +77,7 @@ export function isIncomplete({ row, details }: HeldMessage, before: HeldMessage 
   return row.rev > before.row.rev && row.updated_at === before.row.updated_at
 }
 
-/** The complete message. What is not known yet is empty. */
+/** Returns the complete message. Fields that are not known yet are empty. */
 export function toMessage({ row, details }: HeldMessage): wire.Message {
   const isGone = row.is_deleted
   return {
@@ -103,7 +104,9 @@ export function preview({
   return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
 }
 
-/** Drops what only answers contain, and columns that are not shown. Missing columns are null. */
+/**
+ * Selects the columns of a row, without the additional fields of responses. Missing ones are null.
+ */
 function columns(row: Partial<MessageRow>): MessageRow {
   return Object.fromEntries(COLUMNS.map((name) => [name, row[name] ?? null])) as unknown as MessageRow
 }

@@ -11,7 +11,7 @@ import type * as wire from './wire'
 
 type Answer = Result<wire.Message>
 
-/** An outbox whose requests the test answers. */
+/** Creates an outbox. The test responds to its requests. */
 function outboxOf({
   storage = memoryStorage(),
   clock = new FakeClock(),
@@ -52,7 +52,7 @@ const refusal = (status: number, fields: Partial<ChatError> = {}): Answer =>
 const unreachable: Answer = refused(chatError('network', 'No network'))
 
 describe('the order', () => {
-  test('in a conversation the next message waits for the one before', async () => {
+  test('within a conversation, a message waits for the one before it', async () => {
     const { outbox, requests, add, keys } = outboxOf()
     outbox.resume()
     add()
@@ -75,7 +75,7 @@ describe('the order', () => {
     expect(outbox.of('a').map(({ state }) => state)).toEqual(['failed', 'sending'])
   })
 
-  test('a message that is tried again keeps its key and goes to the end', async () => {
+  test('a retried message keeps its key and goes to the end', async () => {
     const { outbox, requests, add, keys } = outboxOf()
     outbox.resume()
     add()
@@ -101,7 +101,7 @@ describe('the rate', () => {
       expect(requests.filter((other) => other.at >= at && other.at < at + 1_000).length).toBeLessThanOrEqual(4)
   })
 
-  test('`Retry-After` is obeyed to the second, by all conversations', async () => {
+  test('all conversations obey `Retry-After`, to the second', async () => {
     const { outbox, requests, clock, add } = outboxOf()
     outbox.resume()
     add()
@@ -115,7 +115,7 @@ describe('the rate', () => {
 })
 
 describe('failures', () => {
-  test('are tried again after growing pauses, for a day', async () => {
+  test('are retried after growing pauses, for a day', async () => {
     const { outbox, requests, clock, failed, add } = outboxOf()
     outbox.resume()
     add()
@@ -133,7 +133,7 @@ describe('failures', () => {
     expect(outbox.of('a')[0]?.state).toBe('failed')
   })
 
-  test('end when the server answers again', async () => {
+  test('are retried at once when the server responds again', async () => {
     const { outbox, requests, clock, add } = outboxOf()
     outbox.resume()
     add()
@@ -150,7 +150,7 @@ describe('failures', () => {
   test.each([
     ['a refused token', refusal(401)],
     ['a session of another user', refusal(403, { code: 'identity_mismatch' })],
-  ])('%s stops everything until the user has signed in', async (_, signedOut) => {
+  ])('%s stops all sending until the user signs in', async (_, signedOut) => {
     const { outbox, requests, add, clock } = outboxOf()
     outbox.resume()
     add()
@@ -176,8 +176,8 @@ test('a message that is discarded while it is in flight does not return', async 
 test.each([
   ['a refusal', refusal(422)],
   ['a failure', unreachable],
-  ['an answer', stored],
-])('%s of a message that was forgotten while in flight stores nothing', async (_, answer) => {
+  ['a success', stored],
+])('%s of a message that was forgotten in flight stores nothing', async (_, answer) => {
   const storage = memoryStorage()
   const { outbox, requests, failed, add } = outboxOf({ storage })
   outbox.resume()
@@ -191,7 +191,7 @@ test.each([
   expect(await storage.all('outbox')).toEqual([])
 })
 
-test('the clock is empty when nothing is to be sent', async () => {
+test('no timer runs when there is nothing to send', async () => {
   const { outbox, requests, clock, add } = outboxOf()
   outbox.resume()
   add()
@@ -207,7 +207,7 @@ for (const [name, open] of [
   ['IndexedDB', () => idbStorage('user')],
 ] as const) {
   describe(`across reloads, in ${name}`, () => {
-    test('unsent messages are sent in their order, failed ones wait, sent ones are gone', async () => {
+    test('unsent messages are sent in order, failed ones wait, and sent ones are gone', async () => {
       const storage = open()
       const first = outboxOf({ storage })
       first.outbox.resume()
@@ -236,7 +236,7 @@ for (const [name, open] of [
   })
 }
 
-/** Looks again after each turn of the event loop: the database has no other signal. */
+/** Checks after each turn of the event loop, because the database does not report its writes. */
 async function until(test: () => Promise<boolean>): Promise<void> {
   while (!(await test())) await new Promise((resolve) => setImmediate(resolve))
 }

@@ -1,7 +1,7 @@
-// Messages that are not stored by the server yet.
+// The messages that the server has not stored yet.
 //
-// Every message is sent with an id of its own, so sending it twice stores it once. Within a
-// conversation one message is in flight at a time, which keeps their order.
+// Every message has its own id, so a message that is sent twice is stored once. Within a
+// conversation, one message is in flight at a time, which preserves their order.
 
 import { backoff, SEND_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
@@ -10,10 +10,10 @@ import type { ChatStorage } from './storage'
 import type { ChatError, Result } from './types'
 import type * as wire from './wire'
 
-/** The server allows 5 messages per second, on average. */
+/** Maximum messages sent per second. The server allows 5 on average. */
 const MAX_PER_SECOND = 4
 
-/** A message that could not be sent for a day is no longer sent without being asked. */
+/** A message that could not be sent for a day is no longer retried automatically. */
 const MAX_AGE_MS = 24 * 60 * 60 * 1_000
 
 export interface Outgoing {
@@ -25,7 +25,7 @@ export interface Outgoing {
   readonly replyToId: string | null
   readonly metadata: wire.Message['metadata']
   readonly file: { url: string; name: string; size: number; type: string } | null
-  /** Milliseconds since 1970. Unique in a tab, so that it also orders the messages. */
+  /** Milliseconds since 1970. Unique within a tab, so that it also orders the messages. */
   readonly createdAt: number
   readonly state: 'pending' | 'sending' | 'failed'
   readonly error: ChatError | null
@@ -71,7 +71,7 @@ export class Outbox {
     return this.#messages.filter((message) => message.conversationId === conversationId)
   }
 
-  /** Takes over what earlier pages of this user did not send. */
+  /** Adds the messages that earlier pages of this user did not send. */
   async restore(): Promise<void> {
     const stored = await this.#settings.storage.all<Outgoing>('outbox')
     const known = new Set(this.#messages.map(({ key }) => key))
@@ -96,7 +96,7 @@ export class Outbox {
   retry(key: string): void {
     const message = this.#messages.find((other) => other.key === key && other.state === 'failed')
     if (!message) return
-    // It counts from now, because its day may be over.
+    // The message gets a new time, because its day may be over.
     this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
     const again = this.#replace({ ...message, state: 'pending', error: null, createdAt: this.#lastCreatedAt })
     void this.#settings.storage.put('outbox', key, again)
@@ -104,7 +104,7 @@ export class Outbox {
     this.#drain()
   }
 
-  /** Forgets a message: the user discarded it, or another tab or device sent it. */
+  /** Removes a message that the user discarded, or that this tab or another one has sent. */
   discard(key: string): void {
     const message = this.#messages.find((other) => other.key === key)
     if (!message) return
@@ -113,12 +113,12 @@ export class Outbox {
     this.#settings.onChange(message.conversationId)
   }
 
-  /** The user signs out, and nothing is shown any more. An answer that is on the way finds nothing. */
+  /** Removes all messages when the user signs out. Responses that arrive later have no effect. */
   forget(): void {
     this.#messages = []
   }
 
-  /** Begins to send. `isReachable`: the server answers again, so pauses after failures are over. */
+  /** Starts sending. `isReachable` means that the server responds again, which ends the pauses. */
   resume(isReachable = false): void {
     this.#isRunning = true
     if (isReachable) this.#waiting.clear()
@@ -151,7 +151,7 @@ export class Outbox {
     if (next !== Infinity) this.#cancelTimer = clock.after(next - now, () => this.#drain())
   }
 
-  /** When the next message may be sent without exceeding the rate. */
+  /** Returns when the next message can be sent without exceeding the rate. */
   #nextSlot(now: number): number {
     this.#sentAt = this.#sentAt.filter((time) => time > now - 1_000)
     const first = this.#sentAt[this.#sentAt.length - MAX_PER_SECOND]
@@ -171,7 +171,7 @@ export class Outbox {
       this.discard(message.key)
       this.#drain()
     } else if (isSignedOut(error)) {
-      // `resume` follows when the user has signed in again.
+      // `resume` is called when the user has signed in again.
       this.#replace({ ...sending, state: 'pending' })
       this.pause()
     } else if (isTransient(error)) {
@@ -186,7 +186,7 @@ export class Outbox {
     const { clock } = this.#settings
     const now = clock.now()
     if (error.retryAfter !== null) {
-      // A limit of the user, not of the conversation.
+      // The rate limit applies to the user, not to the conversation.
       this.#pausedUntil = now + error.retryAfter * 1_000
     } else {
       const failures = (this.#waiting.get(message.conversationId)?.failures ?? 0) + 1

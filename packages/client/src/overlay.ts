@@ -1,5 +1,5 @@
-// Changes that are shown before the server has confirmed them. They are laid over the rows and never
-// written into them, so rolling one back is removing it.
+// Changes that are shown before the server has confirmed them. They are applied to copies of the
+// rows, never to the rows themselves, so a change is rolled back by removing it.
 
 import type * as wire from './wire'
 
@@ -30,9 +30,9 @@ export class Overlay {
     }
   }
 
-  /** The changes of a message, in the order in which they were made. */
+  /** Returns the changes of a message, in the order in which they were made. */
   ofMessage(id: string): readonly Change[] {
-    // Almost always empty: most snapshots must not allocate for each message.
+    // The list is almost always empty, so most snapshots need not allocate an array per message.
     return this.#changes.length === 0 ? NONE : this.#changes.filter(({ messageId }) => messageId === id)
   }
 

@@ -1,11 +1,11 @@
-// What the client needs to know about the page it runs in. `browser-page.ts` reads it from the DOM.
+// The page that the client runs in. `browser-page.ts` reads its state from the DOM.
 
 export type PageSignal =
   /** `isVisible` or `hasFocus` changed. */
   | 'attention'
   /** `isOnline` changed. */
   | 'network'
-  /** The user touched the page: pointer, key or touch. */
+  /** The user moved a pointer, pressed a key, scrolled or touched the page. */
   | 'activity'
   /** The page is being closed, or put into the back/forward cache. */
   | 'leave'
@@ -19,7 +19,7 @@ export interface Page {
   listen(listener: (signal: PageSignal) => void): () => void
 }
 
-/** A page that is always visible: servers and tests. */
+/** A page that is always visible, for servers and tests. */
 export const quietPage: Page = {
   isVisible: () => true,
   hasFocus: () => true,

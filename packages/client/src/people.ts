@@ -1,4 +1,4 @@
-// Users and their presence, as rows of different routes describe them.
+// Users and their presence, merged from the rows of different routes.
 
 import type { ChatState, Person, Presence } from './types'
 import type * as wire from './wire'
@@ -12,7 +12,7 @@ export interface PersonRow {
   team_id?: string | null
 }
 
-/** Adds what a row knows. Rows know different fields, so known ones are kept. */
+/** Merges a row into a user. Fields that the row lacks keep their known values. */
 function mergePerson(before: Person | undefined, row: PersonRow): Person {
   const { id, full_name, avatar_url, email, team_id } = row
   const role = row.role ?? before?.role
@@ -35,7 +35,7 @@ const OFFLINE: Presence = {
   manual_until: null,
 }
 
-/** From a row of the table, of `GET /presence`, or of a list that shows only the status. */
+/** Merges a row of the table, of `GET /presence`, or of a list that contains only the status. */
 function mergePresence(before: Presence | undefined, row: Partial<wire.Presence>): Presence {
   const known = (Object.keys(OFFLINE) as (keyof Presence)[]).filter((name) => row[name] !== undefined)
   return unlessEqual(before, { ...OFFLINE, ...before, ...Object.fromEntries(known.map((name) => [name, row[name]])) })
@@ -47,7 +47,7 @@ function unlessEqual<T extends object>(before: T | undefined, next: T): T {
   return isSame ? before : next
 }
 
-/** All users that are known, and their presence. */
+/** All known users and their presence. */
 export class People {
   readonly #onChange: () => void
   readonly byId = new Map<string, Person>()
@@ -57,7 +57,7 @@ export class People {
     this.#onChange = onChange
   }
 
-  /** Returns whether something is new. */
+  /** Adds or updates a user. Returns whether anything changed. */
   put(row: PersonRow): boolean {
     const before = this.byId.get(row.id)
     const person = mergePerson(before, row)
@@ -76,20 +76,20 @@ export class People {
   }
 
   /**
-   * The status in a row of the list. It is as old as the row, which is kept and merged for as long
-   * as the page lives, so it counts only until something else is known.
+   * Takes the status from a row of the list if no other presence of the user is known. The status
+   * can be outdated, because rows are kept and merged for as long as the page is open.
    */
   suggestPresence(userId: string, row: Partial<wire.Presence>): void {
     if (!this.#presence.has(userId)) this.putPresence(userId, row)
   }
 
-  /** Forgets everybody. What is put next is announced. */
+  /** Forgets all users without calling `onChange`. The next `put` calls it. */
   clear(): void {
     this.byId.clear()
     this.#presence.clear()
   }
 
-  /** Built once for all changes: a first load brings hundreds. */
+  /** Builds one snapshot for many changes, because a first load causes hundreds. */
   snapshot(): Pick<ChatState, 'people' | 'presence'> {
     return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.#presence) }
   }

@@ -1,9 +1,9 @@
-// The presence of the users who are displayed.
+// Keeps the presence of the displayed users current.
 
 import type { Result } from './types'
 import type * as wire from './wire'
 
-/** Users whose presence one request asks for: the maximum of the route. */
+/** Maximum users per request. The route allows no more. */
 const MAX_IDS = 200
 
 export class PresenceWatch {
@@ -20,7 +20,10 @@ export class PresenceWatch {
     this.#onPresence = onPresence
   }
 
-  /** Loads the presence of these users, and again after each reconnect, until the returned function is called. */
+  /**
+   * Loads the presence of these users now and after each reconnect, until the returned function is
+   * called.
+   */
   watch(userIds: readonly string[]): () => void {
     const added = userIds.filter((id) => !this.#counts.has(id))
     for (const id of userIds) this.#counts.set(id, (this.#counts.get(id) ?? 0) + 1)
@@ -34,15 +37,15 @@ export class PresenceWatch {
     }
   }
 
-  /** Without ids: the signed-in user's own. */
+  /** Loads the presence of these users or, without ids, of the signed-in user. */
   async load(userIds?: readonly string[]): Promise<void> {
     const { data } = await this.#fetch(userIds)
     data?.forEach(this.#onPresence)
   }
 
-  /** Presence that changed without a connection is not part of `/sync`. */
+  /** Loads presence again after a reconnect, because `/sync` does not contain its changes. */
   refresh(partners: readonly string[]): void {
-    // The first time the rows of the conversations are new themselves.
+    // On the first connection, the rows of the conversations contain the current status.
     const ids = [...new Set([...this.#counts.keys(), ...(this.#wasLive ? partners : [])])].slice(0, MAX_IDS)
     this.#wasLive = true
     if (ids.length > 0) void this.load(ids)

@@ -25,7 +25,7 @@ test('nothing is reported while the user is active', async () => {
   expect(reports).toEqual([])
 })
 
-test('after five minutes: away, repeated while it lasts, then online once', async () => {
+test('after five idle minutes, away is reported repeatedly, and then online once', async () => {
   const { clock, page, reports } = presenceOf()
   await clock.advance(5 * 60_000 - 1)
   expect(reports).toEqual([])
@@ -37,7 +37,7 @@ test('after five minutes: away, repeated while it lasts, then online once', asyn
   expect(reports.slice(3)).toEqual(['online'])
 })
 
-test('hiding the page for a while is not being away', async () => {
+test('hiding the page for a while does not make the user away', async () => {
   const { clock, page, reports } = presenceOf()
   page.set({ isVisible: false })
   await clock.advance(4 * 60_000)
@@ -46,7 +46,7 @@ test('hiding the page for a while is not being away', async () => {
   expect(reports).toEqual([])
 })
 
-test('a page that is closed reports it, and may outlive itself for that', () => {
+test('a closing page reports offline with a request that outlives it', () => {
   const { page, reports } = presenceOf()
   page.signal('leave')
   expect(reports).toEqual(['offline, keepalive'])

@@ -4,13 +4,13 @@
 import type { Cancel, Clock } from './clock'
 import type { Page } from './page'
 
-/** Without input, or hidden, for this long: away. */
+/** The user is away after this time without input. A hidden page receives none. */
 const IDLE_MS = 5 * 60 * 1_000
 
 export interface PresenceReporterSettings {
   clock: Clock
   page: Page
-  /** How long a report is valid. */
+  /** The time in milliseconds for which a report is valid. */
   ttlMs(): number
   report(status: 'online' | 'away' | 'offline', options: { keepalive: boolean }): void
 }
@@ -42,7 +42,7 @@ export class PresenceReporter {
     this.#isAway = false
   }
 
-  /** The user did something, in this tab or in another one. */
+  /** Records that the user is active, in this tab or another one. */
   active(): void {
     if (this.#isAway) {
       this.#isAway = false

@@ -1,4 +1,4 @@
-// Which parts of a conversation are loaded, as intervals of `seq`.
+// The loaded parts of a conversation, as ranges of `seq`.
 
 export interface Range {
   /** The first `seq`; 0 if nothing is older. */
@@ -7,7 +7,7 @@ export interface Range {
   readonly to: number
 }
 
-/** Adds an interval. Intervals that overlap or touch become one. The result is sorted. */
+/** Adds a range. Ranges that overlap or touch become one. The result is sorted. */
 export function addRange(ranges: readonly Range[], added: Range): readonly Range[] {
   let { from, to } = added
   const apart: Range[] = []
@@ -21,6 +21,6 @@ export function addRange(ranges: readonly Range[], added: Range): readonly Range
   return [...apart, { from, to }].sort((a, b) => a.from - b.from)
 }
 
-/** The interval that contains a position. */
+/** Returns the range that contains a position. */
 export const rangeAt = (ranges: readonly Range[], seq: number): Range | undefined =>
   ranges.find(({ from, to }) => from <= seq && seq <= to)

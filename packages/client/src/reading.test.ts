@@ -30,7 +30,7 @@ describe('at the end', () => {
     expect(marks).toEqual([10])
   })
 
-  test('new messages are read as they arrive, with one request a second', async () => {
+  test('new messages are read as they arrive, with one request per second', async () => {
     const { reader, marks, state, clock } = readerOf()
     reader.show(atEnd)
     for (let seq = 11; seq <= 15; seq += 1) {
@@ -56,7 +56,7 @@ describe('in the middle', () => {
     expect(marks).toEqual([5])
   })
 
-  test('rows above the position are not read again', async () => {
+  test('rows before the last read position are not marked again', async () => {
     const { reader, marks, clock } = readerOf({ lastReadSeq: 6 })
     reader.show({ seq: 4, isAtEnd: false })
     await clock.advance(5_000)
@@ -75,7 +75,7 @@ describe('without attention nothing is read', () => {
     expect(marks).toEqual([10])
   })
 
-  test('attention that ends within the second', async () => {
+  test('attention that ends within the second does not count', async () => {
     const { reader, marks, page, clock } = readerOf()
     reader.show({ seq: 4, isAtEnd: false })
     await clock.advance(500)
@@ -86,7 +86,7 @@ describe('without attention nothing is read', () => {
 })
 
 describe('marked as unread', () => {
-  test('by hand it stays so until it is left', async () => {
+  test('an open conversation stays unread until it is closed', async () => {
     const { reader, marks, clock } = readerOf()
     reader.keepUnread()
     reader.show(atEnd)
@@ -96,14 +96,14 @@ describe('marked as unread', () => {
     expect(marks).toEqual([])
   })
 
-  test('earlier, it is read when it is displayed', () => {
+  test('a conversation that was marked earlier is read when it is displayed', () => {
     const { reader, marks } = readerOf({ lastReadSeq: 10, isMarkedUnread: true })
     reader.show(atEnd)
     expect(marks).toEqual([10])
   })
 })
 
-test('leaving sends what was read', async () => {
+test('closing the conversation sends what was read', async () => {
   const { reader, marks, state, clock, page } = readerOf()
   reader.show(atEnd)
   state.newestSeq = 11
@@ -113,7 +113,7 @@ test('leaving sends what was read', async () => {
   expect([clock.waiting, page.listenerCount]).toEqual([0, 0])
 })
 
-test('a request that failed is repeated with the next sign of reading', async () => {
+test('a failed request is repeated when the user reads on', async () => {
   const { reader, marks, server, clock } = readerOf()
   server.isReachable = false
   reader.show(atEnd)

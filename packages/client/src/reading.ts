@@ -1,4 +1,4 @@
-// Decides what the user has read in one conversation while it is displayed.
+// Determines what the user has read of a displayed conversation.
 
 import type { Cancel, Clock } from './clock'
 import type { Page } from './page'
@@ -6,26 +6,26 @@ import type { Page } from './page'
 /** Rows in the middle of a conversation count as read after being visible for this long. */
 const SHOWN_MS = 1_000
 
-/** At most one request per this time. */
+/** The minimum time between two requests. */
 const INTERVAL_MS = 1_000
 
 export interface ReaderSettings {
   clock: Clock
   page: Page
-  /** What the conversation's row says now. */
+  /** Returns the current state of the conversation. */
   state(): { lastReadSeq: number; isMarkedUnread: boolean; newestSeq: number }
-  /** Marks everything up to this position as read. Returns whether the server did. */
+  /** Marks everything up to this position as read. Returns whether that succeeded. */
   mark(seq: number): Promise<boolean>
 }
 
 export class Reader {
   readonly #settings: ReaderSettings
   #visible: { seq: number; isAtEnd: boolean } | null = null
-  /** The user marked the conversation as unread: it stays unread until it is left. */
+  /** The user marked the conversation as unread, so it stays unread until it is closed. */
   #isKeptUnread = false
-  /** The highest position that was shown long enough. */
+  /** The highest position that was visible long enough. */
   #readSeq = 0
-  /** What was sent last, which the row may not show yet. */
+  /** The last position that was sent. The row may not contain it yet. */
   #markedSeq = 0
   #nextAt = 0
   #cancelShown: Cancel = () => {}
@@ -39,7 +39,7 @@ export class Reader {
     })
   }
 
-  /** What the list shows. Null: nothing. */
+  /** Takes what the list shows. Null means that nothing is visible. */
   show(visible: { seq: number; isAtEnd: boolean } | null): void {
     const before = this.#visible
     if (visible?.seq === before?.seq && visible?.isAtEnd === before?.isAtEnd) return
@@ -47,7 +47,7 @@ export class Reader {
     this.#watch()
   }
 
-  /** New messages arrived: at the end of the conversation they are visible, too. */
+  /** Called when messages may have arrived. At the end of the list, they are visible at once. */
   changed(): void {
     if (this.#visible?.isAtEnd) this.#watch()
   }
@@ -60,7 +60,7 @@ export class Reader {
     this.#cancelMark = null
   }
 
-  /** The conversation is left. What was read until now is sent. */
+  /** Called when the conversation is closed. Sends what was read until now. */
   close(): void {
     this.#stopListening()
     this.#cancelShown()
@@ -95,7 +95,7 @@ export class Reader {
     this.#markedSeq = this.#readSeq
     const readSeq = this.#readSeq
     void this.#settings.mark(readSeq).then((isMarked) => {
-      // The next sign of reading tries again.
+      // The next call of `#read` tries again.
       if (!isMarked && this.#markedSeq === readSeq) this.#markedSeq = 0
     })
   }

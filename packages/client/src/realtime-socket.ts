@@ -1,18 +1,22 @@
-// The socket over realtime-js. One client is used for all attempts, because each one adds listeners
-// to the page. It never reconnects by itself: `connection.ts` decides when.
+// Implements the socket with realtime-js. All attempts use the same `RealtimeClient`, because each
+// one adds listeners to the page. It never reconnects by itself: `connection.ts` decides when to
+// connect.
 
 import { RealtimeClient, type RealtimeChannel } from '@supabase/realtime-js'
 import type { Input } from './inputs'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
 
-/** The server closes a socket that was silent for 60 s. */
+/**
+ * The interval of heartbeats. The server closes a socket that is silent for
+ * `realtime.idle_timeout_ms`, two minutes by default.
+ */
 export const HEARTBEAT_MS = 25_000
 
-/** Longer than any page lives: realtime-js must not reconnect. The largest delay of a timer. */
+/** The maximum delay of a timer, 24 days, so that realtime-js never reconnects by itself. */
 const NEVER_MS = 2_147_483_647
 
 export interface RealtimeSocketSettings {
-  /** As in `wss://chat.example.com`. */
+  /** For example `wss://chat.example.com`. */
   url: string
   anonKey: string
   WebSocket?: typeof WebSocket
@@ -23,7 +27,7 @@ export class RealtimeSocket implements ChatSocket {
   #created: RealtimeClient | null = null
   #handlers: SocketHandlers | null = null
   #closing: Promise<unknown> = Promise.resolve()
-  /** Channels whose end the server has not confirmed yet: their topics cannot be joined until then. */
+  /** Channels whose end the server has not confirmed. Until then, their topics cannot be joined. */
   readonly #leaving = new Map<string, Promise<unknown>>()
 
   constructor(settings: RealtimeSocketSettings) {
@@ -33,7 +37,7 @@ export class RealtimeSocket implements ChatSocket {
   open(token: string, handlers: SocketHandlers): void {
     this.#handlers = handlers
     void this.#closing.then(async () => {
-      // Before the first join, which would otherwise name no user.
+      // The token must be set before the first join, which would otherwise identify no user.
       await this.#client.setAuth(token)
       if (this.#handlers === handlers) this.#client.connect()
     })
@@ -98,7 +102,10 @@ export class RealtimeSocket implements ChatSocket {
     this.#closing = Promise.resolve(this.#client.disconnect())
   }
 
-  /** Created when it is first needed: it adds listeners to the page, and creating a chat client must not. */
+  /**
+   * Creates the client on first use. It adds listeners to the page, which creating a chat client
+   * must not do.
+   */
   get #client(): RealtimeClient {
     const { url, anonKey, WebSocket = globalThis.WebSocket } = this.#settings
     this.#created ??= new RealtimeClient(endpoint(url), {
@@ -110,7 +117,10 @@ export class RealtimeSocket implements ChatSocket {
     return this.#created
   }
 
-  /** realtime-js reports neither that the socket is open nor that something was received. */
+  /**
+   * Adds listeners to the socket, because realtime-js reports neither that it is open nor what it
+   * receives.
+   */
   #observed(Base: typeof WebSocket): typeof WebSocket {
     const current = () => this.#handlers
     const lose = (reason: string) => this.#lose(reason)
@@ -128,7 +138,7 @@ export class RealtimeSocket implements ChatSocket {
 
   #lose(reason: string): void {
     const handlers = this.#handlers
-    // Ends the client's own attempts, too.
+    // This also stops realtime-js from reconnecting.
     this.close()
     handlers?.onClose(reason)
   }
@@ -141,7 +151,7 @@ export class RealtimeSocket implements ChatSocket {
   }
 }
 
-/** The address without a path is that of the server; realtime-js appends `/websocket`. */
+/** Adds the default path to an address without one. realtime-js appends `/websocket`. */
 export function endpoint(url: string): string {
   const address = new URL(url.replace(/^http/, 'ws'))
   if (address.pathname === '/') address.pathname = '/realtime/v1'

@@ -1,14 +1,14 @@
-// How far the other members of each conversation have read and received.
+// How far the other members of each conversation have read and received messages.
 
 import type * as wire from './wire'
 
-/** How far a member has read and received. */
+/** How far a member has read and received messages, as `seq`. */
 export interface Position {
   readonly read: number
   readonly delivered: number
 }
 
-/** Events contain only the position that moved. */
+/** The fields of a receipt. Events contain only the position that changed. */
 export interface ReceiptPositions {
   conversation_id: string
   user_id: string
@@ -44,7 +44,7 @@ export class Receipts {
     this.#conversations.set(conversation_id, members)
   }
 
-  /** Positions of the other member that the conversation's row contains. */
+  /** Takes the positions of the other member from the conversation's row. */
   putPeer({ id, other_user, peer_last_read_seq, peer_last_delivered_seq }: wire.Conversation): void {
     if (!other_user || (peer_last_read_seq === null && peer_last_delivered_seq === null)) return
     this.put({

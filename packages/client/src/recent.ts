@@ -1,5 +1,6 @@
-// What a page shows before the server has answered: the conversations, and the ends of those that
-// were displayed last. It is never older than its cursor, so `/sync` brings it up to date.
+// The state that a page shows before the server responds: the conversations, and the last messages
+// of those that were displayed recently. The state is never older than its cursor, so `/sync`
+// brings it up to date.
 
 import type { Cancel, Clock } from './clock'
 import type { HeldMessage } from './messages'
@@ -8,10 +9,10 @@ import type { ReceiptPositions } from './receipts'
 import type { Me } from './types'
 import type * as wire from './wire'
 
-/** Changes are written together, this long after the first one. */
+/** The pause after the first change, so that several changes are written together. */
 const SAVE_MS = 2_000
 
-/** Messages kept of a conversation: what fills a screen. */
+/** Messages stored per conversation, enough to fill a screen. */
 export const RECENT_MESSAGES = 50
 
 export interface RecentState {
@@ -37,7 +38,7 @@ export class Recent {
   constructor(
     clock: Clock,
     storage: ChatStorage,
-    /** Null while there is nothing worth keeping. */
+    /** Returns the state to store, or null while there is none. */
     read: () => RecentState | null,
   ) {
     this.#clock = clock

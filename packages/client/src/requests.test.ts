@@ -4,7 +4,7 @@ import { Requests } from './requests'
 import { settled } from './testing'
 import { Token } from './token'
 
-/** Routes that accept one token. */
+/** Creates routes that accept one token. */
 function routes(valid: () => string) {
   const seen: string[] = []
   const send: typeof fetch = async (input, init) => {
@@ -36,7 +36,7 @@ describe('a token that was refused', () => {
     expect(refreshes).toBe(1)
   })
 
-  test('is reported when its replacement is refused, too', async () => {
+  test('is reported when its replacement is also refused', async () => {
     const { send, seen } = routes(() => 'never')
     const reports: string[] = []
     const token = new Token(async (options) => (options?.force ? 'second' : 'first'))
@@ -47,7 +47,7 @@ describe('a token that was refused', () => {
     expect(reports).toEqual(['token_expired'])
   })
 
-  test('that the host replaced meanwhile is not refreshed again', async () => {
+  test('is not refreshed if the application replaced it in the meantime', async () => {
     const { send } = routes(() => 'new')
     let value = 'old'
     const token = new Token(async (options) => {
@@ -70,7 +70,7 @@ describe('a token that was refused', () => {
 })
 
 describe('the user', () => {
-  /** Routes in the session of one user, as the server checks it. */
+  /** Creates routes that accept only requests of this user, as the server does in a session. */
   const sessionOf = (user: string, seen: string[]): typeof fetch =>
     async (input, init) => {
       const url = new URL(String(input), 'http://test')
@@ -80,7 +80,7 @@ describe('the user', () => {
     }
   const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 
-  test('is named in every request, once', async () => {
+  test('is named in every request exactly once', async () => {
     const seen: string[] = []
     const api = new UserChatAPI({ baseUrl: '', userId: 'ana', fetch: sessionOf('ana', seen) })
     await api.getConfig()
@@ -101,7 +101,7 @@ describe('the user', () => {
     ])
   })
 
-  test('of another session has signed out, whatever the method', async () => {
+  test('is signed out in the session of another user, whatever the method', async () => {
     const reports: string[] = []
     let refreshes = 0
     const requests = new Requests({
@@ -116,11 +116,11 @@ describe('the user', () => {
     })
     for (const method of METHODS) expect((await requests.send(method, '/x')).error?.status).toBe(403)
     expect(reports).toEqual(METHODS.map(() => 'identity_mismatch'))
-    // The refreshed token would be Ben's, too.
+    // The refreshed token would also be Ben's.
     expect(refreshes).toBe(0)
   })
 
-  test('who may not do something has not signed out', async () => {
+  test('is not signed out by a missing permission', async () => {
     const reports: string[] = []
     const requests = new Requests({
       baseUrl: '',
@@ -155,7 +155,7 @@ describe('after `cancelAll`', () => {
     expect(seen).toEqual(['/after'])
   })
 
-  test('an answer that is on the way is not taken, and signs nobody out', async () => {
+  test('a response in flight is ignored and does not sign the user out', async () => {
     let answer: (response: Response) => void = () => {}
     const reports: string[] = []
     const requests = new Requests({
@@ -185,7 +185,7 @@ describe('every failure is a value', () => {
     })
   })
 
-  test('an answer of a proxy', async () => {
+  test('a response of a proxy', async () => {
     const answer = async () => new Response('<html>', { status: 502, headers: { 'retry-after': '3' } })
     expect(await failing(answer)).toMatchObject({ error: { code: 'unexpected_answer', status: 502, retryAfter: 3 } })
   })
@@ -194,7 +194,7 @@ describe('every failure is a value', () => {
     expect((await failing(async () => new Response('<html>'))).error).not.toBeNull()
   })
 
-  test('a token that cannot be had', async () => {
+  test('a token that cannot be obtained', async () => {
     const api = new UserChatAPI({
       accessToken: () => Promise.reject(new Error('signed out')),
       fetch: async () => Response.json({}),

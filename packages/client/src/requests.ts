@@ -1,10 +1,10 @@
-// One HTTP request: address, token, and the answer as a value.
+// Sends HTTP requests with the user's token. Returns responses and errors as values.
 
 import { chatError, isSignedOut, ok, refused, unreachable } from './errors'
 import type { Token } from './token'
 import type { ChatError, Result } from './types'
 
-/** The routes behind a rewrite on the page's own origin. */
+/** The base URL of the routes behind a rewrite on the page's own origin. */
 export const DEFAULT_BASE_URL = '/api/supabase/user-chat'
 
 export interface RequestOptions {
@@ -22,13 +22,14 @@ export interface Request extends RequestOptions {
 export interface RequestSettings {
   baseUrl: string
   /**
-   * Whose requests these are. The session belongs to the page, and another tab may have signed in as
-   * another user since. The server refuses a request that names another user than its session.
+   * The user that every request names. All tabs share the session, and another tab may have signed
+   * in as another user since. The server refuses a request that names a user other than its
+   * session's.
    */
   userId?: string | undefined
   token: Token
   fetch: typeof fetch
-  /** The token was refused, and so was the one that replaced it; or the session is another user's. */
+  /** Called when the token and its replacement were refused, or the session is another user's. */
   onSignedOut?: ((error: ChatError) => void) | undefined
 }
 
@@ -40,7 +41,10 @@ export class Requests {
     this.#settings = settings
   }
 
-  /** The user signs out: what waits for a token is not sent, and no answer arrives any more. */
+  /**
+   * Cancels all requests when the user signs out. Those that wait for a token are not sent, and
+   * responses are ignored.
+   */
   cancelAll(): void {
     this.#abort.abort()
     this.#abort = new AbortController()
@@ -50,7 +54,7 @@ export class Requests {
     const { token, onSignedOut } = this.#settings
     const { signal } = this.#abort
     try {
-      // A page that is being closed may not live until the host has answered.
+      // A page that is being closed may be gone before the application returns a token.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
       signal.throwIfAborted()
       let response = await this.#attempt(method, path, request, first)
@@ -86,7 +90,7 @@ export class Requests {
       body: body ? JSON.stringify(body) : null,
       signal: signal ?? null,
       keepalive: keepalive ?? false,
-      // Everything here is private and current. A cached answer would be neither.
+      // Responses are private and must be current, so the browser must not cache them.
       cache: 'no-store',
     })
   }
@@ -98,7 +102,7 @@ async function read<T>(response: Response): Promise<Result<T>> {
   return ok((text === '' ? null : JSON.parse(text)) as T)
 }
 
-/** Proxies in front of the routes may answer as well, and not in JSON. */
+/** Returns the error of a response. A proxy may have sent the response, and not as JSON. */
 function refusal(response: Response, text: string): ChatError {
   const { status } = response
   const retryAfter = Number(response.headers.get('retry-after')) || null

@@ -6,7 +6,7 @@ import { createServerApi, loadInitialState } from './server'
 const history = (length: number) => Array.from({ length }, (_, index) => message({ seq: index + 1 }))
 const apiOf = (routes: ReturnType<typeof fakeRoutes>) => createServerApi({ url: 'http://test/', fetch: routes.fetch })
 
-test('loads the list and its cursor, and nothing that was not asked for', async () => {
+test('loads the list and its cursor, but no page unless one is requested', async () => {
   const routes = fakeRoutes(history(3))
   const { data } = await loadInitialState(apiOf(routes))
   expect(data).toMatchObject({ cursor: 'c0', conversations: [{ id: CONVERSATION }] })
@@ -14,7 +14,7 @@ test('loads the list and its cursor, and nothing that was not asked for', async 
   expect(routes.seen).not.toContain('GET /messages')
 })
 
-test('loads the end of a conversation, or what surrounds a message or the first unread one', async () => {
+test('loads the end of a conversation, or the messages around a given or the first unread one', async () => {
   const pageOf = async (messageId?: string, unread_count = 0) => {
     const api = apiOf(fakeRoutes(history(200), { unread_count }))
     const request = { conversationId: CONVERSATION, ...(messageId !== undefined && { messageId }) }
@@ -25,7 +25,7 @@ test('loads the end of a conversation, or what surrounds a message or the first 
   expect(await pageOf(undefined, 150)).toMatchObject({ hasNewer: true, around: 'first_unread' })
 })
 
-test('loads the page after the cursor, so that no change falls between the two', async () => {
+test('loads the page after the cursor, so that no change in between is missed', async () => {
   const routes = fakeRoutes(history(3))
   await loadInitialState(apiOf(routes), { conversationId: CONVERSATION })
   expect(routes.seen.indexOf('GET /messages')).toBeGreaterThan(routes.seen.indexOf('GET /sync'))

@@ -1,4 +1,5 @@
-// For server components: loads what a page shows first, with the cookies or the token of the request.
+// For server components: loads the initial state of a page, with the cookies or the token of the
+// request.
 
 import { UserChatAPI } from './api'
 import type { AccessToken } from './token'
@@ -8,15 +9,15 @@ import type * as wire from './wire'
 export { UserChatAPI }
 export type { ChatError, InitialPage, InitialState, Result }
 
-/** Messages of the first page. */
+/** The number of messages in the first page. */
 const PAGE_SIZE = 50
 
 export interface ServerOptions {
-  /** The address of Rapport for this server, as in `http://127.0.0.1:4000`. */
+  /** The address at which this server reaches Rapport, for example `http://127.0.0.1:4000`. */
   url: string
   /** The `Cookie` header of the request, which contains the session. */
   cookie?: string
-  /** Instead of the cookie. */
+  /** A function that returns the session's access token, instead of the cookie. */
   accessToken?: AccessToken
   fetch?: typeof fetch
 }
@@ -24,11 +25,11 @@ export interface ServerOptions {
 export interface InitialRequest {
   /** Also loads the first page of this conversation. */
   conversationId?: string
-  /** Surrounds this message with the page. */
+  /** Loads the page around this message instead of the end. */
   messageId?: string
 }
 
-/** The routes, in the name of the request's user. */
+/** Creates an API client that acts for the user of the request. */
 export function createServerApi({ url, cookie, accessToken, fetch: send = fetch }: ServerOptions): UserChatAPI {
   const withCookie: typeof fetch = (input, init) =>
     send(input, { ...init, headers: { ...init?.headers, ...(cookie !== undefined && { cookie }) } })
@@ -40,8 +41,9 @@ export function createServerApi({ url, cookie, accessToken, fetch: send = fetch 
 }
 
 /**
- * Loads what `ChatClientOptions.initialState` takes. The requests run in parallel. A conversation
- * that the user may not see yields an error with status 404.
+ * Loads the value of `ChatClientOptions.initialState`. The requests run in parallel, except for the
+ * page of the conversation. If the user may not see the conversation, returns an error with status
+ * 404.
  */
 export async function loadInitialState(
   api: UserChatAPI,
@@ -54,7 +56,7 @@ export async function loadInitialState(
     api.getPreferences(),
   ])
   if (first.error) return first
-  // After the cursor, so that no change falls between the two.
+  // The page is loaded after the cursor, so that no change in between is missed.
   const page = conversationId === undefined ? null : await loadPage(api, conversationId, messageId, first.data)
   if (page?.error) return { data: null, error: page.error }
   const { conversations, receipts, cursor } = first.data

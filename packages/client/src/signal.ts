@@ -3,7 +3,7 @@ export interface Signal {
   resolve(): void
 }
 
-/** A promise that is resolved from outside. */
+/** Creates a promise that is resolved from outside. */
 export function signal(): Signal {
   let resolve: () => void
   const promise = new Promise<void>((settle) => (resolve = settle))

@@ -7,7 +7,7 @@ describe.each([
   ['memory', () => memoryStorage()],
   ['IndexedDB', () => idbStorage('ana')],
 ])('storage of a session, in %s', (_, open) => {
-  test('keeps nothing after it was wiped, until it is opened', async () => {
+  test('stores nothing after a wipe until it is opened', async () => {
     const inner = open()
     const storage = sessionStorageOf(inner)
     await storage.put('drafts', 'c', 'before')
@@ -23,7 +23,7 @@ describe.each([
     await inner.wipe()
   })
 
-  test('returns nothing that was read before the next session began', async () => {
+  test('returns nothing if the session changed during the read', async () => {
     const storage = sessionStorageOf(open())
     await storage.put('outbox', 'key', 'a message')
     const reading = storage.all('outbox')
@@ -35,7 +35,7 @@ describe.each([
 })
 
 describe('IndexedDB', () => {
-  test('a write that had begun is wiped, too', async () => {
+  test('wipes a write that had already begun', async () => {
     const storage = sessionStorageOf(idbStorage('ben'))
     const writing = storage.put('outbox', 'key', 'a message')
     await storage.wipe()
@@ -44,7 +44,7 @@ describe('IndexedDB', () => {
     await idbStorage('ben').wipe()
   })
 
-  test('a deletion leaves no database behind', async () => {
+  test('does not create the database again for a deletion after a wipe', async () => {
     const storage = sessionStorageOf(idbStorage('cleo'))
     await storage.put('drafts', 'c', 'text')
     await storage.wipe()

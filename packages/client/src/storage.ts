@@ -1,4 +1,4 @@
-// What survives a reload. `idb-storage.ts` keeps it in the browser's database.
+// Storage that survives a reload. `idb-storage.ts` implements it with IndexedDB.
 
 export type Shelf = 'outbox' | 'drafts' | 'recent'
 
@@ -6,19 +6,19 @@ export interface ChatStorage {
   all<T>(shelf: Shelf): Promise<(readonly [key: string, value: T])[]>
   put(shelf: Shelf, key: string, value: unknown): Promise<unknown>
   delete(shelf: Shelf, key: string): Promise<unknown>
-  /** Deletes everything of this user. */
+  /** Deletes all data of this user. */
   wipe(): Promise<void>
 }
 
-/** Storage that is shut when the user signs out. */
+/** Storage that is closed when the user signs out. */
 export interface SessionStorage extends ChatStorage {
-  /** A session begins. */
+  /** Opens the storage for a new session. */
   open(): void
 }
 
 /**
- * After `wipe`, this storage reads and writes nothing until `open`. So what was still on the way when
- * the user signed out is not stored again.
+ * Wraps a storage so that, after `wipe`, it reads and writes nothing until `open`. Operations that
+ * are still pending when the user signs out therefore store nothing.
  */
 export function sessionStorageOf(storage: ChatStorage): SessionStorage {
   let session: object | null = {}
@@ -38,7 +38,7 @@ export function sessionStorageOf(storage: ChatStorage): SessionStorage {
   }
 }
 
-/** Keeps everything until the page is closed: for `persist: false`, tests, and browsers that refuse storage. */
+/** Creates storage in memory, for `persist: false`, tests, and browsers that refuse storage. */
 export function memoryStorage(): ChatStorage {
   const shelves = new Map<Shelf, Map<string, unknown>>()
   const shelf = (name: Shelf) => shelves.get(name) ?? shelves.set(name, new Map()).get(name)!

@@ -25,7 +25,7 @@ function storeOf({
   })
   return {
     store,
-    /** Whether something has to be fetched since the last question. */
+    /** Returns whether something must be fetched since the last call. */
     takeIncomplete: () => {
       const before = isIncomplete
       isIncomplete = false
@@ -41,7 +41,7 @@ const row = (
   action: 'INSERT' | 'UPDATE' | 'DELETE' = 'UPDATE',
 ): Input => ({ type: 'row', table, action, row: record })
 
-/** A store that displays the conversation from its beginning. */
+/** Creates a store that displays the conversation from its beginning. */
 function displayed(page: wire.SyncPage, options: Parameters<typeof storeOf>[0] = {}) {
   const built = storeOf(options)
   built.store.hold(CONVERSATION)
@@ -53,7 +53,7 @@ function displayed(page: wire.SyncPage, options: Parameters<typeof storeOf>[0] =
 const messagesOf = (store: Store): readonly TimelineMessage[] => store.getTimeline(CONVERSATION).messages
 
 describe('merging', () => {
-  test('any order and repetition of rows and answers ends like a fresh load', () => {
+  test('rows and responses in any order, even repeated, yield the state of a fresh load', () => {
     const runs = actions.chain((steps) => {
       const { facts } = new Model(steps)
       const orders: fc.Arbitrary<Fact[]> =
@@ -71,7 +71,7 @@ describe('merging', () => {
         store.apply(synced(fresh))
         takeIncomplete()
         order.slice(at).forEach(take)
-        // As the engine does when something was announced without its content.
+        // The engine does the same when a change was announced without its content.
         if (takeIncomplete()) store.apply(synced(fresh))
         expect(messagesOf(store)).toEqual(messagesOf(expected))
         expect(store.getState().conversations).toEqual(expected.getState().conversations)
@@ -80,7 +80,7 @@ describe('merging', () => {
     )
   })
 
-  test('the socket alone, with what it cannot show fetched, ends like a fresh load', () => {
+  test('rows from the socket, and the requests that they cause, yield the state of a fresh load', () => {
     fc.assert(
       fc.property(actions, (steps) => {
         const fresh = new Model(steps).fresh()
@@ -99,7 +99,7 @@ describe('merging', () => {
     )
   })
 
-  test('what rows and answers say in between is never older than what was shown', () => {
+  test('no row or response replaces a displayed message with an older one', () => {
     fc.assert(
       fc.property(actions, fc.infiniteStream(fc.nat()), (steps, picks) => {
         const { facts } = new Model(steps)
@@ -119,7 +119,7 @@ describe('merging', () => {
     )
   })
 
-  test('an echo becomes the stored message without another key', () => {
+  test('an unsent message keeps its key when it is stored', () => {
     const echo: Outgoing = {
       key: 'key1',
       conversationId: CONVERSATION,
@@ -157,7 +157,7 @@ describe('merging', () => {
     expect(messagesOf(store)[0]?.reactions).toEqual([])
   })
 
-  test('reactions in conversations that are not displayed cost no request', () => {
+  test('reactions in conversations that are not displayed cause no request', () => {
     const { store, takeIncomplete } = storeOf()
     store.apply(synced(syncPage({ conversations: [conversation()] })))
     const record = { id: 'r', message_id: 'm1', conversation_id: CONVERSATION, user_id: PEER, reaction: '👍' }
@@ -166,7 +166,7 @@ describe('merging', () => {
     expect(takeIncomplete()).toBe(false)
   })
 
-  test('a removed message does not return with an answer that was on its way', () => {
+  test('a removed message does not return with a response that was in flight', () => {
     const { store } = displayed(syncPage({ conversations: [conversation()], messages: [message({ seq: 1 })] }))
     store.apply(synced(syncPage({ removed_message_ids: ['m1'] })))
     store.putAnswer(message({ seq: 1 }))
@@ -198,14 +198,14 @@ describe('ticks', () => {
     expect(stateAfter(read, delivered)).toMatchObject({ state: 'read', read_by: [PEER] })
   })
 
-  test('never from `read_by` of a row', () => {
+  test('never come from `read_by` of a row', () => {
     const { store } = displayed(
       syncPage({ conversations: [conversation()], messages: [{ ...own, read_by: [PEER], delivery_status: 'read' }] }),
     )
     expect(messagesOf(store)[0]?.state).toBe('sent')
   })
 
-  test('disappear with a conversation that no longer shows receipts', () => {
+  test('disappear when the conversation no longer contains receipts', () => {
     expect(
       stateAfter(
         row('conversation_receipts', { ...receipt(PEER, 1) }),
@@ -216,7 +216,7 @@ describe('ticks', () => {
 })
 
 describe('the list', () => {
-  test('moves a conversation up with a live message, and counts by the event', () => {
+  test('moves a conversation up with a live message, and takes the count from the event', () => {
     const received: string[] = []
     const { store } = storeOf({ received: ({ id }) => received.push(id) })
     const [first, second] = [
@@ -252,7 +252,7 @@ describe('the list', () => {
     })
   })
 
-  test('drops conversations that a first load no longer contains, but not before its end', () => {
+  test('drops conversations that a first load no longer contains, but only at its end', () => {
     const { store } = storeOf()
     store.apply(synced(syncPage({ conversations: [conversation({ id: 'gone' })] })))
     const load = (page: wire.SyncPage): Input => ({ type: 'synced', page, isFirstLoad: true, isLive: false })
@@ -267,7 +267,7 @@ describe('the list', () => {
     ).toEqual(['a', 'b'])
   })
 
-  test('leaves muted and archived conversations out of the total', () => {
+  test('excludes muted and archived conversations from the total', () => {
     const { store } = storeOf()
     const rows = [
       conversation({ id: 'a', unread_count: 1 }),
@@ -279,7 +279,7 @@ describe('the list', () => {
   })
 })
 
-test('a row of the list does not bring back an old status', () => {
+test('a row of the list does not restore an old status', () => {
   const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
   store.putPresence(PEER, { status: 'online' })
   store.putConversation(conversation({ unread_count: 1 }))
@@ -287,7 +287,7 @@ test('a row of the list does not bring back an old status', () => {
 })
 
 describe('snapshots', () => {
-  test('keep what did not change', () => {
+  test('keep the objects that did not change', () => {
     const { store } = displayed(
       syncPage({ conversations: [conversation()], messages: [message({ seq: 1 }), message({ seq: 2 })] }),
     )

@@ -1,7 +1,7 @@
-// Everything that is known, and the snapshots made of it.
+// The client's data, and the snapshots of it.
 //
-// `apply` takes what the server says. Snapshots are rebuilt when they are read, at most once per
-// change, and parts that did not change keep their object.
+// `apply` takes the inputs from the server. Snapshots are rebuilt when they are read, at most once
+// per change. Parts that did not change keep their object.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
 import { History, type LoadedPage, type Position as PagePosition } from './history'
@@ -16,22 +16,25 @@ import { senderOf, TimelineBuilder } from './timeline'
 import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Typing } from './types'
 import type * as wire from './wire'
 
-/** Conversations whose messages are held. Beyond it the one that was closed first is dropped. */
+/**
+ * Maximum conversations with messages in memory. Closed ones are dropped, the least recently opened
+ * first.
+ */
 const MAX_TIMELINES = 5
 
 export interface StoreSettings {
   userId: string
   now(): number
-  /** Unsent messages of a conversation. */
+  /** Returns the unsent messages of a conversation. */
   outgoing(conversationId: string): readonly Outgoing[]
   outgoingCount(): number
-  /** The local draft of a conversation, if it is newer than the server's. */
+  /** Returns the local draft of a conversation, if it is newer than the server's. */
   draft(conversationId: string): string | undefined
-  /** A change was announced without its content, so it has to be fetched. */
+  /** A change was announced without its content, so it must be fetched. */
   onIncomplete(): void
-  /** A displayed conversation that was gone exists again, so it has to be loaded. */
+  /** A displayed conversation that had disappeared exists again, so it must be loaded. */
   onReturned(): void
-  /** A message of another user is new, and arrived live. */
+  /** A new message of another user arrived live. */
   onReceived(message: wire.Message): void
   initialState?: InitialState | undefined
 }
@@ -39,7 +42,7 @@ export interface StoreSettings {
 interface Entry {
   history: History
   builder: TimelineBuilder
-  /** How often the conversation is displayed. */
+  /** How many times the conversation is currently displayed. */
   opened: number
 }
 
@@ -59,7 +62,7 @@ export class Store {
   readonly #receipts = new Receipts()
   readonly #entries = new Map<string, Entry>()
   readonly #earlyReactions = new Map<string, { reaction: string; userId: string }[]>()
-  /** Conversations of the first load, as long as it runs: others are gone. */
+  /** The conversations of a running first load. At its end, all others are removed. */
   #listed: Set<string> | null = null
   readonly #dirty = new Set<string>()
   #isListDirty = false
@@ -103,7 +106,7 @@ export class Store {
       const position: PagePosition =
         page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
       this.addPage(page.conversationId, position, page)
-      // The part that was loaded is the one to display, also if newer messages follow it.
+      // The loaded page is displayed, even if newer messages follow it.
       const middle =
         page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
       if (page.hasNewer && middle) this.changeHistory(page.conversationId, (history) => history.display(middle.seq))
@@ -152,7 +155,7 @@ export class Store {
     return senderOf(this.#people.byId, id)
   }
 
-  /** The ends of the conversations that are held. */
+  /** Returns the last messages of each conversation in memory. */
   recentPages(): RecentPage[] {
     return [...this.#entries].flatMap(([conversationId, { history }]) => {
       const end = history.end
@@ -164,7 +167,9 @@ export class Store {
 
   // Changing
 
-  /** The user signs out: knows as little as a new store. Displayed conversations stay, without messages. */
+  /**
+   * Forgets everything when the user signs out. Displayed conversations remain, without messages.
+   */
   reset(): void {
     this.#people.clear()
     this.#forget()
@@ -173,7 +178,7 @@ export class Store {
     this.putPerson(empty.me)
   }
 
-  /** What the last page of this user showed. */
+  /** Restores what the user's previous page displayed. */
   restore({ me, conversations, receipts, pages }: RecentState): void {
     this.set({ me, conversationsStatus: 'ready' })
     this.putPerson(me)
@@ -191,11 +196,11 @@ export class Store {
     this.#schedule()
   }
 
-  /** The conversation is displayed: its messages are held until the returned function is called. */
+  /** Keeps the messages of a displayed conversation until the returned function is called. */
   hold(conversationId: string): () => void {
     const entry = this.#entry(conversationId)
     entry.opened += 1
-    // Moved to the end, because the first ones are dropped first.
+    // The entry moves to the end, because the first ones are dropped first.
     this.#entries.delete(conversationId)
     this.#entries.set(conversationId, entry)
     this.#dropOldTimelines()
@@ -218,7 +223,7 @@ export class Store {
     })
   }
 
-  /** An answer that contains a whole message. */
+  /** Stores a whole message from a response. */
   putAnswer(message: wire.Message): void {
     this.putPerson(message.sender)
     this.#putMessage(fromAnswer(message))
@@ -251,7 +256,7 @@ export class Store {
     this.#people.putPresence(userId, row)
   }
 
-  /** Something that snapshots of this conversation are made of changed. */
+  /** Marks the snapshot of this conversation as outdated. */
   touch(conversationId: string): void {
     this.#dirty.add(conversationId)
     this.#schedule()
@@ -262,7 +267,7 @@ export class Store {
     this.#schedule()
   }
 
-  /** Everything that was fetched is complete, so what was only announced is superseded. */
+  /** Drops the reactions that were only announced, because the fetched messages contain them. */
   confirm(): void {
     for (const id of this.#earlyReactions.keys()) {
       const conversationId = [...this.#entries].find(([, { history }]) => history.get(id))?.[0]
@@ -299,9 +304,9 @@ export class Store {
     })
   }
 
-  // What the server says
+  // Inputs from the server
 
-  /** In the order that docs/sync.md requires. */
+  /** Applies a page in the order that docs/sync.md requires. */
   #applySync({ page, isFirstLoad, isLive }: Extract<Input, { type: 'synced' }>): void {
     if (isFirstLoad) this.#listed ??= new Set()
     for (const id of page.removed_conversation_ids) this.#removeConversation(id)
@@ -355,7 +360,7 @@ export class Store {
 
   #applyMessageRow(action: string, row: MessageRow): void {
     if (action === 'DELETE') {
-      // A row that is gone for good. `/sync` tells whether that is so, or whether it was only hidden.
+      // The message was deleted for good, or only hidden. `/sync` shows which is the case.
       return this.#settings.onIncomplete()
     }
     const conversation = this.#rows.get(row.conversation_id)
@@ -371,11 +376,13 @@ export class Store {
     }
   }
 
-  /** A reaction that is taken back names only its own id, so both kinds are confirmed by `/sync`. */
+  /**
+   * A removed reaction contains only its own id, so `/sync` confirms both additions and removals.
+   */
   #applyReactionRow(action: string, row: Record<string, unknown>): void {
     const [messageId, conversationId] = [String(row['message_id']), String(row['conversation_id'])]
     const isAdded = action === 'INSERT'
-    // Conversations that are not displayed are loaded when they are.
+    // Conversations that are not displayed load their reactions later.
     const isShown = isAdded ? this.history(conversationId)?.get(messageId) : this.#entries.size > 0
     if (!isShown) return
     this.#settings.onIncomplete()
@@ -393,7 +400,7 @@ export class Store {
     if (name !== 'conversation.updated') return
     const id = String(payload['conversation_id'])
     const held = this.#rows.get(id)
-    // Unknown, or hidden and perhaps cleared: the list is asked for.
+    // The conversation is unknown, or hidden and perhaps cleared, so the list is fetched.
     if (!held || payload['hidden'] === true) return this.#settings.onIncomplete()
     this.#rows.set(id, withEvent(held, payload))
     this.touch(id)
@@ -414,7 +421,7 @@ export class Store {
 
   #putMessage(message: HeldMessage): void {
     const { conversation_id } = message.row
-    // Messages of conversations that are not displayed are loaded when they are.
+    // Conversations that are not displayed load their messages later.
     const entry = this.#entries.get(conversation_id)
     if (!entry) return
     if (entry.history.upsert(message)) this.#settings.onIncomplete()
@@ -498,7 +505,7 @@ export class Store {
     return entry
   }
 
-  /** The same object each time: a snapshot that is new at each reading would never come to rest. */
+  /** Returns the same object each time, because a new one would look like a change. */
   #emptyTimeline(conversationId: string): Timeline {
     this.#entry(conversationId)
     return this.getState().timelines[conversationId]!
@@ -525,5 +532,5 @@ export class Store {
   }
 }
 
-/** Rows are JSON, and small. */
+/** Compares rows as JSON. They are small. */
 const isEqual = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b)

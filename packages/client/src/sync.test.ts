@@ -43,7 +43,7 @@ const page = (cursor: string, has_more = false) => ok(syncPage({ cursor, has_mor
 const error = (status: number, code: ChatError['code'] = 'internal', retryAfter: number | null = null) =>
   refused<wire.SyncPage>(chatError(code, 'Refused', { status, retryAfter }))
 
-test('a first load asks until nothing more follows, then from the last cursor', async () => {
+test('a first load requests all pages, and later requests start from the last cursor', async () => {
   const { engine, requests, applied } = engineOf()
   const loaded = engine.request()
   await requests[0]!.answer(page('a', true))
@@ -55,7 +55,7 @@ test('a first load asks until nothing more follows, then from the last cursor', 
   expect(applied.map((input) => input.type === 'synced' && input.isFirstLoad)).toEqual([true, true, false])
 })
 
-test('requests while one runs share one more behind it', async () => {
+test('calls during a request share one further request', async () => {
   const { engine, requests } = engineOf('a')
   const first = engine.request()
   const later = [engine.request(), engine.request(), engine.request()]
@@ -79,7 +79,7 @@ test('announcements are gathered for a tenth of a second', async () => {
   expect(clock.waiting).toBe(0)
 })
 
-test('an old cursor forgets everything and begins again', async () => {
+test('an expired cursor discards everything and loads it again', async () => {
   const { engine, requests, applied } = engineOf('old')
   void engine.request()
   await requests[0]!.answer(error(410, 'resync_required'))
@@ -90,7 +90,7 @@ test('an old cursor forgets everything and begins again', async () => {
 })
 
 describe('failures', () => {
-  test('are repeated after growing pauses, or as the server asks', async () => {
+  test('are retried after growing pauses, or after the time that the server requests', async () => {
     const { engine, clock, requests, errors } = engineOf('a')
     void engine.request()
     for (const [failure, pause] of [
@@ -108,14 +108,14 @@ describe('failures', () => {
     expect(errors).toHaveLength(3)
   })
 
-  test('that will not pass are returned', async () => {
+  test('are returned if a retry cannot succeed', async () => {
     const { engine, requests } = engineOf('a')
     const result = engine.request()
     await requests[0]!.answer(error(401, 'unauthorized'))
     expect((await result).error?.status).toBe(401)
   })
 
-  test('end when the client stops', async () => {
+  test('are not retried after the client stops', async () => {
     const { engine, clock, requests } = engineOf('a')
     const result = engine.request()
     await requests[0]!.answer(error(503))

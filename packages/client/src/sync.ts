@@ -1,5 +1,5 @@
-// Follows the changes since a cursor. Every other source of changes is only faster: what `/sync`
-// returns is complete.
+// Follows the changes since a cursor. `/sync` returns all changes; every other source is only
+// faster.
 
 import { backoff, CONNECT_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
@@ -8,17 +8,17 @@ import type { Input } from './inputs'
 import type { ChatError, Result } from './types'
 import type * as wire from './wire'
 
-/** Changes that were announced without their content are gathered for this long. */
+/** The time for which announcements without content are gathered into one request. */
 export const GATHER_MS = 100
 
-/** How long the server holds a request without changes: its maximum. */
+/** Seconds for which the server holds a request while nothing changes. It allows no more. */
 const LONG_POLL_S = 25
 
 export interface SyncSettings {
   clock: Clock
   fetch(since: string | undefined, options: { wait?: number; signal?: AbortSignal }): Promise<Result<wire.SyncPage>>
   apply(input: Input): void
-  /** A request failed and is repeated, or was refused for good. */
+  /** Called when a request fails, whether it is retried or not. */
   onError(error: ChatError): void
 }
 
@@ -45,12 +45,12 @@ export class SyncEngine {
     return this.#cursor
   }
 
-  /** Another tab followed the changes up to here. */
+  /** Moves to a cursor up to which another tab, or the stored state, has followed the changes. */
   moveTo(cursor: string): void {
     this.#cursor = cursor
   }
 
-  /** Everything was forgotten: the next request loads it again. */
+  /** Forgets the cursor, so that the next request loads everything again. */
   reset(): void {
     this.#cursor = undefined
     this.#isLoading = false
@@ -70,9 +70,8 @@ export class SyncEngine {
   }
 
   /**
-   * Resolves when everything has been applied that had changed at the time of the call. A request
-   * that is already running may have been answered before that, so calls during one share one more
-   * behind it.
+   * Resolves when all changes made before the call have been applied. A request that is already
+   * running may not contain them, so all calls during it share one further request.
    */
   request(): Promise<Result<null>> {
     if (!this.#running) return this.#run()
@@ -83,7 +82,7 @@ export class SyncEngine {
     return this.#following
   }
 
-  /** Requests once for all calls within a tenth of a second. */
+  /** Sends one request for all calls within a tenth of a second. */
   requestSoon(): void {
     if (this.#isStopped) return
     this.#cancelGathering ??= this.#settings.clock.after(GATHER_MS, () => {
@@ -92,7 +91,7 @@ export class SyncEngine {
     })
   }
 
-  /** One request that waits for a change. */
+  /** Sends one request that waits for a change. */
   async poll(signal: AbortSignal): Promise<Result<null>> {
     const { error } = await this.#fetchPage({ wait: LONG_POLL_S, signal }, true)
     if (error) return this.#recover(error)
@@ -104,7 +103,7 @@ export class SyncEngine {
     return this.#running
   }
 
-  /** Follows the changes once. A failure is returned, and not repeated. */
+  /** Follows the changes once. Returns a failure instead of retrying. */
   async attempt(signal: AbortSignal): Promise<Result<null>> {
     for (;;) {
       const { data, error } = await this.#fetchPage({ signal }, false)
@@ -132,7 +131,7 @@ export class SyncEngine {
   ): Promise<Result<wire.SyncPage>> {
     const since = this.#cursor
     const result = await this.#settings.fetch(since, options)
-    // Skips a page for an outdated cursor: another tab moved on, or everything was forgotten.
+    // A page for an outdated cursor is skipped: another tab moved on, or everything was forgotten.
     if (result.data && since === this.#cursor) this.#accept(result.data, isLive)
     return result
   }
@@ -144,7 +143,9 @@ export class SyncEngine {
     this.#settings.apply({ type: 'synced', page, isFirstLoad, isLive })
   }
 
-  /** After `resync_required` everything is loaded again. Other errors are returned. */
+  /**
+   * Forgets everything after `resync_required`, so that it is loaded again. Returns other errors.
+   */
   #recover(error: ChatError): Result<null> {
     if (error.code === 'resync_required') {
       this.reset()

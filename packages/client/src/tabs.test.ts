@@ -3,7 +3,7 @@ import { FakeChannels, FakeLocks } from '../test/tabs'
 import { Tabs, type TabMessage } from './tabs'
 import { FakeClock, FakePage, settled } from './testing'
 
-/** The tabs of one browser. */
+/** Creates a browser that can open tabs. */
 function browser() {
   const clock = new FakeClock()
   const locks = new FakeLocks()
@@ -30,7 +30,7 @@ function browser() {
   return { clock, channels, open }
 }
 
-test('the first tab leads, the others follow and are greeted', async () => {
+test('the first tab leads, and the others follow and announce themselves', async () => {
   const { open } = browser()
   const [first, second] = [await open(), await open()]
   expect(first.tabs.leads).toBe(true)
@@ -38,7 +38,7 @@ test('the first tab leads, the others follow and are greeted', async () => {
   expect(first.messages).toEqual([{ type: 'hello' }])
 })
 
-test('when the tab that leads is closed, another takes over', async () => {
+test('when the leading tab is closed, another one takes over', async () => {
   const { open } = browser()
   const [first, second] = [await open(), await open()]
   first.tabs.stop()
@@ -57,7 +57,7 @@ test('a visible tab takes over from a hidden one', async () => {
   expect(first.roles.at(-1)).toBe('follow')
 })
 
-test('two visible tabs leave it as it is', async () => {
+test('a visible tab does not take over from another visible tab', async () => {
   const { clock, open } = browser()
   const [first, second] = [await open(), await open()]
   await clock.advance(120_000)
@@ -72,11 +72,11 @@ test('a hidden tab that was opened later follows', async () => {
   expect([first.tabs.leads, second.tabs.leads]).toEqual([true, false])
 })
 
-test('a tab that is frozen is replaced after 15 seconds', async () => {
+test('a frozen leading tab is replaced after 15 seconds of silence', async () => {
   const { clock, channels, open } = browser()
   const first = await open()
   const second = await open()
-  // A frozen tab keeps its lock and answers nothing.
+  // A frozen tab keeps its lock and does not respond.
   const frozen = channels as unknown as { receivers: Map<symbol, unknown> }
   frozen.receivers.delete([...frozen.receivers.keys()][0]!)
   await clock.advance(31_000)
@@ -84,7 +84,7 @@ test('a tab that is frozen is replaced after 15 seconds', async () => {
   expect(first.tabs.leads).toBe(false)
 })
 
-test('tabs that do not share a connection pass on nothing but that the user signs out', async () => {
+test('tabs that do not share a connection send each other only sign-outs', async () => {
   const channels = new FakeChannels()
   const open = () => {
     const messages: TabMessage[] = []
@@ -109,7 +109,7 @@ test('tabs that do not share a connection pass on nothing but that the user sign
   expect(second.messages).toEqual([{ type: 'sign_out' }])
 })
 
-test('a tab of another version gets a connection of its own', async () => {
+test('a tab that meets another version opens its own connection', async () => {
   const { channels, open } = browser()
   await open()
   const second = await open()

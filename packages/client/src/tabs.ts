@@ -1,5 +1,5 @@
-// One tab of a browser has the connection: the one that holds the lock of this user. It passes what
-// it receives to the other tabs. They send their own requests and messages.
+// One tab of a browser has the connection: the leading tab, which holds the lock of this user. It
+// passes what it receives to the other tabs. They send their own requests and messages.
 
 import type { Cancel, Clock } from './clock'
 import type { Input } from './inputs'
@@ -8,10 +8,12 @@ import type { Me } from './types'
 import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
-/** Tabs with different versions of this protocol do not share: each has its own connection. */
+/** Tabs with different versions of this protocol do not share a connection. */
 const VERSION = 1
 
-/** A tab that does not answer for this long is replaced: the browser may have frozen it. */
+/**
+ * A leading tab that is silent for this long is replaced, because the browser may have frozen it.
+ */
 const SILENCE_MS = 15_000
 
 /** The state that a new tab starts with. */
@@ -28,20 +30,20 @@ export type TabMessage =
   | { type: 'input'; input: Input; cursor: string | undefined }
   | { type: 'hello' }
   | { type: 'snapshot'; snapshot: Snapshot }
-  /** A following tab requests a `/sync`. The answer, `synced`, reports that it was done. */
+  /** A following tab requests a `/sync`. The reply, `synced`, reports that it was done. */
   | { type: 'sync' }
   | { type: 'synced' }
   | { type: 'ping' }
   | { type: 'pong'; isVisible: boolean }
-  /** The user is active in the other tab. */
+  /** The user is active in the sending tab. */
   | { type: 'activity' }
-  /** The user asked for a connection now. */
+  /** The user requested a reconnect. */
   | { type: 'reconnect' }
   /** A message was sent, or discarded. */
   | { type: 'done'; key: string }
   | { type: 'sign_out' }
 
-/** The part of a BroadcastChannel that is used. */
+/** The part of `BroadcastChannel` that is used. */
 export interface Channel {
   post(message: unknown): void
   close(): void
@@ -56,9 +58,11 @@ export interface TabsSettings {
   name: string
   clock: Clock
   page: Page
-  /** Null if tabs do not share, or if the browser cannot: this tab then always leads. */
+  /**
+   * Null if tabs do not share a connection or the browser has no locks. This tab then always leads.
+   */
   locks: Locks | null
-  /** Null if the browser cannot. */
+  /** Null if the browser has no `BroadcastChannel`. */
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
   onLead(): void
   onFollow(): void
@@ -113,7 +117,7 @@ export class Tabs {
   }
 
   post(message: TabMessage): void {
-    // Tabs that share nothing sign out together nevertheless.
+    // Even tabs that do not share a connection sign out together.
     if (this.#settings.locks || message.type === 'sign_out') this.#channel?.post({ version: VERSION, message })
   }
 
@@ -146,7 +150,7 @@ export class Tabs {
     }
   }
 
-  /** Takes over from a tab that is hidden or silent. */
+  /** Takes over from a leading tab that is hidden or silent. */
   #ping(): void {
     const { clock, page } = this.#settings
     this.#cancelPing()

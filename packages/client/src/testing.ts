@@ -13,7 +13,7 @@ export type { Channel, Locks } from './tabs'
 export type { ChannelHandlers, ChatSocket, Clock, Environment, Page, PageSignal, SocketHandlers }
 export { memoryStorage }
 
-/** A clock that stands still until it is moved. */
+/** A clock that stands still until the test advances it. */
 export class FakeClock implements Clock {
   private time: number
   private timers: { at: number; run: () => void }[] = []
@@ -34,17 +34,17 @@ export class FakeClock implements Clock {
     }
   }
 
-  /** The middle, so that jitter changes nothing. */
+  /** Returns the middle of the range, so that jitter changes nothing. */
   random(): number {
     return 0.5
   }
 
-  /** How many timers are waiting. */
+  /** The number of waiting timers. */
   get waiting(): number {
     return this.timers.length
   }
 
-  /** Moves the clock and runs what falls due on the way, each at its time, with everything it resolves. */
+  /** Advances the clock. Each due timer runs at its time, with the promises that it resolves. */
   async advance(ms: number): Promise<void> {
     const end = this.time + ms
     for (;;) {
@@ -60,9 +60,9 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Resolves when all promises that can proceed have done so. */
+/** Resolves when all promises that can settle have settled. */
 export async function settled(): Promise<void> {
-  // Longer than any chain of promises in the client.
+  // More turns than the longest chain of promises in the client.
   for (let turn = 0; turn < 50; turn += 1) await Promise.resolve()
 }
 
@@ -95,9 +95,9 @@ export class FakePage implements Page {
   }
 }
 
-/** A socket whose server is the test. */
+/** A socket for which the test acts as the server. */
 export class FakeSocket implements ChatSocket {
-  /** Tokens that the socket was opened with or was given later. */
+  /** The tokens passed to `open` and `setToken`. */
   readonly tokens: string[] = []
   readonly channels = new Map<string, ChannelHandlers>()
   heartbeats = 0
@@ -133,22 +133,22 @@ export class FakeSocket implements ChatSocket {
     return this.handlers !== null
   }
 
-  /** The socket is open. */
+  /** Accepts the connection, so that the socket is open. */
   accept(): void {
     this.handlers?.onOpen()
   }
 
-  /** Row changes of the user's channel are live. */
+  /** Reports that the row changes of the user's channel are live. */
   goLive(userId: string): void {
     this.channels.get(`user:${userId}`)?.onSystem({ isLive: true, text: 'Subscribed to PostgreSQL' })
   }
 
-  /** Something was received. */
+  /** Reports that something was received. */
   receive(): void {
     this.handlers?.onReceived()
   }
 
-  /** The connection breaks. */
+  /** Breaks the connection. */
   lose(reason = '1006'): void {
     const { handlers } = this
     this.handlers = null
@@ -162,11 +162,11 @@ export interface TestClient {
   clock: FakeClock
   page: FakePage
   socket: FakeSocket
-  /** Does what the client does every 25 seconds. */
+  /** Triggers the heartbeat, which normally happens every 25 seconds. */
   beat(): void
 }
 
-/** A client with fakes for everything. `fetch` answers the routes. */
+/** Creates a client with fakes for its environment. `fetch` receives its requests. */
 export function createTestClient(
   options: ChatClientOptions & { fetch: typeof fetch },
   environment: Partial<Environment> = {},

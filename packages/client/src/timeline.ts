@@ -15,7 +15,7 @@ export interface TimelineInputs {
   overlay: Overlay
   /** Unsent messages of the conversation, in the order in which they were written. */
   outgoing: readonly Outgoing[]
-  /** Positions of the other members. */
+  /** How far the other members have read and received messages, by user id. */
   others: ReadonlyMap<string, Position>
   ownReadSeq: number
   /** Reactions whose rows arrived before the message that contains them. */
@@ -85,7 +85,9 @@ export class TimelineBuilder {
     return views
   }
 
-  /** The unsent messages are new objects each time, so they are compared field by field. */
+  /**
+   * Reuses unchanged objects. Unsent messages are rebuilt each time, so their fields are compared.
+   */
   #sameOr(messages: readonly TimelineMessage[]): readonly TimelineMessage[] {
     const before = this.#last?.messages ?? []
     const kept = messages.map((message, index) => {
@@ -123,7 +125,7 @@ function viewOf(
   }
 }
 
-/** A message of another user, outside of its timeline. */
+/** Returns a received message as it appears in a timeline, for `message_received`. */
 export function receivedView(message: wire.Message, sender: wire.Sender | null): TimelineMessage {
   const { id } = message
   return {
@@ -138,13 +140,13 @@ export function receivedView(message: wire.Message, sender: wire.Sender | null):
   }
 }
 
-/** Rows from the socket do not contain who sent them. */
+/** Returns the sender of a message. Rows from the socket contain only the sender's id. */
 export function senderOf(people: ReadonlyMap<string, Person>, id: string | null): wire.Sender | null {
   const person = people.get(id ?? '')
   return person ? { id: person.id, full_name: person.full_name, avatar_url: person.avatar_url } : null
 }
 
-/** By all other members, as far as they show it. */
+/** Returns whether all other members have received or read a message, if they share receipts. */
 function progress(seq: number, positions: readonly (readonly [string, Position])[]): MessageState {
   if (positions.length === 0) return 'sent'
   if (positions.every(([, { read }]) => read >= seq)) return 'read'
@@ -199,6 +201,6 @@ const canRetry = ({ status }: ChatError): boolean =>
 const sameItems = <T>(a: readonly T[], b: readonly T[]): boolean =>
   a.length === b.length && a.every((item, index) => item === b[index])
 
-/** Enough of an unsent message to tell whether it changed: its text never does. */
+/** Compares the fields of an unsent message that can change. Its text cannot. */
 const sameFields = (a: TimelineMessage, b: TimelineMessage): boolean =>
   a.key === b.key && a.state === b.state && a.error === b.error && a.seq === b.seq

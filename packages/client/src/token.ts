@@ -1,4 +1,4 @@
-// The session's token. All requests share one, and one refresh.
+// The session's token. All requests share the token and its refresh.
 
 export type AccessToken = (options?: { force: boolean }) => Promise<string | null>
 
@@ -16,7 +16,7 @@ export class Token {
     return this.#source !== undefined
   }
 
-  /** The host refreshed the token itself. */
+  /** Sets a token that the application has refreshed. */
   set(token: string | null): void {
     this.#current = token
   }
@@ -26,7 +26,7 @@ export class Token {
     return this.#current
   }
 
-  /** The host answers from memory, so it is asked each time: it knows first of a new token. */
+  /** Calls the application each time: it returns the token from memory, and has new ones first. */
   async get(): Promise<string | null> {
     if (!this.#source) return null
     if (this.#refreshing) return this.#refreshing

@@ -11,7 +11,7 @@ export type { ChatConfig, EarlierWording, MessageHit, Preferences, Reaction } fr
 export interface ChatError {
   /** A sentence that can be shown to users. */
   readonly message: string
-  /** The code to branch on: one of the server's codes, or one of the client's own. */
+  /** The code to branch on: one of the server's codes or of the client's own. */
   readonly code: ErrorCode
   /** The HTTP status; 0 if there was no response. */
   readonly status: number
@@ -23,7 +23,10 @@ export interface ChatError {
   readonly requestId: string | null
 }
 
-/** `docs/error-codes.md` lists the server's codes. The others mean that no usable response came. */
+/**
+ * `docs/error-codes.md` lists the server's codes. The client's own codes mean that it received no
+ * usable response.
+ */
 export type ErrorCode = wire.Error['code'] | 'network' | 'aborted' | 'unexpected_answer' | 'expired'
 
 /** The outcome of a request. Exactly one of the two fields is set. */
@@ -40,7 +43,7 @@ export interface Person {
   readonly team_id?: string | null
 }
 
-/** The signed-in user. Only `id` is known until the server has answered. */
+/** The signed-in user. Only `id` is known until the server has responded. */
 export interface Me {
   readonly id: string
   readonly full_name: string | null
@@ -48,7 +51,7 @@ export interface Me {
   readonly email: string | null
   readonly role: wire.Contact['role'] | null
   readonly teams: readonly { readonly id: string; readonly name: string | null }[]
-  /** False for a suspended user, who can read only. */
+  /** False for a suspended user, who can only read. */
   readonly can_write: boolean
 }
 
@@ -57,7 +60,10 @@ export interface Presence {
   readonly last_seen: string | null
   readonly status_text: string | null
   readonly status_emoji: string | null
-  /** The user's own: a status that was chosen, and when it ends (null: never). */
+  /**
+   * The status that the user chose, and when it ends (null: never). Only in the user's own
+   * presence.
+   */
   readonly manual_status: PresenceStatus | null
   readonly manual_until: string | null
 }
@@ -65,43 +71,43 @@ export interface Presence {
 /** The ids of the users who are typing, by conversation. The signed-in user is never included. */
 export type Typing = Readonly<Record<string, readonly string[]>>
 
-/** Pending changes are laid over the server's row, so a row shows what the user did at once. */
+/** The server's row with the user's pending changes applied, so that they are visible at once. */
 export interface Conversation extends wire.Conversation {
-  /** A text that is not sent yet, saved on this device or on another one. */
+  /** An unsent text, saved on this device or another one. */
   readonly draft: string | null
 }
 
 /**
- * Where a message stands. For messages of other users the state is always `sent`.
+ * The progress of a message. For messages of other users, it is always `sent`.
  *
- * - `pending`: queued, because the client is offline or another message goes first
+ * - `pending`: queued, because the client is offline or because another message must be sent first
  * - `sending`: in flight
  * - `sent`: stored by the server
- * - `delivered`, `read`: by all other members, as far as they show it
+ * - `delivered`, `read`: by all other members, as far as they share receipts
  * - `failed`: refused, or not sent within a day; see `error`
  */
 export type MessageState = 'pending' | 'sending' | 'sent' | 'delivered' | 'read' | 'failed'
 
 export interface TimelineMessage extends wire.Message {
-  /** Identifies the row for React. It stays the same when an echo becomes the stored message. */
+  /** Identifies the row for React. It stays the same when an unsent message is stored. */
   readonly key: string
   readonly state: MessageState
   readonly isOwn: boolean
-  /** Why the message failed. `canRetry` tells whether trying again can help. */
+  /** Why the message failed. `canRetry` indicates whether a retry can succeed. */
   readonly error: ChatError | null
   readonly canRetry: boolean
-  /** Whether a change of this message (edit, deletion, reaction, pin) is not confirmed yet. */
+  /** Whether a change to this message (edit, deletion, reaction, pin) is still unconfirmed. */
   readonly isChanging: boolean
   /**
-   * The position in the conversation, without gaps. `Infinity` until the message is stored: such
+   * The position in the conversation, without gaps. `Infinity` until the message is stored. Unsent
    * messages are at the end of the timeline, in the order in which they were written.
    */
   readonly seq: number
-  /** The other members who have read the message, as far as they show it. */
+  /** The ids of the other members who have read the message, as far as they share receipts. */
   readonly read_by: string[]
 }
 
-/** Asks the list to scroll. A new object with a higher `number` is a new request. */
+/** A request to scroll the list. Each new request has a higher `number`. */
 export interface Jump {
   readonly number: number
   readonly target:
@@ -126,8 +132,8 @@ export interface Timeline {
   /** Why the last attempt to load older or newer messages failed. */
   readonly pageError: ChatError | null
   /**
-   * The `seq` of the first message that was unread when the conversation was opened: the line "New
-   * messages" is above it. It does not move until the conversation is left.
+   * The `seq` of the first message that was unread when the conversation was opened. The line "New
+   * messages" is above it and does not move until the conversation is closed.
    */
   readonly firstUnreadSeq: number | null
   /** The last request to scroll. */
@@ -138,10 +144,12 @@ export interface Timeline {
  * - `idle`: not started
  * - `connecting`, `joining`, `catching_up`: on the way to `live`
  * - `live`: changes arrive over the socket
- * - `polling`: no socket can be opened; changes arrive by long poll, typing and presence do not
+ * - `polling`: no socket can be opened; changes arrive by long poll, but typing and presence do not
+ *   arrive
  * - `reconnecting`: waiting for the next attempt; see `retryAt`
  * - `offline`: the browser has no network
- * - `signed_out`: the token was refused and could not be refreshed, or it is another user's by now
+ * - `signed_out`: the token was refused and could not be refreshed, or the session now belongs to
+ *   another user
  */
 export type ConnectionStatus =
   | 'idle'
@@ -159,8 +167,8 @@ export interface Connection {
   /** When the status began, in milliseconds since 1970. */
   readonly since: number
   /**
-   * Since when changes do not arrive, in milliseconds since 1970; null while they do. It does not
-   * move from one attempt to the next, so a banner can wait two seconds before it appears.
+   * When changes stopped arriving, in milliseconds since 1970; null while they arrive. It stays the
+   * same across attempts, so that a banner can wait two seconds before it appears.
    */
   readonly downSince: number | null
   /** When the next attempt begins, in milliseconds since 1970. */
@@ -169,10 +177,10 @@ export interface Connection {
 }
 
 export interface Unread {
-  /** Without muted and archived conversations. */
+  /** Unread messages, without those of muted and archived conversations. */
   readonly total: number
   readonly mentions: number
-  /** Only conversations that have unread messages, muted and archived ones included. */
+  /** Unread messages by conversation, including muted and archived ones. Contains no zeros. */
   readonly byConversation: Readonly<Record<string, number>>
 }
 
@@ -181,7 +189,7 @@ export interface ChatState {
   readonly me: Me
   /** All users that are known from conversations, messages and searches. */
   readonly people: Readonly<Record<string, Person>>
-  /** All conversations, archived ones included: pinned ones first, then by last message. */
+  /** All conversations, including archived ones: pinned ones first, then by last message. */
   readonly conversations: readonly Conversation[]
   /** `ready` once the whole list is loaded. */
   readonly conversationsStatus: 'loading' | 'ready' | 'error'
@@ -193,7 +201,7 @@ export interface ChatState {
   /** Null until loaded. */
   readonly preferences: wire.Preferences | null
   readonly config: wire.ChatConfig | null
-  /** Messages that are not sent yet, failed ones included: to ask before signing out. */
+  /** The number of unsent messages, including failed ones. Signing out deletes them. */
   readonly unsentCount: number
   /** Whether this tab has the connection. Only this tab may play sounds and show notifications. */
   readonly isLeader: boolean
@@ -201,7 +209,7 @@ export interface ChatState {
 
 /** Something that happened once, for toasts, announcements, sounds and notifications. */
 export type ChatEvent =
-  /** A message of another user arrived live. Messages that were caught up are not announced. */
+  /** A message of another user arrived live. Messages from a catch-up are not reported. */
   | { readonly type: 'message_received'; readonly message: TimelineMessage; readonly conversation: Conversation | null }
   | { readonly type: 'message_sent'; readonly message: TimelineMessage }
   | { readonly type: 'message_failed'; readonly message: TimelineMessage; readonly error: ChatError }
@@ -216,11 +224,12 @@ export type ChatEvent =
   /** A jump led to a message that does not exist, or that the user may not see. */
   | { readonly type: 'message_unavailable'; readonly conversationId: string; readonly messageId: string }
   /**
-   * The session has ended: the token was refused and could not be refreshed, it is another user's
-   * session by now, or the user signed out in another tab. Only then drafts and unsent messages are lost.
+   * The session has ended: the token was refused and could not be refreshed, the session now
+   * belongs to another user, or the user signed out in another tab. Drafts and unsent messages are
+   * deleted only in the last case.
    */
   | { readonly type: 'signed_out' }
-  /** The user signed out, here or in another tab: nothing of this user is held any more. */
+  /** The user signed out, in this tab or another one, and all data of this user was deleted. */
   | { readonly type: 'forgotten' }
 
 export type ChangeKind =
@@ -237,17 +246,17 @@ export type ChangeKind =
   | 'preferences'
   | 'presence'
 
-/** What a server can put into the page, so that the client need not load it again. */
+/** Data that a server can render into the page, so that the client need not load it again. */
 export interface InitialState {
   readonly me?: Me
   readonly conversations?: readonly wire.Conversation[]
   readonly receipts?: readonly wire.Receipt[]
-  /** The cursor of `/sync` that the conversations were loaded with. Without it they are loaded again. */
+  /** The `/sync` cursor of the conversations. Without it, they are loaded again. */
   readonly cursor?: string
   readonly unread?: Unread
   readonly preferences?: wire.Preferences
   readonly config?: wire.ChatConfig
-  /** A page of one or more conversations. */
+  /** The first pages of one or more conversations. */
   readonly pages?: readonly InitialPage[]
 }
 
@@ -256,6 +265,6 @@ export interface InitialPage {
   readonly messages: readonly wire.Message[]
   readonly hasOlder: boolean
   readonly hasNewer: boolean
-  /** The message that the page surrounds, if it was asked for. */
+  /** The message that the page surrounds, if one was requested. */
   readonly around?: string
 }

@@ -2,7 +2,7 @@
 
 import type { Cancel, Clock } from './clock'
 
-/** A report is repeated this often while the user types. The server forgets it after six seconds. */
+/** The interval of reports while the user types. The server forgets a report after six seconds. */
 const REPEAT_MS = 3_000
 
 /** Typing ends this long after the last key. */
@@ -24,7 +24,7 @@ export class TypingReporter {
     this.#report = report
   }
 
-  /** The text changed. White space alone is not typing. */
+  /** Takes the changed text. White space alone does not count as typing. */
   input(text: string): void {
     if (text.trim() === '') return this.stop()
     const now = this.#clock.now()

@@ -13,7 +13,7 @@ describe('reporting', () => {
     return { clock, reporter, reports }
   }
 
-  test('starts with the first key, repeats every three seconds, ends five seconds after the last', async () => {
+  test('starts with the first key, repeats every three seconds, and ends five seconds after the last key', async () => {
     const { clock, reporter, reports } = reporterOf()
     for (let key = 0; key < 20; key += 1) {
       reporter.input('text')
@@ -29,7 +29,7 @@ describe('reporting', () => {
     ])
   })
 
-  test('nothing is reported for white space, and erasing the text ends it', () => {
+  test('white space is not reported, and erasing the text ends typing', () => {
     const { reporter, reports } = reporterOf()
     reporter.input('  \n')
     expect(reports).toEqual([])
@@ -41,7 +41,7 @@ describe('reporting', () => {
     ])
   })
 
-  test('ends at once, and once', () => {
+  test('ends typing at once, and only once', () => {
     const { clock, reporter, reports } = reporterOf()
     reporter.input('a')
     reporter.stop()
@@ -58,7 +58,7 @@ describe('watching', () => {
     return { clock, seen, watch: new TypingWatch(clock, (typing) => seen.push(typing)) }
   }
 
-  test('a report holds until it expires, and a repeated one prolongs it', async () => {
+  test('a report is valid until it expires, and a repeated report extends it', async () => {
     const { clock, seen, watch } = watchOf()
     watch.received('a', 'ben', true, 6_000)
     await clock.advance(3_000)
@@ -78,7 +78,7 @@ describe('watching', () => {
     expect(seen.at(-1)).toEqual({ a: ['cem'], b: ['ben'] })
   })
 
-  test('a lost connection ends all', () => {
+  test('a lost connection ends all typing', () => {
     const { clock, seen, watch } = watchOf()
     watch.received('a', 'ben', true, 6_000)
     watch.clear()

@@ -1,9 +1,9 @@
-// Who else is typing.
+// Tracks which other users are typing.
 
 import type { Cancel, Clock } from './clock'
 import type { Typing } from './types'
 
-/** Who else is typing. Each entry ends by itself, because the last report may get lost. */
+/** The other users who are typing. Each entry expires, because the last report may get lost. */
 export class TypingWatch {
   readonly #clock: Clock
   readonly #onChange: (typing: Typing) => void
@@ -35,7 +35,7 @@ export class TypingWatch {
     this.#onChange(this.#typing)
   }
 
-  /** The connection is lost: nothing would report that typing ended. */
+  /** Ends all typing when the connection is lost, because its end would not be reported. */
   clear(): void {
     this.#expiries.forEach((cancel) => cancel())
     this.#expiries.clear()

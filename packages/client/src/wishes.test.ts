@@ -4,7 +4,7 @@ import { ok } from './errors'
 import { settled } from './testing'
 import { Wishes } from './wishes'
 
-test('quick taps end in the last wish, with one request at a time', async () => {
+test('after quick taps the last wish applies, with one request at a time', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.record({ value: fc.boolean(), answers: fc.boolean() }), { minLength: 1, maxLength: 12 }),

@@ -1,5 +1,5 @@
-// Actions that are repeated quickly, such as taps on a reaction, end in the last wish: one request
-// at a time, and only for what the server does not have yet.
+// Handles values that the user changes quickly, such as a reaction. One request runs at a time. If
+// the wished value changes during a request, another request sends the last one.
 
 import { ok } from './errors'
 import type { Result } from './types'
@@ -12,7 +12,7 @@ interface Wish {
 export class Wishes {
   readonly #wishes = new Map<string, Wish>()
 
-  /** Calls `request` until the last value wished for under this key is the one that was sent. */
+  /** Calls `request` until it has sent the last value wished for under this key. */
   wish(key: string, value: boolean, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
     const running = this.#wishes.get(key)
     if (running) {

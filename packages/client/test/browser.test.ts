@@ -46,7 +46,8 @@ beforeAll(async () => {
   server = await startServer()
   browser = await chromium.launch({
     executablePath: CHROMIUM,
-    // A page that the test answers has no address, and counts as one from another network.
+    // A page that the test fulfils has no IP address, so Chromium treats it as one of another
+    // network.
     args: ['--no-sandbox', '--disable-features=LocalNetworkAccessChecks'],
   })
   ben = new UserChatAPI({
@@ -63,7 +64,7 @@ afterAll(async () => {
 
 beforeEach(async () => {
   context = await browser.newContext()
-  // Pages of the server's own origin, so that requests need no permission of another one.
+  // The pages have the server's origin, so that their requests need no CORS permission.
   await context.route('**/test-client/**', (route) => {
     const name = new URL(route.request().url()).pathname.replace('/test-client', '')
     const script = scripts.get(name)
@@ -74,7 +75,7 @@ beforeEach(async () => {
 })
 afterEach(() => context.close())
 
-/** Sockets that are open, by tab. */
+/** The number of open sockets by tab. */
 const sockets = new Map<Page, number>()
 const openSockets = () => [...sockets.values()].reduce((sum, count) => sum + count, 0)
 
@@ -131,7 +132,7 @@ async function sendFromBen(): Promise<string> {
 }
 
 test(
-  'five tabs have one socket, and another one takes over when its tab is closed',
+  'five tabs have one socket, and another tab takes over when the leading tab is closed',
   async () => {
     const tabs: Page[] = []
     for (let index = 0; index < 5; index += 1) tabs.push(await openTab())
@@ -180,7 +181,7 @@ test(
 )
 
 test.each(['shared', 'each'] as const)(
-  'signing out deletes what is stored and held, in every tab: %s',
+  'signing out deletes all data in storage and memory, in every tab: %s',
   async (kind) => {
     const [tab, other] = [await openTab(kind), await openTab(kind)]
     await Promise.all([isLive(tab), isLive(other)])

@@ -1,4 +1,4 @@
-// Answers the routes of one conversation from memory.
+// Fakes the routes of one conversation in memory.
 
 import type * as wire from '../src/wire'
 import { conversation, CONVERSATION, message, syncPage } from './fixtures'
@@ -81,7 +81,7 @@ function answer(routes: FakeRoutes, request: string, query: URLSearchParams, bod
   }
 }
 
-/** The list on the first load and then nothing, unless a test has set `nextSync`. */
+/** Returns the list on the first load and nothing later, unless a test has set `nextSync`. */
 function sync(routes: FakeRoutes, since: string | null): Response {
   const { nextSync } = routes
   routes.nextSync = null

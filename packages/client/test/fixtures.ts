@@ -115,7 +115,7 @@ export function syncPage(part: Partial<wire.SyncPage> = {}): wire.SyncPage {
   }
 }
 
-/** What a socket shows of a message: the table's columns. */
+/** Returns a message as a row from the socket, which has only the table's columns. */
 export function rowOf(row: wire.Message): Record<string, unknown> {
   const {
     sender: _1,

@@ -1,4 +1,4 @@
-// A small model of the server's side of one conversation, for tests of what clients make of it.
+// A small model of one conversation on the server. Tests compare the state of clients with it.
 
 import fc from 'fast-check'
 import type { Input } from '../src/inputs'
@@ -25,7 +25,7 @@ export const actions: fc.Arbitrary<Action[]> = fc.array(
   { minLength: 1, maxLength: 25 },
 )
 
-/** Something that a client learns: an input of the socket, or an answer with whole messages. */
+/** Data that reaches a client: an input from the socket, or a response with whole messages. */
 export type Fact = { type: 'input'; input: Input } | { type: 'answer'; messages: readonly wire.Message[] }
 
 export class Model {
@@ -39,7 +39,7 @@ export class Model {
     for (const step of steps) this.run(step)
   }
 
-  /** What a client learns that loads everything now. */
+  /** Returns the page for a client that loads everything now. */
   fresh(): wire.SyncPage {
     const last = this.messages.at(-1)
     const { id, content, created_at, file_name, is_deleted, message_type, sender_id } = last ?? message({ seq: 0 })
@@ -134,7 +134,7 @@ export class Model {
     this.change(of, (message) => ({ ...message, reactions }))
   }
 
-  /** Changes a message and touches those that quote it. */
+  /** Changes a message and updates the messages that quote it. */
   private change(of: number, change: (held: wire.Message) => wire.Message): void {
     const held = this.messages[of % this.messages.length]
     if (!held || held.is_deleted) return
@@ -150,7 +150,7 @@ export class Model {
 
   private tell(action: 'INSERT' | 'UPDATE', row: wire.Message): void {
     this.facts.push({ type: 'input', input: { type: 'row', table: 'user_messages', action, row: rowOf(row) } })
-    // Any request that is answered now may arrive at any time.
+    // A response with the current messages may arrive at any later time.
     this.facts.push({ type: 'answer', messages: this.messages })
   }
 }

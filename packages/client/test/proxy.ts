@@ -1,4 +1,5 @@
-// A TCP proxy that can be cut: connections break at once, and new ones are refused until `restore`.
+// A TCP proxy that can be cut: its connections break at once, and it refuses new ones until
+// `restore`.
 
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'

@@ -1,4 +1,4 @@
-// Two clients and the real server.
+// Tests two clients with the real server.
 
 import { createHmac, randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -29,7 +29,7 @@ afterAll(() => server.stop(), PATIENCE_MS)
 const idOf = (name: string) => server.env[`USER_ID_${name}`]!
 const tokenOf = (name: string) => server.env[`USER_TOKEN_${name}`]!
 
-/** A started client of this person, through the proxy if there is one. */
+/** Starts a client of this user, which connects through the proxy if there is one. */
 function clientOf(
   name: string,
   {
@@ -80,7 +80,7 @@ function clientOf(
   return client
 }
 
-/** A clock that runs faster, so that an outage need not last as long as all pauses together. */
+/** Creates a clock that runs faster, so that a test need not wait for all pauses of an outage. */
 function fastClock(speed: number): Clock {
   const [clock, start] = [systemClock(), Date.now()]
   return {
@@ -90,7 +90,7 @@ function fastClock(speed: number): Clock {
   }
 }
 
-/** A token of this person, as the project's sign-in issues them. */
+/** Creates a token of this user, like those of the project's sign-in. */
 function mint(name: string, seconds: number): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
   const exp = Math.floor(Date.now() / 1_000) + seconds
@@ -105,7 +105,7 @@ const texts = (client: Client, id: string) =>
     .getTimeline()
     .messages.map(({ content }) => content)
 
-/** The conversation of Ana and another person, displayed by both. */
+/** Opens the conversation of Ana and another user in both clients. */
 async function chat(ana: Client, other: Client, otherName: string): Promise<string> {
   const { data, error } = await ana.openConversation(idOf(otherName))
   expect(error).toBeNull()
@@ -181,13 +181,13 @@ describe('over the socket', () => {
     PATIENCE_MS,
   )
 
-  // The server records what it sends to a device. The client has nothing to report by itself.
+  // The server records what it sends to a device, so the client itself reports nothing.
   for (const [way, socket] of [
     ['socket', true],
     ['long poll', false],
   ] as const) {
     test(
-      `a hidden page that shows no conversation has received, by ${way}`,
+      `a message counts as delivered to a hidden page without an open conversation, by ${way}`,
       async () => {
         const hidden: Page = { ...quietPage, isVisible: () => false, hasFocus: () => false }
         const [ana, ben] = [clientOf('ANA'), clientOf('BEN', { page: hidden, socket })]
@@ -207,7 +207,7 @@ describe('over the socket', () => {
   }
 
   test(
-    'nothing is lost or doubled when the network breaks',
+    'nothing is lost or duplicated when the network breaks',
     async () => {
       const proxy = await startProxy(new URL(server.env['API_URL']!))
       cleanups.push(() => proxy.close())
@@ -229,7 +229,7 @@ describe('over the socket', () => {
       send(ben, 3)
       await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
       expect(ana.getState().unsentCount).toBeGreaterThan(0)
-      // Changes that Ana cannot see yet.
+      // Changes that Ana does not receive yet.
       const [first, second, third] = ben
         .conversation(id)
         .getTimeline()
@@ -274,7 +274,7 @@ describe('over the socket', () => {
 })
 
 test(
-  'an outage that outlasts every pause ends by itself',
+  'the client recovers by itself from an outage that outlasts every pause',
   async () => {
     const proxy = await startProxy(new URL(server.env['API_URL']!))
     cleanups.push(() => proxy.close())
@@ -299,7 +299,7 @@ test(
 )
 
 test(
-  'tokens that expire in use lose nothing',
+  'nothing is lost when tokens expire during use',
   async () => {
     let token = mint('ANA', 2)
     const refreshes: string[] = []
@@ -359,7 +359,7 @@ test(
 )
 
 test(
-  'in a session of another user nothing is read or written',
+  'nothing is read or written in the session of another user',
   async () => {
     const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
     await Promise.all([live(ana), live(ben)])
@@ -375,7 +375,8 @@ test(
     const earlier = await stored()
     expect(earlier.at(-1)).toEqual([messageId, before, [], false, false])
 
-    // One session for all tabs of a browser: this page is Ana's, and another tab has signed in as Ben.
+    // All tabs of a browser share one session. This page is Ana's, but another tab has signed in as
+    // Ben.
     let user = 'BEN'
     const page = clientOf('ANA', { accessToken: async () => tokenOf(user) })
     await until(page, 'the end of the session', ({ connection }) => connection.status === 'signed_out')
@@ -406,7 +407,7 @@ test(
     expect(new Set(answers.map(({ error }) => error?.code))).toEqual(new Set(['identity_mismatch']))
     expect(await stored()).toEqual(earlier)
 
-    // The control: in Ana's own session the same page sends what was written in it.
+    // The control: in Ana's own session, the same page sends the message that was written above.
     user = 'ANA'
     page.setToken(tokenOf(user))
     await until(ben, 'the message', () => texts(ben, id).includes(text))
@@ -416,7 +417,7 @@ test(
 )
 
 test(
-  'without a socket changes are polled',
+  'without a socket, changes are polled',
   async () => {
     const [ana, ben] = [clientOf('ANA', { socket: false }), clientOf('BEN')]
     await until(ana, 'polling', ({ connection }) => connection.status === 'polling')

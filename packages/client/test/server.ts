@@ -1,4 +1,4 @@
-// Runs the real server with a database of its own. RAPPORT_BIN names the binary.
+// Runs the real server with its own database. RAPPORT_BIN is the path of the binary.
 
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,7 +8,7 @@ import { join } from 'node:path'
 
 const BINARY = process.env['RAPPORT_BIN'] ?? new URL('../../../target/debug/rapport', import.meta.url).pathname
 
-/** Far above what a healthy server needs. */
+/** The time limit of the tests, far longer than a healthy server needs. */
 export const PATIENCE_MS = 60_000
 
 export interface Server {

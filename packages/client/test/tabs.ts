@@ -42,7 +42,7 @@ export class FakeLocks implements Locks {
 
   private grant(request: Request): void {
     this.holder = request
-    // Granted locks are announced in a later task.
+    // Browsers also grant locks asynchronously.
     void Promise.resolve()
       .then(() => request.hold())
       .then(() => {

@@ -2,7 +2,7 @@ import type { ChatClient } from '../src/chat-client'
 import type { ChatState } from '../src/types'
 import { PATIENCE_MS } from './server'
 
-/** Resolves as soon as the state satisfies the test; it is looked at after each change. */
+/** Resolves as soon as the state passes the test, which runs after each change. */
 export function until(client: ChatClient, what: string, test: (state: ChatState) => boolean): Promise<void> {
   return new Promise((resolve, reject) => {
     const finish = (end: () => void) => {
