@@ -6,8 +6,7 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /rapport
 COPY Cargo.toml Cargo.lock build.rs ./
-# The manifest refers to the benchmarks. Pages, settings and SQL are compiled into the
-# program.
+# The manifest refers to the benchmarks. The pages, settings and SQL are compiled into the program.
 COPY benches benches
 # Cargo requires every member of the workspace to exist, even if it is not built.
 COPY fuzz fuzz
@@ -25,7 +24,7 @@ RUN apt-get update \
     && useradd --system --no-create-home rapport
 COPY --from=build /rapport/target/release/rapport /usr/local/bin/rapport
 USER rapport
-# In a container the surrounding network restricts access.
+# In a container, the surrounding network restricts access.
 ENV RAPPORT_SERVER_ADDRESS=0.0.0.0
 EXPOSE 4000
 # Stops on SIGTERM within server.shutdown_deadline_ms. /health and /ready report its state.
