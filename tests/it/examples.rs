@@ -1,4 +1,5 @@
-//! Runs the examples for other programs against a real server: the curl script and the Rust client.
+//! Runs the examples for other programs, which are the curl script and the Rust client, against a
+//! real server.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +16,8 @@ use crate::support::process::{run, text};
 use crate::support::token::{anon_key, user_token};
 use crate::support::whole_server::WholeServer;
 
-/// Time limit for a line of the Rust client. Cargo may have to build it first, on a busy machine.
+/// Time limit for a line from the Rust client. Cargo may have to build the client first, on a busy
+/// machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(300);
 
 fn file(path: &str) -> String {

@@ -43,7 +43,7 @@ async fn settings_are_set_separately_and_are_private() {
             json!({ "muted_until": "2999-01-31T13:00:00+01:00" }),
             json!({ "is_muted": true, "muted_until": until }),
         ),
-        // Muted again, this time without an end.
+        // Mutes again, this time without an end.
         (
             json!({ "is_muted": true }),
             json!({ "is_muted": true, "muted_until": null }),
