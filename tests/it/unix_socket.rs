@@ -1,4 +1,4 @@
-//! All of the server's connections to the database work over a Unix socket.
+//! All connections of the server to the database work over a Unix socket.
 
 use std::process::Stdio;
 
@@ -18,7 +18,7 @@ async fn messages_are_delivered_if_the_database_listens_on_a_unix_socket() {
     let directory = cluster.directory().join("postgres");
     let directory = directory.to_str().unwrap();
 
-    // libpq ignores sslmode on a Unix socket, which has no TLS.
+    // libpq ignores sslmode on a Unix socket, because it has no TLS.
     for sslmode in ["disable", "prefer", "require", "verify-full"] {
         let url = format!(
             "{login}@/postgres?host={directory}&port={}&sslmode={sslmode}",
@@ -39,7 +39,7 @@ async fn messages_are_delivered_if_the_database_listens_on_a_unix_socket() {
             let conversation = server.open(Person::Ana, Person::Ben).await;
             let topic = format!("user:{}", Person::Ben.id());
             let mut ben = server.listen(Person::Ben, &topic).await;
-            server.say(Person::Ana, &conversation, "by a socket").await;
+            server.say(Person::Ana, &conversation, "through a Unix socket").await;
             let updated = next_event(&mut ben, "conversation.updated").await;
             assert_eq!(updated["conversation_id"], conversation.as_str());
         }

@@ -37,7 +37,8 @@ fn insert(id: u32, owner: u32) -> String {
     )
 }
 
-/// The channels that receive a new document of this owner. None of them receives an error.
+/// Returns the channels that receive a new document of this owner. None of the channels may receive
+/// an error.
 async fn readers(bench: &Bench, id: u32, owner: u32) -> Vec<u32> {
     let condition = format!("id = {id}");
     let seen = bench
@@ -63,7 +64,8 @@ async fn permissive_policies_add_rows_and_restrictive_ones_remove_them() {
          create policy writers on documents for insert to anon with check (true);",
     )
     .await;
-    // anon has subject and team of user 1, but only the second policy.
+    // The claims of anon contain the subject and team of user 1, but only the second policy applies
+    // to anon.
     assert_eq!(readers(&bench, 1, 1).await, [1, 3, 4]);
     assert_eq!(readers(&bench, 2, 2).await, [2, 4]);
     let secret = insert(3, 1).replace("'text'", "'secret'");
@@ -143,7 +145,8 @@ async fn those_who_may_select_nothing_are_told_nothing_where_that_is_configured(
             false => &[],
         };
         assert_eq!(seen[0].refused, told.iter().copied().collect());
-        // Only rights are concerned: the error for a table without a primary key is sent as before.
+        // The setting concerns only rights. The error for a table without a primary key is still
+        // sent.
         let seen = bench
             .insert("keyless", "insert into keyless values (1)", "true")
             .await;
@@ -192,7 +195,7 @@ async fn membership_through_a_function_in_a_schema_without_usage() {
         ))
         .await;
     assert_eq!(readers(&bench, 1, 1).await, [2, 4]);
-    // A right that `select` needs and the role has lost hides the rows.
+    // The role has lost a right that `select` needs, so the rows are hidden.
     bench
         .run("revoke execute on function private.is_member from public")
         .await;
