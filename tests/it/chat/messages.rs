@@ -301,7 +301,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn an_attachment_is_in_the_storage_as_browsers_read_its_address() {
+async fn a_file_address_must_be_in_the_storage_as_browsers_resolve_it() {
     const STORAGE: &str = "https://app.example/storage/v1/object/public/chat";
     let (server, conversation, _) = with_history(0).await;
     let set = "update chat.config set value = to_jsonb($1::text) where key = 'storage_url'";

@@ -263,7 +263,7 @@ fn same(body: Value) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn without_tokens_only_retries_succeed() {
+async fn without_remaining_tokens_only_retries_succeed() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),

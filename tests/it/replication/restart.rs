@@ -154,7 +154,7 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
 }
 
 #[tokio::test]
-async fn the_wire_is_cut_anywhere_in_a_message() {
+async fn a_connection_may_be_cut_anywhere_in_a_message() {
     const ROWS: i64 = 2_000;
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;

@@ -36,7 +36,7 @@ async fn next(socket: &mut PhoenixSocket) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn an_earlier_version_of_a_row_is_shown_only_to_those_who_could_see_it() {
+async fn an_earlier_version_of_a_row_is_shown_only_to_users_who_could_see_it() {
     let database = database().await;
     let owner = database.connect().await;
     owner.batch_execute(CASES).await.unwrap();

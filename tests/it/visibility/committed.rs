@@ -28,7 +28,7 @@ async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
 /// A commit is in the WAL before other sessions can see it, normally for microseconds only. A
 /// synchronous standby that does not respond prolongs that time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_is_not_visible_yet_is_waited_for() {
+async fn a_check_waits_until_the_commit_is_visible() {
     let cluster = own_cluster().await;
     let url = cluster.url_for("postgres");
     let bench = Arc::new(
@@ -148,7 +148,7 @@ async fn a_commit_that_is_not_visible_yet_is_waited_for() {
 
 /// After a failover, a batch may remain whose commit the new primary never received.
 #[tokio::test]
-async fn a_commit_of_another_history_is_not_waited_for() {
+async fn a_check_does_not_wait_for_a_commit_of_another_history() {
     let bench = Bench::with(
         strict(),
         "create table notes (id int primary key); grant select on notes to authenticated;

@@ -34,7 +34,7 @@ async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
 }
 
 #[tokio::test]
-async fn under_row_security_everyone_with_a_policy_hears_the_key() {
+async fn under_row_security_subscribers_with_a_policy_receive_the_key() {
     let bench = notes(strict(), "").await;
     bench
         .subscribe(
@@ -81,7 +81,7 @@ async fn under_row_security_everyone_with_a_policy_hears_the_key() {
 }
 
 #[tokio::test]
-async fn a_setting_suppresses_deletions_that_cannot_be_judged() {
+async fn a_setting_suppresses_deletions_that_cannot_be_checked() {
     let config = VisibilityConfig {
         delete_without_old_row: false,
         ..strict()
@@ -245,7 +245,7 @@ async fn an_incomplete_image_of_a_partition_that_is_marked_full_does_not_decide(
 }
 
 #[tokio::test]
-async fn a_role_that_may_select_nothing_hears_of_no_deletion() {
+async fn a_role_that_may_select_nothing_receives_no_deletion() {
     let bench = Bench::new(
         "create table t (id int primary key, a int); grant select (a) on t to authenticated;
          grant select on t to anon; alter publication supabase_realtime add table t;
@@ -339,7 +339,7 @@ async fn members(people: u32) -> Bench {
 }
 
 #[tokio::test]
-async fn a_late_deletion_is_judged_by_the_state_before_it() {
+async fn a_late_deletion_is_checked_against_the_state_before_it() {
     for people in [1, 7] {
         let bench = members(people).await;
         // One of the current snapshots sees the post.

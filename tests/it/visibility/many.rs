@@ -99,7 +99,7 @@ async fn an_error_affects_only_its_own_identity() {
 }
 
 #[tokio::test]
-async fn one_whose_policy_never_ends_takes_no_other_with_it() {
+async fn a_policy_that_never_ends_affects_only_its_identity() {
     let config = VisibilityConfig {
         statement_timeout: Duration::from_millis(500),
         ..strict()
@@ -119,7 +119,7 @@ async fn one_whose_policy_never_ends_takes_no_other_with_it() {
 }
 
 #[tokio::test]
-async fn names_and_texts_of_a_policy_mean_what_they_mean_in_it() {
+async fn names_and_texts_in_a_policy_keep_their_meaning() {
     let bench = Bench::new(
         "create table odd (id int primary key, \"rapport ordinals\" text, \"rapport turn\" int, found boolean, sqlstate text);
          alter table odd enable row level security;
@@ -193,7 +193,7 @@ async fn a_new_schema_does_not_break_plans() {
 }
 
 #[tokio::test]
-async fn objects_that_a_policy_uses_can_be_dropped_and_made_anew() {
+async fn objects_that_a_policy_uses_can_be_recreated() {
     let bench = watched(
         strict(),
         "create table members (who uuid);

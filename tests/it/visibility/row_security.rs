@@ -50,7 +50,7 @@ async fn readers(bench: &Bench, id: u32, owner: u32) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn without_any_policy_only_those_who_bypass_see_rows() {
+async fn without_any_policy_only_roles_that_bypass_row_security_see_rows() {
     let bench = documents("").await;
     assert_eq!(readers(&bench, 1, 1).await, [4]);
 }
@@ -98,7 +98,7 @@ async fn owners_bypass_unless_forced_and_memberships_count() {
 }
 
 #[tokio::test]
-async fn a_table_without_row_security_is_for_all_who_may_select() {
+async fn a_table_without_row_security_is_visible_to_all_who_may_select() {
     let bench = Bench::new(
         "create table open (id int primary key, a text, b text);
          grant select on open to authenticated; grant select (id, a) on open to anon;
@@ -116,7 +116,7 @@ async fn a_table_without_row_security_is_for_all_who_may_select() {
 }
 
 #[tokio::test]
-async fn those_who_may_select_nothing_are_told_nothing_where_that_is_configured() {
+async fn a_setting_hides_changes_from_roles_that_may_select_nothing() {
     const SCHEMA: &str = "create table closed (id int primary key);
          grant select on closed to authenticated;
          alter publication supabase_realtime add table closed;
@@ -350,7 +350,7 @@ async fn a_failing_row_does_not_affect_others() {
 }
 
 #[tokio::test]
-async fn a_policy_that_never_ends_is_cut_off() {
+async fn a_policy_that_never_ends_is_cancelled() {
     let config = VisibilityConfig {
         statement_timeout: Duration::from_millis(200),
         ..strict()
@@ -378,7 +378,7 @@ async fn a_policy_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn what_a_policy_remembers_is_forgotten_before_the_next_identity() {
+async fn settings_made_by_a_policy_do_not_reach_the_next_identity() {
     let bench = documents(
         "create function private.cached_uid() returns uuid language plpgsql as $$
          begin
