@@ -39,7 +39,7 @@ async fn messages_are_delivered_if_the_database_listens_on_a_unix_socket() {
             let conversation = server.open(Person::Ana, Person::Ben).await;
             let topic = format!("user:{}", Person::Ben.id());
             let mut ben = server.listen(Person::Ben, &topic).await;
-            server.say(Person::Ana, &conversation, "through a Unix socket").await;
+            server.say(Person::Ana, &conversation, "by a socket").await;
             let updated = next_event(&mut ben, "conversation.updated").await;
             assert_eq!(updated["conversation_id"], conversation.as_str());
         }

@@ -21,8 +21,8 @@ from unnest(array[
 ]) n (name);
 select tests.equals(current_setting('timezone'), :'zone', 'the zone of the session stays') from (select 1) one;
 
--- The list of time zones reads a file for each, so a request does not read it. Only a superuser owns
--- the list.
+-- PostgreSQL reads a file for each time zone that it lists, so a request must not read the list.
+-- Only a superuser owns it.
 select tests.act_as('owner');
 select current_setting('is_superuser') = 'on' as is_superuser \gset
 \if :is_superuser

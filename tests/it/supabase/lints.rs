@@ -215,10 +215,7 @@ async fn assert_clean(url: &str) {
         .iter()
         .filter(|lint| !controlled.contains(&lint.as_str()))
         .collect();
-    assert!(
-        without.is_empty(),
-        "lints without a control: {without:?}"
-    );
+    assert!(without.is_empty(), "lints without a control: {without:?}");
     for control in CONTROLS {
         client.batch_execute("savepoint clean").await.unwrap();
         client.batch_execute(control.violation).await.unwrap();
