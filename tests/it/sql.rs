@@ -1,5 +1,5 @@
 //! The behaviour of the schema. Runs each file of `tests/sql` in a database with the users of the
-//! demonstration. Runs the attacks once more where the owner of the schema is not a superuser.
+//! demonstration. Runs the attacks again where the owner of the schema is not a superuser.
 
 use std::path::{Path, PathBuf};
 

@@ -36,7 +36,7 @@ begin
     perform set_config('search_path', '"$user", public', true);
     execute statement;
   exception when others then
-    null; -- A refusal is a result, too.
+    null; -- A refusal is also a result.
   end;
   perform set_config('search_path', 'pg_catalog, pg_temp', true);
   if currval('pg_temp.strikes') <> before then
