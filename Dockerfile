@@ -17,7 +17,7 @@ COPY src src
 RUN cargo build --release --locked
 
 FROM debian:bookworm-slim
-# For TLS to the database with sslmode=verify-full.
+# Needed for TLS connections to the database with sslmode=verify-full.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
@@ -27,6 +27,6 @@ USER rapport
 # In a container, the surrounding network restricts access.
 ENV RAPPORT_SERVER_ADDRESS=0.0.0.0
 EXPOSE 4000
-# Stops on SIGTERM within server.shutdown_deadline_ms. /health and /ready report its state.
+# Stops on SIGTERM within server.shutdown_deadline_ms. /health and /ready report the server's state.
 ENTRYPOINT ["rapport"]
 CMD ["serve"]

@@ -23,8 +23,8 @@ sent=$(call "$USER_TOKEN_ANA" --retry 3 --retry-connrefused "$chat/messages" \
   -d "{\"other_user_id\": \"$USER_ID_BEN\", \"content\": \"Hello Ben\", \"client_message_id\": \"$id\"}")
 echo "sent: $sent"
 
-# jq would be the usual tool, but it is often not installed. The field name occurs once in the
-# response.
+# jq would be the usual tool, but it is often not installed. sed suffices, because the field name
+# occurs only once in the response.
 conversation=$(sed 's/.*"conversation_id" *: *"\([^"]*\)".*/\1/' <<<"$sent")
 
 echo "read: $(call "$USER_TOKEN_BEN" "$chat/messages?conversation_id=$conversation&limit=1")"

@@ -106,7 +106,7 @@ pub(crate) fn person_id(number: usize) -> Uuid {
 /// Opens a connection on the current runtime. The connection lives as long as its client.
 pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // The connection ends with its client. Its errors are also returned by the client's calls.
+    // The connection ends with its client. The client's calls also return its errors.
     Tasks::new().spawn("benchmark connection", async move {
         let _ = connection.await;
     });

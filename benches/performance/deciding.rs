@@ -35,7 +35,7 @@ pub(crate) fn measure(
     duration: Duration,
     connections: usize,
 ) -> Result<(), Failure> {
-    // Every room is full, so each row is for two users.
+    // Every room is full, so two users may see each row.
     let people = people.next_multiple_of(PEOPLE_PER_ROOM);
     let database = Database::start()?;
     changes::prepare(&database, people)?;

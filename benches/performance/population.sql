@@ -37,7 +37,7 @@ insert into public.users (id, email, full_name, team_id)
 select pg_temp.person(n), format('person-%s@population.example', n), 'Person ' || n, '50000000-0000-4000-8000-0000000000ff'
 from generate_series(0, {people} + 3) n;
 
--- Texts of one to about forty words. As in any language, a few words are frequent and most are
+-- Texts of one to about forty words. As in natural languages, a few words are frequent and most are
 -- rare.
 create temporary table texts as
 select

@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
     pub(crate) runs: usize,
     /// Other measurements.
     pub(crate) detail: Value,
-    /// Failures other than low speed, for instance lost or repeated messages.
+    /// Failures other than low speed, for example lost or repeated messages.
     pub(crate) faults: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// Rounds to four significant digits; more would be noise.
+/// Rounds to four significant digits, because more digits would be noise.
 pub(crate) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;

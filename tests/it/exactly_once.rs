@@ -225,7 +225,7 @@ async fn rows_arrive_once_and_in_order_despite_killed_walsenders_and_a_restart()
         "{kills_inside} kills inside a transaction"
     );
 
-    // Both users receive the last row, and only after all earlier rows.
+    // Both users receive the last row, but only after all earlier rows.
     while writer.next % 3 != 0 {
         writer.commit(1).await;
     }

@@ -1,5 +1,5 @@
 //! House rules that the compiler does not check: layers, the order of parts, dependency cycles,
-//! line ends, file headers, SQL conventions, licences.
+//! line width, file headers, SQL conventions, licences.
 
 mod circles;
 mod order;

@@ -179,7 +179,7 @@ union all select 'public.user_notification_preferences'::regclass, null, t.user_
 union all select 'chat.message_reports'::regclass, null, t.reporter_id, format('id = %L', t.id) from chat.message_reports t
 union all select 'chat.presence_reports'::regclass, null, t.user_id, format('user_id = %L', t.user_id) from chat.presence_reports t;
 create table tests.all_rows as select * from tests.rows;
--- A table without rows would prove nothing.
+-- A table without rows would make its rules meaningless.
 select tests.equals(array_agg(r.table_name::text), null, 'tables without rows')
 from tests.row_rules r where not exists (select from tests.all_rows a where a.table_name = r.table_name);
 

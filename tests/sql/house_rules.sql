@@ -1,4 +1,4 @@
--- Rules for every object in the schema, including those added later.
+-- Rules for every object in the schema, including objects added later.
 
 begin;
 \ir support.sql
@@ -118,7 +118,7 @@ select tests.none('sequences accessible to clients', array_agg(t.name || ' to ' 
 from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
 where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');
 
--- The role of idle pooled connections has no rights.
+-- The role that idle pooled connections use has no rights.
 select tests.none('memberships of rapport_request', array_agg(m.roleid::regrole::text)) from pg_auth_members m where m.member = 'rapport_request'::regrole;
 select tests.equals((rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication)::text, '(f,f,f,f,f,f,f)', 'rapport_request') from pg_roles where rolname = 'rapport_request';
 select tests.none('schemas accessible to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');

@@ -3,7 +3,7 @@
 begin;
 \ir support.sql
 
--- Both users and both functions get the same conversation.
+-- Both users, and both functions, get the same conversation.
 select tests.act_as('ana');
 select tests.equals(created, true, 'opening creates a conversation') from chat.open_conversation(tests.id('ben'));
 select tests.equals(created, false, 'opening it again finds it') from chat.open_conversation(tests.id('ben'));

@@ -33,7 +33,8 @@ select current_setting('is_superuser') = 'on' as is_superuser \gset
   select chat.set_preferences('{"timezone": "Asia/Tokyo"}');
 \endif
 
--- A time zone that a later version of PostgreSQL no longer knows does not prevent other changes.
+-- A stored time zone that a later version of PostgreSQL does not know must not prevent other
+-- changes.
 select tests.act_as('owner');
 update public.user_notification_preferences set timezone = 'Europe/Atlantis' where user_id = tests.id('ana');
 select tests.act_as('ana');

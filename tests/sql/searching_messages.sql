@@ -45,7 +45,8 @@ cross join lateral regexp_match(line, '^(\S+)(?:\s+(.*))?$') r (rule)
 where c.name = 'SHAREDIR' and r.rule is not null;
 select tests.equals(string_agg(u.letter || ' ' || u.folded, ', ' order by u.letter), null, 'rules of unaccent that are not applied')
 from unaccent_rules u
--- The Han zero stays in its run. The black-letter H is a single letter, even if older rules differ.
+-- The Han zero belongs to its run. The black-letter H is a single letter here, even if older rules
+-- of "unaccent" differ.
 where u.letter not in ('〇', 'ℌ')
   and (
     chat.folded_text(u.letter) <> chat.folded_text(u.folded)

@@ -18,7 +18,7 @@ select tests.expect_error($$select chat.send_message(tests.c(), null)$$, 'messag
 select tests.expect_error($$insert into public.user_messages (conversation_id, content) values (tests.c(), U&'\200B')$$, 'message_empty');
 select tests.expect_error($$select chat.send_message(tests.c(), '', 'image')$$, 'message_empty');
 
--- The length is counted in code points, after trimming.
+-- The length is the number of code points after trimming.
 select chat.send_message(tests.c(), repeat('é', 4000) || '   ');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 4001))$$, 'message_too_long');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 20001))$$, 'message_too_long');
@@ -36,7 +36,7 @@ select tests.equals(mentions, array[tests.id('ben')], 'each mention once')
 from public.user_messages
 where id = (select message_id from chat.send_message(tests.c(), 'x', mentions => array[tests.id('ben'), tests.id('ben')]));
 
--- A file's address must be below the storage.
+-- A file's address must be inside the configured storage.
 select tests.expect_error($$select chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/a.png')$$, 'validation_failed');
 select tests.act_as('owner');
 update chat.config set value = '"https://files.example/chat"' where key = 'storage_url';

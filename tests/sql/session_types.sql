@@ -69,7 +69,7 @@ from (
     format('insert into public.user_presence (user_id, status) values (%L, %L)', :'ben', 'online')
   ])
 ) s;
--- Since PostgreSQL 16, an owner without superuser does not inherit the rights of the user.
+-- Since PostgreSQL 16, an owner who is not a superuser does not inherit the rights of the user.
 grant select on outcomes to public;
 select tests.act_as('owner');
 -- A statement that is refused for lack of a right proves nothing.

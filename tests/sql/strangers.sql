@@ -74,7 +74,7 @@ insert into tests.questions values
 grant select on tests.questions to public;
 
 -- Every function that clients may call with a user id is checked above. The exceptions do not
--- accept the id of an arbitrary user.
+-- accept the ids of arbitrary users.
 select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions with a user id that are not checked')
 from pg_proc p
 where has_function_privilege('authenticated', p.oid, 'execute')

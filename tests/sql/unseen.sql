@@ -111,7 +111,7 @@ insert into public.user_presence (user_id, status) values (tests.id('ana'), 'onl
 update public.user_presence set status = 'busy' where user_id = tests.id('ana');
 select tests.act_as('owner');
 select tests.equals(tests.versions(), :'before', 'by the table');
--- The report was recorded nevertheless.
+-- The reports were recorded nevertheless.
 select tests.equals(string_agg(r.status, ',' order by r.user_id = tests.id('bob')), 'busy,away', 'reported')
 from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'));
 

@@ -1,5 +1,5 @@
-//! The part of RFC 6455 that a measuring client needs: the upgrade request, masked outgoing frames,
-//! incoming frames.
+//! The subset of RFC 6455 that a measuring client needs: the upgrade request, masked outgoing
+//! frames, and incoming frames.
 
 use std::fmt::Write as _;
 

@@ -145,7 +145,8 @@ impl Sockets {
         while !socket.unsent.is_empty() {
             match stream.write(&socket.unsent) {
                 Ok(written) => drop(socket.unsent.drain(..written)),
-                // Not connected yet, or the peer does not read. An event signals when to continue.
+                // The socket is not connected yet, or the peer does not read. An event signals when
+                // to continue.
                 Err(error) if would_block(&error) => return,
                 Err(error) => return self.lose(id, &error.to_string(), handler),
             }

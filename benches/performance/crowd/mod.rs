@@ -57,7 +57,7 @@ enum State {
     Lost,
 }
 
-/// The state of each client, and what was received.
+/// The state of each client, and everything that the clients received.
 pub(crate) struct Ledger {
     counted: Counted,
     topics: Vec<String>,
@@ -73,9 +73,9 @@ pub(crate) struct Ledger {
     pub(crate) rooms: Option<u64>,
     /// Everything received since the window was last taken.
     pub(crate) window: Window,
-    /// Time from the connect to the upgrade.
+    /// Time from opening the connection to the upgrade.
     pub(crate) connect_us: Histogram<u64>,
-    /// Time from the join to its reply.
+    /// Time from sending the join to its reply.
     pub(crate) join_us: Histogram<u64>,
     /// Clients that have joined.
     pub(crate) joined: usize,

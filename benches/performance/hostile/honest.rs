@@ -54,10 +54,10 @@ pub(super) struct Honest {
     seen: Seen,
     /// Start of the phase.
     begun: Instant,
-    /// Broadcasts and heartbeats sent in the phase.
+    /// Number of broadcasts and heartbeats sent in the phase.
     sent: u64,
     beats: u64,
-    /// Rows written before the phase, and in total.
+    /// Number of rows written before the phase, and in total.
     rows_before: u64,
     rows: Arc<AtomicU64>,
     is_writing: Arc<AtomicBool>,

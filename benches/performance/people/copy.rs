@@ -43,7 +43,7 @@ pub(super) struct Copy {
     messages: BTreeMap<String, Message>,
     /// Messages that the owner deleted only for themselves.
     hidden: BTreeSet<String>,
-    /// Conversations in which another user is typing, with the time when that expires.
+    /// Conversations in which another user is typing, and when each indicator expires.
     typing: BTreeMap<String, Instant>,
     /// Set if a message has a new `rev` but is otherwise unchanged. Its reactions have then
     /// changed, which the row does not show.
@@ -150,7 +150,7 @@ impl Copy {
                         reactions: BTreeSet::new(),
                     });
                 if message.fields.get("rev").map_or(0, number) > number(&fields["rev"]) {
-                    // `/sync` has already returned a newer revision.
+                    // `/sync` has already returned a newer revision of this message.
                     return;
                 }
                 let is_same =

@@ -1,7 +1,7 @@
 //! Simulated users of the whole chat, over its routes and sockets. They write, read, edit, react,
 //! type, arrange their lists, open conversations, and lose their connections.
 //!
-//! At the end every device and every fresh load must show the state of the database. No allowed
+//! At the end, every device and every fresh load must show the state of the database. No allowed
 //! request may be refused, and no deadlock may occur.
 
 mod copy;
@@ -29,7 +29,7 @@ const CONVERSATIONS: usize = 6;
 /// Number of users to whom each user writes for the first time during the run.
 const STRANGERS: usize = 3;
 
-/// Number of users whose state is loaded afresh at the end.
+/// Number of users whose state is also loaded from scratch at the end.
 const FRESH: usize = 50;
 
 /// Milliseconds within which 95 of 100 messages must reach the other user's device.

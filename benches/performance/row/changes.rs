@@ -100,7 +100,7 @@ pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
 /// core. The details of the result show how many cores it used.
 pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     let load = Load {
-        // Few enough that a batch takes seconds and several batches are measured.
+        // Few enough rows that a batch takes seconds, so that several batches are measured.
         in_flight: 200,
         at_least: Duration::from_secs(20),
         ..Load::saturating(5000)

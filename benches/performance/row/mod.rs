@@ -1,4 +1,4 @@
-//! The rows of the table in `docs/benchmarks.md`: what is measured, with floors and goals.
+//! The rows of the table in `docs/benchmarks.md`: what each row measures, with floors and goals.
 
 mod attendance;
 mod broadcast;

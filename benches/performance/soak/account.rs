@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Time after which a message counts as lost. It is generous for busy machines.
 const LOST_AFTER: Duration = Duration::from_secs(20);
 
-/// How long a message is remembered, to detect duplicates.
+/// How long messages are remembered in order to detect duplicates.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// If a sender loses its connection within this time after sending, the message may be lost too.

@@ -113,7 +113,7 @@ impl Connection {
                 _ => {}
             }
         }
-        // An idle connection keeps no buffer.
+        // A connection without pending data keeps no buffer.
         if at < unread.len() {
             unread.drain(..at);
             self.unread = unread;

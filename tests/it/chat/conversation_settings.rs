@@ -162,7 +162,7 @@ async fn read_messages_can_be_marked_unread() {
         .post(Ben, &path, json!({ "message_id": sent[1]["id"] }))
         .await;
     assert_eq!(from.body["unread_count"], 2);
-    // The read position that Ana sees does not move back.
+    // The read position that is shown to Ana does not move back.
     let last = server
         .get(
             Ana,

@@ -88,7 +88,7 @@ async fn invalid_reactions_are_refused() {
         .post(Ben, &path, json!({ "reaction": "x", "user_id": Ana.id() }))
         .await
         .assert_refused(403, "identity_mismatch");
-    // For users outside the conversation the message does not exist.
+    // For users outside the conversation, the message does not exist.
     server
         .get(Zoe, &path)
         .await

@@ -21,7 +21,7 @@ use crate::support::database::TestDatabase;
 use crate::support::supabase::create_roles;
 use crate::visibility::bench::{cases, combined};
 
-/// Roles that the random policies and grants refer to.
+/// Roles to which the random policies and grants refer.
 const APPLICATION_ROLES: &[(&str, &str)] = &[
     ("permission_editor", ""),
     ("permission_heir", "in role permission_editor"),

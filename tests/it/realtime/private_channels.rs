@@ -728,7 +728,7 @@ async fn changes_in_the_database_apply_to_the_next_check() {
         client
             .join(&reference, "realtime:a", private(false, Some(&token)))
             .await;
-        // Rejoining a topic closes the previous channel after the reply.
+        // A rejoin closes the previous channel after the reply.
         let reply = loop {
             let message = client.receive().await;
             if message.event == "phx_reply" {

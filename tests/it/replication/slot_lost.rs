@@ -1,5 +1,5 @@
-//! The replication slot is kept, dropped, taken by another process, invalidated, created before its
-//! publication, or holds too much WAL.
+//! The replication slot is kept, dropped, taken by another process, invalidated, or created before
+//! its publication, or it retains too much WAL.
 
 use rapport::config::ReplicationConfig;
 use tokio_postgres::Client;

@@ -235,7 +235,7 @@ async fn large_frames_are_refused_until_a_channel_is_joined() {
     hostile.tcp().write_all(&text_frame(&long)).await.unwrap();
     assert_eq!(hostile.expect_close().await.0, 1009);
     assert_eq!(server.limited(Limit::FrameBeforeJoin), 1);
-    // Both in one write, so that the server reads them together.
+    // Both frames are in one write, so that the server reads them together.
     let join = json!(["1", "1", "realtime:room", "phx_join", plain_join()]).to_string();
     let bytes = [text_frame(&join), text_frame(&long)].concat();
     let mut honest = server.client(Version::Two).await;

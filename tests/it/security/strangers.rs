@@ -152,8 +152,8 @@ async fn every_route_is_limited() {
     );
 }
 
-/// The last key counts, as in the handshake. Otherwise an anonymous client could make the server
-/// verify hundreds of keys.
+/// The last API key of a query counts, as in the handshake. If every key counted, an anonymous
+/// client could make the server verify hundreds of keys.
 #[tokio::test]
 async fn only_the_last_api_key_of_a_query_counts() {
     let server = ChatServer::start_with(&LIMITS).await;

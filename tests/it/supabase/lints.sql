@@ -163,7 +163,7 @@ join pg_type t on t.oid = a.atttypid
 where t.typnamespace = 'pg_catalog'::regnamespace
   and t.typname ~ '^_?reg(collation|config|dictionary|namespace|oper|operator|proc|procedure)$';
 
--- The queues of pgmq are tables. The API reaches them if pgmq_public is exposed.
+-- The queues of pgmq are tables. API requests reach them if pgmq_public is exposed.
 create view lints."0019_insecure_queue_exposed_in_api" as
 select c.oid::regclass::text as culprit
 from pg_class c

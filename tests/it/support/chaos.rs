@@ -34,7 +34,7 @@ struct Shared {
     target: SocketAddr,
     is_refusing: AtomicBool,
     is_paused: watch::Sender<bool>,
-    /// Each increment cuts all current connections.
+    /// Incrementing this number cuts all current connections.
     cuts: watch::Sender<u64>,
     /// Number of bytes that may still be sent to clients before the next cut.
     allowance: Mutex<Option<usize>>,
@@ -327,7 +327,7 @@ async fn bytes_are_rewritten_across_reads_and_connections_are_cut() {
     assert!(proxy.will_cut());
     server.write_all(b"abcdef").await.unwrap();
     let mut rest = Vec::new();
-    // The cut drops unread bytes, so fewer than the two bytes may arrive.
+    // The cut drops unread bytes, so fewer than two bytes may arrive.
     let end = client.read_to_end(&mut rest).await;
     assert!(end.is_err() || rest.len() <= 2, "{rest:?}");
     assert!(b"ab".starts_with(&rest));

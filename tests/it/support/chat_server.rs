@@ -33,7 +33,7 @@ pub(crate) enum Person {
     Ben,
     /// In a different team.
     Zoe,
-    /// The admin of the team of Ana and Ben.
+    /// The admin of Ana's and Ben's team.
     Ada,
     /// The super admin, in a third team.
     Sue,
@@ -163,14 +163,14 @@ impl ChatServer {
         Self::start_with(&[]).await
     }
 
-    /// Starts with additional settings (`RAPPORT_<SECTION>_<KEY>`).
+    /// Starts a server with additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let database = TestDatabase::new().await;
         let url = database.url().to_owned();
         Self::start_on(database, &url, settings).await
     }
 
-    /// Starts with a different connection string for the database.
+    /// Starts a server that uses a different connection string for the database.
     pub(crate) async fn start_on(
         database: TestDatabase,
         request_url: &str,

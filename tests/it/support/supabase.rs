@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-/// The roles that the server switches to, and their attributes.
+/// The roles to which the server switches, with their attributes.
 pub(crate) const ROLES: &[(&str, &str)] = &[
     ("anon", "noinherit"),
     ("authenticated", "noinherit"),

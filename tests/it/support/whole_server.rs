@@ -22,7 +22,7 @@ pub(crate) struct WholeServer {
 }
 
 impl WholeServer {
-    /// Starts with this database and additional settings (`RAPPORT_<SECTION>_<KEY>`).
+    /// Starts a server with this database and additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let settings = [&[("RAPPORT_SERVER_METRICS_TOKEN", "scrape")], settings].concat();
         let tasks = Tasks::new();
@@ -139,7 +139,8 @@ impl WholeServer {
     }
 }
 
-/// A separate type, so that [`WholeServer::stop`] can move the server.
+/// A separate type that stops the tasks, so that [`WholeServer::stop`] can move fields out of the
+/// server.
 struct StopOnDrop(Tasks);
 
 impl Drop for StopOnDrop {

@@ -384,7 +384,7 @@ async fn a_locked_table_does_not_delay_others() {
         let sql = format!("insert into t values ({id}, '{}')", user(1));
         let condition = format!("id = {id}");
         let seen = bench.insert("t", &sql, &condition);
-        // A statement that waits for the lock would wait forever.
+        // A statement that waited for the lock would never finish.
         timeout(Duration::from_secs(30), seen).await.unwrap()
     };
     assert_eq!(insert(1).await, [rows(&[1])]);

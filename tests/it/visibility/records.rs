@@ -228,7 +228,7 @@ const VALUES: &[(&str, &[&str])] = &[
         ],
     ),
     ("text[]", &["array[array['a,b', '{}'], array['\"', null]]"]),
-    // Domains over arrays and rows, rows in rows, rows in arrays in rows.
+    // Domains over arrays and rows, rows inside rows, and rows inside arrays inside rows.
     ("few", &["'{1,2}'"]),
     ("few[]", &["array['{1}'::few, '{}'::few]"]),
     ("checked_pair", &["row(1, 'x')::pair"]),
