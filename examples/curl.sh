@@ -5,8 +5,8 @@ set -euo pipefail
 . "${1:?Usage: examples/curl.sh FILE}"
 chat=$API_URL/api/supabase/user-chat
 
-# The routes accept and return JSON. --fail-with-body makes a refusal end the script and still shows
-# its code and hint.
+# The routes accept and return JSON. With --fail-with-body, a refused request ends the script but
+# still shows its code and hint.
 call() {
   local token=$1
   shift
@@ -14,16 +14,17 @@ call() {
     -H "Authorization: Bearer $token" -H 'Content-Type: application/json' "$@"
 }
 
-# `other_user_id` opens the conversation if there is none. `client_message_id` makes the request safe
-# to repeat: if the response is lost, curl sends the same id again and the server returns the message
-# that it has already stored. So the id is chosen once per message, not once per attempt.
+# `other_user_id` opens the conversation if there is none. `client_message_id` makes the request
+# safe to repeat. If the response is lost, curl sends the same id again, and the server returns the
+# message that it has already stored. The id is therefore chosen once per message, not once per
+# attempt.
 id=$(cat /proc/sys/kernel/random/uuid)
 sent=$(call "$USER_TOKEN_ANA" --retry 3 --retry-connrefused "$chat/messages" \
   -d "{\"other_user_id\": \"$USER_ID_BEN\", \"content\": \"Hello Ben\", \"client_message_id\": \"$id\"}")
 echo "sent: $sent"
 
-# jq would be the usual tool, but it is often not installed. The field name occurs once in the
-# response.
+# jq would be the usual tool, but it is often not installed. sed suffices, because the field name
+# occurs only once in the response.
 conversation=$(sed 's/.*"conversation_id" *: *"\([^"]*\)".*/\1/' <<<"$sent")
 
 echo "read: $(call "$USER_TOKEN_BEN" "$chat/messages?conversation_id=$conversation&limit=1")"

@@ -28,8 +28,8 @@ use tokio_tungstenite::tungstenite::Message;
 /// The topic of the channel. The part after `realtime:` can be chosen freely.
 const TOPIC: &str = "realtime:inbox";
 
-/// The interval of the official clients. The server closes a socket on which it receives nothing for
-/// `realtime.idle_timeout_ms`, two minutes by default.
+/// The heartbeat interval of the official clients. The server closes a socket on which it receives
+/// nothing for `realtime.idle_timeout_ms`, two minutes by default.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(25);
 
 #[tokio::main(flavor = "current_thread")]
@@ -88,8 +88,8 @@ fn show(message: &Value) -> Result<(), String> {
         // From this message on, every committed row is delivered. If the database is slow, the
         // reply to the join arrives earlier.
         Some("system") if payload["status"] == "ok" => println!("listening for messages"),
-        // For example, delivery was interrupted. The server resumes by itself and reports that as
-        // well.
+        // For example, delivery was interrupted. The server resumes delivery by itself and reports
+        // that as well.
         Some("system") => eprintln!("{}", field(&payload["message"])),
         Some("postgres_changes") => {
             let row = &payload["data"]["record"];
@@ -99,7 +99,7 @@ fn show(message: &Value) -> Result<(), String> {
             return Err(format!("refused: {}", payload["response"]));
         }
         Some("phx_close" | "phx_error") => return Err("the server closed the channel".to_owned()),
-        // Replies to the join and to heartbeats, and presence.
+        // Ignores replies to the join and to heartbeats, and presence messages.
         _ => {}
     }
     Ok(())

@@ -21,7 +21,7 @@ const DATABASE: &str = "postgres";
 /// Lifetime of tokens: longer than any benchmark.
 const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 
-/// A private cluster, removed at the end.
+/// A private cluster, which is removed when this value is dropped.
 pub(crate) struct Database {
     cluster: Cluster,
     /// The keys that sign tokens.
@@ -31,15 +31,15 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Starts the cluster and installs application and schema.
+    /// Starts the cluster and installs the application and the schema.
     pub(crate) fn start() -> Result<Self, Failure> {
         let cluster = Cluster::start(ClusterOptions {
             binaries: Binaries::find(None)?,
             superuser: SUPERUSER,
             storage: Storage::Scratch(scratch_root("bench", effective_user())),
             port: None,
-            // A commit still waits for the WAL to be written, but not for the disk, which is not
-            // being measured.
+            // A commit still waits until the WAL is written, but not until it is flushed to disk,
+            // because the disk is not being measured.
             settings: vec![("fsync", "off")],
         })?;
         let keys = Keys::load(cluster.directory())?;
@@ -58,19 +58,19 @@ impl Database {
         })
     }
 
-    /// The superuser's connection string.
+    /// Returns the superuser's connection string.
     pub(crate) fn url(&self) -> String {
         self.cluster.url_for(DATABASE)
     }
 
-    /// The connection string for user requests.
+    /// Returns the connection string for user requests.
     pub(crate) fn request_url(&self) -> String {
         let password = &self.keys.request_password;
         let port = self.cluster.port();
         format!("postgresql://{REQUEST_LOGIN}:{password}@127.0.0.1:{port}/{DATABASE}")
     }
 
-    /// A directory that is removed with the cluster.
+    /// Returns a directory that is removed with the cluster.
     pub(crate) fn directory(&self) -> &Path {
         self.cluster.directory()
     }
@@ -82,13 +82,13 @@ impl Database {
             .block_on(self.client.batch_execute(statements))?)
     }
 
-    /// The single number that a query returns.
+    /// Returns the single number that a query selects.
     pub(crate) fn number(&self, query: &str) -> Result<i64, Failure> {
         let row = self.runtime.block_on(self.client.query_one(query, &[]))?;
         Ok(row.try_get(0)?)
     }
 
-    /// A token for the user with this number.
+    /// Returns a token for the user with this number.
     pub(crate) fn token(&self, person: usize) -> Result<String, Failure> {
         let claims = json!({
             "sub": person_id(person), "role": "authenticated", "aud": "authenticated",
@@ -98,22 +98,22 @@ impl Database {
     }
 }
 
-/// The id of the user with this number; SQL computes it in the same way.
+/// Returns the id of the user with this number. SQL computes it in the same way.
 pub(crate) fn person_id(number: usize) -> Uuid {
     Uuid::from_u64_pair(0x5000_0000_0000_4000, 0x8000_0000_0000_0000 | number as u64)
 }
 
-/// A connection on the current runtime that lives as long as its client.
+/// Opens a connection on the current runtime. The connection lives as long as its client.
 pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // The connection ends with its client. Its errors are also returned by the client's calls.
+    // The connection ends with its client. The client's calls also return its errors.
     Tasks::new().spawn("benchmark connection", async move {
         let _ = connection.await;
     });
     Ok(client)
 }
 
-/// A runtime for statements, driven by the calling thread.
+/// Creates a runtime for statements, which the calling thread drives.
 pub(crate) fn current_thread() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

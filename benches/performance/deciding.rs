@@ -1,7 +1,7 @@
 //! Visibility checks that require PostgreSQL, without sockets and replication.
 //!
-//! Batches of one-row transactions are resolved one after the other, as if they had accumulated
-//! during the previous check. Table, policy and users are those of row 12.
+//! Batches of one-row transactions are resolved one after the other, as if each batch had
+//! accumulated during the check of the previous one. Table, policy and users are those of row 12.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use crate::report::rounded;
 use crate::row::changes;
 use crate::writer::{PEOPLE_PER_ROOM, place_of};
 
-/// Numbers of rows that accumulated during the previous check.
+/// Batch sizes: numbers of rows that accumulated during the previous check.
 const BATCHES: [u64; 4] = [1, 10, 100, 500];
 
 /// Prints one JSON line for each batch size.
@@ -35,7 +35,7 @@ pub(crate) fn measure(
     duration: Duration,
     connections: usize,
 ) -> Result<(), Failure> {
-    // Every room is full, so each row is for two users.
+    // Every room is full, so two users may see each row.
     let people = people.next_multiple_of(PEOPLE_PER_ROOM);
     let database = Database::start()?;
     changes::prepare(&database, people)?;
@@ -99,7 +99,7 @@ async fn resolve_batches(
     Ok(())
 }
 
-/// A visibility component where all users are subscribed to the whole table.
+/// Creates a visibility component in which all users subscribe to the whole table.
 async fn subscribe(
     database: &Database,
     people: usize,
@@ -145,9 +145,9 @@ async fn subscribe(
     Ok(visibility)
 }
 
-/// The table as a relation message describes it.
+/// Returns the table as a relation message describes it.
 fn relation(oid: u32) -> Arc<Relation> {
-    // Types: bigint, integer, text.
+    // The types are bigint, integer and text.
     let column = |name: &str, type_oid, is_identity| Column {
         name: name.to_owned(),
         type_oid,
@@ -166,7 +166,7 @@ fn relation(oid: u32) -> Arc<Relation> {
     })
 }
 
-/// An insert in its own transaction.
+/// Returns a transaction that contains one insert.
 fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTransaction> {
     let text = |text: String| ColumnValue::Text(text.into());
     let new = Row(vec![
@@ -177,7 +177,7 @@ fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTrans
     Arc::new(ChangeTransaction {
         commit_lsn: Lsn(id + 1),
         committed_at: TimestampMicros(0),
-        // The first transaction id of all, which every snapshot sees.
+        // The lowest possible transaction id, which every snapshot sees.
         xid: 3,
         first_ordinal: 0,
         changes: vec![ChangeEvent {

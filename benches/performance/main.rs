@@ -10,8 +10,8 @@
 //!     cargo bench --bench performance -- deciding          only a part of row 12
 //!
 //! Prints one JSON line for each row. The exit status depends only on whether every message arrived
-//! once and only at its receivers, never on speed, because speed depends on the machine and its
-//! load.
+//! exactly once, and only at its receivers. It never depends on speed, because speed depends on the
+//! machine and its load.
 
 #![allow(
     clippy::print_stdout,
@@ -49,7 +49,7 @@ use serde_json::Value;
 use database::Database;
 use row::{Laboratory, ROWS, Settings};
 
-/// Any error of a benchmark; its text is printed.
+/// Any error of a benchmark, printed as text.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
@@ -59,7 +59,7 @@ struct Arguments {
     /// Rows to measure, separated by commas; all rows by default
     #[arg(long, value_delimiter = ',')]
     row: Vec<u32>,
-    /// Measurements of each side; the median is reported
+    /// Number of measurements of each side; the median is reported
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Duration of one measurement
@@ -79,7 +79,7 @@ enum Command {
     Soak {
         #[arg(long, default_value_t = 15.0)]
         minutes: f64,
-        /// Repeats the order of events
+        /// Seed of the event sequence; the same seed repeats it
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -89,37 +89,37 @@ enum Command {
         people: usize,
         #[arg(long, default_value_t = 5.0)]
         minutes: f64,
-        /// Repeats the actions of each user; their order depends on the machine
+        /// Seed of the actions of each user; the order between users still depends on the machine
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Hostile sockets that occupy as much memory as they can, beside honest ones
+    /// Hostile sockets that occupy as much memory as they can, alongside honest ones
     Hostile {
-        /// Hostile sockets of each kind
+        /// Number of hostile sockets of each kind
         #[arg(long, default_value_t = 1000)]
         sockets: usize,
-        /// How long each phase takes
+        /// Duration of each phase
         #[arg(long, default_value_t = 60.0)]
         seconds: f64,
     },
     /// Visibility checks that require PostgreSQL, without sockets and replication
     Deciding {
-        /// Subscribers; two share a room
+        /// Number of subscribers; two share a room
         #[arg(long, default_value_t = 200)]
         people: usize,
         /// Duration for each batch size
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
-        /// Connections for visibility checks
+        /// Number of connections for visibility checks
         #[arg(long, default_value_t = 4)]
         connections: usize,
     },
     /// Write the results of a full run into the document
     Publish { results: PathBuf, document: PathBuf },
-    /// A minimal server on a free port, which is printed
+    /// Run a minimal server on a free port and print the port
     #[command(hide = true)]
     Yardstick,
-    /// Replaces this process with a program that ends with its parent
+    /// Replace this process with a program that ends with its parent
     #[command(hide = true)]
     Tied {
         program: OsString,
@@ -194,7 +194,7 @@ fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
                     has_failed |= !outcome.faults.is_empty();
                     println!("{}", outcome.line(row.number, row.what));
                 }
-                // A failed row does not prevent the others.
+                // The remaining rows run even if one fails.
                 Err(error) => {
                     has_failed = true;
                     eprintln!("row {}: {error}", row.number);

@@ -8,7 +8,7 @@ use crate::process::{database_cpu_seconds, own_cpu_seconds};
 use crate::report::{median, rounded};
 use crate::server::Server;
 
-/// All values in seconds.
+/// The cost of a period. All values are in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) seconds: f64,
@@ -21,7 +21,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Median numbers of busy cores per process.
+    /// Returns the median numbers of busy cores per process.
     pub(crate) fn medians<'a>(costs: impl Iterator<Item = &'a Self> + Clone) -> Value {
         let of = |spent: fn(&Self) -> f64| {
             let cores = costs.clone().map(|cost| spent(cost) / cost.seconds);
@@ -45,7 +45,7 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// Starts the measurement.
+    /// Starts a measurement.
     pub(crate) fn start(server: &'a Server) -> Self {
         Self {
             server,

@@ -1,15 +1,15 @@
-//! A database with a realistic history: a million messages with plausible proportions, for the rows
-//! about REST.
+//! A database with a realistic history for the rows about REST: a million messages in plausible
+//! proportions.
 
 use uuid::Uuid;
 
 use crate::Failure;
 use crate::database::Database;
 
-/// Number of different words in the texts.
+/// Number of distinct words in the texts.
 const WORDS: u64 = 20_000;
 
-/// Conversations started by each user.
+/// Number of conversations that each user started.
 const TALKS_PER_PERSON: usize = 10;
 
 /// Number of users and messages.
@@ -20,8 +20,8 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// A million messages between two thousand users, and another million in one conversation; or a
-    /// few.
+    /// Returns the size of the database: a million messages between two thousand users, and another
+    /// million in one conversation. A quick run uses a few messages only.
     pub(crate) fn new(is_quick: bool) -> Self {
         if is_quick {
             Self {
@@ -47,7 +47,7 @@ impl Population {
             .replace("{messages}", &self.messages.to_string())
             .replace("{long}", &self.messages.to_string());
         database.execute(&statements)?;
-        // As autovacuum would have done by now.
+        // By now, autovacuum would have done the same.
         for table in [
             "user_messages",
             "user_conversations",
@@ -58,20 +58,20 @@ impl Population {
         Ok(())
     }
 
-    /// The longest of the conversations that a user started.
+    /// Returns the longest conversation that a user started.
     pub(crate) fn conversation(&self, person: usize) -> Uuid {
         conversation(person * TALKS_PER_PERSON)
     }
 
-    /// A separate user with three conversations: one as long as all others together, one of fifty
-    /// messages, and an empty one.
+    /// Returns a separate user with three conversations: one as long as all others together, one of
+    /// fifty messages, and an empty one.
     pub(crate) fn apart(&self) -> (usize, [Uuid; 3]) {
         let first = self.people * TALKS_PER_PERSON;
         (self.people, [0, 1, 2].map(|nth| conversation(first + nth)))
     }
 
-    /// A word with the frequency of words in the texts: the lower the fraction (0..1), the more
-    /// frequent.
+    /// Returns a word for a fraction (0..1). A lower fraction yields a word that is more frequent
+    /// in the texts.
     pub(crate) fn word(fraction: f64) -> String {
         let number = (WORDS as f64 * fraction.powi(4)) as u64 * 7919;
         [number % 85, number / 85 % 85, number / 7225 % 85]
@@ -84,7 +84,7 @@ impl Population {
     }
 }
 
-/// The id of the conversation with this number; SQL computes it in the same way.
+/// Returns the id of the conversation with this number. SQL computes it in the same way.
 fn conversation(number: usize) -> Uuid {
     Uuid::from_u64_pair(0x6000_0000_0000_4000, 0x8000_0000_0000_0000 | number as u64)
 }

@@ -1,6 +1,6 @@
--- Fills a database with users who have been chatting for a while. Most conversations are short, a
--- few are huge, and all grew at the same time, so that adjacent rows of the table rarely belong to
--- one conversation. Everything goes through the triggers, as in an import. {people}, {messages} and
+-- Fills a database with users who have been chatting for a while. Most conversations are short and
+-- a few are huge. All grew at the same time, so adjacent rows of the table rarely belong to one
+-- conversation. All rows pass through the triggers, as in an import. {people}, {messages} and
 -- {long} are numbers.
 
 select setseed(0.5);
@@ -17,7 +17,7 @@ language sql
 immutable
 as $$ select ('60000000-0000-4000-8000-' || lpad(to_hex(number), 12, '0'))::uuid $$;
 
--- Three syllables. Here and in the benchmark the same number yields the same word.
+-- Returns three syllables. The same number yields the same word here and in the benchmark.
 create function pg_temp.word(number bigint)
 returns text
 language sql
@@ -37,7 +37,7 @@ insert into public.users (id, email, full_name, team_id)
 select pg_temp.person(n), format('person-%s@population.example', n), 'Person ' || n, '50000000-0000-4000-8000-0000000000ff'
 from generate_series(0, {people} + 3) n;
 
--- Texts of one to about forty words. As in any language, a few words are frequent and most are
+-- Texts of one to about forty words. As in natural languages, a few words are frequent and most are
 -- rare.
 create temporary table texts as
 select
@@ -51,8 +51,8 @@ from generate_series(0, 49999) t;
 create index on texts (number);
 analyze texts;
 
--- Ten conversations for each user, the longest one for the first user. The nth has 1/n of the
--- length of the first.
+-- Ten conversations for each user; the first user's is the longest. The nth conversation has 1/n of
+-- the length of the first.
 create temporary table talks as
 select
   n as number,

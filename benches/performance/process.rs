@@ -1,4 +1,4 @@
-//! Measured processes: none outlives the benchmark, and the operating system reports their cost.
+//! Measured processes. None outlives the benchmark, and the operating system reports their cost.
 //!
 //! Linux only: everything is read from `/proc` (proc(5)).
 
@@ -17,7 +17,7 @@ use rustix::process::{
 
 use crate::Failure;
 
-/// How long a process may take to end after SIGTERM.
+/// Maximum time for a process to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A child process. It is killed when dropped, and by the kernel when this process ends for any
@@ -27,7 +27,7 @@ pub(crate) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts `program` with only these variables, through [`become_tied`].
+    /// Starts `program` through [`become_tied`], with these environment variables only.
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],
@@ -48,28 +48,28 @@ impl ChildProcess {
         Ok(Self { child })
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The standard output.
+    /// Returns the standard output.
     pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// The exit status, if the process has ended.
+    /// Returns the exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> io::Result<Option<String>> {
         Ok(self.child.try_wait()?.map(|status| status.to_string()))
     }
 
-    /// Sends SIGTERM, as a service manager would, without waiting.
+    /// Sends SIGTERM, as a service manager would. Does not wait for the end.
     pub(crate) fn ask_to_end(&self) -> Result<(), Failure> {
         let id = Pid::from_raw(i32::try_from(self.id())?).ok_or("process id 0 is not valid")?;
         Ok(kill_process(id, Signal::TERM)?)
     }
 
-    /// Waits for the end of the process, which must be successful.
+    /// Waits for the end of the process. Fails unless it ended successfully.
     pub(crate) fn wait_for_end(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
@@ -84,12 +84,12 @@ impl ChildProcess {
         }
     }
 
-    /// User and system time of all threads so far, in seconds.
+    /// Returns the user and system time of all threads so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         Stat::read(self.id()).map_or(0.0, |stat| stat.own_seconds)
     }
 
-    /// Memory of the process, including its proportion of shared memory, in KiB.
+    /// Returns the memory of the process in KiB, including its proportion of shared memory.
     pub(crate) fn memory_kib(&self) -> f64 {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.id()));
         let line = |text: &str| -> Option<f64> {
@@ -99,7 +99,7 @@ impl ChildProcess {
         text.ok().as_deref().and_then(line).unwrap_or(0.0)
     }
 
-    /// Number of open files and sockets.
+    /// Returns the number of open files and sockets.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
     }
@@ -122,7 +122,7 @@ pub(crate) fn become_tied(program: &OsStr, arguments: &[OsString]) -> Failure {
     }
 }
 
-/// CPU seconds of all descendant PostgreSQL processes, including those that have ended.
+/// Returns the CPU seconds of all descendant PostgreSQL processes, including ended ones.
 pub(crate) fn database_cpu_seconds() -> f64 {
     let mut family = vec![std::process::id()];
     let all: Vec<(u32, Stat)> = fs::read_dir("/proc")
@@ -148,13 +148,13 @@ pub(crate) fn database_cpu_seconds() -> f64 {
     seconds
 }
 
-/// CPU seconds of this process.
+/// Returns the CPU seconds of this process.
 pub(crate) fn own_cpu_seconds() -> f64 {
     Stat::read(std::process::id()).map_or(0.0, |stat| stat.own_seconds)
 }
 
-/// Raises the soft limit of open files to the hard limit: every socket is a file here and in every
-/// child process.
+/// Raises the soft limit of open files to the hard limit, because every socket is a file here and
+/// in every child process.
 pub(crate) fn raise_file_limit() -> Result<(), Failure> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -166,7 +166,7 @@ struct Stat {
     command: String,
     parent: u32,
     own_seconds: f64,
-    /// CPU time of children that have ended and were reaped.
+    /// CPU time of child processes that have ended and were reaped.
     children_seconds: f64,
 }
 

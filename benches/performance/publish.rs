@@ -1,4 +1,4 @@
-//! Writes the figures of a full run into `docs/benchmarks.md`, between two markers.
+//! Writes the figures of a full run between two markers in `docs/benchmarks.md`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -54,7 +54,7 @@ fn figures(lines: &str) -> Result<String, Failure> {
     Ok(out)
 }
 
-/// A share as a percentage, anything else with its unit. Thousands are separated.
+/// Formats a share as a percentage, and any other value with its unit. Thousands are separated.
 fn with_unit(value: Option<f64>, unit: &str) -> String {
     let Some(value) = value else {
         return "–".to_owned();
@@ -76,7 +76,7 @@ fn with_unit(value: Option<f64>, unit: &str) -> String {
     format!("{grouped} {unit}")
 }
 
-/// A sentence that describes the machine and the date.
+/// Returns a sentence that describes the machine and the date.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The better direction of a figure.
+/// Whether higher or lower values of a figure are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Better {
     Higher,
@@ -45,12 +45,12 @@ pub(crate) struct Outcome {
     pub(crate) runs: usize,
     /// Other measurements.
     pub(crate) detail: Value,
-    /// Failures other than low speed, for instance lost or repeated messages.
+    /// Failures other than low speed, for example lost or repeated messages.
     pub(crate) faults: Vec<String>,
 }
 
 impl Outcome {
-    /// The line to print.
+    /// Returns the line to print.
     pub(crate) fn line(&self, row: u32, what: &str) -> Value {
         json!({
             "row": row, "what": what, "runs": self.runs,
@@ -62,7 +62,7 @@ impl Outcome {
     }
 }
 
-/// The median, or 0 without values.
+/// Returns the median, or 0 without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -74,7 +74,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// Rounds to four significant digits; more would be noise.
+/// Rounds to four significant digits, because more digits would be noise.
 pub(crate) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;

@@ -1,7 +1,7 @@
 //! Clients of the REST routes: a few connections on one thread, each with one request at a time.
 //!
-//! They support only what the routes use of HTTP/1.1: keep-alive and `content-length`. A client
-//! library would cost as much as the server that it measures.
+//! They support only the parts of HTTP/1.1 that the routes use: keep-alive and `content-length`. A
+//! client library would cost as much as the server that it measures.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -38,9 +38,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Sends requests over `connections` clients for this duration and returns the response times in
-/// microseconds. `next` creates the next request, and each must be answered with the expected
-/// status.
+/// Sends requests over `connections` clients for this duration. Returns the response times in
+/// microseconds. `next` creates the next request. Each response must have the expected status.
 pub(crate) fn ask(
     server: SocketAddr,
     connections: usize,

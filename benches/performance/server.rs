@@ -11,10 +11,10 @@ use crate::Failure;
 use crate::database::Database;
 use crate::process::ChildProcess;
 
-/// How long a server may take until it is ready.
+/// Maximum time for a server to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The token for `/metrics`, which does not exist without one.
+/// The token for `/metrics`. Without a token, the server does not serve that route.
 pub(crate) const METRICS_TOKEN: &str = "benchmark";
 
 /// Settings that disable the limits of the chat.
@@ -29,7 +29,7 @@ const WITHOUT_CHAT_LIMITS: [(&str, &str); 8] = [
     ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "0"),
 ];
 
-/// A running server. Killed when dropped.
+/// A running server, which is killed when dropped.
 pub(crate) struct Server {
     /// The process, to measure its cost.
     pub(crate) process: ChildProcess,
@@ -62,13 +62,13 @@ impl Server {
         Self::ready(database, &[])
     }
 
-    /// The same without the chat's limits per user, because few users do the work of many.
+    /// Starts Rapport without the chat's limits per user, because few users do the work of many.
     pub(crate) fn with_busy_people(database: &Database) -> Result<Self, Failure> {
         Self::ready(database, &WITHOUT_CHAT_LIMITS)
     }
 
     fn ready(database: &Database, settings: &[(&str, &str)]) -> Result<Self, Failure> {
-        // The port was free a moment ago, and the kernel reassigns a port only after all others.
+        // The port was free a moment ago. The kernel reassigns a port only after all others.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
@@ -122,20 +122,20 @@ impl Server {
         Ok(())
     }
 
-    /// Stops the server as a service manager would. For the yardstick, dropping is sufficient.
+    /// Stops the server as a service manager would. The yardstick can simply be dropped.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         self.process.ask_to_end()?;
         self.wait_for_end()
     }
 
-    /// Waits for the end of the process, which must be successful.
+    /// Waits for the end of the process. Fails unless it ended successfully.
     pub(crate) fn wait_for_end(&mut self) -> Result<(), Failure> {
         self.process
             .wait_for_end()
             .map_err(|error| format!("{error}: {}", self.log_end()).into())
     }
 
-    /// The last lines of the log, for error messages.
+    /// Returns the last lines of the log, for error messages.
     fn log_end(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -143,7 +143,7 @@ impl Server {
     }
 }
 
-/// Whether `GET /ready` is answered with 200.
+/// Returns whether `GET /ready` responds with 200.
 fn is_ready(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;

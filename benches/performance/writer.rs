@@ -1,5 +1,5 @@
-//! Writes rows on a separate thread whose events come back to the clients. All rows are marked as
-//! one lane.
+//! Writes rows on a separate thread. Clients receive their row changes. All rows are marked as one
+//! lane.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,41 +11,42 @@ use crate::client::marker::Marker;
 use crate::crowd::Crowd;
 use crate::database::{connect, current_thread};
 
-/// Bytes in each body beside the marker, as in a chat message.
+/// Bytes in each body in addition to the marker, as in a chat message.
 const PADDING: usize = 180;
 
-/// Time after which a row counts as lost: longer than the largest queue that may form.
+/// Time after which a row counts as lost. It is longer than the longest possible queue takes.
 const LOST_AFTER: Duration = Duration::from_secs(60);
 
 /// Pause of a writer that has reached its limit.
 const PAUSE: Duration = Duration::from_micros(300);
 
-/// What to write, and how fast.
+/// The rows to write, and how fast to write them.
 #[derive(Clone)]
 pub(crate) struct Order {
     /// The superuser's connection string.
     pub(crate) url: String,
-    /// Takes `$1 int[]` (places) and `$2 text[]` (bodies, each with a marker).
+    /// The statement. Its parameters are `$1 int[]` (places) and `$2 text[]` (bodies, each with a
+    /// marker).
     pub(crate) statement: String,
-    /// Number of places, such as rooms, used in a scattered but repeatable order.
+    /// Number of places, such as rooms. They are used in a scattered but repeatable order.
     pub(crate) places: u64,
-    /// Rows per statement, each of which is one transaction.
+    /// Rows per statement. Each statement is one transaction.
     pub(crate) rows_per_statement: u64,
     /// Total rows per second. `None` writes as many as `in_flight` allows.
     pub(crate) per_second: Option<f64>,
-    /// Maximum rows that were written and have not come back.
+    /// Maximum number of rows that were written and have not come back.
     pub(crate) in_flight: u64,
     /// The epoch of the markers.
     pub(crate) epoch: Instant,
 }
 
-/// Shared between the writer and its observer.
+/// State shared between the writer and its observer.
 #[derive(Default)]
 struct Progress {
     stop: AtomicBool,
-    /// Rows whose statement was sent.
+    /// Number of rows whose statement was sent.
     begun: AtomicU64,
-    /// Rows that came back.
+    /// Number of rows that came back.
     returned: AtomicU64,
 }
 
@@ -73,8 +74,8 @@ impl Writer {
         })
     }
 
-    /// Lets the crowd receive for a while, and the writer continue as rows come back. Returns the
-    /// number of expired rows.
+    /// Lets the crowd receive for `duration`, while the writer continues as rows come back. Returns
+    /// the number of expired rows.
     pub(crate) fn follow(&self, crowd: &mut Crowd, duration: Duration) -> Result<u64, Failure> {
         let end = Instant::now() + duration;
         let mut lost = 0;
@@ -117,10 +118,10 @@ impl Drop for Writer {
     }
 }
 
-/// Users who share a room and therefore see each row of it: 2n and 2n + 1.
+/// Number of users who share a room and therefore see each of its rows: users 2n and 2n + 1.
 pub(crate) const PEOPLE_PER_ROOM: usize = 2;
 
-/// The place of a row. Multiplication by a prime scatters rows without a lookup table.
+/// Returns the place of a row. Multiplication by a prime scatters rows without a lookup table.
 pub(crate) fn place_of(row: u64, places: u64) -> u64 {
     row.wrapping_mul(2_654_435_761) % places
 }

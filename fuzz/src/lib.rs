@@ -1,18 +1,18 @@
-//! Common code of all fuzz targets: checks that the size of the input bounds the memory used.
+//! Code shared by all fuzz targets. It checks that the size of the input bounds the memory used.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of memory that a check may use per byte of input. The largest legitimate use is JSON like
-/// `[{"":0},…`, in which every few bytes become a map of several hundred bytes, and the checks hold
-/// a few copies of it. This limit detects a length in the input that is trusted before its bytes
-/// have arrived.
+/// `[{"":0},…`. Every few bytes of it become a map of several hundred bytes, and the checks hold a
+/// few copies. The limit detects code that trusts a length in the input before its bytes have
+/// arrived.
 const BYTES_PER_BYTE: usize = 2_000;
 
 /// Bytes that a check may use for empty input.
 const BASE_BYTES: usize = 256 << 10;
 
-/// Counts allocated bytes; [`System`] allocates them.
+/// Counts allocated bytes, and passes each allocation to [`System`].
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -44,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
 /// Runs `check` on `data`.
 ///
 /// # Panics
-/// Panics if it uses more memory than allowed for an input of that size.
+/// Panics if `check` uses more memory than allowed for an input of that size.
 pub fn within_memory(data: &[u8], check: fn(&[u8])) {
     let before = IN_USE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);

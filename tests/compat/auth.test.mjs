@@ -1,4 +1,4 @@
-// The sign-in of `rapport dev`, driven by the client of Supabase Auth as it is published.
+// Tests the sign-in of `rapport dev` with the published client of Supabase Auth.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -10,7 +10,7 @@ let server
 before(async () => (server = await startServer()))
 after(async () => server && assert.equal(await server.stop(), 0))
 
-/** A client of its own, as a page has one. */
+/** Creates a separate client, as each page does. */
 function page(fetch) {
   return createClient(server.url, server.env.ANON_KEY, {
     auth: { autoRefreshToken: false, persistSession: false },
@@ -21,7 +21,7 @@ function page(fetch) {
 
 const credentials = () => ({ email: 'ana@example.com', password: server.env.USER_PASSWORD })
 
-test('a person signs in, refreshes, reads their user and signs out', async () => {
+test('a user signs in, refreshes, fetches their account and signs out', async () => {
   const client = page()
   const events = []
   client.auth.onAuthStateChange((event) => events.push(event))
@@ -47,7 +47,7 @@ test('a person signs in, refreshes, reads their user and signs out', async () =>
   assert.equal(gone.error.name, 'AuthSessionMissingError')
 })
 
-test('a wrong password has the code that clients know', async () => {
+test('a wrong password returns the code that clients expect', async () => {
   const { error } = await page().auth.signInWithPassword({ ...credentials(), password: 'wrong' })
   assert.deepEqual([error.status, error.code], [400, 'invalid_credentials'])
 })

@@ -16,7 +16,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** A payload with everything that an encoding could corrupt. */
+/** A payload with all values that an encoding could corrupt. */
 const PAYLOAD = {
   text: 'héllo "quoted" \\ \u2028 😀 \u0000',
   numbers: [0, -1.5, 1e300, 9007199254740991],
@@ -29,7 +29,7 @@ async function client(kind, name = 'ANA') {
   return made
 }
 
-/** A joined channel and every broadcast that it receives. */
+/** Joins a channel and collects every broadcast that it receives. */
 async function member(kind, topic, broadcast = {}, name = 'ANA') {
   const channel = (await client(kind, name)).channel(topic, { config: { broadcast } })
   const heard = new Inbox()
@@ -37,8 +37,8 @@ async function member(kind, topic, broadcast = {}, name = 'ANA') {
   return { kind, channel, heard, ...(await subscribe(channel)) }
 }
 
-// Sends a mark from `from` that all `members` receive. Earlier messages have arrived by then, or
-// never do.
+// Sends a mark from `from` and waits until all `members` have received it. An earlier message that
+// has not arrived by then never will.
 async function settled(from, members) {
   const mark = `mark ${(settled.count = (settled.count ?? 0) + 1)}`
   assert.equal(await from.channel.send({ type: 'broadcast', event: mark, payload: {} }), 'ok')
@@ -54,14 +54,14 @@ test('every client receives the messages of all others in order, with any conten
   for (const sender of members) {
     for (let n = 0; n < 20; n += 1) {
       const sent = await sender.channel.send({ type: 'broadcast', event: `from ${sender.kind}`, payload: { n, ...PAYLOAD } })
-      assert.equal(sent, 'ok', `${sender.kind} hears that it was sent`)
+      assert.equal(sent, 'ok', `${sender.kind} receives the reply ok`)
     }
   }
   for (const receiver of members) {
     for (const sender of members.filter((other) => other !== receiver)) {
       const event = `from ${sender.kind}`
       const ofSender = () => receiver.heard.items.filter((item) => item.event === event)
-      await receiver.heard.until(() => ofSender().length >= 20, `${receiver.kind} hears ${sender.kind}`)
+      await receiver.heard.until(() => ofSender().length >= 20, `${receiver.kind} receives from ${sender.kind}`)
       assert.deepEqual(ofSender().map(({ payload }) => payload), Array.from({ length: 20 }, (_, n) => ({ n, ...PAYLOAD })))
       assert.equal(ofSender()[0].type, 'broadcast')
     }
@@ -70,7 +70,7 @@ test('every client receives the messages of all others in order, with any conten
 })
 
 for (const kind of Object.keys(CLIENTS)) {
-  test(`${kind}: an echo only if requested, and only to listeners of the event`, async () => {
+  test(`${kind}: broadcasts are echoed only if requested, and only to listeners of the event`, async () => {
     const [quiet, loud] = await Promise.all([
       member(kind, `echo of ${kind}`, { self: false, ack: true }),
       member(kind, `echo of ${kind}`, { self: true, ack: true }),

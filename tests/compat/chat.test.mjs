@@ -1,5 +1,5 @@
-// The main use case through public interfaces only: REST requests in, messages on sockets of the
-// real supabase-js out.
+// The main use case through public interfaces only: messages are sent over REST and arrive on
+// sockets of the real supabase-js.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -64,7 +64,7 @@ test('a user sends a message to a colleague, who reads it; an outsider sees noth
   }
 })
 
-test('the socket of the recipient receives each message in order, an outsider none', async () => {
+test('the socket of the recipient receives each message in order, an outsider receives none', async () => {
   const [ana, ben, zoe] = ['ANA', 'BEN', 'ZOE'].map(person)
   const [bens, zoes] = await Promise.all([
     listen(ben.token, 'all-messages', { table: 'user_messages' }),
@@ -81,14 +81,15 @@ test('the socket of the recipient receives each message in order, an outsider no
   assert.equal(received[0].new.conversation_id, sent[0].conversation_id)
   assert.equal(received[0].errors, null)
 
-  // A row that Zoe may see, committed last, shows that the other rows were not delivered to her.
+  // A row that Zoe may see is committed last. It shows that the other rows were not delivered to
+  // her.
   const zoesOwn = await listen(zoe.token, 'own-presence', { table: 'user_presence' })
   await call(server, zoe.token, 'POST', '/presence', { status: 'online' })
   await zoesOwn.changes.find((change) => change.new.user_id === zoe.id, 'her own presence')
   assert.deepEqual(zoes.changes.items, [])
 })
 
-test('the dashboard finds only people of its team, sets presence, and reports typing', async () => {
+test('the dashboard finds only users of its team, sets presence, and reports typing', async () => {
   const [ana, ben] = ['ANA', 'BEN'].map(person)
   const found = await call(server, ana.token, 'GET', '/search?q=be&type=users')
   assert.deepEqual(found.body.map(({ id }) => id), [ben.id])

@@ -1,5 +1,5 @@
-// A Next.js dashboard on the routes and the socket: the files of docs/nextjs.md, called as such
-// dashboards call them.
+// A Next.js dashboard on the routes and the socket. It uses the files of docs/nextjs.md as such
+// dashboards do.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -15,7 +15,7 @@ import { call, clientFor, database, Inbox, mint, startServer, subscribe, Wire } 
 
 const { CookieAuthStorageAdapter } = createRequire(import.meta.url)('@supabase/auth-helpers-shared')
 
-// Browsers provide it.
+// In browsers, WebSocket is built in.
 globalThis.WebSocket ??= WebSocket
 
 let server
@@ -44,17 +44,17 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** The class, authenticated with a user's token. */
+/** Creates the API class, authenticated with a user's token. */
 const apiOf = (name) => new UserChatAPI({ baseUrl: server.base, accessToken: async () => token(name) })
 
-/** The result of a method, which must not be an error. */
+/** Returns the result of a method, which must not be an error. */
 async function ok(answer) {
   const { data, error } = await answer
   assert.equal(error, null)
   return data
 }
 
-/** The error of a refused method. */
+/** Returns the error of a refused method. */
 async function refused(answer, status, code) {
   const { data, error } = await answer
   assert.equal(data, null)
@@ -68,7 +68,7 @@ async function socketOf(name, address = server) {
   return client
 }
 
-/** Subscribes as dashboards do, and collects events. */
+/** Subscribes like dashboards, and collects events. */
 async function watch(client, name, binding) {
   const changes = new Inbox()
   const channel = client.channel(name).on('postgres_changes', { schema: 'public', ...binding }, changes.push)
@@ -84,8 +84,8 @@ const newMessages = (client, conversation) =>
     filter: `conversation_id=eq.${conversation}`,
   })
 
-// The project's auth service, as far as clients need it: the user of a token, and refreshing a
-// token.
+// Starts the project's auth service with the routes that clients need: reading the user of a token,
+// and refreshing a token.
 async function startAuth(sessionOf) {
   const auth = createServer((request, response) => {
     const found = request.url.startsWith('/auth/v1/user') ? sessionOf().user : sessionOf()
@@ -101,13 +101,13 @@ async function startAuth(sessionOf) {
 }
 
 function session(name, accessToken = token(name)) {
-  // Names and pictures of typical length make the cookie longer than the limit for one cookie.
+  // The user metadata is long enough that the session exceeds the limit for one cookie.
   const user = { id: id(name), aud: 'authenticated', user_metadata: { about: 'x'.repeat(4_000) } }
   const expires_at = Math.floor(Date.now() / 1000) + 3_600
   return { access_token: accessToken, refresh_token: randomUUID(), token_type: 'bearer', expires_in: 3_600, expires_at, user }
 }
 
-/** The `Cookie` header of a browser that has signed in through `@supabase/ssr`. */
+/** Returns the `Cookie` header of a browser that has signed in through `@supabase/ssr`. */
 async function cookieOfSsr(name) {
   const jar = new Map()
   const client = createServerClient(await startAuth(() => session(name)), server.env.ANON_KEY, {
@@ -122,7 +122,7 @@ async function cookieOfSsr(name) {
   return [...jar].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('; ')
 }
 
-/** The same for the older auth-helpers. */
+/** Returns the same header for the older auth-helpers. */
 async function cookieOfHelpers(name) {
   const jar = new Map()
   const storage = new (class extends CookieAuthStorageAdapter {
@@ -134,8 +134,8 @@ async function cookieOfHelpers(name) {
   return [...jar].map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join('; ')
 }
 
-// `fetch` as a page of the same site performs it: with its cookies, and with the `Sec-Fetch`
-// headers of browsers.
+// Returns a `fetch` that works like one from a page of the same site, with its cookies and the
+// `Sec-Fetch` headers of browsers.
 const fetchWith = (cookie, headers = { 'sec-fetch-site': 'same-origin' }) => (url, init) =>
   fetch(url, { ...init, headers: { ...init.headers, ...headers, cookie } })
 
@@ -180,8 +180,8 @@ for (const [kind, apiBy] of Object.entries(IDENTITIES)) {
     assert.equal(await ok(ben.updateTypingStatus(id('BEN'), id('ANA'))), null)
     assert.equal(await ok(ben.updateTypingStatus(id('BEN'), null)), null)
 
-    // For another team nothing is found, opened, read or sent, and no user acts on behalf of
-    // another.
+    // A user of another team can find, open, read and send nothing, and no user can act on behalf
+    // of another.
     const refusal = await refused(zoe.getOrCreateConversation(id('ZOE'), id('ANA')), 403, 'not_allowed_recipient')
     assert.equal(refusal.message, 'You cannot message this person')
     await refused(zoe.getOrCreateConversation(id('ANA'), id('BEN')), 403, 'identity_mismatch')
@@ -236,14 +236,15 @@ test('the optimistic message and the one from the socket are merged', async () =
   for (const inbox of [atAna, atBen]) await inbox.find(({ new: row }) => row.id === reply.id, 'the answer')
   assert.deepEqual(atBen.items.map(({ new: row }) => row.id), [sent.id, reply.id], 'each once, in order')
 
-  // Her own presence, committed after the messages, shows that these were not delivered to Zoe.
+  // Zoe's own presence is committed after the messages. It shows that they were not delivered to
+  // her.
   const zoesOwn = await watch(zoes, 'user-presence', { event: '*', table: 'user_presence' })
   await ok(apiOf('ZOE').updatePresence(id('ZOE'), 'online'))
   await zoesOwn.find(({ new: row }) => row.user_id === id('ZOE'), 'her own presence')
   assert.deepEqual(atZoe.items, [])
 })
 
-test('a deletion discloses the deleted content to no socket', async () => {
+test('a deletion does not disclose the deleted content to any socket', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const messages = await watch(await socketOf('BEN'), 'all-messages', { event: '*', table: 'user_messages' })
@@ -256,7 +257,7 @@ test('a deletion discloses the deleted content to no socket', async () => {
 
 test('typing and presence in the table, for dashboards that subscribe to it', async () => {
   await db.query(`update chat.config set value = 'true' where key in ('typing_in_table', 'share_current_page')`)
-  // Only Ada has no socket here, which would report presence for her as well.
+  // Ada is the only user without a socket here. A socket would also report presence for her.
   const ada = apiOf('ADA')
   await ok(ada.getOrCreateConversation(id('ADA'), id('ANA')))
   await ok(ada.updatePresence(id('ADA'), 'online', '/messages'))
@@ -266,18 +267,18 @@ test('typing and presence in the table, for dashboards that subscribe to it', as
   const atZoe = await watch(zoes, 'user-presence', { event: '*', table: 'user_presence' })
 
   await ok(ada.updateTypingStatus(id('ADA'), id('ANA')))
-  const started = await typing.find(({ new: row }) => row.is_typing_to === id('ANA'), 'that Ada types')
+  const started = await typing.find(({ new: row }) => row.is_typing_to === id('ANA'), 'Ada to type')
   assert.equal(started.new.user_id, id('ADA'))
   assert.ok(started.new.typing_started_at)
   await ok(ada.updateTypingStatus(id('ADA'), null))
-  await typing.until((items) => items.at(-1).new.is_typing_to === null && items.at(-1).new.user_id === id('ADA'), 'that Ada has stopped')
+  await typing.until((items) => items.at(-1).new.is_typing_to === null && items.at(-1).new.user_id === id('ADA'), 'Ada to stop typing')
 
   for (const status of ['away', 'offline', 'online']) {
     await ok(ada.updatePresence(id('ADA'), status, '/elsewhere'))
-    // Ana’s own row is among them, because her sockets have only just opened.
+    // The inbox also contains Ana’s own row, because her sockets have only just opened.
     const adas = (items) => items.map(({ new: row }) => row).filter((row) => row.user_id === id('ADA'))
     const changed = await presence.until((items) => adas(items).at(-1)?.status === status, `Ada to be ${status}`)
-    assert.equal(adas(changed).at(-1).current_page, null, 'which page somebody looks at is nobody else’s business')
+    assert.equal(adas(changed).at(-1).current_page, null, 'the current page is not disclosed to other users')
   }
   await ok(apiOf('ZOE').updatePresence(id('ZOE'), 'away'))
   await atZoe.until((items) => items.at(-1)?.new.status === 'away', 'her own presence')
@@ -328,7 +329,7 @@ test('a token refreshed in time loses nothing; an expired token ends the channel
   assert.ok(forgotten.changes.items.every(({ new: row }) => row.id !== last.id))
 })
 
-/** A mounted feed of Ben, with all its states. */
+/** Mounts a feed of Ben and collects all its states. */
 async function feedOf(chat, api, conversation) {
   const feed = new ConversationFeed(api, chat, conversation, id('BEN'))
   const states = new Inbox()
@@ -357,15 +358,15 @@ test('the feed of the guide catches up after its socket was disconnected', async
   await ok(ana.markAsRead([own[0].id], id('ANA')))
   await until(({ messages }) => messages.some((message) => message.id === own[0].id && message.read_by.includes(id('ANA'))), 'the tick')
   await ok(ana.updateTypingStatus(id('ANA'), id('BEN')))
-  await until(({ typing }) => typing.includes(id('ANA')), 'that Ana types')
+  await until(({ typing }) => typing.includes(id('ANA')), 'Ana to type')
   await ok(ana.updateTypingStatus(id('ANA'), null))
-  await until(({ typing }) => typing.length === 0, 'that she has stopped')
+  await until(({ typing }) => typing.length === 0, 'Ana to stop typing')
 
   const reactions = () => feed.getState().messages.find((message) => message.id === own[0].id).reactions.map(({ reaction }) => reaction)
   await call(server, token('ANA'), 'PUT', `/messages/${own[0].id}/reactions/🎉`)
   await until(() => reactions().includes('🎉'), 'the reaction')
   await call(server, token('ANA'), 'DELETE', `/messages/${own[0].id}/reactions/🎉`)
-  await until(() => reactions().length === 0, 'that it is taken back')
+  await until(() => reactions().length === 0, 'the reaction to be removed')
 
   wire.refuse(true)
   wire.cut()

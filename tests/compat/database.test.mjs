@@ -1,4 +1,4 @@
-// Broadcasts from the database, and stored broadcasts.
+// Broadcasts from the database, and stored broadcasts of clients.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -71,7 +71,7 @@ test('a message that a client stores arrives once, and is replayed to later memb
   assert.deepEqual(await sender.channel.httpSend('over http', { event: 'over http' }, { persist: { ttl: 60 } }), {
     success: true,
   })
-  // A broadcast from the database arrives after everything that was in the log before it.
+  // A broadcast from the database arrives after everything that precedes it in the WAL.
   await send({ is: 'a mark' }, 'mark', 'topic:persist')
   await other.heard.find(({ event }) => event === 'mark', 'the mark')
   const events = (inbox) => inbox.items.map(({ event }) => event)

@@ -1,4 +1,4 @@
-// Events of the chat on its private channels, and presence, as the real supabase-js receives them.
+// The chat's events on its private channels, and presence, as the real supabase-js receives them.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -17,7 +17,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** A device of a user that receives the broadcasts of a private channel. */
+/** Connects a device of a user that receives the broadcasts of a private channel. */
 async function listen(who, topic) {
   const client = await clientFor(server, who.token)
   clients.push(client)
@@ -87,7 +87,7 @@ test('only members can receive events, and only the server can send them', async
   const [bens, anas] = await Promise.all([listen(ben, topic), listen(ana, topic)])
   await bens.channel.send({ type: 'broadcast', event: 'typing', payload: { conversation_id, user_id: ana.id, is_typing: true } })
   await call(server, ben.token, 'POST', `/conversations/${conversation_id}/typing`, { is_typing: true })
-  const { payload } = await anas.heard.find(({ event }) => event === 'typing', 'typing of somebody')
+  const { payload } = await anas.heard.find(({ event }) => event === 'typing', 'a typing event')
   assert.equal(payload.user_id, ben.id, 'only what the server sends arrives')
 })
 

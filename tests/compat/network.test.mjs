@@ -1,4 +1,4 @@
-// What every client experiences when the network, the server or the database fails and returns.
+// The behaviour of every client when the network, the server or the database fails and returns.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -37,7 +37,7 @@ async function client(kind, where = server, name = 'ANA') {
   return made
 }
 
-/** A channel with all features: broadcasts, presence under `key`, and row changes. */
+/** Joins a channel with all features: broadcasts, presence under `key`, and row changes. */
 async function everything(made, topic, key) {
   const isPrivate = topic.startsWith('room:')
   const channel = made.channel(topic, { config: { private: isPrivate, broadcast: { ack: true }, presence: { key } } })
@@ -51,7 +51,7 @@ async function everything(made, topic, key) {
 
 const times = ({ items }, status) => items.filter((item) => item.status === status).length
 
-/** The members, after they have recovered from an interruption. */
+/** Returns the members once they have recovered from an interruption. */
 const backAgain = (members) =>
   Promise.all(
     members.map(async (member) => {
@@ -60,8 +60,8 @@ const backAgain = (members) =>
         await statuses.until(() => times(statuses, 'SUBSCRIBED') === 2, `${key} is back`)
         return member
       }
-      // This client reconnects and thereby stops the timers by which its channels would rejoin. Its
-      // users have to do it.
+      // When this client reconnects, it stops the timers that would rejoin its channels.
+      // Applications have to rejoin themselves.
       await made.opened.until((items) => items.length === 2, `${key} is connected again`)
       await made.removeChannel(channel)
       return everything(made, channel.subTopic, key)
@@ -118,7 +118,7 @@ test('a server that restarts notifies all clients, and all of them reconnect', a
   const port = await freePort()
   const where = { ...server, url: `http://127.0.0.1:${port}` }
   let beside = await serve(server, port)
-  // A server left running would keep a failed run from ending.
+  // A server that still runs would keep a failed test run from ending.
   t.after(() => beside.stop())
   const members = await Promise.all(KINDS.map(async (kind) => everything(await client(kind, where), 'room:restart', kind)))
   await works(members, 300)
@@ -133,7 +133,7 @@ test('a server that restarts notifies all clients, and all of them reconnect', a
   assert.equal(await beside.stop(), 0)
 })
 
-test('during an outage of the database the rest continues, and dependent features report it and recover', async () => {
+test('during an outage of the database independent features continue, and dependent ones report the outage and recover', async () => {
   const members = await Promise.all(
     KINDS.map(async (kind) => {
       const member = await everything(await client(kind), 'public', kind)
@@ -150,7 +150,7 @@ test('during an outage of the database the rest continues, and dependent feature
     assert.match(message, /^Changes are interrupted/)
   }
 
-  // Broadcasts, presence and new members of public channels need no database, and neither do
+  // Broadcasts, presence and joins of public channels do not need the database, and neither do
   // broadcasts over HTTP.
   const newcomer = await everything(await client('supabase-js 2.119', server, 'BEN'), 'public', 'newcomer')
   const all = [...members, newcomer]
@@ -166,7 +166,7 @@ test('during an outage of the database the rest continues, and dependent feature
   }
   assert.match((await newcomer.system.find(({ status }) => status === 'error', 'why not')).message, /Changes are not live|Changes are interrupted|cannot be reached/)
 
-  // Private channels: a join fails immediately, and existing members stay.
+  // A join of a private channel fails immediately. Its existing members stay.
   const refused = new Inbox()
   const begun = performance.now()
   const outside = newcomer.made.channel('room:new', { config: { private: true } })

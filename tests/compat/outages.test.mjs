@@ -1,4 +1,4 @@
-// Many channels, large transactions, and what supabase-js experiences when the database or the
+// Many channels, large transactions, and the behaviour of supabase-js when the database or the
 // server fails.
 
 import assert from 'node:assert/strict'
@@ -97,7 +97,8 @@ test('policies decide about private channels, and a client that joins without it
   const { changes } = await listen(ana, 'open:1', {}, { config: { private: true } })
   await db.query('insert into public.rows values (2, $1)', [id('ANA')])
   await changes.until((ids) => ids.includes(2), 'a row on a private channel')
-  // If created and subscribed in one tick, supabase-js sends its first join without a token.
+  // If the client is created and subscribed in one tick, supabase-js sends its first join without a
+  // token.
   const hasty = createClient(server.url, server.env.ANON_KEY, {
     accessToken: async () => token('ANA'),
     realtime: { transport: WebSocket },
@@ -133,7 +134,7 @@ test('a restart of the database is reported, and no change is missed', async () 
 test('supabase-js reconnects to a restarted server', async (t) => {
   const port = await freePort()
   let beside = await serve(server, port)
-  // A server left running would keep a failed run from ending.
+  // A server that still runs would keep a failed test run from ending.
   t.after(() => beside.stop())
   const ana = await client('ANA', { ...server, url: `http://127.0.0.1:${port}` })
   const channel = await listen(ana, 'comes back')

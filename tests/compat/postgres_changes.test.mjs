@@ -1,4 +1,4 @@
-// What supabase-js requires of a subscription to row changes.
+// What supabase-js requires from a subscription to row changes.
 
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'

@@ -1,4 +1,4 @@
-// Presence, as every client reports it: tracking, changing, leaving, vanishing, returning.
+// Presence as every client reports it: clients track, change, leave, disappear and return.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -37,7 +37,7 @@ async function client(kind, name = 'ANA', where = server) {
   return made
 }
 
-/** A channel with presence under `key`, and all callbacks that it receives. */
+/** Creates a channel with presence under `key`, and records all its callbacks. */
 function watching(made, topic, key, config = {}) {
   const channel = made.channel(topic, { config: { presence: { key }, ...config } })
   const events = new Inbox()
@@ -66,11 +66,11 @@ const withoutRef = ({ presence_ref, ...payload }) => {
   return payload
 }
 
-/** Key → payloads, in the client's current state. */
+/** Maps each key of the client's current state to its payloads. */
 const present = ({ channel }) =>
   Object.fromEntries(Object.entries(channel.presenceState()).map(([key, list]) => [key, list.map(withoutRef)]))
 
-/** Waits until all members know exactly this state. */
+/** Waits until all members have exactly this state. */
 const agree = (members, expected, what) =>
   Promise.all(
     members.map((member) =>
@@ -154,7 +154,7 @@ test('two windows of one user are two presences under one key', async () => {
   await Promise.all([second, watcher].map((it) => it.events.until(() => isDeepStrictEqual(windows(it), [2]), 'one window')))
 })
 
-test('a client without a key is assigned one', async () => {
+test('a client without a presence key is assigned one', async () => {
   const made = await member(await client('supabase-js 2.119'), 'no key', '')
   await made.channel.track({ who: 'nobody' })
   await made.events.until(() => Object.keys(present(made)).length === 1, 'a key')
@@ -168,7 +168,7 @@ test('a cut connection ends presence; a client that reconnects sees the others a
   const made = await client('supabase-js 2.119', 'ANA', { ...server, url: wire.url })
   const cut = watching(made, 'cut', 'cut')
   const statuses = new Inbox()
-  // As in the guides: tracks whenever the channel is subscribed.
+  // As in the guides, the client tracks whenever its channel is subscribed.
   cut.channel.subscribe(async (status) => {
     statuses.push(status)
     if (status === 'SUBSCRIBED') await cut.channel.track({ time: statuses.items.filter((it) => it === status).length })
@@ -212,7 +212,7 @@ test('on a private topic the policies decide who may track and who may read pres
   await agree([looking, shown], { service: [{ is: 'shown' }] }, 'only who may')
 })
 
-test('the key that looks like a row change works like any other', async () => {
+test('a presence key that looks like a row change works like any other', async () => {
   const ids = await member(await client('supabase-js 2.119'), 'keys', 'ids')
   assert.equal(await ids.channel.track({ n: 1 }), 'ok')
   const late = await Promise.all(KINDS.map(async (kind) => member(await client(kind), 'keys', kind)))

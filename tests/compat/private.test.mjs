@@ -54,7 +54,7 @@ async function speakingAs(current) {
   return made
 }
 
-/** A channel that is not joined yet, with every broadcast that it receives. */
+/** Creates a channel that is not joined yet, and collects every broadcast that it receives. */
 function listening(made, topic, config = {}) {
   const channel = made.channel(topic, { config: { private: true, ...config } })
   const heard = new Inbox()
@@ -71,7 +71,7 @@ const event = (name, payload = {}) => ({ type: 'broadcast', event: name, payload
 const noRead = (topic) => `You do not have permissions to read from this Channel topic: ${topic}`
 const noWrite = (topic) => `You do not have permissions to write to this Channel topic: ${topic}`
 
-/** The first word of the reason for a refused join. */
+/** Joins a channel and returns the first status that reports a refusal. */
 async function refused(channel) {
   const statuses = new Inbox()
   channel.subscribe((status, error) => statuses.push({ status, error: error?.message }))
@@ -99,7 +99,7 @@ for (const kind of Object.keys(CLIENTS)) {
     const reason = `Unauthorized: ${noRead('closed:1')}`
     // Clients before 2.12 report the reason as JSON.
     assert.ok([reason, JSON.stringify(reason)].includes(error), error)
-    // Supabase Realtime keeps the client waiting for five seconds, with all its channels.
+    // Supabase Realtime would keep the client, with all its channels, waiting for five seconds.
     assert.ok(performance.now() - begun < 4_000)
     const { channel } = await member(made, 'room:beside', { broadcast: { ack: true } })
     assert.equal(await channel.send(event('works')), 'ok')
@@ -126,7 +126,7 @@ test('a send without write permission is refused, with and without ack', async (
   assert.equal(await quiet.channel.send(event('without ack')), 'ok', 'the client waits for nothing')
   const told = await quiet.system.find(({ status }) => status === 'error', 'why it was not sent')
   assert.deepEqual([told.extension, told.message, told.channel], ['system', noWrite('listen:1'), 'listen:1'])
-  // The service role may send anywhere. Its message shows that none came before.
+  // The service role may send anywhere. Its message shows that no earlier message arrived.
   const service = await member(await speakingAs(mint(server, { role: 'service_role' })), 'listen:1', { broadcast: { ack: true } })
   assert.equal(await service.channel.send(event('from the service')), 'ok')
   await listener.heard.until((items) => items.length > 0, 'the service')

@@ -21,16 +21,16 @@ const binary = process.env.COMPAT_SERVER ?? new URL('../../target/debug/rapport'
 /** Default timeout of a wait, far above what a healthy server needs. */
 export const PATIENCE_MS = 20_000
 
-/** Timeout for a shutdown: the server's own deadline and a little more. */
+/** Timeout for a shutdown, slightly longer than the server's own deadline. */
 const STOP_MS = 25_000
 
-/** Starts `rapport dev` on a free port, with a database that ends with it. */
+/** Starts `rapport dev` on a free port, with a database that is removed with it. */
 export async function startServer(...args) {
   const folder = mkdtempSync(join(tmpdir(), 'rapport-compat-'))
   const file = join(folder, 'server.env')
   const child = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    // tests write faster than users
+    // Tests write faster than users.
     env: { RAPPORT_CHAT_LIMITS_SEND_PER_SECOND: '0', RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE: '0', ...process.env },
   })
   const output = []
@@ -57,7 +57,7 @@ export async function startServer(...args) {
   }
 }
 
-/** A port of this machine without a listener. */
+/** Returns a port of this machine without a listener. */
 export async function freePort() {
   const listener = createServer().listen(0, '127.0.0.1')
   await once(listener, 'listening')
@@ -102,7 +102,7 @@ export function parseEnv(text) {
   return Object.fromEntries([...text.matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value]))
 }
 
-/** Fails if `promise` takes longer than `ms`. `what` is a text, or a function that returns one. */
+/** Fails if `promise` takes longer than `ms`. `what` is the error text or a function for it. */
 export async function within(promise, what, ms = PATIENCE_MS) {
   let timer
   const late = new Promise((_, reject) => {
@@ -146,7 +146,7 @@ export class Inbox {
   }
 }
 
-/** A supabase-js client that authenticates with `token`. */
+/** Creates a supabase-js client that authenticates with `token`. */
 export async function clientFor(server, token, realtime = {}) {
   const client = createClient(server.url, server.env.ANON_KEY, {
     accessToken: async () => (typeof token === 'function' ? token() : token),
@@ -169,12 +169,13 @@ export const CLIENTS = {
     const client = await clientFor(server, token, { vsn: '1.0.0' })
     return Object.assign(client, { closing: () => client.removeAllChannels() })
   },
-  // Its option for another transport is broken: it uses the `ws` that it finds itself.
+  // The option for another transport is broken in this version, so it uses the `ws` package that it
+  // finds itself.
   'realtime-js 2.10': (server, token) => oldClient(Realtime210, server, token, {}),
   'realtime-js 2.11': (server, token) => oldClient(Realtime211, server, token, { transport: WebSocket }),
 }
 
-/** Whether this client uses version 2 of the protocol, which has binary broadcasts. */
+/** Returns whether this client uses version 2 of the protocol, which has binary broadcasts. */
 export const isBinary = (name) => name === 'supabase-js 2.119'
 
 async function oldClient(Client, server, token, options) {
@@ -188,7 +189,7 @@ async function oldClient(Client, server, token, options) {
   return Object.assign(client, { opened, closing: () => client.disconnect() })
 }
 
-/** A TCP proxy between clients and the server that can be cut, or go dead silently. */
+/** A TCP proxy before the server. It can cut its connections or silently stop forwarding. */
 export class Wire {
   #pairs = new Set()
   #isStalled = false
@@ -238,7 +239,7 @@ export class Wire {
     this.#isStalled = true
   }
 
-  /** Forwards bytes again from now on. */
+  /** Resumes forwarding bytes. */
   resume() {
     this.#isStalled = false
   }
@@ -287,7 +288,7 @@ export async function send(server, token, body) {
   return answer.body
 }
 
-/** An HS256 token with these claims. */
+/** Returns an HS256 token with these claims. */
 export function mint(server, claims) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
   const now = Math.floor(Date.now() / 1000)
@@ -296,7 +297,7 @@ export function mint(server, claims) {
   return `${head}.${createHmac('sha256', server.env.JWT_SECRET).update(head).digest('base64url')}`
 }
 
-/** A database connection as the owner. */
+/** Opens a database connection as the owner. */
 export async function database(server) {
   const client = new pg.Client({ connectionString: server.env.DB_URL })
   await client.connect()
@@ -306,13 +307,14 @@ export async function database(server) {
 /** Returns a function that stops, starts or restarts the server of `db`, through `pg_ctl`. */
 export async function postgres(db) {
   const folder = (await db.query('show data_directory')).rows[0].data_directory
-  // The first word of the options file is the server's program; pg_ctl is in the same directory.
+  // The first word of the options file is the path of PostgreSQL's server program. pg_ctl is in the
+  // same directory.
   const [program] = readFileSync(join(folder, 'postmaster.opts'), 'utf8').split(' ')
   const control = join(dirname(program), 'pg_ctl')
   if (!existsSync(control)) throw new Error(`${control} is not there`)
   const { uid, gid } = statSync(folder)
   const asOwner = process.getuid() === uid ? {} : { uid, gid }
-  // The connection breaks, as intended.
+  // This error handler ignores that the connection breaks, which is intended here.
   db.on('error', () => {})
   const options = { stop: ['-m', 'fast'], start: ['-l', join(folder, 'postgres.log')], restart: ['-m', 'fast'] }
   return (word) =>

@@ -1,4 +1,4 @@
-// Row changes with every kind of table, filter, role and alteration, as supabase-js reports them.
+// Row changes for every kind of table, filter, role and schema change, as supabase-js reports them.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -48,7 +48,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** A channel with these bindings and their events, after the server has reported its state. */
+/** Joins with these bindings and collects events. Resolves once the server reports its state. */
 async function listen(client, topic, ...bindings) {
   const changes = bindings.map(() => new Inbox())
   const channel = client.channel(topic)
@@ -56,7 +56,7 @@ async function listen(client, topic, ...bindings) {
     channel.on('postgres_changes', { event: '*', schema: 'public', ...binding }, changes[n].push),
   )
   const { system, statuses } = await subscribe(channel)
-  await system.until((items) => items.length > 0, 'the first word about changes')
+  await system.until((items) => items.length > 0, 'the first system message')
   return { channel, changes, system, statuses }
 }
 

@@ -40,7 +40,7 @@ async fn only_a_valid_user_token_is_accepted() {
             .await
             .status,
         200,
-        "clocks differ a little"
+        "a small clock difference is tolerated"
     );
 
     with(mint(&claims_with(json!({ "exp": now_s() - 60 }))))
@@ -78,7 +78,7 @@ async fn only_a_valid_user_token_is_accepted() {
         );
         assert!(
             !refused.body.to_string().contains(&token),
-            "a token is not repeated"
+            "a response does not contain the token"
         );
     }
     ask(&server, |request| request)
@@ -202,7 +202,7 @@ async fn a_write_with_a_cookie_must_come_from_an_allowed_page() {
     let read = ask(&server, |request| request.header("cookie", &cookie)).await;
     assert_eq!(
         read.status, 200,
-        "reading needs no proof: another page cannot see the answer"
+        "reading needs no proof, because another page cannot read the response"
     );
 }
 
@@ -221,13 +221,13 @@ async fn the_key_of_another_project_is_refused_if_a_key_is_configured() {
     assert_eq!(
         with(anon_key()).await.status,
         200,
-        "a token of this project is a key, too"
+        "a token of this project also serves as a key"
     );
     with("sb_publishable_theirs".to_owned())
         .await
         .assert_refused(401, "unauthorized");
     let without = ask(&server, |request| request.bearer_auth(user_token(Ana.id()))).await;
-    assert_eq!(without.status, 200, "the header is optional");
+    assert_eq!(without.status, 200, "the apikey header is optional");
 
     let unknowing = ChatServer::start().await;
     let any = ask(&unknowing, |request| {

@@ -18,7 +18,7 @@ use crate::support::process::{PATIENCE, rapport, run, text};
 use crate::support::snapshot::redacted;
 use crate::support::token::JWT_SECRET;
 
-/// A directory that PostgreSQL's user can access.
+/// Creates a directory that PostgreSQL's user can access.
 fn open_directory() -> TempDir {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     tempfile::Builder::new()
@@ -34,7 +34,7 @@ struct DevServer {
 }
 
 impl DevServer {
-    /// Starts one on any port and waits for its file of variables.
+    /// Starts a server on any free port, and waits until it has written its file of variables.
     async fn start(file: &Path, more: &[&str]) -> Self {
         let file_argument = file.display().to_string();
         let mut arguments = vec!["dev", "--port", "0", "--env-file", &file_argument];
@@ -42,7 +42,7 @@ impl DevServer {
         let mut child = rapport(&arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A configured database, which must be left alone.
+            // A configured database, which `rapport dev` must ignore.
             .env(
                 "DATABASE_URL",
                 "postgresql://nobody:nothing@127.0.0.1:1/none",
@@ -145,7 +145,7 @@ async fn dev_lists_all_users_in_its_file() {
         let lifetime = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
         assert_eq!(lifetime, 24 * 60 * 60);
     }
-    // What a page needs to sign them in, and the page itself as far as the program embeds one.
+    // The list of users who can sign in, and the demonstration page if the program embeds it.
     for (path, is_there) in [
         ("/dev/people", true),
         ("/demo/", !demo::embedded().is_empty()),
@@ -224,7 +224,7 @@ async fn dev_keeps_data_and_keys_and_locks_its_directory() {
         first.get("DB_URL").to_owned(),
         first.get("ANON_KEY").to_owned(),
     );
-    // The next start finds the data directory in the state after a crash, perhaps still in use.
+    // The next start finds the data directory as after a crash, perhaps still in use.
     first.end("KILL").await;
     let again = DevServer::start(&directory.path().join("again.env"), &more).await;
     assert_eq!(
@@ -291,14 +291,14 @@ async fn a_token_is_signed_with_the_configured_secret() {
     assert!(!without_person.status.success());
 }
 
-/// What differs between runs, machines and versions of PostgreSQL in a report of `doctor`.
+/// The parts of a `doctor` report that differ between runs, machines and versions of PostgreSQL.
 const VOLATILE: &[(&str, &str)] = &[
     (r"PostgreSQL [^,]+, \S+ as \S+", "PostgreSQL …, … as …"),
     (r"rapport_test_[0-9a-f]+", "…"),
     (r"\d+ of \d+ in use", "… of … in use"),
     (r"\d+ files have not", "… files have not"),
     (r"\d{4}-\d\d-\d\d", "YYYY-MM-DD"),
-    // Since PostgreSQL 16.
+    // Printed since PostgreSQL 16.
     (" with set true, inherit false", ""),
     (r"\(os error \d+\)", "(os error …)"),
 ];
@@ -313,10 +313,10 @@ async fn doctor(snapshot: &str, variables: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
-    // The roles belong to the cluster and exist as soon as one of its databases has the schema.
+    // Roles belong to the cluster. They exist as soon as one of its databases has the schema.
     let database = TestDatabase::new().await;
     let bare = TestDatabase::bare().await;
-    // It changes nothing, so a second report is the same.
+    // `doctor` changes nothing, so a second report is the same.
     for _ in 0..2 {
         doctor("without_schema", &[("DATABASE_URL", bare.url())]).await;
     }
@@ -331,7 +331,7 @@ async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
     let url = ("DATABASE_URL", database.url());
     doctor("complete", &[url]).await;
 
-    // A day without a partition, and a dropped publication.
+    // Removes the partition of a day, and the publication.
     client
         .batch_execute(
             "do $$ begin
@@ -349,8 +349,8 @@ async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
         .unwrap();
     doctor("without_partition", &[url]).await;
 
-    // A table of the application whose rows users may change freely, and a login for requests
-    // without the service role.
+    // Allows users to change their rows in a table of the application without restriction, and adds
+    // a request login without the service role.
     client
         .batch_execute(
             "create policy own_row on public.users for update to authenticated using (id = auth.uid());
@@ -380,7 +380,7 @@ async fn migrate_stops_if_no_user_would_have_a_team() {
             .env("RAPPORT_CHAT_HOST_PRESET", preset);
         command
     };
-    // Without any account it continues and reports the chosen mapping.
+    // Without any account, the migration continues and reports the chosen mapping.
     let output = run(&mut migrate("auto")).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("No user has an account yet"));
@@ -409,7 +409,7 @@ async fn migrate_stops_if_no_user_would_have_a_team() {
         "{report}"
     );
 
-    // An operator's choice is kept, also by a later "auto".
+    // The operator's choice is kept, even by a later "auto".
     for preset in ["one_team", "auto"] {
         let output = run(&mut migrate(preset)).await;
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

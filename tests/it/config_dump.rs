@@ -1,4 +1,4 @@
-//! What `rapport check-config` prints, and the documents that list the settings and the metrics.
+//! The output of `rapport check-config`, and the documents that list the settings and the metrics.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,12 +21,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(file(path)).unwrap()
 }
 
-/// Every key of the defaults as `section.key`, with its default as written.
+/// Returns every key of the defaults as `section.key`, with its default as written.
 fn defaults() -> BTreeMap<String, String> {
     settings("config/default.toml")
 }
 
-/// The same for any settings file.
+/// Returns the keys and values of any settings file in the same form.
 fn settings(path: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut section = String::new();
@@ -45,7 +45,7 @@ fn settings(path: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The cells of every table row of a document that begins with a name in backquotes.
+/// Returns the cells of every table row in a document whose first cell is a name in backquotes.
 fn rows(document: &str) -> Vec<Vec<String>> {
     document
         .lines()
@@ -59,7 +59,7 @@ fn rows(document: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Compares two lists entry by entry, so that a failure names only what is missing.
+/// Compares two lists entry by entry, so that a failure names only the differing entries.
 fn assert_same(
     left: &BTreeMap<String, String>,
     right: &BTreeMap<String, String>,
@@ -133,7 +133,7 @@ fn the_documentation_lists_every_setting_with_its_variable_and_default() {
         .map(|cells| {
             let variable = format!("RAPPORT_{}", cells[0].replace('.', "_").to_uppercase());
             assert_eq!(cells[1], variable);
-            assert!(!cells[3].is_empty(), "{} has no meaning", cells[0]);
+            assert!(!cells[3].is_empty(), "{} has no description", cells[0]);
             (cells[0].clone(), cells[2].clone())
         })
         .collect();
@@ -185,8 +185,8 @@ fn the_example_variables_are_accepted() {
     assert_eq!(config.unwrap().server.allowed_origins.len(), 2);
 }
 
-/// The names in an exposition with their kinds, as `# TYPE` lines declare them, in the form in
-/// which they are queried.
+/// Returns the metric names in an exposition with their types, as its `# TYPE` lines declare them.
+/// The names are in the form in which they are queried.
 fn declared(exposition: &str) -> BTreeMap<String, String> {
     exposition
         .lines()
@@ -203,7 +203,7 @@ fn declared(exposition: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Metrics, each of which has counted something under every label.
+/// Returns metrics of which each has counted something under every label.
 fn used_metrics() -> Metrics {
     let metrics = Metrics::new();
     // A metric with labels is printed only after it has counted something.

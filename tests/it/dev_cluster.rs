@@ -1,4 +1,4 @@
-//! The private PostgreSQL: what tests and `rapport dev` rely on.
+//! The behaviour of the private PostgreSQL that the tests and `rapport dev` rely on.
 
 use pgwire_replication::{ReplicationClient, ReplicationConfig};
 use rapport::dev::postgres::{Cluster, ClusterError, ClusterOptions, SUPERUSER, Storage};
@@ -47,7 +47,7 @@ async fn a_database_with_a_slot_in_use_is_dropped() {
         .batch_execute("create publication everything for all tables")
         .await
         .unwrap();
-    // A separate transaction: one that has written cannot create a slot.
+    // A separate transaction, because a transaction that has written cannot create a slot.
     setup
         .batch_execute("select pg_create_logical_replication_slot('in_use', 'pgoutput')")
         .await
@@ -104,7 +104,7 @@ async fn a_restart_keeps_the_port_and_cuts_the_sessions() {
 
 #[tokio::test]
 async fn a_kept_directory_is_locked_by_one_process_and_survives_a_stop() {
-    // Inside a directory that the server's user can enter.
+    // The data directory is inside a directory that the server's user can enter.
     let parent = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir()

@@ -1,5 +1,5 @@
 //! The sign-in of `rapport dev`, which has the interface of Supabase Auth.
-//! `tests/compat/auth.test.mjs` tests it with the official client.
+//! `tests/compat/auth.test.mjs` also tests it with the official client.
 
 use rapport::app::App;
 use rapport::chat;
@@ -16,7 +16,7 @@ use crate::support::config::config;
 use crate::support::database::TestDatabase;
 use crate::support::process::Process;
 
-/// A server as `rapport dev` runs it, with its own database.
+/// A server as `rapport dev` runs it, with a separate database.
 struct DevServer {
     origin: String,
     keys: Keys,
@@ -162,7 +162,7 @@ async fn wrong_credentials_and_requests_get_the_error_codes_of_supabase_auth() {
             "validation_failed",
         ),
         (password, json!([1]), "bad_json"),
-        // PostgreSQL has no text with this character.
+        // PostgreSQL cannot store this character in a text.
         (
             password,
             json!({ "email": "ana@example.com\0", "password": PASSWORD }),
@@ -327,7 +327,7 @@ async fn old_sessions_are_removed() {
         "update rapport_dev.sessions set rotated_at = now() - interval '31 days' where id = '{id}'"
     );
     server.owner.batch_execute(&age).await.unwrap();
-    // Others have as many sessions as they like.
+    // Gives every user 99 more sessions. The limit counts the sessions of each user separately.
     let fill =
         "insert into rapport_dev.sessions (id, user_id, secret, token_lifetime_s, rotated_at)
         select gen_random_uuid(), u.id, 'x', 60, now() - interval '1 hour'
@@ -343,7 +343,8 @@ async fn old_sessions_are_removed() {
     }
 }
 
-/// A page of the web can make its own name resolve to this machine, and is then of the same origin.
+/// A website can make its own name resolve to this machine. Its page is then of the same origin as
+/// the server.
 #[tokio::test]
 async fn a_page_under_a_foreign_name_cannot_sign_in() {
     let server =
@@ -391,7 +392,7 @@ async fn a_page_under_a_foreign_name_cannot_sign_in() {
             );
         }
     }
-    // The chat itself requires a token that such a page does not have.
+    // The chat itself requires a token, which such a page does not have.
     let me = server
         .client
         .get(server.address(&format!("{}/me", chat::BASE_PATH)));

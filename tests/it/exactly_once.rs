@@ -1,5 +1,5 @@
-//! Kills the connections of the whole server to PostgreSQL. Every row still reaches the subscribers
-//! who may see it exactly once, in commit order.
+//! Kills all connections of the server to PostgreSQL. Every row must still reach each subscriber
+//! who may see it exactly once and in commit order.
 
 use std::sync::Arc;
 
@@ -18,36 +18,37 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::user_token;
 
-/// Rows in a large transaction.
+/// Number of rows in a large transaction.
 const LARGE_TRANSACTION: i64 = 1_500;
 
-/// Bytes of `body`, which the WAL contains and which clients may not select. A large transaction is
-/// several times the size of the buffers between walsender and server, so that a connection can die
-/// in the middle of one.
+/// Bytes of `body`, a column that the WAL contains but clients may not select. A large transaction
+/// is several times the size of the buffers between walsender and server, so that a connection can
+/// die in the middle of it.
 const BODY_BYTES: i32 = 20_000;
 
-/// Small transactions, of one row each, between two large ones.
+/// Number of one-row transactions between two large ones.
 const SMALL_TRANSACTIONS: i64 = 60;
 
-/// Minimum number of rounds of a large transaction and small ones: more than 10,000 rows.
+/// Minimum number of rounds, each with one large transaction and the small ones. The total exceeds
+/// 10,000 rows.
 const ROUNDS: usize = 7;
 
-/// Maximum number of rounds. On a busy machine the walsender may have sent a large transaction
-/// before it is killed. Such a round does not count among [`KILLS_INSIDE`] and is followed by
-/// another one.
+/// Maximum number of rounds. On a busy machine, the walsender may have sent all of a large
+/// transaction before it is killed. Such a round does not count towards [`KILLS_INSIDE`], so
+/// another one follows.
 const MAX_ROUNDS: usize = 30;
 
-/// Minimum numbers of killed walsenders: in total, and in the middle of a transaction.
+/// Minimum number of killed walsenders, in total and in the middle of a transaction.
 const KILLS: usize = 10;
 const KILLS_INSIDE: usize = 3;
 
-/// A subscriber's view: the numbers of the received rows, in the order of their arrival.
+/// The numbers of the rows that a subscriber has received, in the order of their arrival.
 struct Subscriber {
     received: watch::Receiver<Vec<i64>>,
 }
 
 impl Subscriber {
-    /// Joins as `person` and continues to read in a separate task.
+    /// Joins as `person` and reads in a separate task.
     async fn join(app: &App, person: Uuid, version: Version, tasks: &Tasks) -> Self {
         let token = user_token(person);
         let mut socket = PhoenixSocket::connect(app.local_address(), &token, version).await;
@@ -82,7 +83,8 @@ impl Subscriber {
     }
 }
 
-/// The writer. It has one connection at a time, so the numbers of the rows are their commit order.
+/// Writes rows over one connection at a time, so that the numbers of the rows are also their commit
+/// order.
 struct Writer {
     url: String,
     client: Client,
@@ -112,7 +114,7 @@ impl Writer {
         self.client = connect(&self.url).await;
     }
 
-    /// The rows that a user may see, in commit order.
+    /// Returns the rows that a user may see, in commit order.
     fn rows_of(&self, person: i64) -> Vec<i64> {
         (0..self.next)
             .filter(|n| n % 3 == 2 || n % 3 == person)
@@ -120,9 +122,9 @@ impl Writer {
     }
 }
 
-/// Kills the walsender of Rapport's slot. Returns whether it died inside a transaction, that is,
-/// before it had sent the last commit. A walsender without a `sent_lsn` has only just started and
-/// is not the one that was sending, so it is left alone.
+/// Kills the walsender of Rapport's slot. Returns whether the walsender died inside a transaction,
+/// that is, before it had sent the last commit. A walsender without a `sent_lsn` has only just
+/// started. It is not the one that was sending, so it is left alone.
 async fn kill_walsender(client: &Client) -> bool {
     eventually("the slot is being read", async || {
         let rows = client
@@ -161,7 +163,7 @@ async fn start(cluster: &Cluster, tasks: &Tasks) -> App {
     let config = config(
         &url,
         &[
-            // Small chunks, so that a large transaction is passed on in many of them.
+            // Chunks are small, so that a large transaction is split into many of them.
             ("RAPPORT_REPLICATION_CHUNK_MAX_CHANGES", "100"),
             ("RAPPORT_REPLICATION_BACKOFF_MAX_MS", "200"),
         ],
@@ -196,7 +198,8 @@ async fn rows_arrive_once_and_in_order_despite_killed_walsenders_and_a_restart()
         }
         let begin = writer.next;
         writer.commit(LARGE_TRANSACTION).await;
-        // A subscriber has received a row of it, so the walsender has begun to send it.
+        // A subscriber has received a row of the transaction, so the walsender has begun to send
+        // it.
         first.wait_for(begin + (3 - begin % 3) % 3).await;
         kills_inside += usize::from(kill_walsender(&writer.client).await);
         for _ in 0..SMALL_TRANSACTIONS / 2 {
@@ -222,7 +225,7 @@ async fn rows_arrive_once_and_in_order_despite_killed_walsenders_and_a_restart()
         "{kills_inside} kills inside a transaction"
     );
 
-    // Both users receive the last row, and only after all earlier rows.
+    // Both users receive the last row, but only after all earlier rows.
     while writer.next % 3 != 0 {
         writer.commit(1).await;
     }
@@ -235,7 +238,7 @@ async fn rows_arrive_once_and_in_order_despite_killed_walsenders_and_a_restart()
     }
     assert!(
         outsider.received.borrow().is_empty(),
-        "an outsider saw rows"
+        "an outsider received rows"
     );
-    assert!(app.stop().await, "everything ended in time");
+    assert!(app.stop().await, "the server stopped in time");
 }

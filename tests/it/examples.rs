@@ -1,4 +1,5 @@
-//! Runs the examples for other programs against a real server: the curl script and the Rust client.
+//! Runs the examples for other programs, which are the curl script and the Rust client, against a
+//! real server.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +16,8 @@ use crate::support::process::{run, text};
 use crate::support::token::{anon_key, user_token};
 use crate::support::whole_server::WholeServer;
 
-/// Time limit for a line of the Rust client. Cargo may have to build it first, on a busy machine.
+/// Time limit for a line from the Rust client. Cargo may have to build the client first, on a busy
+/// machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(300);
 
 fn file(path: &str) -> String {
@@ -59,10 +61,10 @@ async fn the_curl_script_sends_a_message_and_reads_it() {
         .await
         .unwrap()
         .get(0);
-    assert_eq!(unread, 0, "the script marks what it has read");
+    assert_eq!(unread, 0, "the script marks the messages that it has read");
 }
 
-/// The next line. Panics with the client's error output if there is none.
+/// Returns the next line. Panics with the client's error output if there is none.
 async fn next_line(
     lines: &mut Lines<BufReader<ChildStdout>>,
     errors: &mut Lines<BufReader<ChildStderr>>,
@@ -85,8 +87,8 @@ async fn the_rust_client_prints_the_messages_of_its_user() {
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let conversation = server.open(Person::Ana, Person::Ben).await;
 
-    // `cargo test --test it` does not build examples, so cargo does it here. After `cargo test`
-    // without a target, nothing is left to build.
+    // `cargo test --test it` does not build examples, so cargo builds the example here. After
+    // `cargo test` without a target, nothing is left to build.
     let mut client = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--locked", "--example", "listen"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

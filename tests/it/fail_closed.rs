@@ -1,4 +1,4 @@
-//! If anything fails between the pool and a caller's statement, nothing is read or written under a
+//! If any step between the pool and a caller's statement fails, nothing is read or written under a
 //! wrong identity, and the next request succeeds.
 //!
 //! The login is a superuser, so a statement that ran as the login could do anything.
@@ -18,8 +18,8 @@ use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
-/// The server behind a proxy. It has one connection, so that each request meets the state that the
-/// previous request left.
+/// Starts the server behind a proxy, with a single connection. Each request therefore finds the
+/// connection in the state that the previous request left.
 async fn behind_proxy(settings: &[(&str, &str)]) -> (ChatServer, ChaosProxy) {
     let database = TestDatabase::new().await;
     let (proxy, url) = ChaosProxy::before(database.url()).await;
@@ -47,7 +47,8 @@ async fn texts(server: &ChatServer) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Checks that the response contains nothing from the database: no row and no text of PostgreSQL.
+/// Checks that the response contains nothing from the database: neither a row nor an error text
+/// from PostgreSQL.
 fn assert_tells_nothing(refused: &Answer) {
     assert!(
         refused.status.is_server_error() || refused.status == 403,
@@ -80,7 +81,7 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
         )
     };
 
-    // A command that PostgreSQL does not know, and an empty one, which is not even an error.
+    // A command that PostgreSQL does not know, and an empty command, which is not even an error.
     for broken in [&b"BEGIX"[..], b"     "] {
         proxy.rewrite(Direction::ToServer, b"BEGIN", broken);
         let before = proxy.rewritten();
@@ -137,7 +138,8 @@ async fn lost_settings_grant_no_rights() {
     server.say(Ana, &conversation, "a secret").await;
     let history = format!("/messages?conversation_id={conversation}");
     server.get(Ana, &history).await;
-    // Replaces the role's name in the bound parameters with a missing role of the same length.
+    // Replaces the role's name in the bound parameters with a role of the same length that does not
+    // exist.
     proxy.rewrite(
         Direction::ToServer,
         b"\x0dauthenticated",
@@ -167,7 +169,7 @@ async fn a_connection_that_is_no_longer_parked_grants_no_rights() {
         "{refused:?}"
     );
     let counted: i64 = server.db.query_as(&ana, count, &[]).await.unwrap()[0].get(0);
-    assert_eq!(counted, 1, "a new connection took its place");
+    assert_eq!(counted, 1, "a new connection has replaced it");
 }
 
 #[tokio::test]
@@ -275,8 +277,9 @@ async fn the_loser_of_a_deadlock_is_retried() {
     let url = database.url().to_owned();
     let server = ChatServer::start_on(database, &url, &[]).await;
     let client = server.database.connect().await;
-    // A sequence also counts attempts that are rolled back. The first two attempts meet when each
-    // of them holds a row. A retry begins after the winner has committed, however long that takes.
+    // The sequence `attempts` also counts attempts that are rolled back. The first two attempts
+    // wait until each of them holds a row. A retry begins only after the winner has committed,
+    // however long that takes.
     client
         .batch_execute(
             "create table public.pair (id int primary key, n int not null default 0);
@@ -335,7 +338,7 @@ async fn the_loser_of_a_deadlock_is_retried() {
     assert_eq!(
         (sum, attempts),
         (4, 3),
-        "both added twice, one of them in its retry"
+        "both callers added to both rows, one of them in its retry"
     );
     let deadlocks = eventually("the statistics show the deadlock", async || {
         let row = client

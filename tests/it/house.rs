@@ -1,5 +1,5 @@
 //! House rules that the compiler does not check: layers, the order of parts, dependency cycles,
-//! line ends, file headers, SQL conventions, licences.
+//! line width, file headers, SQL conventions, licences.
 
 mod circles;
 mod order;
@@ -15,7 +15,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file below `folder` with this ending, in path order.
+/// Returns every file below `folder` with this extension, in path order.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -34,8 +34,9 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The table "Dependencies between modules" of `ARCHITECTURE.md`: module → modules it may use. All
-/// modules above the layers `vocabulary` and `base` may use the modules in these layers.
+/// The table "Dependencies between modules" of `ARCHITECTURE.md`, as a map from each module to the
+/// modules that it may use. All modules above the layers `vocabulary` and `base` may use the
+/// modules in these two layers.
 struct Layers {
     allowed: BTreeMap<String, BTreeSet<String>>,
     free: BTreeSet<String>,
@@ -81,7 +82,7 @@ impl Layers {
     }
 }
 
-/// The top-level module that a file belongs to.
+/// Returns the top-level module that a file belongs to.
 fn module_of(file: &Path) -> String {
     let relative = file.strip_prefix(root().join("src")).unwrap();
     let first = relative.components().next().unwrap();
@@ -89,7 +90,7 @@ fn module_of(file: &Path) -> String {
     name.trim_end_matches(".rs").to_owned()
 }
 
-/// Every module named after `crate::` in code, except in comments and documentation.
+/// Returns every module that code names after `crate::`. Comments and documentation are ignored.
 fn uses(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text
@@ -144,7 +145,7 @@ fn modules_use_only_what_the_layer_table_allows() {
             wrong.push(format!("{module} is missing from the table"));
         }
     }
-    // An unused permission would allow a dependency without a decision.
+    // An unused permission would allow a new dependency without a decision.
     for (module, allowed) in &layers.allowed {
         for used in allowed {
             if !seen.contains(&(module.clone(), used.clone())) {
@@ -175,7 +176,8 @@ fn every_source_file_opens_with_its_purpose() {
 }
 
 /// A function without a fixed search path resolves names in schemas that its caller chooses. If the
-/// path does not end in `pg_temp`, the caller's temporary types and relations are searched first.
+/// path does not end in `pg_temp`, PostgreSQL searches the caller's temporary types and relations
+/// first.
 #[test]
 fn every_sql_function_fixes_its_search_path() {
     let mut wrong = Vec::new();
@@ -185,8 +187,8 @@ fn every_sql_function_fixes_its_search_path() {
             let rest = &text[at..];
             let end = rest.find("as $").or_else(|| rest.find("begin atomic"));
             let head = &rest[..end.unwrap_or(rest.len())];
-            // Supabase's own functions have no fixed path. Rapport's functions in these schemas
-            // equal them.
+            // Supabase's own functions do not fix the path. Rapport's functions in these schemas
+            // equal Supabase's functions.
             let is_supabase =
                 head.contains("function auth.") || head.contains("function realtime.");
             if !head.contains("set search_path = pg_catalog, pg_temp") && !is_supabase {
@@ -202,7 +204,7 @@ fn every_sql_function_fixes_its_search_path() {
     );
 }
 
-/// Every crate in the build must have a licence that permits distributing the whole under
+/// Every crate in the build must have a licence that permits distributing the whole program under
 /// Apache-2.0. `deny.toml` lists those licences. `cargo deny` also checks them, but is rarely
 /// installed and takes minutes to build.
 #[test]
@@ -236,7 +238,7 @@ fn licences_of_all_dependencies_are_permissive() {
     let mut wrong = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
         let licence = package["license"].as_str().unwrap_or("none");
-        // `(A OR B) AND C`: every part joined by AND needs one allowed alternative.
+        // In `(A OR B) AND C`, every operand of AND needs one allowed alternative.
         let permitted = licence.replace(['(', ')'], "").split(" AND ").all(|part| {
             part.split(" OR ")
                 .flat_map(|part| part.split('/'))
@@ -249,8 +251,8 @@ fn licences_of_all_dependencies_are_permissive() {
     assert!(wrong.is_empty(), "not permitted: {}", wrong.join(", "));
 }
 
-/// The text of a release is its section of the changelog. A tag without such a section must not
-/// become a release.
+/// The release notes are the section of the changelog for that version. A tag without such a
+/// section must not become a release.
 #[test]
 fn a_release_has_a_section_in_the_changelog() {
     let directory = tempfile::tempdir().unwrap();
@@ -271,7 +273,7 @@ fn a_release_has_a_section_in_the_changelog() {
         notes_of("1.2.0", changelog).as_deref(),
         Some("\n### Added\n\n- One\n")
     );
-    // The program has another version.
+    // `Cargo.toml` contains another version.
     assert_eq!(notes_of("1.1.0", changelog), None);
     let unreleased = changelog.replace("## [1.2.0] - 2026-01-31", "");
     assert_eq!(notes_of("1.2.0", &unreleased), None);

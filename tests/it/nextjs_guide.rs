@@ -6,7 +6,8 @@ use rapport::config::source::{ProcessEnvironment, Source as _};
 
 const GUIDE: &str = "docs/nextjs.md";
 
-/// The guide with the text of each file in the code block after the line that links to it.
+/// Returns the guide in which each code block after a link to a file contains the text of that
+/// file.
 fn with_files(guide: &str, root: &Path) -> String {
     let mut written = String::new();
     let mut lines = guide.lines();

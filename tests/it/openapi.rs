@@ -12,7 +12,7 @@ use crate::support::contract::DOCUMENT;
 use crate::support::database::TestDatabase;
 use crate::support::whole_server::WholeServer;
 
-/// Every value under a name, at any depth.
+/// Collects every value under this name, at any depth.
 fn all_under<'a>(name: &str, value: &'a Value, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(fields) => {
@@ -102,7 +102,7 @@ fn the_documented_error_codes_match_the_program() {
     );
 }
 
-/// The response to a request without a token.
+/// Returns the response to a request without a token.
 async fn get(server: &WholeServer, path: &str) -> reqwest::Response {
     let address = format!("http://{}{path}", server.address());
     reqwest::get(address).await.unwrap()
@@ -122,7 +122,8 @@ async fn the_document_is_served_and_can_be_cached() {
     assert_eq!(get(&server, "/docs").await.status(), 404);
 }
 
-/// The server has everything that the page loads, and the page's policy allows nothing else.
+/// Checks that the server serves everything that the page loads, and that the page's policy allows
+/// nothing else.
 #[tokio::test]
 async fn the_page_loads_only_from_this_server() {
     let database = TestDatabase::new().await;

@@ -1,4 +1,4 @@
-//! Operations: readiness, metrics, the log, and shutdown.
+//! Operation of the server: readiness, metrics, the log, and shutdown.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::support::token::{JWT_SECRET, anon_key, mint_with, user_token};
 /// Time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts the server in this process with this database.
+/// Starts the server in this process with this database and these settings.
 async fn start(database_url: &str, settings: &[(&str, &str)]) -> App {
     App::start(&config(database_url, settings), &Tasks::new())
         .await
@@ -40,7 +40,7 @@ async fn get(address: SocketAddr, path: &str) -> (StatusCode, String) {
     (answer.status(), answer.text().await.unwrap())
 }
 
-/// The metrics of a server whose token is `scrape`.
+/// Returns the metrics of a server whose token is `scrape`.
 async fn metrics(address: SocketAddr) -> String {
     let request = reqwest::Client::new().get(format!("http://{address}/metrics"));
     let answer = request.bearer_auth("scrape").send().await.unwrap();
@@ -164,7 +164,7 @@ async fn a_shutdown_refuses_new_sockets_and_spreads_out_closes() {
     })
     .await;
 
-    // A request while sockets are still being closed.
+    // Sends a request while sockets are still being closed.
     let (status, report) = ready(address).await;
     assert_eq!(
         (status, &report["draining"]),
@@ -204,10 +204,10 @@ struct EndOfSocket {
     at: Instant,
 }
 
-/// Joins another channel and reads up to the close frame, which must be that of a restart.
+/// Joins another channel and reads up to the close frame, which must be the one for a restart.
 async fn read_until_restart(mut client: PhoenixSocket) -> EndOfSocket {
     let mut is_join_refused = false;
-    // The socket may be closed already. Then only the close frame is left to read.
+    // The socket may already be closed. In that case, only the close frame is left to read.
     client.try_join("9", "realtime:other").await;
     loop {
         match client.event().await {
@@ -238,7 +238,7 @@ async fn a_shutdown_ends_at_its_deadline() {
         &[("RAPPORT_SERVER_SHUTDOWN_DEADLINE_MS", "8000")],
     )
     .await;
-    // A client that neither reads nor closes its side.
+    // This client neither reads nor closes its side.
     let stuck = PhoenixSocket::connect(server.address, &anon_key(), Version::Two).await;
     let (status, took, log) = server.stop().await;
     assert!(
@@ -260,7 +260,7 @@ async fn a_shutdown_ends_at_its_deadline() {
         user_token(Uuid::from_u128(0xa)),
     );
     request.write_all(head.as_bytes()).await.unwrap();
-    // The head has arrived when a later request has been answered.
+    // Once a later request has a response, the head of the first request has arrived.
     assert_eq!(get(server.address, "/health").await.0, StatusCode::OK);
     let (status, took, log) = server.stop().await;
     assert_eq!(status.code(), Some(1), "a request was aborted\n{log}");
@@ -404,7 +404,7 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_delay_no_others() {
             ("RAPPORT_REALTIME_MAX_BROADCAST_BYTES", "16384"),
             ("RAPPORT_REALTIME_QUEUE_MAX_BYTES", "65536"),
             ("RAPPORT_REALTIME_MAX_PRESENCE_STATE_BYTES", "16384"),
-            // The test does not read the log before the end.
+            // The test reads the log only at the end.
             ("RAPPORT_LOG_LEVEL", "warn"),
         ],
     )
@@ -450,8 +450,8 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_delay_no_others() {
         most = most.max(server.resident_kib());
         assert!(sent < 20_000, "no slow reader was detected");
     }
-    // If every queue had its own copies, they would need 64 MiB. The payloads are shared, and the
-    // queues of closed sockets are freed.
+    // If every queue had separate copies, the queues would need 64 MiB. The payloads are shared,
+    // and the queues of closed sockets are freed.
     let grown = most.saturating_sub(before);
     assert!(
         grown < 24 * 1024,
@@ -464,7 +464,7 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_delay_no_others() {
     assert!(status.success(), "{log}");
 }
 
-/// Number of sockets closed because they did not read.
+/// Returns the number of sockets that were closed because they did not read.
 async fn slow_consumers(address: SocketAddr) -> usize {
     const NAME: &str = "rapport_realtime_sockets_closed_total{reason=\"slow_consumer\"} ";
     let text = metrics(address).await;

@@ -1,5 +1,5 @@
-//! A parked connection runs statements for many callers. Only results that certainly belong to the
-//! right caller count.
+//! A parked connection runs statements for many callers. A result counts only if it certainly
+//! belongs to the right caller.
 //!
 //! The login is a superuser, so a statement that ran as the login would succeed.
 
@@ -14,7 +14,7 @@ use crate::support::database::TestDatabase;
 #[derive(Debug, PartialEq, Eq)]
 struct Landed {
     is_opened: bool,
-    /// The rows of each turn, `doubtful`, or the SQLSTATE.
+    /// For each turn: the rows, `doubtful`, or the SQLSTATE.
     answers: Vec<String>,
     is_sound: bool,
 }
@@ -47,7 +47,7 @@ impl Drop for Bench {
     }
 }
 
-/// Runs turns on a connection. Each has a role, the name of the caller, and a statement.
+/// Runs turns on a connection. Each turn has a role, the name of the caller, and a statement.
 async fn fly(connection: &ParkedConnection, opening: &str, turns: &[(&str, &str, &str)]) -> Landed {
     let client = connection.client();
     let turns = turns.iter().map(|(role, who, sql)| {
@@ -123,37 +123,37 @@ async fn results_that_may_belong_to_another_caller_do_not_count() {
     let bench = Bench::new().await;
     let whoever = ("authenticated", "ann", WHO);
     let known = "authenticated ann nothing left";
-    // (statement before the flight, opening, turns, answers)
+    // Statement before the flight, opening, turns, answers.
     let cases = [
-        // Not parked: the connection has the login's rights.
+        // The connection is not parked, so it has the login's rights.
         (
             "reset role",
             "begin",
             [whoever, whoever],
             ["doubtful", "doubtful"],
         ),
-        // In PostgreSQL, `none` stands for the login's own role.
+        // In PostgreSQL, the role `none` means the login's own role.
         (
             "",
             "begin",
             [("none", "ann", WHO), whoever],
             ["doubtful", "doubtful"],
         ),
-        // A failed opening.
+        // The opening fails.
         (
             "",
             "begin; select 1 / 0",
             [whoever, whoever],
             ["doubtful", "doubtful"],
         ),
-        // A turn ended the transaction, so the next turn runs outside of one.
+        // A turn ends the transaction, so the next turn runs outside of one.
         (
             "",
             "begin",
             [("authenticated", "ann", "commit"), whoever],
             ["", "doubtful"],
         ),
-        // The control: nothing fails.
+        // The control case, in which nothing fails.
         ("", "begin read only", [whoever, whoever], [known, known]),
     ];
     for (before, opening, turns, answers) in cases {

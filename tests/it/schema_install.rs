@@ -1,5 +1,5 @@
-//! Both installers of the schema give the same result, also when run twice, and the generated files
-//! are up to date.
+//! Both installers of the schema give the same result, even if they run twice, and the generated
+//! files are up to date.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -49,7 +49,7 @@ async fn run_install_script(url: &str) -> Result<String, String> {
     run("psql", vec!["-X".into(), url.into(), "-f".into(), script]).await
 }
 
-/// The major version of `pg_dump`, as in `pg_dump (PostgreSQL) 15.18`.
+/// Returns the major version of `pg_dump`, which prints it as in `pg_dump (PostgreSQL) 15.18`.
 async fn dump_major() -> u32 {
     let printed = run("pg_dump", vec!["--version".to_owned()]).await.unwrap();
     let version = printed.split("(PostgreSQL) ").nth(1).unwrap();
@@ -57,10 +57,10 @@ async fn dump_major() -> u32 {
     numbers.next().unwrap().parse().unwrap()
 }
 
-/// The definition of everything, without the differences between versions of `pg_dump`, and without
-/// the partitions of days, which are others tomorrow. `None` if the only available `pg_dump` is
-/// older than the server, because it refuses such a server. Then only the ledgers are compared;
-/// runs on other versions compare the definitions.
+/// Returns the definition of everything, without the differences between versions of `pg_dump` and
+/// without the daily partitions, which change from day to day. Returns `None` if the only available
+/// `pg_dump` is older than the server, because it refuses such a server. In that case, only the
+/// ledgers are compared. Runs on other versions compare the definitions.
 async fn dump(url: &str) -> Option<String> {
     if dump_major().await < binaries().major() {
         return None;
@@ -79,7 +79,7 @@ fn normalised(dump: &str) -> String {
         let is_noise = line.starts_with("-- Dumped ")
             || line.starts_with("SET ")
             || line.starts_with("SELECT pg_catalog.set_config")
-            // A random word in each dump (PostgreSQL 15.14 and later).
+            // A random word that differs in each dump (PostgreSQL 15.14 and later).
             || line.starts_with("\\restrict")
             || line.starts_with("\\unrestrict")
             || line == "--"
@@ -93,7 +93,7 @@ fn normalised(dump: &str) -> String {
     text
 }
 
-/// The contents of the ledger, without the times.
+/// Returns the contents of the ledger without the times.
 async fn ledger(url: &str) -> Vec<(String, String)> {
     let rows = connect(url)
         .await
@@ -109,8 +109,8 @@ async fn ledger(url: &str) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Makes every DDL command in this database fail. Also records the objects of the whole cluster,
-/// which event triggers do not cover.
+/// Makes every DDL command in this database fail. Returns the objects of the whole cluster, which
+/// event triggers do not cover.
 pub(crate) async fn forbid_ddl(url: &str) -> Vec<String> {
     connect(url)
         .await
@@ -136,7 +136,8 @@ async fn allow_ddl(url: &str) {
         .unwrap();
 }
 
-/// Rows of the catalogues that all databases share, with the transactions that wrote them.
+/// Returns rows of the catalogues that all databases share, with the transactions that wrote the
+/// rows.
 pub(crate) async fn shared_objects(url: &str) -> Vec<String> {
     let rows = connect(url)
         .await
@@ -308,7 +309,7 @@ async fn an_unreadable_ledger_is_not_treated_as_missing() {
 #[tokio::test]
 async fn a_failing_statement_is_rolled_back_and_reported() {
     let database = TestDatabase::bare().await;
-    // Conflicts with a table that a migration creates.
+    // This table conflicts with one that a migration creates.
     let client = connect(database.url()).await;
     client
         .batch_execute("create table public.user_conversations (mine int)")
@@ -321,10 +322,9 @@ async fn a_failing_statement_is_rolled_back_and_reported() {
         .query_one("select to_regnamespace('chat') is null", &[])
         .await
         .unwrap();
-    assert!(row.get::<_, bool>(0), "the ledger was rolled back, too");
+    assert!(row.get::<_, bool>(0), "the ledger was also rolled back");
 }
 
-/// Compares a generated file with its source, or writes it (`make schema-dump`).
 /// Policies that earlier versions created under other names: the table, the name, and the former
 /// name.
 const RENAMED_POLICIES: &[(&str, &str, &str)] = &[
@@ -421,6 +421,7 @@ fn check_or_write(name: &str, fresh: &str) {
     check_or_write_file(&sql_file(name), fresh);
 }
 
+/// Compares a generated file with its source, or writes it (`make schema-dump`).
 fn check_or_write_file(path: &Path, fresh: &str) {
     if ProcessEnvironment.get("WRITE_GENERATED_SQL").is_some() {
         std::fs::write(path, fresh).unwrap();
@@ -433,7 +434,7 @@ fn check_or_write_file(path: &Path, fresh: &str) {
     );
 }
 
-/// Fails if the caller expects a file to be written that this version of PostgreSQL cannot write.
+/// Fails if the caller expects this version of PostgreSQL to write a file that it cannot write.
 fn assert_not_writing() {
     assert!(
         ProcessEnvironment.get("WRITE_GENERATED_SQL").is_none(),
@@ -464,7 +465,7 @@ async fn generated_dump_of_the_schema_is_fresh() {
     check_or_write("schema.sql", &fresh);
 }
 
-/// The contents of `docs/schema.md` about tables, policies and functions.
+/// The statement that generates `docs/schema.md` from the tables, policies and functions.
 const DOCUMENT: &str = include_str!("schema_document.sql");
 
 #[tokio::test]
@@ -482,7 +483,7 @@ async fn generated_document_of_the_schema_is_fresh() {
     check_or_write_file(&path, &format!("{}\n", lines.join("\n")));
 }
 
-/// Editors show the comment of a table or function, so each that clients can use has one.
+/// Editors show the comment of a table or function, so each one that clients can use has a comment.
 #[tokio::test]
 async fn tables_and_functions_for_clients_have_comments() {
     let database = TestDatabase::bare().await;

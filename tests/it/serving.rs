@@ -1,4 +1,4 @@
-//! Connections outside of a request: slow heads, idle connections, and a stop of the server.
+//! Connections outside of a request: slow heads, idle connections, and stopping the server.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! The behaviour of the schema: runs each file of `tests/sql` in a database with the users of the
+//! The behaviour of the schema. Runs each file of `tests/sql` in a database with the users of the
 //! demonstration. Runs the attacks again where the owner of the schema is not a superuser.
 
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use tokio::process::Command;
 
 use crate::support::database::{Login, TestDatabase, client_program};
 
-/// The file that the others include. It tests nothing itself.
+/// The file that all other files include. It contains no tests.
 const SUPPORT: &str = "support.sql";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
 }
 
-/// Runs one file with psql, because the files use its meta-commands. The transaction of a file is
-/// rolled back.
+/// Runs one file with psql, because the files use psql's meta-commands. Each file rolls its
+/// transaction back.
 async fn run(file: &str) {
     let database = TestDatabase::bare().await;
     demonstration::install(&mut database.connect().await)
@@ -25,7 +25,7 @@ async fn run(file: &str) {
     run_in(&database, file).await;
 }
 
-/// Runs one file as the owner of a database, where the owner is not a superuser.
+/// Runs one file as the owner of a database. That owner is not a superuser.
 async fn run_without_superuser(file: &str) {
     let database = TestDatabase::installed_by(Login::Owner).await;
     run_in(&database, file).await;
@@ -42,7 +42,7 @@ async fn run_in(database: &TestDatabase, file: &str) {
     assert!(output.status.success(), "{file}:\n{said}");
 }
 
-/// A test for each file, and a test that no file is missing from the list.
+/// Defines a test for each file, and a test that no file is missing from the list.
 macro_rules! files {
     ($($name:ident),* $(,)?) => {
         $(
@@ -99,7 +99,7 @@ files!(
     unseen,
 );
 
-/// Tests of what users must not read, write or learn.
+/// Defines tests of attacks, in which users try to read, write or learn more than they may.
 macro_rules! attacks {
     ($($name:ident),* $(,)?) => {
         mod without_superuser {

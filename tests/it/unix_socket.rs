@@ -1,4 +1,4 @@
-//! All of the server's connections to the database work over a Unix socket.
+//! All connections of the server to the database work over a Unix socket.
 
 use std::process::Stdio;
 
@@ -18,7 +18,7 @@ async fn messages_are_delivered_if_the_database_listens_on_a_unix_socket() {
     let directory = cluster.directory().join("postgres");
     let directory = directory.to_str().unwrap();
 
-    // libpq ignores sslmode on a Unix socket, which has no TLS.
+    // libpq ignores sslmode on a Unix socket, because it has no TLS.
     for sslmode in ["disable", "prefer", "require", "verify-full"] {
         let url = format!(
             "{login}@/postgres?host={directory}&port={}&sslmode={sslmode}",

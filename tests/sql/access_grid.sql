@@ -1,4 +1,5 @@
--- Who may do what to which table: every kind of user and every verb, allowed and refused.
+-- Which users may do what to which table. The grid contains every kind of user and every verb, both
+-- allowed and refused.
 
 begin;
 \ir support.sql
@@ -17,8 +18,9 @@ from tests.scene s, unnest(array['ben', 'zoe', 'ada', 'sue', 'anon', 'service_ro
 where s.actor = 'ana';
 grant select on tests.scene to public;
 
--- Each contains a message from Ana, which she edits and pins and the other user reports; a message
--- from the other user, which Ana reacts to and hides; and Ana's draft.
+-- Each conversation contains a message from Ana, which she edits and pins and the other user
+-- reports. It also contains a message from the other user, which Ana reacts to and hides, and a
+-- draft of Ana's.
 do $$
 declare
   place record;
@@ -46,7 +48,8 @@ insert into public.user_notification_preferences (user_id) values (tests.id('ana
 insert into public.user_presence (user_id, status) values (tests.id('ana'), 'online');
 insert into chat.idempotency_keys (user_id, key, request_hash) values (tests.id('ana'), 'k', 'x');
 
--- $conversation is the conversation of the actor's case, $me the actor (Ana for the server)
+-- $conversation is the conversation in the actor's row of tests.scene. $me is the actor, or Ana for
+-- the server.
 create table tests.grid (
   subject text, verb text, statement text,
   ana text, ben text, zoe text, ada text, sue text, anon text, blocked text, ex_member text, service_role text
@@ -163,7 +166,7 @@ insert into tests.grid values
 ('directory',                   'select', 'select from chat.directory',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
 ('names of teams',              'select', 'select from chat.teams',                                                                          'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused');
 
--- Reads without row-level security, so that a stranger also has the id of a message to try.
+-- Reads without row-level security, so that a stranger also has a message id to try.
 create function tests.first_message(conversation uuid)
 returns table (id uuid)
 language sql

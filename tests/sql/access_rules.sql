@@ -1,14 +1,14 @@
--- Who may do what to which row and column, as readable rules. Expectations follow from the rules
--- and from facts about the test data, never from the policies. Every kind of user tries every verb
--- on every row and column.
+-- Which users may do what to which row and column, as readable rules. The expected results follow
+-- from the rules and from facts about the test data, never from the policies. Every kind of user
+-- tries every verb on every row and column.
 
 begin;
 \ir support.sql
 
 -- ------------------------------------------------------------------------------------------------ the rules
 
--- Rows: which users may do what. "own" means the row's owner: the user who sent, reacted, hid,
--- drafted, blocked, or whose preferences or presence it contains.
+-- Rows: which users may do what. "own" means the row's owner. That is the user who sent, reacted,
+-- hid, drafted or blocked, or whose preferences or presence the row contains.
 create table tests.row_rules (table_name regclass, seen_by text, changed_by text, change text, removed_by text);
 insert into tests.row_rules values
   ('public.user_conversations',            'members',        'nobody',            'title = ''x''',             'nobody'),
@@ -46,8 +46,7 @@ insert into tests.column_rules values
   ('public.user_blocks', 'blocker_id blocked_id', ''),
   ('public.user_notification_preferences', '*', '*');
 
--- New rows: which users may insert one with themselves as its owner, in a conversation or about
--- Ana.
+-- New rows: which users may insert a row that they own, in a conversation or about Ana.
 create table tests.insert_rules (what text, statement text, allowed_to text);
 insert into tests.insert_rules values
   ('a message', 'insert into public.user_messages (conversation_id, sender_id, content) values ($conversation, $me, ''x'')', 'writers'),
@@ -157,7 +156,7 @@ begin
     when 'own as member' then is_own and tests.is_member(applies.kind, conversation)
     when 'own as writer' then is_own and tests.is_writer(applies.kind, conversation)
     when 'acquaintances' then tests.are_acquainted(applies.kind, owner)
-    -- A super admin may write to all users, and therefore knows all of them.
+    -- A super admin may write to all users and therefore knows all of them.
     when 'those who know her' then applies.kind = 'super admin' or tests.are_acquainted(applies.kind, owner)
     when 'people' then exists (select from tests.kinds k where k.kind = applies.kind and k.team is not null)
   end;
@@ -180,7 +179,7 @@ union all select 'public.user_notification_preferences'::regclass, null, t.user_
 union all select 'chat.message_reports'::regclass, null, t.reporter_id, format('id = %L', t.id) from chat.message_reports t
 union all select 'chat.presence_reports'::regclass, null, t.user_id, format('user_id = %L', t.user_id) from chat.presence_reports t;
 create table tests.all_rows as select * from tests.rows;
--- A table without rows would prove nothing.
+-- A table without rows would make its rules meaningless.
 select tests.equals(array_agg(r.table_name::text), null, 'tables without rows')
 from tests.row_rules r where not exists (select from tests.all_rows a where a.table_name = r.table_name);
 
@@ -203,8 +202,8 @@ $$;
 
 create table tests.differences (line text);
 
--- Rows, one by one. If a rule forbids access, the row is not found or the statement is refused.
--- Neither changes anything.
+-- Checks the rows one by one. If a rule forbids access, the row is not found or the statement is
+-- refused. Neither changes anything.
 do $$
 declare
   cell record;
@@ -224,7 +223,7 @@ begin
     cross join tests.kinds k
     order by k.kind
   loop
-    -- The server itself may not freely change what only its functions write.
+    -- Even the server may not freely change rows that only its functions write.
     continue when cell.kind = 'service_role' and cell.table_name = 'chat.presence_reports'::regclass;
     expected := tests.applies(cell.rule, cell.kind, cell.conversation, cell.owner);
     perform tests.act_as_kind(cell.kind);
@@ -241,7 +240,8 @@ begin
 end
 $$;
 
--- Columns, one by one, without rows: a missing privilege is reported before any row is read.
+-- Checks the columns one by one, without rows, because a missing privilege is reported before any
+-- row is read.
 do $$
 declare
   cell record;
@@ -273,7 +273,7 @@ begin
 end
 $$;
 
--- New rows.
+-- Checks new rows.
 do $$
 declare
   cell record;
@@ -288,7 +288,7 @@ begin
     from tests.insert_rules r
     cross join tests.kinds k
     join tests.kinds a on a.kind = 'ana'
-    -- Their own conversation, or one of other users.
+    -- The users' own conversation, or a conversation of other users.
     join tests.conversations c on c.kind = case when k.talks_to_ana then k.kind else 'user' end
     -- The server has no user id, and Ana has not blocked herself.
     where k.kind not in ('service_role', 'ana') and not (r.what = 'a block of Ana' and k.blocks_ana)
@@ -301,7 +301,7 @@ begin
       outcome := 'error ' || sqlstate;
     end;
     perform tests.act_as('owner');
-    -- The preferences may already exist, which is not a refusal.
+    -- If the preferences already exist, nothing is inserted, which is not a refusal.
     if (outcome in ('0', '1')) <> expected then
       insert into tests.differences values (format('%s by %s: expected %s, got %s: %s', cell.what, cell.kind, expected, outcome, cell.statement));
     end if;

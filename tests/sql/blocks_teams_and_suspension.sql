@@ -1,4 +1,4 @@
--- What prevents writing to a conversation, with the same answer for every reason.
+-- What prevents writing to a conversation. The response is the same for every reason.
 
 begin;
 \ir support.sql
@@ -16,7 +16,7 @@ begin
   perform tests.holds(not chat.can_send(tests.c()), why || ': cannot send');
   perform tests.expect_error('select chat.send_message(tests.c(), ''x'')', 'not_allowed_recipient');
   perform tests.expect_error('insert into public.user_messages (conversation_id, content) values (tests.c(), ''x'')', 'not_allowed_recipient');
-  -- It can still be read and found.
+  -- The conversation can still be read and found.
   perform tests.equals(
     (select (r."row" ->> 'can_send') from chat.conversation_rows(array[tests.c()]) r), 'false', why || ': can_send is false');
   perform tests.equals((select o.created from chat.open_conversation(tests.id(case actor when 'ana' then 'ben' else 'ana' end)) o), false, why || ': opening still finds it');
@@ -24,7 +24,8 @@ begin
 end
 $$;
 
--- A block prevents writing by both users, and neither answer reveals which of them blocked.
+-- A block prevents both users from writing, and no response reveals which of them blocked the
+-- other.
 select tests.act_as('ana');
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ana'), tests.id('ben'));
 select tests.closed_for('ana', 'block'), tests.closed_for('ben', 'block');
@@ -34,7 +35,7 @@ select tests.act_as('ana');
 delete from public.user_blocks;
 select tests.holds(chat.can_send(tests.c()), 'lifted');
 
--- A blocked user cannot edit either, but may delete their own message.
+-- A blocked user cannot edit either, but may delete their own messages.
 select tests.message('ben', tests.c(), 'hm') as m \gset
 select set_config('tests.m', :'m', true);
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ana'), tests.id('ben'));
@@ -47,12 +48,12 @@ select chat.delete_message(current_setting('tests.m')::uuid);
 select tests.act_as('owner');
 delete from public.user_blocks;
 
--- A user who left the team
+-- A user leaves the team.
 update public.users set team_id = '00000000-0000-4000-8000-00000000007b' where id = tests.id('ben');
 select tests.closed_for('ana', 'team'), tests.closed_for('ben', 'team');
 update public.users set team_id = '00000000-0000-4000-8000-00000000007a' where id = tests.id('ben');
 
--- A suspension
+-- A user is suspended.
 update public.users set status = 'suspended' where id = tests.id('ben');
 select tests.closed_for('ana', 'suspension'), tests.closed_for('ben', 'suspension');
 update public.users set status = 'active' where id = tests.id('ben');

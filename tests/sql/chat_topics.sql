@@ -1,13 +1,13 @@
--- The private channels of the chat: which users may listen, appear in presence, and send.
+-- The private channels of the chat, and which users may join them, appear in presence, and send.
 
 begin;
 \ir support.sql
 
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
--- An application with generous policies on its own topics
+-- An application with permissive policies on its own topics.
 create policy "everybody everywhere" on realtime.messages for all to authenticated, anon using (true) with check (true);
 
--- Checks like the Realtime server: with a row that only this transaction sees.
+-- Checks permissions like the Realtime server, with a row that only this transaction sees.
 create function tests.may(actor text, topic text, what text, extension text)
 returns boolean
 language plpgsql
@@ -55,12 +55,12 @@ from (values
   ('ana', 'read', 'broadcast', true), ('ana', 'write', 'broadcast', false), ('ben', 'read', 'broadcast', false), ('ben', 'write', 'broadcast', false), ('anon', 'read', 'broadcast', false)
 ) v (actor, what, extension, expected)
 union all
--- The application decides about its own topics.
+-- For its own topics, the application's policies apply.
 values ('zoe', 'room:1', 'write', 'broadcast', true), ('zoe', 'conversation:1', 'read', 'broadcast', true), ('anon', 'user:x', 'read', 'broadcast', true);
 
 select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected, format('%s %s %s %s', t.actor, t.what, t.extension, t.topic)) from tests.topics t;
 
--- Other spellings of an id are not topics of the chat's users.
+-- An id in another spelling does not yield a topic of a user.
 select tests.equals(
   array[
     tests.may('ana', upper(tests.id('ana')::text), 'read', 'broadcast'),
@@ -71,8 +71,8 @@ select tests.equals(
   array[true, false, false, false],
   'spelling');
 
--- The policies check a row's own topic, regardless of the setting: a user who may run SQL can set
--- it to a topic of their own.
+-- The policies check the topic of the row itself, whatever the setting contains. A user who may run
+-- SQL can set the setting to a topic that they may use.
 create role tests_custom_role nologin;
 grant tests_custom_role to current_user;
 grant usage on schema realtime, tests to tests_custom_role;
@@ -98,17 +98,17 @@ begin
 end
 $$;
 
--- The application's policy "everybody everywhere" above allows all of this.
+-- The application's policy "everybody everywhere" above would allow all of this.
 create table tests.forgeries (actor text, setting text, topic text, extension text, inserted text, seen text, rewritten text);
 insert into tests.forgeries
 select f.actor, replace(f.setting, '$c', current_setting('tests.c')), replace(replace(f.topic, '$c', current_setting('tests.c')), '$zoe', tests.id('zoe')::text),
   f.extension, f.inserted, f.seen, f.rewritten
 from (values
-  -- The setting's own topic
+  -- The topic is the one in the setting.
   ('ana', 'conversation:$c', 'conversation:$c', 'broadcast', 'refused', '1', '0'),
   ('ana', 'conversation:$c', 'conversation:$c', 'presence', '1', '1', '0'),
   ('ana', 'room:1', 'room:1', 'broadcast', '1', '1', '1'),
-  -- Another topic than the setting's
+  -- The topic differs from the one in the setting.
   ('ana', 'conversation:$c', 'user:$zoe', 'presence', 'refused', '0', '0'),
   ('ana', 'conversation:$c', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
   ('ana', 'conversation:$c', 'room:1', 'presence', 'refused', '0', '0'),
@@ -119,13 +119,13 @@ from (values
   ('zoe', 'user:$zoe', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('anon', 'room:1', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('anon', 'room:1', 'room:1', 'broadcast', '1', '1', '1'),
-  -- Without the setting, the application decides about its own topics.
+  -- Without the setting, the application's policies apply to its own topics.
   ('ana', '', 'room:1', 'broadcast', '1', '1', '1'),
   ('ana', '', 'conversation:$c', 'broadcast', 'refused', '1', '0'),
   ('ana', '', 'user:$zoe', 'presence', 'refused', '0', '0'),
   ('zoe', '', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('anon', '', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
-  -- A role of the application, to which its policy for all roles applies
+  -- A role of the application, to which the application's policy for all roles applies.
   ('tests_custom_role', '', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('tests_custom_role', 'conversation:$c', 'conversation:$c', 'presence', 'refused', '0', '0'),
   ('tests_custom_role', '', 'room:1', 'broadcast', '1', '1', '1'),
@@ -144,7 +144,7 @@ select tests.equals(
   array[f.inserted, f.seen, f.rewritten],
   format('%s with %s on %s, %s', f.actor, f.setting, f.topic, f.extension))
 from tests.forgeries f;
--- A message of the application cannot become one of the chat, which would be replayed.
+-- A message of the application cannot be moved to a topic of the chat, where it would be replayed.
 select tests.equals(tests.attempt_with('ana', '', format('update realtime.messages set topic = %L where topic = %L', 'user:' || tests.id('zoe'), 'room:1')), 'refused', 'moved');
 delete from realtime.messages;
 
@@ -170,7 +170,7 @@ select tests.equals(payload ->> 'id', id::text, 'id') from realtime.messages whe
 select tests.holds(tableoid <> 'realtime.messages_default'::regclass, 'partition of the day') from realtime.messages where payload ? 'a';
 select tests.expect_error($$select realtime.broadcast_changes('t', 'e', 'TRUNCATE', 't', 's', null, null)$$, 'P0001');
 
--- On a day without a partition nothing is lost: the rows move when the partition is created.
+-- On a day without a partition, nothing is lost. The rows move when the partition is created.
 insert into realtime.messages (topic, extension, inserted_at) values ('far', 'broadcast', current_date + 40);
 select tests.equals(tableoid, 'realtime.messages_default'::regclass::oid, 'far ahead') from realtime.messages where topic = 'far';
 select tests.equals(chat.maintain_message_partitions(40, 3), 10, 'made');

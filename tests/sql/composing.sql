@@ -1,4 +1,4 @@
--- Drafts and the right to send, as the server reads them for a member's devices.
+-- Drafts and the right to send, as the server reads them for the devices of a member.
 
 begin;
 \ir support.sql
@@ -30,7 +30,7 @@ select tests.equals(tests.composing('zoe', :'c'), null, 'a stranger');
 select tests.message('ana', :'c', 'sent');
 select tests.equals(tests.composing('ana', :'c'), '- t', 'after sending');
 
--- After a block, or a suspension of one member, neither member can send.
+-- After a block, or after a suspension of one member, neither member can send.
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ben'), tests.id('ana'));
 select tests.equals(tests.composing('ana', :'c'), '- f', 'the blocked member');
 select tests.equals(tests.composing('ben', :'c'), '- f', 'the blocking member');
@@ -39,8 +39,8 @@ update public.users set status = 'suspended' where id = tests.id('ben');
 select tests.equals(tests.composing('ana', :'c'), '- f', 'Ana with a suspended member');
 select tests.equals(tests.composing('ada', :'other'), '- f', 'Ada with a suspended member');
 
--- The affected memberships: both members of each of a user's direct conversations, or of a given
--- conversation
+-- The affected memberships are both members of a given conversation, or of every direct
+-- conversation of a given user.
 select tests.equals(tests.with_ben(array[tests.id('ben')], '{}'), 4::bigint, 'of a user');
 select tests.equals(tests.with_ben('{}', array[:'c']::uuid[]), 2::bigint, 'of a conversation');
 select tests.equals(tests.with_ben(array[tests.id('ben')], array[:'c']::uuid[]), 4::bigint, 'of both, each membership once');

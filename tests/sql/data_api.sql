@@ -1,5 +1,5 @@
--- A dashboard's own calls of supabase-js through the data API: statements of the same form, as the
--- caller.
+-- A dashboard's own supabase-js calls through the data API. Each statement has the form that the
+-- data API generates, and runs as the caller.
 
 begin;
 \ir support.sql
@@ -29,7 +29,7 @@ create function tests.history(conversation uuid) returns setof public.user_messa
   order by "public"."user_messages"."created_at" desc limit 50 offset 0
 $$;
 
--- from('user_presence').upsert({...}): sets every column that it contains, including the key
+-- from('user_presence').upsert({...}) sets every column in its argument, including the key.
 create function tests.upsert_presence(person uuid, status text) returns setof public.user_presence language sql as $$
   insert into "public"."user_presence" ("current_page", "last_seen", "status", "updated_at", "user_id")
   select body."current_page", body."last_seen", body."status", body."updated_at", body."user_id"
@@ -44,7 +44,7 @@ create function tests.upsert_presence(person uuid, status text) returns setof pu
   returning "public"."user_presence".*
 $$;
 
--- rpc: the names of the arguments select the function.
+-- In an rpc call, the names of the arguments select the function.
 select tests.equals(
   array_agg(array_to_string(p.proargnames, ',') order by p.pronargs),
   array['other_user_id', 'user1_id,user2_id'],
@@ -76,8 +76,8 @@ select tests.equals(:'sent_sender'::json ->> 'full_name', 'Ana Alvarez', 'the se
 select tests.equals(:'sent_seq'::bigint, 1::bigint, 'its number');
 select tests.expect_error(format('insert into public.user_messages (conversation_id, sender_id, content, read_by) values (%L, tests.id(''ana''), ''x'', array[tests.id(''ben'')])', :'c'), '42501');
 
--- Embedding: "users!participant_1_id", "user_messages!last_message_id" and "users!sender_id" each
--- identify one foreign key.
+-- For embedding, "users!participant_1_id", "user_messages!last_message_id" and "users!sender_id"
+-- must each identify one foreign key.
 select tests.equals(count(k.attname), 1::bigint, format('foreign keys of %s.%s to %s', e.source, e.hint, e.target))
 from (values
     ('public.user_conversations'::regclass, 'participant_1_id', 'public.users'::regclass),
@@ -94,7 +94,7 @@ left join (
 ) k on k.conrelid = e.source and k.confrelid = e.target and k.attname = e.hint
 group by e.source, e.hint, e.target;
 
--- The list and the history
+-- The list and the history.
 select tests.act_as('ben');
 select tests.equals(l #>> '{one,full_name}' || ', ' || (l #>> '{two,full_name}') || ': ' || (l #>> '{last,content}'), 'Ana Alvarez, Ben Brandt: Hello Ben', 'the list')
 from tests.listed() l;
@@ -104,7 +104,7 @@ select tests.equals(count(*), 0::bigint, 'the history at an outsider') from test
 select tests.act_as('ben');
 select tests.equals(string_agg(content, ','), 'Hello Ben', 'history') from tests.history(:'c');
 
--- Marking as read: clients may not write read_by, but may call the function.
+-- Clients may not write read_by to mark messages as read, but may call the function.
 select tests.expect_error(format('update public.user_messages set read_by = array[tests.id(''ben'')] where conversation_id = %L', :'c'), '42501');
 select public.mark_conversation_read("p_conversation_id" := :'c', "p_up_to" := :'sent_id');
 select tests.equals(unread_count, 0, 'unread') from public.user_conversation_members where conversation_id = :'c';
@@ -119,7 +119,7 @@ update "public"."user_messages" set "is_deleted" = true where "public"."user_mes
 select tests.equals(count(*), 0::bigint, 'earlier texts of the deleted message') from tests.history(:'c');
 select tests.equals(content, '', 'content of the deleted message') from public.user_messages where id = :'sent_id';
 
--- Presence: the server determines times and pages.
+-- The server determines the times and pages of presence.
 select tests.equals((status, current_page, last_seen > '2001-01-02')::text, '(online,,t)', 'first') from tests.upsert_presence(tests.id('ana'), 'online');
 select tests.equals((status, updated_at > '2001-01-02')::text, '(away,t)', 'again') from tests.upsert_presence(tests.id('ana'), 'away');
 select tests.expect_error($$select tests.upsert_presence(tests.id('ben'), 'online')$$, '42501');

@@ -1,10 +1,10 @@
--- Broadcasts from the database: the functions of schema realtime, as their callers may use them.
+-- Broadcasts from the database. The functions of schema realtime must work for their callers.
 
 begin;
 \ir support.sql
 
--- As on Supabase: owners, rights, and functions that run as their caller.
--- From PostgreSQL 16 on, an installer without superuser may not give objects away and keeps them.
+-- Owners and rights are as on Supabase, and the functions run as their caller. Since PostgreSQL 16,
+-- an installer that is not a superuser may not give objects away and keeps them.
 create function tests.is_owner(owner oid) returns boolean language sql stable as $$
   select pg_get_userbyid(owner) = 'supabase_realtime_admin'
     or (pg_get_userbyid(owner) = session_user and current_setting('is_superuser') = 'off')
@@ -23,18 +23,19 @@ select tests.holds(has_function_privilege(r.role, p.oid, 'execute'), r.role || '
 from pg_proc p, (values ('anon'), ('authenticated'), ('service_role')) r (role) where p.pronamespace = 'realtime'::regnamespace;
 select tests.equals(has_table_privilege(r.role, 'realtime.messages', g.privilege), g.privilege <> 'DELETE', r.role || ' ' || g.privilege)
 from (values ('anon'), ('authenticated'), ('service_role')) r (role), (values ('SELECT'), ('INSERT'), ('DELETE')) g (privilege);
--- UPDATE per column, because on the whole table it includes "lock table". The server is trusted.
+-- UPDATE is granted per column, because on the whole table it would include "lock table". The
+-- server is trusted.
 select tests.equals(has_table_privilege(r.role, 'realtime.messages', 'UPDATE'), r.role = 'service_role', r.role || ' UPDATE')
 from (values ('anon'), ('authenticated'), ('service_role')) r (role);
 select tests.holds(has_column_privilege(r.role, 'realtime.messages', a.attnum, 'UPDATE'), r.role || ' UPDATE ' || a.attname)
 from (values ('anon'), ('authenticated'), ('service_role')) r (role), pg_attribute a
 where a.attrelid = 'realtime.messages'::regclass and a.attnum > 0 and not a.attisdropped;
 
--- The publication equals Supabase's own: all of the table, nothing else.
+-- The publication equals Supabase's own. It contains the whole table and nothing else.
 select tests.equals(array_agg(r.prrelid::regclass::text), array['realtime.messages'], 'published')
 from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = 'supabase_realtime_messages_publication';
 
--- Payloads: an object gets an id unless it has one; anything else is sent unchanged.
+-- An object as payload gets an id unless it has one. Any other payload is sent unchanged.
 select realtime.send(p.payload, p.event, 'shapes', false)
 from (values
   ('{"a": 1}'::jsonb, 'object'), ('{"a": 1, "id": 7}', 'with id'), ('[1, 2]', 'array'), ('"text"', 'text'), ('5', 'number'), (null, 'null')
@@ -51,7 +52,7 @@ select realtime.send_binary('\x00ff', 'bytes', 'room:2');
 select tests.equals(m.binary_payload, '\x00ff'::bytea, 'bytes') from realtime.messages m where m.event = 'bytes' and m.payload is null and m.private;
 select tests.expect_error($$insert into realtime.messages (topic, extension, payload, binary_payload) values ('t', 'broadcast', '1', '\x00')$$, '23514');
 
--- Policies that check the topic, through a function that relies on the caller's search path
+-- Policies that check the topic through a function that relies on the caller's search path.
 create table public.rooms (name text primary key);
 insert into public.rooms values ('room:open');
 create function public.room_exists(name text) returns boolean language plpgsql stable as $$
@@ -77,8 +78,8 @@ select tests.act_as('ana');
 insert into public.things values (1, 'one', 'room:open');
 update public.things set title = 'two' where id = 1;
 delete from public.things where id = 1;
--- If the policy refuses the broadcast, the change itself is still written, and a warning is the
--- only report.
+-- If the policy refuses the broadcast, the change itself is still written, and only a warning
+-- reports the refusal.
 insert into public.things values (2, 'two', 'room:closed');
 select tests.equals(realtime.topic(), 'room:open', 'the topic of the last broadcast');
 select tests.act_as('owner');
@@ -92,7 +93,7 @@ from (values
 ) v (event, payload)
 left join realtime.messages m on m.topic = 'room:open' and m.event = v.event and m.private;
 
--- A statement trigger and an unknown operation are the caller's mistakes, and roll back.
+-- A statement trigger and an unknown operation are mistakes of the caller and roll back.
 create function tests.fault(statement text) returns text language plpgsql as $$
 begin
   execute statement;
@@ -107,7 +108,7 @@ select tests.equals(
 select tests.equals(tests.fault(format($$select realtime.broadcast_changes('t', 'e', %L, 't', 's', null, null)$$, v.operation)), v.fault, 'operation')
 from (values ('TRUNCATE', 'Failed to process the row: Unexpected operation type: TRUNCATE'), (null, 'Failed to process the row: Unexpected operation type: <NULL>')) v (operation, fault);
 
--- Messages that are too old are removed, also from the default partition.
+-- Old messages are removed, also from the default partition.
 insert into realtime.messages (topic, extension, inserted_at) values ('old', 'broadcast', current_date - 100), ('new', 'broadcast', current_date + 100);
 select chat.maintain_message_partitions(3, 3);
 select tests.equals(array_agg(m.topic), array['new'], 'kept') from realtime.messages m where m.topic in ('old', 'new');

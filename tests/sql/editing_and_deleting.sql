@@ -1,4 +1,4 @@
--- Editing and deleting: what stays, what is removed, and which users are refused.
+-- Editing and deleting: what is kept, what is removed, and which users are refused.
 
 begin;
 \ir support.sql
@@ -9,7 +9,7 @@ select set_config('tests.m', tests.message('ana', tests.c(), 'frist')::text, tru
 create function tests.m() returns uuid language sql stable as $$ select current_setting('tests.m')::uuid $$;
 select tests.message('ben', tests.c(), 'from Ben') as theirs \gset
 
--- An edit keeps the earlier text, changes the rev, and follows the rules of sending.
+-- An edit keeps the earlier text, increases the rev, and follows the rules for sending.
 select tests.act_as('ana');
 select chat.edit_message(tests.m(), '  first ');
 select tests.equals((content, is_edited, rev)::text, '(first,t,3)', 'edited') from public.user_messages where id = tests.m();
@@ -24,11 +24,11 @@ select tests.expect_error($$select chat.edit_message(tests.m(), 'x', expected_re
 select chat.edit_message(tests.m(), 'first!', expected_rev => 3);
 select tests.expect_error(format('select chat.edit_message(%L, ''x'')', :'theirs'), 'forbidden');
 
--- The same text again is not an edit.
+-- Saving the same text again is not an edit.
 select chat.edit_message(tests.m(), 'first!');
 select tests.equals(rev, 4::bigint, 'rev after no change') from public.user_messages where id = tests.m();
 
--- Columns that never change
+-- Columns that can never be changed.
 select tests.act_as('service_role');
 select tests.expect_error(format('update public.user_messages set %s where id = tests.m()', change), 'user_messages_identity_is_fixed')
 from unnest(array['sender_id = tests.id(''ben'')', 'seq = 9', 'created_at = now()', 'message_type = ''file''', 'client_message_id = ''x''', 'id = gen_random_uuid()']) change;
@@ -39,7 +39,7 @@ select tests.expect_error($$select chat.edit_message(tests.m(), 'x')$$, 'not_fou
 select tests.expect_error($$select chat.delete_message(tests.m())$$, 'not_found');
 select tests.expect_error($$select chat.hide_message(tests.m())$$, 'not_found');
 
--- Editing has a time limit, deleting has none.
+-- Editing has a time limit. Deleting does not.
 select tests.act_as('owner');
 update chat.config set value = '60' where key = 'edit_window_s';
 select tests.act_as('ana');
@@ -88,7 +88,7 @@ select chat.delete_message(:'seen');
 select tests.act_as('ben');
 select tests.equals(unread_count, 1, 'unread') from public.user_conversation_members;
 
--- Hidden by one user, then deleted by the other: subtracted once.
+-- If one user hides a message and the other then deletes it, the message is subtracted once.
 select chat.hide_message(:'unseen');
 select tests.equals(unread_count, 0, 'unread after hiding') from public.user_conversation_members;
 select chat.hide_message(:'unseen');

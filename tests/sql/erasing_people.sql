@@ -1,4 +1,4 @@
--- Erasing a user removes their own data, and keeps what they shared, without a name.
+-- Erasing a user removes the user's own data. What the user shared is kept without a name.
 
 begin;
 \ir support.sql
@@ -26,7 +26,7 @@ select tests.equals(("row" ->> 'can_send', "row" ->> 'other_user')::text, '(fals
 select tests.equals(count(*), 2::bigint, 'history') from chat.message_page(current_setting('tests.c')::uuid);
 select tests.expect_error($$select chat.send_message(current_setting('tests.c')::uuid, 'x')$$, 'not_allowed_recipient');
 
--- A hidden user, with and without a visible row: erasing removes all of their presence, and nothing
+-- For a hidden user with or without a visible row, erasing removes all presence, and nothing
 -- restores it.
 select tests.act_as('service_role');
 select gen_random_uuid() as process \gset

@@ -1,4 +1,4 @@
--- The cost of a page depends only on its length, not on the length of the conversation or the
+-- The cost of a page depends only on its length, and not on the length of the conversation or the
 -- position in it.
 
 begin;
@@ -9,7 +9,7 @@ select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 insert into public.user_messages (conversation_id, sender_id, content)
 select current_setting('tests.c')::uuid, tests.id('ben'), 'message ' || n from generate_series(1, 5000) n;
 
--- Many short conversations around it, because generic plans expect short ones.
+-- Creates many short conversations around it, because generic plans expect short ones.
 do $$
 begin
   for n in 1..50 loop
@@ -22,7 +22,7 @@ $$;
 
 analyze public.user_messages, public.user_conversations, public.user_conversation_members;
 
--- The index entries of messages that this transaction has read
+-- Returns the number of index entries of messages that this transaction has read.
 create function tests.entries_read()
 returns bigint
 language sql

@@ -1,9 +1,9 @@
--- The application around the chat: what each preset reads from it.
+-- The application's tables around the chat, and what each preset reads from them.
 
 begin;
 \ir support.sql
 
--- A team dashboard: users, roles and teams from public.users.
+-- A team dashboard, with users, roles and teams from public.users.
 select tests.equals((d.display_name, d.email, d.is_active, d.role, m.team_id)::text, '("Ada Adler",ada@example.com,t,admin,00000000-0000-4000-8000-00000000007a)', 'Ada')
 from chat.directory d join chat.memberships m using (user_id) where d.user_id = tests.id('ada');
 
@@ -20,7 +20,8 @@ as $$
 $$;
 select tests.equals(tests.references_to('public.users'), 14::bigint, 'references to users');
 
--- The views belong to the owner of the table, to whom row-level security does not apply.
+-- The views have the same owner as the table, because row-level security does not apply to that
+-- owner.
 select tests.equals(v.relowner, t.relowner, 'owner')
 from pg_class v, pg_class t where v.oid = 'chat.directory'::regclass and t.oid = 'public.users'::regclass;
 
@@ -34,8 +35,8 @@ from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
 
--- Team names are also shown to users who may not read the table of teams. A user may be in no team,
--- or unknown to the application.
+-- Team names are also shown to users who may not read the table of teams. A user may have no team,
+-- or may be unknown to the application.
 select tests.act_as('ana');
 select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-00000000000a", "full_name": "Ana Alvarez", "email": "ana@example.com", "avatar_url": null, "role": "user", "teams": [{"id": "00000000-0000-4000-8000-00000000007a", "name": "Support"}], "can_write": true}', 'Ana');
 select tests.act_as('owner');
@@ -49,7 +50,7 @@ select tests.act_as('nobody');
 select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-0000000000ff", "full_name": null, "email": null, "avatar_url": null, "role": null, "teams": [], "can_write": false}', 'unknown');
 select tests.act_as('owner');
 
--- If the application renames its columns, the mapping is built again.
+-- If the application renames columns, the mapping is rebuilt.
 alter table public.teams rename column name to title;
 alter table public.users rename column full_name to name;
 alter table public.users rename column avatar_url to avatar;
@@ -57,7 +58,7 @@ alter table public.users rename column status to state;
 select chat.install_host_mapping('auto');
 select tests.equals((display_name, is_active)::text, '("Ana Alvarez",t)', 'Ana') from chat.directory where user_id = tests.id('ana');
 select tests.equals(string_agg(name, ',' order by name), 'Operations,Sales,Support', 'teams') from chat.teams;
--- Without names of teams, or without the table, teams have no names.
+-- If the names of the teams or their table are missing, teams have no names.
 drop view chat.teams;
 alter table public.teams drop column title;
 select chat.install_host_mapping('auto');
@@ -68,7 +69,7 @@ select tests.act_as('owner');
 drop table public.teams cascade;
 select chat.install_host_mapping('auto');
 
--- Other names of roles
+-- Other names of roles.
 drop view chat.directory;
 alter table public.users alter column role drop default, alter column role type text using role::text;
 update public.users set role = 'Owner' where id = tests.id('ana');
@@ -78,8 +79,8 @@ select chat.install_host_mapping('auto');
 select tests.equals(string_agg(role, ',' order by user_id), 'admin,super_admin,user', 'roles')
 from chat.directory where user_id in (tests.id('ana'), tests.id('ben'), tests.id('zoe'));
 
--- Only accounts: team and role come from metadata of the server, never from metadata that users can
--- change.
+-- With accounts only, team and role come from server-side metadata, never from metadata that users
+-- can change.
 insert into auth.users (id, email, raw_app_meta_data, raw_user_meta_data)
 values (gen_random_uuid(), 'max@example.com', '{"team_ids": ["t1", "t2"]}', '{"name": "Max", "role": "super_admin", "team_id": "t3"}');
 select tests.equals(chat.install_host_mapping('claims'), 'claims', 'preset');
@@ -93,7 +94,7 @@ select tests.act_as('ana');
 select tests.equals(created, true, 'same team') from chat.open_conversation(tests.id('ben'));
 select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
 
--- One team for all users
+-- With one team for all users.
 select tests.act_as('owner');
 select tests.equals(chat.install_host_mapping('one_team'), 'one_team', 'preset');
 select tests.act_as('ana');
@@ -104,17 +105,17 @@ select chat.install_host_mapping('one_team');
 select tests.equals(team_id, 'acme', 'name of the one team') from chat.memberships where user_id = tests.id('ana');
 
 select tests.expect_error($$select chat.install_host_mapping('basejump')$$, 'P0001');
--- The recorded preset is kept, regardless of the tables.
+-- The recorded preset is kept, whatever tables exist.
 set constraints all immediate;
 select tests.equals(chat.install_host_mapping('auto'), 'one_team', 'recorded');
 select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen');
 
--- Its tables are gone: another preset is chosen.
+-- If the tables of the preset are gone, another preset is chosen.
 drop table public.users cascade;
 select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of users');
 select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'P0001');
 
--- Users without a team: no preset is chosen, neither at first nor later.
+-- If no user has a team, no preset is chosen, neither at first nor later.
 update auth.users set raw_app_meta_data = '{"role": "admin"}';
 select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
 delete from chat.config where key = 'host_mapping';
@@ -127,7 +128,7 @@ delete from chat.config where key = 'host_mapping';
 update public.users set team_id = tests.id('ana') where id = tests.id('ana');
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'one team is enough');
 
--- Without accounts, the tables decide.
+-- Without any accounts, the existing tables determine the preset.
 delete from chat.config where key = 'host_mapping';
 delete from public.users;
 set constraints all immediate;

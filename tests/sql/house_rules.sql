@@ -1,4 +1,4 @@
--- Rules for every object in the schema, including those added later.
+-- Rules for every object in the schema, including objects added later.
 
 begin;
 \ir support.sql
@@ -14,7 +14,7 @@ begin
 end
 $$;
 
--- Rapport's functions: those of chat, and those of public that use them.
+-- Rapport's functions: all functions in chat, and the ones in public that use chat.
 create view tests.functions as
 select p.oid, p.oid::regprocedure::text as name, p.proacl, p.proconfig, p.prosecdef
 from pg_proc p
@@ -33,21 +33,21 @@ select tests.none('functions that anon may call', array_agg(f.name))
 from tests.functions f
 where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)', 'chat.is_requested_topic(text,text)');
 
--- Every user can take an advisory lock and keep it. The key of an idempotency lock contains a secret of
--- the caller.
+-- Every user can take and keep an advisory lock. An idempotency lock is an exception, because its
+-- key contains a secret of the caller.
 select tests.none('functions that advisory locks can stop', array_agg(f.name))
 from tests.functions f
 join pg_proc p on p.oid = f.oid
 where p.prosrc ~ 'advisory_' and f.name not like 'chat.claim_idempotency_key(%';
 
--- A disabled type of plan node raises the cost of a plan that uses it nevertheless, and such a plan
+-- Disabling a type of plan node raises the cost of a plan that uses it nevertheless. Such a plan
 -- would be compiled at every execution.
 select tests.none('functions that disable plan types but not compilation', array_agg(f.name))
 from tests.functions f
 where exists (select from unnest(f.proconfig) c where c like 'enable\_%=off')
   and not 'jit=off' = any (f.proconfig);
 
--- Clients may not call functions with two arbitrary users.
+-- Clients may not call functions that accept two arbitrary users.
 select tests.none('functions that accept two users', array_agg(f.name))
 from tests.functions f
 join pg_proc p on p.oid = f.oid
@@ -55,12 +55,12 @@ where has_function_privilege('authenticated', f.oid, 'execute')
   and (select count(*) from unnest(p.proargtypes) t (oid) where t.oid = 'uuid'::regtype) > 1
   and f.name not in ('get_or_create_conversation(uuid,uuid)', 'chat.mark_read(uuid,uuid)', 'chat.mark_message_delivered(uuid,uuid)', 'chat.mark_unread(uuid,uuid)', 'mark_conversation_read(uuid,uuid)',
     'chat.send_message(uuid,text,text,text,text,uuid,uuid[],jsonb,text,text,bigint,text)',
-    -- These return only the caller's own data.
+    -- These functions return only the caller's own data.
     'chat.member_page(uuid,integer,uuid)',
     'chat.changed_messages(pg_snapshot,pg_snapshot,uuid,xid8,uuid,integer)',
     'chat.sync(text,timestamp with time zone,text,text,text,boolean,timestamp with time zone,uuid,text,uuid,integer)',
     'chat.pin_page(uuid,integer,timestamp with time zone,uuid)',
-    -- These read nothing but their arguments.
+    -- These functions read only their arguments.
     'chat.search_keys(uuid,bigint,uuid,text,text,text)');
 
 -- Rapport's tables
@@ -96,7 +96,7 @@ from tests.tables t
 join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
 where has_any_column_privilege('authenticated', t.oid, 'select') and not has_column_privilege('authenticated', t.oid, a.attnum, 'select');
 
--- "explain" shows every role what the planner samples.
+-- "explain" shows every role the values that the planner has sampled.
 select tests.none('columns with statistics although users write them', array_agg(a.attrelid::regclass || '.' || a.attname))
 from pg_attribute a
 where a.attnum > 0
@@ -107,7 +107,7 @@ where a.attnum > 0
     a.attrelid in (select t.oid from tests.tables t where t.relkind = 'r' and has_any_column_privilege('authenticated', t.oid, 'select'))
     or a.attrelid in (select p.relid from pg_partition_tree('realtime.messages') p)
   )
-  -- One of a few values that the schema lists
+  -- Columns whose few possible values the schema lists.
   and (a.attrelid::regclass::text, a.attname) not in (
     ('user_conversations', 'kind'), ('user_conversation_members', 'member_role'), ('user_conversation_members', 'notification_level'),
     ('user_messages', 'message_type'), ('user_presence', 'status'), ('user_presence', 'manual_status'), ('user_notification_preferences', 'email_mode')
@@ -118,12 +118,12 @@ select tests.none('sequences accessible to clients', array_agg(t.name || ' to ' 
 from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
 where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');
 
--- The role of idle pooled connections has no rights.
+-- The role that idle pooled connections use has no rights.
 select tests.none('memberships of rapport_request', array_agg(m.roleid::regrole::text)) from pg_auth_members m where m.member = 'rapport_request'::regrole;
 select tests.equals((rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication)::text, '(f,f,f,f,f,f,f)', 'rapport_request') from pg_roles where rolname = 'rapport_request';
 select tests.none('schemas accessible to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');
 
--- What is published, and what must never be
+-- The published tables, and the ones that must never be published.
 select tests.equals(string_agg(tablename, ' ' order by tablename), 'conversation_receipts message_reactions user_conversation_members user_conversations user_messages user_presence', 'published')
 from pg_publication_tables where pubname = 'supabase_realtime' and schemaname in ('public', 'chat') and tablename ~ '^(user_|message_|conversation_)';
 select tests.none('published without its full identity', array_agg(t.name))
@@ -140,14 +140,15 @@ where c.contype = 'f'
     select from pg_index i where i.indrelid = c.conrelid and (i.indkey::int2[])[0:cardinality(c.conkey) - 1] = c.conkey
   );
 
--- A function of a row in a policy is called once per row.
-select tests.none('policies that call auth.uid() for each row', array_agg(p.polrelid::regclass || ': ' || p.polname))
+-- Outside of a sub-select, a policy would call chat.my_id() once per row.
+select tests.none('policies that call chat.my_id() for each row', array_agg(p.polrelid::regclass || ': ' || p.polname))
 from pg_policy p
 join tests.tables t on t.oid = p.polrelid
 where regexp_replace(coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), 'SELECT chat\.my_id\(\)', '', 'g') like '%chat.my_id()%';
 
--- PostgreSQL evaluates policies, views, defaults and conditions with the search_path of the session. A
--- function without a path of its own, such as auth.uid(), would find the session's temporary types.
+-- PostgreSQL evaluates policies, views, defaults and conditions with the search_path of the
+-- session. A function that sets no search_path, such as auth.uid(), would find the session's
+-- temporary types.
 create view tests.expressions as
 select 'pg_policy'::regclass as classid, p.oid as objid, p.polrelid as relation from pg_policy p
 union all select 'pg_rewrite'::regclass, r.oid, r.ev_class from pg_rewrite r
@@ -168,8 +169,8 @@ from tests.expressions e
 join pg_depend d on d.classid = e.classid and d.objid = e.objid and d.refobjid = 'chat.my_id()'::regprocedure
 where e.relation in (select t.oid from tests.tables t);
 
--- UPDATE, DELETE or TRUNCATE on a whole table allows "lock table ... in access exclusive mode", with
--- which a user stops everyone. DELETE cannot be granted per column.
+-- UPDATE, DELETE or TRUNCATE on a whole table allows "lock table ... in access exclusive mode",
+-- with which one user could block all others. DELETE cannot be granted per column.
 select tests.none('tables that clients can lock as a whole', array_agg(t.oid::regclass || ' by ' || r.name))
 from (select t.oid from tests.tables t where t.relkind = 'r' union all select p.relid from pg_partition_tree('realtime.messages') p) t (oid),
   unnest(array['anon', 'authenticated']) r (name)

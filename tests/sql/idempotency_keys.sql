@@ -18,7 +18,7 @@ select tests.equals(chat.outcome(), null::jsonb, 'no outcome');
 select chat.recall_idempotency_key('k');
 select tests.equals(chat.outcome(), '{"created": true}'::jsonb, 'outcome');
 
--- The same key of another user is a different key.
+-- The same key used by another user is a different key.
 select tests.act_as('ben');
 select chat.claim_idempotency_key('k', 'other'), chat.keep_idempotency_key('k', 'other');
 
@@ -34,7 +34,7 @@ update chat.idempotency_keys set kept_at = now() - interval '59 s';
 select tests.act_as('ana');
 select tests.expect_error($$select chat.claim_idempotency_key('k', 'h')$$, 'idempotency_key_reused');
 
--- Old keys are removed a few at a time.
+-- Old keys are removed in small batches.
 select tests.act_as('owner');
 insert into chat.idempotency_keys (user_id, key, request_hash, kept_at)
 select tests.id('zoe'), n::text, 'h', now() - interval '1 day' from generate_series(1, 10) n;

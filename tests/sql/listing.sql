@@ -1,4 +1,4 @@
--- The list of conversations and the history of one, as rows of REST responses.
+-- The list of conversations and the history of a conversation, as rows of REST responses.
 
 begin;
 \ir support.sql
@@ -23,7 +23,7 @@ begin
 end
 $$;
 
--- The latest first, pinned ones before them
+-- The most recent conversations come first, preceded by the pinned ones.
 select tests.act_as('ana');
 select tests.equals(tests.listed(), 'Dan, Cid, Ben Brandt', 'latest first');
 select chat.set_conversation_settings(current_setting('tests.ben')::uuid, '{"is_pinned": true}');
@@ -40,7 +40,7 @@ select tests.equals(tests.listed('archived => true'), 'Cid', 'only archived ones
 select tests.equals(tests.listed('archived => null'), 'Ben Brandt, Dan, Cid', 'all');
 select tests.equals(tests.listed('max_rows => 1', 'skip_rows => 1'), 'Dan', 'by offset');
 
--- Page after page, each row once
+-- The pages together contain each row once.
 select string_agg(page."row" -> 'other_user' ->> 'full_name', ', ') as name, bool_and(is_pinned) as pinned, min(last_activity_at) as activity, min(conversation_id::text) as id
 from chat.conversation_page(archived => null, max_rows => 1) page \gset
 select tests.equals(:'name'::text, 'Ben Brandt', 'first page');
@@ -48,7 +48,7 @@ select tests.equals(tests.listed('archived => null', format('from_is_pinned => %
 select tests.equals(tests.listed('archived => null', 'from_is_pinned => false', 'from_activity_at => ''-infinity''', format('from_id => %L', :'id'), 'backwards => true', 'max_rows => 2'), 'Dan, Cid', 'the previous page, in the order of the list');
 select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id'), 'backwards => true'), '', 'nothing before the first row');
 
--- A row contains everything in the contract.
+-- A row contains every field of the contract.
 select tests.equals((
   select string_agg(wanted, ', ')
   from unnest(array['id', 'kind', 'participant_1_id', 'participant_2_id', 'title', 'team_id', 'created_at', 'updated_at', 'last_message_at', 'last_message_id',
@@ -75,8 +75,8 @@ select tests.equals(("row" ->> 'draft', "row" ->> 'is_muted')::text, '("to be",t
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"draft": null, "is_muted": false}');
 select tests.equals(("row" ->> 'draft', "row" ->> 'muted_until')::text, '(,)', 'cleared again') from chat.conversation_page();
 
--- Cleared by one user: empty for them, unchanged for the other. It returns with the next message,
--- without the old ones.
+-- A conversation that one user clears is empty for that user and unchanged for the other. It
+-- returns with the next message, without the old ones.
 select tests.act_as('ana');
 select chat.clear_conversation(current_setting('tests.ben')::uuid);
 select tests.equals(tests.listed('archived => null'), 'Dan, Cid', 'cleared');
@@ -89,7 +89,7 @@ select tests.act_as('ana');
 select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'back');
 select tests.equals(string_agg("row" ->> 'content', ','), 'again', 'without cleared messages') from chat.message_page(current_setting('tests.ben')::uuid);
 
--- History: oldest first, before and after, with and without tombstones
+-- The history is returned oldest first, before and after a message, with and without tombstones.
 select tests.act_as('owner');
 insert into public.user_messages (conversation_id, sender_id, content)
 select current_setting('tests.dan')::uuid, tests.id('dan'), n::text from generate_series(2, 9) n;
@@ -125,7 +125,7 @@ select tests.expect_error($$select chat.message_anchor(current_setting('tests.da
 select tests.equals(count(*), 0::bigint, 'rows by id') from chat.message_rows(array[:'five', :'b2']::uuid[]);
 select tests.equals(count(*), 0::bigint, 'members by conversation') from chat.conversation_people(array[current_setting('tests.dan')::uuid]);
 
--- A message row, its reply, and nothing of deleted content
+-- A message row contains its reply, and nothing of deleted content.
 select tests.act_as('ana');
 select message_id as reply from chat.send_message(current_setting('tests.dan')::uuid, 'answer', reply_to_id => :'five') \gset
 select tests.equals((

@@ -1,9 +1,9 @@
--- One conversation per pair, opened only by users who may.
+-- Each pair of users has one conversation, which only permitted users can open.
 
 begin;
 \ir support.sql
 
--- Both users and both functions get the same conversation.
+-- Both users, and both functions, get the same conversation.
 select tests.act_as('ana');
 select tests.equals(created, true, 'opening creates a conversation') from chat.open_conversation(tests.id('ben'));
 select tests.equals(created, false, 'opening it again finds it') from chat.open_conversation(tests.id('ben'));
@@ -15,7 +15,7 @@ select tests.equals(count(*), 1::bigint, 'conversations') from public.user_conve
 select tests.equals(count(*), 2::bigint, 'memberships') from public.user_conversation_members;
 select tests.equals(count(*), 2::bigint, 'receipts') from public.conversation_receipts;
 
--- Which users may open one with each other
+-- Which pairs of users may open a conversation.
 select tests.act_as('ana');
 select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
 select tests.expect_error($$select chat.open_conversation(tests.id('sue'))$$, 'not_allowed_recipient');
@@ -37,7 +37,7 @@ select tests.expect_error($$select public.get_or_create_conversation(tests.id('a
 select tests.act_as('service_role');
 select tests.expect_error($$select public.get_or_create_conversation(tests.id('ana'), tests.id('ben'))$$, '42501');
 
--- Across teams, if the setting allows it
+-- If the setting allows it, conversations across teams are possible.
 select tests.act_as('owner');
 update chat.config set value = 'true' where key = 'admin_cross_team';
 select tests.act_as('ada');
@@ -50,8 +50,7 @@ update chat.config set value = 'false' where key = 'admin_cross_team';
 select tests.act_as('zoe');
 select tests.holds(not chat.can_send((select o.conversation_id from chat.open_conversation(tests.id('ada')) o)), 'until the setting is off');
 
--- The server may write the table. The pair is sorted, and the counters are not taken from the
--- statement.
+-- The server may write to the table. The pair is sorted, and counters in the statement are ignored.
 select tests.act_as('service_role');
 insert into public.user_conversations (participant_1_id, participant_2_id, last_seq, rev) values (tests.id('zoe'), tests.id('ana'), 7, 7);
 select tests.equals((participant_1_id, participant_2_id, last_seq, rev)::text, (tests.id('ana'), tests.id('zoe'), 0, 0)::text, 'pair')

@@ -41,7 +41,7 @@ from tests.columns c,
     ('like', 'the secret%', 'another te%'), ('^@', 'the s', 'anoth'), ('^@', 'device-1', 'device-x'), ('<', 'the secret plan', 'a'), ('>=', 'secret', 'zzz')
   ) o (operator, frequent, absent);
 
--- A policy is evaluated before every comparison of the query. If it was not, "explain (analyze)" would
+-- A policy is evaluated before every comparison of the query. Otherwise, "explain (analyze)" would
 -- show "(never executed)" for the policy's sub-select exactly if no row fulfils the comparison.
 
 reset role;
@@ -54,9 +54,10 @@ insert into public.user_presence (user_id, status, status_text) values (tests.id
 on conflict (user_id) do update set status = excluded.status, status_text = excluded.status_text;
 update public.conversation_receipts set last_read_at = now(), last_delivered_at = now();
 
--- Every column that users may read and compare with leakproof operators, with the value of a row that
--- Zoe may not see and one of no row. Two columns are omitted, because the planner compares their value
--- with a constant of the policy and with the bounds of the partitions.
+-- Every column that users may read and compare with leakproof operators. Each comes with a value
+-- from a row that Zoe may not see, and a value from no row. Two columns are omitted, because the
+-- planner compares their values with a constant of the policy and with the bounds of the
+-- partitions.
 create table tests.compared (table_name text, column_name text, type text, present text, absent text);
 grant select on tests.compared to public;
 do $$
@@ -96,7 +97,7 @@ declare
   lines text;
 begin
   for line in execute 'explain (analyze, buffers off, costs off, timing off, summary off) ' || format(statement, value) loop
-    -- The condition itself contains the value.
+    -- The condition is replaced, because it contains the value.
     lines := concat_ws(E'\n', lines, regexp_replace(line, '^ *Filter: .*', 'Filter'));
   end loop;
   return lines;
@@ -116,7 +117,7 @@ from tests.compared c,
   ) o (condition),
   lateral (select format('select from %s where ', c.table_name) || format(o.condition, c.column_name, c.type)) q (statement);
 
--- The control: without the order, the plan shows whether the text exists.
+-- The control: if the policy does not come first, the plan shows whether the text exists.
 reset role;
 alter policy "members read the messages of their conversations" on public.user_messages
   using (conversation_id in (select chat.my_conversation_ids()));

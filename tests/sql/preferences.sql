@@ -21,8 +21,8 @@ from unnest(array[
 ]) n (name);
 select tests.equals(current_setting('timezone'), :'zone', 'the zone of the session stays') from (select 1) one;
 
--- The list of time zones reads a file for each, so a request does not read it. Only a superuser owns
--- the list.
+-- PostgreSQL reads a file for each time zone that it lists, so a request must not read the list.
+-- Only a superuser owns it.
 select tests.act_as('owner');
 select current_setting('is_superuser') = 'on' as is_superuser \gset
 \if :is_superuser
@@ -33,7 +33,8 @@ select current_setting('is_superuser') = 'on' as is_superuser \gset
   select chat.set_preferences('{"timezone": "Asia/Tokyo"}');
 \endif
 
--- A time zone that a later version of PostgreSQL no longer knows does not prevent other changes.
+-- A stored time zone that a later version of PostgreSQL does not know must not prevent other
+-- changes.
 select tests.act_as('owner');
 update public.user_notification_preferences set timezone = 'Europe/Atlantis' where user_id = tests.id('ana');
 select tests.act_as('ana');

@@ -20,7 +20,7 @@ select chat.set_presence('online', is_manual => true, clear_status_text => true)
 select tests.expect_error($$select chat.set_presence('asleep')$$, 'validation_failed');
 select tests.expect_error($$select chat.set_presence('online', status_text => repeat('x', 101))$$, 'validation_failed');
 
--- A request with only texts does not count as activity.
+-- A request that contains only texts does not count as activity.
 select tests.equals(chat.set_presence('away') ->> 'status', 'away', 'away');
 select tests.equals(chat.set_presence(status_text => 'back soon') ->> 'status', 'away', 'still away');
 select chat.set_presence('online', clear_status_text => true);
@@ -37,7 +37,8 @@ select tests.act_as('ada');
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'an admin of the team');
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(team => true) where user_id = tests.id('ana')), '/payroll', 'in a list, too');
 
--- The table never shows it: not to the team, an admin, the server, or the user who wrote it.
+-- The table never shows the current page, neither to the team, an admin or the server, nor to the
+-- user who wrote it.
 select tests.act_as('ben');
 select tests.equals((select p.current_page from public.user_presence p where p.user_id = tests.id('ana')), null, 'the table, for the team');
 select tests.equals((select count(*) from chat.pages_of(null)), 0::bigint, 'pages, for the team');
@@ -62,7 +63,7 @@ update public.user_presence set current_page = null, status_text = null where us
 select tests.equals("row" ->> 'current_page', null, 'removed by setting it to null') from chat.presence_rows();
 select chat.set_presence('offline');
 select pg_temp.written('/payroll');
--- Another user's row
+-- Tries to change the row of another user.
 select tests.act_as('ben');
 select chat.set_presence('online');
 select tests.act_as('ana');
@@ -93,7 +94,8 @@ update chat.config set value = 'true' where key = 'share_current_page';
 select tests.act_as('ana');
 select chat.set_presence('online', current_page => '/payroll');
 
--- Visible to the team and to conversation partners, and to no other user if it is not shared.
+-- Presence is visible to the team and to conversation partners. If it is not shared, no other user
+-- sees it.
 select tests.act_as('ben');
 select tests.equals(count(*), 1::bigint, 'team') from chat.presence_rows(array[tests.id('ana')]);
 select tests.equals(count(*), 1::bigint, 'the whole team') from chat.presence_rows(team => true);
@@ -107,8 +109,8 @@ select tests.act_as('sue');
 select tests.equals(count(*), 1::bigint, 'a partner') from chat.presence_rows(array[tests.id('ana')]);
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'a super admin, for users they see');
 
--- An admin of another team who has a conversation with her sees her presence, and her page only if
--- admins may message across teams.
+-- An admin of another team who has a conversation with Ana sees her presence. The admin sees her
+-- page only if admins may message across teams.
 select tests.act_as('owner');
 select tests.add_person('max', '00000000-0000-4000-8000-00000000007b', 'admin');
 update chat.config set value = 'true' where key = 'admin_cross_team';
@@ -132,7 +134,7 @@ select tests.equals("row" -> 'other_user' ->> 'status', 'offline', 'nor in the l
 select tests.act_as('owner');
 delete from public.user_notification_preferences;
 
--- A report expires.
+-- A report expires after a while.
 select tests.act_as('ana');
 select chat.set_presence('online');
 select tests.act_as('owner');
@@ -142,7 +144,7 @@ select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.exp
 select tests.act_as('ben');
 select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
 
--- Devices with a session_id: the user is online if any of them is.
+-- With several devices that have a session_id, the user is online if any of these devices is.
 select tests.act_as('ana');
 select tests.equals(chat.set_presence('away', session_id => 'a') ->> 'status', 'away', 'one is idle');
 select tests.equals((r ->> 'status', r ->> 'device_count')::text, '(online,2)', 'the other is not') from chat.set_presence('online', session_id => 'b') r;
@@ -161,7 +163,7 @@ select chat.end_presence('a');
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(away,1)', 'one signs out') from chat.presence_rows();
 select chat.end_presence('a'), chat.end_presence('b');
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(offline,0)', 'the last one, too') from chat.presence_rows();
--- A choice applies to all devices.
+-- A chosen status applies to all devices.
 select tests.equals(chat.set_presence('busy', session_id => 'a') ->> 'status', 'busy', 'chosen on one');
 select tests.equals(chat.set_presence('online', session_id => 'b') ->> 'status', 'busy', 'applies to the other device');
 select tests.equals(chat.set_presence('offline', session_id => 'a') ->> 'status', 'busy', 'after that device is gone');
@@ -174,10 +176,10 @@ select tests.expect_error($$select chat.set_presence('online', session_id => '')
 select tests.expect_error($$select chat.set_presence('online', session_id => repeat('x', 65))$$, 'validation_failed');
 select tests.expect_error($$select chat.end_presence(repeat('x', 65))$$, 'validation_failed');
 select tests.equals(chat.set_presence('online', session_id => repeat('é', 64)) ->> 'status', 'online', 'the longest name');
--- Invented session_ids replace the oldest.
+-- A client that invents session_ids only replaces its oldest ones.
 select chat.set_presence('away', session_id => 'n' || n) from generate_series(1, 20) n;
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(away,20)', 'bounded') from chat.presence_rows();
--- Each expires independently.
+-- Each session expires independently.
 select tests.act_as('owner');
 update chat.presence_report_sessions set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana') and session_id <> 'n1';
 select tests.act_as('service_role');
@@ -190,7 +192,7 @@ select tests.act_as('service_role');
 select chat.expire_presence();
 select tests.equals((status, device_count)::text, '(offline,0)', 'none') from public.user_presence where user_id = tests.id('ana');
 
--- Subscribers of the table see the chosen status and its end.
+-- Subscribers of the table see the chosen status and when it ends.
 select tests.act_as('ana');
 select chat.set_presence('online');
 select chat.set_presence('busy', manual_until => clock_timestamp() + interval '1 hour');
@@ -202,7 +204,7 @@ select tests.act_as('service_role');
 select tests.equals(array_agg(e), array[tests.id('ana')], 'over') from chat.expire_presence() e;
 select tests.equals((status, manual_status, manual_until)::text, '(online,,)', 'what devices report') from public.user_presence where user_id = tests.id('ana');
 
--- Sockets at two server processes
+-- A user has sockets at two server processes.
 \set one 11111111-0000-4000-8000-000000000000
 \set two 22222222-0000-4000-8000-000000000000
 select tests.equals(chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]), null, 'no lease, no report');
@@ -217,7 +219,8 @@ select tests.act_as('service_role');
 select chat.report_devices(:'one', array[tests.id('ana')], array[0], array[false]);
 select tests.equals((status, device_count)::text, '(online,2)', 'one process is left') from public.user_presence where user_id = tests.id('ana');
 
--- Closing a page does not end another device. Signing out does, until a device connects.
+-- Closing a page does not affect other devices. Signing out makes the user offline until a device
+-- connects again.
 select tests.act_as('ana');
 select tests.equals(chat.set_presence('offline') ->> 'status', 'online', 'another socket is there');
 select tests.act_as('owner');
@@ -242,7 +245,7 @@ select xmin as before from public.user_presence where user_id = tests.id('ana') 
 select chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), chat.keep_presence(:'two', 60000);
 select tests.equals(xmin::text, :'before', 'untouched') from public.user_presence where user_id = tests.id('ana');
 
--- When a user hides, subscribers receive offline once and then nothing.
+-- When a user hides, subscribers receive offline once and nothing afterwards.
 select tests.act_as('ana');
 insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
 select tests.act_as('ben');
@@ -262,7 +265,8 @@ update public.user_notification_preferences set share_presence = true where user
 select tests.act_as('ben');
 select tests.equals((status, device_count)::text, '(online,3)', 'shared again') from public.user_presence where user_id = tests.id('ana');
 
--- A user who chose to appear offline does: devices, heartbeats and typing are all invisible.
+-- A user who chose to appear offline stays offline, because devices, heartbeats and typing are all
+-- invisible.
 select tests.act_as('ana');
 select tests.equals((r ->> 'status', r ->> 'manual_status', r ->> 'device_count')::text, '(offline,offline,0)', 'invisible')
   from chat.set_presence('offline', is_manual => true) r;
@@ -298,7 +302,8 @@ select tests.act_as('service_role');
 select chat.keep_presence(:'one', 60000);
 select tests.equals((status, device_count)::text, '(offline,0)', 'no user is left online') from public.user_presence where user_id = tests.id('ana');
 
--- A client that writes the table: only its own row, and the server sets when the report expires.
+-- A client that writes to the table can write only its own row, and the server sets when the report
+-- expires.
 select tests.act_as('ben');
 insert into public.user_presence (user_id, status, last_seen, current_page) values (tests.id('ben'), 'online', '2001-01-01', '/x');
 select tests.holds(last_seen > now() - interval '1 minute', 'the server sets the time') from public.user_presence where user_id = tests.id('ben');
@@ -331,7 +336,7 @@ select tests.act_as('ben');
 select tests.expect_error($$select chat.report_devices(gen_random_uuid(), array[tests.id('zoe')], array[1], array[true])$$, '42501');
 select tests.expect_error($$select chat.keep_presence(gen_random_uuid(), 1000)$$, '42501');
 
--- Typing is sent to the other members, and written to the table only if the setting is on.
+-- Typing is sent to the other members. It is written to the table only if the setting is on.
 select updated_at as before from public.user_presence where user_id = tests.id('ben') \gset
 select tests.equals((others, is_shared, expires_in_ms)::text, (array[tests.id('ana')], true, 6000)::text, 'typing') from chat.set_typing(:'c', true);
 select tests.equals(updated_at, :'before'::timestamptz, 'nothing was written') from public.user_presence where user_id = tests.id('ben');

@@ -1,4 +1,4 @@
--- Reactions.
+-- Reactions to messages.
 
 begin;
 \ir support.sql
@@ -7,7 +7,7 @@ select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select set_config('tests.m', tests.message('ana', current_setting('tests.c')::uuid, 'hi')::text, true);
 create function tests.m() returns uuid language sql stable as $$ select current_setting('tests.m')::uuid $$;
 
--- Adding is idempotent, and changes the message.
+-- Adding a reaction is idempotent and changes the message.
 select tests.act_as('ben');
 select chat.react(tests.m(), ':white_check_mark:'), chat.react(tests.m(), ':white_check_mark:');
 select tests.equals(rev, 2::bigint, 'rev') from public.user_messages;
@@ -21,7 +21,7 @@ select tests.equals((chat.react(tests.m(), ':white_check_mark:') -> 0)::jsonb,
 select tests.equals("row" -> 'reactions' -> 0 ->> 'count', '2', 'in the row') from chat.message_page(current_setting('tests.c')::uuid);
 select tests.equals(updated_at, created_at, 'a reaction does not change updated_at') from public.user_messages;
 
--- Users remove only their own reactions; repeating it does nothing.
+-- Users can remove only their own reactions. Removing a reaction again has no effect.
 select chat.react(tests.m(), ':white_check_mark:', false), chat.react(tests.m(), ':white_check_mark:', false);
 select tests.equals(count(*), 2::bigint, 'Ben''s remain') from public.message_reactions;
 select tests.equals(rev, 5::bigint, 'rev') from public.user_messages;
@@ -32,8 +32,8 @@ select tests.expect_error($$select chat.react(tests.m(), repeat('x', 65))$$, 'va
 select tests.expect_error($$select chat.react(tests.m(), null)$$, 'validation_failed');
 select tests.expect_error($$select chat.react(gen_random_uuid(), 'x')$$, 'not_found');
 
--- Refused for messages of other conversations and for removed ones, whatever conversation_id the
--- row contains.
+-- Reactions to messages of other conversations and to removed messages are refused, whatever
+-- conversation_id the row contains.
 select tests.act_as('zoe');
 select tests.expect_error($$select chat.react(tests.m(), 'x')$$, 'not_found');
 select tests.expect_error($$select chat.react(tests.m(), 'x', false)$$, 'not_found');
@@ -45,8 +45,8 @@ select tests.act_as('ana');
 select chat.delete_message(tests.m());
 select tests.expect_error($$select chat.react(tests.m(), 'x')$$, 'message_deleted');
 
--- A session whose claims have no "sub" is a user and not the server. It learns nothing about messages,
--- and locks none.
+-- A session whose claims have no "sub" counts as a user and not as the server. It learns nothing
+-- about messages and locks none.
 select tests.act_as('owner');
 select tests.message('ana', current_setting('tests.c')::uuid, 'there') as there \gset
 create temporary table before as select m.id, m.xmax::text as lock from public.user_messages m;
@@ -74,7 +74,7 @@ end
 $$;
 select tests.equals(m.xmax::text, b.lock, 'locked') from public.user_messages m join pg_temp.before b on b.id = m.id;
 
--- The server may react for a user, with and without claims.
+-- The server may react in the name of a user, with and without claims.
 insert into public.message_reactions (message_id, user_id, reaction) values (:'there', tests.id('ben'), 'by the owner');
 grant usage on schema tests to service_role;
 select tests.act_as('service_role');

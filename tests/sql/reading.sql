@@ -1,4 +1,4 @@
--- Read markers, unread counts, and what other members see.
+-- Read markers, unread counts, and what the other members see of them.
 
 begin;
 \ir support.sql
@@ -12,7 +12,7 @@ select message_id as m3 from chat.send_message(tests.c(), '3', mentions => array
 select message_id as m4 from chat.send_message(tests.c(), '4') \gset
 select tests.equals((total, conversations)::text, '(0,0)', 'one''s own are never unread') from chat.unread_counts();
 
--- A partial read leaves later messages unread, including mentions.
+-- Reading part of the messages leaves later messages unread, including mentions.
 select tests.act_as('ben');
 select tests.equals((total, conversations, mentions, by_conversation)::text, (4, 1, 2, jsonb_build_object(tests.c(), 4))::text, 'unread') from chat.unread_counts();
 select tests.equals((updated, unread_count, last_read_message_id)::text, (2, 2, :'m2'::uuid)::text, 'two read') from chat.mark_read(tests.c(), :'m2');
@@ -21,7 +21,7 @@ select tests.equals((unread_count, mention_count)::text, '(2,1)', 'what remains 
 -- A marker never moves back.
 select tests.equals((updated, unread_count, last_read_message_id)::text, (0, 2, :'m2'::uuid)::text, 'read again') from chat.mark_read(tests.c(), :'m1');
 
--- The other member sees how far it moved.
+-- The other member sees how far the marker has moved.
 select tests.act_as('ana');
 select tests.equals((last_read_seq, last_delivered_seq, last_read_message_id)::text, (2, 2, :'m2'::uuid)::text, 'receipt') from public.conversation_receipts where user_id = tests.id('ben');
 select tests.equals(string_agg("row" ->> 'delivery_status', ',' order by seq), 'read,read,sent,sent', 'ticks') from chat.message_page(tests.c());
@@ -32,7 +32,8 @@ select tests.holds(not chat.mark_delivered(tests.c(), 2), 'delivered does not mo
 select tests.act_as('ana');
 select tests.equals(string_agg("row" ->> 'delivery_status', ',' order by seq), 'read,read,delivered,sent', 'ticks') from chat.message_page(tests.c());
 
--- By ids: up to the newest in each conversation. Invisible messages are ignored.
+-- Marking by ids reads up to the newest of the messages in each conversation. Invisible messages
+-- are ignored.
 select tests.act_as('ben');
 select tests.equals((conversation_id, updated, unread_count)::text, (tests.c(), 1, 1)::text, 'by ids') from chat.mark_read_messages(array[:'m3', :'m1', gen_random_uuid()]::uuid[]);
 select tests.equals(public.mark_conversation_read(tests.c()), 0, 'all of it');
@@ -42,7 +43,7 @@ select tests.equals(count(*), 0::bigint, 'strangers') from chat.mark_read_messag
 select tests.expect_error('select chat.mark_read(tests.c())', 'not_found');
 select tests.expect_error('select chat.mark_unread(tests.c())', 'not_found');
 
--- Marking as unread is private: messages seen as read stay read for others.
+-- Marking as unread is private. For other members, messages that were shown as read stay read.
 select tests.act_as('ben');
 select chat.mark_unread(tests.c(), :'m3');
 select tests.equals((unread_count, mention_count, marked_unread, last_read_message_id)::text, (2, 1, true, :'m2'::uuid)::text, 'unread again') from public.user_conversation_members;
@@ -67,7 +68,8 @@ select chat.set_conversation_settings(tests.c(), '{"is_muted": false, "is_archiv
 select tests.equals(total, 0, 'archived') from chat.unread_counts();
 select chat.set_conversation_settings(tests.c(), '{"is_archived": false}');
 
--- A user who does not share receipts moves none, and sees none.
+-- If a user does not share receipts, the user's own receipt does not move, and the user sees no
+-- receipts of others.
 insert into public.user_notification_preferences (user_id, share_read_receipts) values (tests.id('ben'), false);
 select tests.equals(updated, 1, 'read without a receipt') from chat.mark_read(tests.c());
 select tests.equals(chat.mark_delivered(tests.c(), 5), false, 'delivered without a receipt');

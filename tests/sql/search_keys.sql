@@ -1,11 +1,12 @@
--- The index entries of messages: in time that grows with the length of the text, never for a text
--- that is refused, and the same as those that the first version of the functions made.
+-- The index entries of messages. Making them takes time that grows with the length of the text.
+-- Refused texts get no entries. The entries equal those that the first version of the functions
+-- made.
 
 begin;
 \ir support.sql
 
--- Texts of 20,000 characters that took seconds: runs without spaces, and marks that have to be
--- sorted. Each statement takes some tens of milliseconds.
+-- Texts of 20,000 characters that once took seconds: runs without spaces, and marks that have to be
+-- sorted. Each statement now takes some tens of milliseconds.
 set local statement_timeout = '2s';
 create function tests.keys(content text)
 returns tsvector
@@ -18,14 +19,15 @@ select tests.equals(length(tests.keys(repeat('😀', 20000))), 2, 'emoji');
 select tests.keys('a' || repeat(chr(769), 10000) || repeat(chr(790), 10000));
 select tests.keys('a' || repeat(chr(769) || chr(790), 10000));
 select tests.keys('ก' || repeat(chr(3656) || chr(3640), 10000));
--- runs that are short enough, until the characters between them are left out
+-- The runs are short enough until the characters between them are left out.
 select tests.keys(repeat(repeat(chr(3656) || chr(3640), 127) || chr(173), 78));
 select tests.keys(repeat(repeat(chr(3656) || chr(3640), 127) || 'x', 78));
 select tests.keys(repeat(chr(65438) || chr(3640), 10000));
 set local statement_timeout = 0;
 
--- The characters that end a run of marks: none is a mark or ignored, in the Unicode of this server.
--- U+0345 has the highest class of all marks, so it changes places with every mark that follows.
+-- The characters that end a run of marks. In the Unicode version of this server, none of them is a
+-- mark or ignored. U+0345 has the highest class of all marks, so it changes places with every mark
+-- that follows.
 select substring(p.prosrc from 'starters constant text := ''(.*?)'';') as starters
 from pg_proc p where p.oid = 'chat.folded_text(text)'::regprocedure \gset
 select tests.equals(string_agg(to_hex(c.code), ' '), null, 'marks among the starters')
@@ -40,8 +42,8 @@ select tests.equals(string_agg(starter, ' '), null, 'starters that are left out'
 from unnest(array[U&'\00AD', U&'\0640', U&'\200D', U&'\2060', U&'\FE0F', U&'\FEFF', U&'\+01F3FD']) starter
 where starter ~ ('[' || replace(:'starters', E'''\n    ''', '') || ']');
 
--- Random texts: characters of many scripts, in words and runs, with marks; and any characters at
--- all, but few enough that not all of them are marks in a row.
+-- Random texts. Some consist of characters of many scripts, in words and runs, with marks. Others
+-- consist of any characters, but few enough that not all of them are marks in a row.
 select setseed(0.27);
 create temporary table samples as
 select
@@ -57,7 +59,7 @@ select
     ), '')
     from generate_series(1, case n % 10 when 0 then 200 when 1 then 200 else floor(random() * 12 ^ (n % 4))::int end) i
     cross join lateral (
-      -- "i" makes this another one for each few characters
+      -- Because it refers to "i", the sub-select is evaluated again for every few characters.
       select signs
       from unnest(array[
         'abcdefghij KLMNOPQRSTUVWXYZ 0123456789', 'äöüßéèêçñ ŁÐÞæœ øđħı', 'Привет, как дела', 'Ελληνικά ΣΊΣΥΦΟΣ',
@@ -79,11 +81,11 @@ select tests.holds(count(*) filter (where content is not nfc normalized) > 100, 
 create temporary table made as
 select s.n, chat.folded_text(s.content) as folded,
   chat.search_keys(s.conversation_id, s.n, s.sender_id, s.message_type, s.content, s.file_name) as keys,
-  -- a query is short
+  -- A query is short, so only the start of the text is used.
   chat.search_lookup(string_to_array(chat.folded_text(left(s.content, 200)), ' '), '{}', null, '{}') as lookup
 from samples s;
 
--- From here on, the first version
+-- The first version of the functions is used from here on.
 \ir ../../sql/migrations/0018_search_folding.sql
 select tests.equals(string_agg(s.n::text, ' '), null, 'texts that are folded differently')
 from samples s join made m using (n)
@@ -92,7 +94,7 @@ select tests.equals(string_agg(s.n::text, ' '), null, 'texts with other index en
 from samples s join made m using (n)
 where m.keys is distinct from chat.search_keys(s.conversation_id, s.n, s.sender_id, s.message_type, s.content, s.file_name);
 
--- A lookup requires the pairs of each run, and the beginning of each other word.
+-- A lookup requires the pairs in each run, and the beginning of each other word.
 select tests.equals(string_agg(s.n::text, ' '), null, 'texts that are looked up by other parts')
 from samples s
 join made m using (n)
@@ -109,7 +111,7 @@ cross join lateral (
 ) expected
 where (select array_agg(part order by part) from unnest(string_to_array(m.lookup, ' & ')) part) is distinct from expected.parts;
 
--- A text that is too long is refused before its entries are made, in every way of writing.
+-- A text that is too long is refused before its entries are made, however it is written.
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select set_config('tests.m', tests.message('ana', current_setting('tests.c')::uuid, 'short')::text, true);
 create or replace function chat.search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text)

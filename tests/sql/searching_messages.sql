@@ -1,4 +1,4 @@
--- What a search of messages must and must not find.
+-- Which messages a search must find, and which it must not.
 
 begin;
 \ir support.sql
@@ -34,7 +34,7 @@ from (values
   ('二〇二六年', '二〇二六年')
 ) t (written, expected);
 
--- Everything that "unaccent" folds is folded, if the server has its rules.
+-- If the server has the rules of "unaccent", everything that "unaccent" folds is folded.
 create temporary table unaccent_rules as
 select r.rule[1] as letter, coalesce(regexp_replace(r.rule[2], '^"(.*)"$', '\1'), '') as folded
 from pg_config c
@@ -45,11 +45,12 @@ cross join lateral regexp_match(line, '^(\S+)(?:\s+(.*))?$') r (rule)
 where c.name = 'SHAREDIR' and r.rule is not null;
 select tests.equals(string_agg(u.letter || ' ' || u.folded, ', ' order by u.letter), null, 'rules of unaccent that are not applied')
 from unaccent_rules u
--- The Han zero stays in its run. The black-letter H is a single letter, even if older rules differ.
+-- The Han zero belongs to its run. The black-letter H is a single letter here, even if older rules
+-- of "unaccent" differ.
 where u.letter not in ('〇', 'ℌ')
   and (
     chat.folded_text(u.letter) <> chat.folded_text(u.folded)
-    -- Letters are folded within a word, too. Symbols are separate words.
+    -- Letters are also folded within a word. Symbols are separate words.
     or u.letter ~ '^[[:alpha:]]$' and chat.folded_text('x' || u.letter || 'x') <> chat.folded_text('x' || u.folded || 'x')
   );
 
@@ -61,8 +62,8 @@ select tests.message('ada', current_setting('tests.d')::uuid, 'Report this to no
 select tests.message('ben', current_setting('tests.c')::uuid, 'Чай и café 🎉 budget_2026.xlsx');
 select tests.message('ana', current_setting('tests.c')::uuid, 'Zażółć œuvre w Łodzi, Große Straße');
 
--- The hits of a search with these arguments, as found by the scan of the newest messages. The index
--- is tested below.
+-- Returns the number of hits for these arguments, as found by the scan of the newest messages. The
+-- index is tested below.
 create function tests.hits(words text, variadic filters text[] default '{}')
 returns bigint
 language plpgsql
@@ -75,7 +76,7 @@ begin
 end
 $$;
 
--- From here on there are more messages in between than the scan covers.
+-- From here on, so many messages follow that the scan no longer covers the older ones.
 create function tests.bury()
 returns void
 language plpgsql
@@ -198,11 +199,12 @@ select tests.equals(tests.hits('filler', 'max_rows => 100'), 100::bigint, 'as ma
 select tests.equals((select string_agg(m.content || m.seq, ' ') from (select * from chat.search_messages('filler', max_rows => 4)) h join public.user_messages m on m.id = h.message_id),
   (select string_agg(m.content || m.seq, ' ') from (select * from public.user_messages m where m.content ~ '^filler' order by m.created_at desc, m.id desc limit 4) m), 'across conversations');
 
--- A reaction
+-- Filters by reaction.
 select chat.react(:'report', '👍');
 select tests.equals(tests.hits('', 'has => array[''reaction'']'), 1::bigint, 'with a reaction');
 
--- No messages of other users' conversations, and none that are deleted, hidden or cleared
+-- A search finds no messages of other users' conversations, and no messages that are deleted,
+-- hidden or cleared.
 select tests.act_as('ben');
 select tests.equals(tests.hits('report'), 1::bigint, 'only the caller''s conversations');
 select tests.equals(tests.hits('report', format('places => array[%L]', current_setting('tests.d'))), 0::bigint, 'not by naming another conversation');

@@ -1,4 +1,4 @@
--- Which users a search finds.
+-- Which users a search for users finds.
 
 begin;
 \ir support.sql
@@ -10,7 +10,8 @@ returns text
 language sql
 as $$ select coalesce(string_agg(p.full_name, ', '), '') from chat.search_people(query) p $$;
 
--- Members of the caller's team, never the caller, by name or address, in any case
+-- A search finds members of the caller's team by name or address, in upper or lower case. It never
+-- finds the caller.
 select tests.act_as('ana');
 select tests.equals(tests.found('an'), 'Anton, Ben Brandt', 'own team');
 select tests.equals(tests.found('BEN@EXAMPLE'), 'Ben Brandt', 'address');
@@ -22,7 +23,7 @@ select tests.equals(tests.found('%%'), '', 'a pattern is ordinary text');
 select tests.equals(tests.found('__'), '', 'a pattern is ordinary text');
 select tests.equals(count(*), 1::bigint, 'as many as requested') from chat.search_people('an', 1);
 
--- Letters as they are typed without their marks, in both directions
+-- Letters match with and without their marks, in both directions.
 select tests.act_as('owner');
 select tests.add_person('łukasz œrsted');
 select tests.act_as('ana');
@@ -33,7 +34,7 @@ select tests.equals(tests.found('l!'), '', 'one character and a mark');
 select tests.act_as('owner');
 update public.users set status = 'suspended' where id = tests.id('łukasz œrsted');
 
--- A super admin finds all users; an admin finds users of other teams only if the setting is on.
+-- A super admin finds all users. An admin finds users of other teams only if the setting is on.
 select tests.act_as('sue');
 select tests.equals(tests.found('an'), 'Ana Alvarez, Anton, Ben Brandt, Tania, Zoe Zhang', 'everywhere');
 select tests.act_as('ada');
@@ -43,7 +44,8 @@ update chat.config set value = 'true' where key = 'admin_cross_team';
 select tests.act_as('ada');
 select tests.equals(tests.found('an'), 'Ana Alvarez, Anton, Ben Brandt, Tania, Zoe Zhang', 'across teams');
 
--- Finding a user does not show their presence: that is for their teams and partners.
+-- Finding a user does not show their presence, which only their teams and conversation partners
+-- see.
 select tests.act_as('owner');
 insert into public.user_presence (user_id, status) values (tests.id('ben'), 'away'), (tests.id('zoe'), 'away')
 on conflict (user_id) do update set status = excluded.status;
@@ -67,7 +69,7 @@ select tests.message('ana', tests.conversation('ana', 'ben'), 'hi');
 select tests.act_as('ana');
 select tests.equals(tests.found('an'), 'Ben Brandt, Anton', 'recent first');
 
--- Blocked, blocking and suspended users are not found, and a suspended user finds none.
+-- Blocked, blocking and suspended users are not found, and a suspended user finds no user.
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ana'), tests.id('ben'));
 select tests.equals(tests.found('an'), 'Anton', 'blocked');
 select tests.act_as('ben');

@@ -1,4 +1,4 @@
--- Sending: text, numbers, retries, and the sender.
+-- Sending messages: text, numbers, retries, and the sender.
 
 begin;
 \ir support.sql
@@ -6,7 +6,8 @@ begin;
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true), set_config('tests.other', tests.conversation('ana', 'ada')::text, true);
 create function tests.c() returns uuid language sql stable as $$ select current_setting('tests.c')::uuid $$;
 
--- Only White_Space is trimmed. A text without visible characters is empty.
+-- Only characters with the property White_Space are trimmed. A text without visible characters is
+-- empty.
 select tests.act_as('ana');
 select message_id as m from chat.send_message(tests.c(), U&'\3000\00A0 hi \200B\2003') \gset
 select tests.equals(content, U&'hi \200B', 'trimmed') from public.user_messages where id = :'m';
@@ -17,13 +18,13 @@ select tests.expect_error($$select chat.send_message(tests.c(), null)$$, 'messag
 select tests.expect_error($$insert into public.user_messages (conversation_id, content) values (tests.c(), U&'\200B')$$, 'message_empty');
 select tests.expect_error($$select chat.send_message(tests.c(), '', 'image')$$, 'message_empty');
 
--- The length is counted in code points, after trimming.
+-- The length is the number of code points after trimming.
 select chat.send_message(tests.c(), repeat('é', 4000) || '   ');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 4001))$$, 'message_too_long');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 20001))$$, 'message_too_long');
 select tests.expect_error($$insert into public.user_messages (conversation_id, content) values (tests.c(), repeat('x', 4001))$$, 'message_too_long');
 
--- The other fields of a message
+-- The other fields of a message.
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', 'system')$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', 'poem')$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', metadata => '[]')$$, 'validation_failed');
@@ -35,7 +36,7 @@ select tests.equals(mentions, array[tests.id('ben')], 'each mention once')
 from public.user_messages
 where id = (select message_id from chat.send_message(tests.c(), 'x', mentions => array[tests.id('ben'), tests.id('ben')]));
 
--- A file's address must be below the storage.
+-- A file's address must be inside the configured storage.
 select tests.expect_error($$select chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/a.png')$$, 'validation_failed');
 select tests.act_as('owner');
 update chat.config set value = '"https://files.example/chat"' where key = 'storage_url';
@@ -54,19 +55,19 @@ cross join unnest(
   || array(
     select 'https://files.example/chat/' || path
     from unnest(array[
-      -- segments that leave the folder or stay in it, however they are written
+      -- Segments that leave the folder or stay in it, however they are written.
       '..', '../secret', 'a/../../secret', 'a/..', '.', './a.png', 'a/.', 'a/./b', '%2e%2E/secret', '%2E./secret', '.%2e/secret', '%2e/a.png', 'a/%2E',
-      -- the end of the path
+      -- The end of the path.
       '..?x', '..#x', '.?x', '%2e%2e#x', 'a/..?/b', 'a/..#/b',
-      -- characters that browsers remove or replace
+      -- Characters that browsers remove or replace.
       E'.\t./.\t./secret', E'.\n./secret', E'.\r./secret', E'..\t/secret', E'%2\te./secret', E'a\t.png', E'a.png\n', '.. ', 'a b.png', E'\u007fa', U&'\00A0', U&'\00FC.png', U&'\FF0E\FF0E/secret',
       '..\secret', 'a\..\secret', 'a\b.png',
-      -- slashes that a server may decode
+      -- Slashes that a server may decode.
       '..%2fsecret', '..%2Fsecret', 'a%2f..%2f..%2fsecret', '%2e%2e%5csecret', 'a%5C..', '%2f../secret'
     ]) path
   )
 ) url;
--- What clients of storages send: encoded names, names with dots, tokens.
+-- Addresses as storage clients send them: encoded names, names with dots, tokens.
 select tests.equals(m.file_url, 'https://files.example/chat/' || path, 'accepted')
 from unnest(array[
   '', 'a.png', 'Bericht%20M%C3%A4rz%20(2).pdf', '%E4%BC%9A%E8%AD%B0.png', 'a/b/c.png', 'a//b.png', '..a', 'a..', 'a..b/...', '.hidden/..x/x..', '%2e%2ea', 'a%2e%2e',
@@ -74,7 +75,7 @@ from unnest(array[
 ]) path
 cross join lateral chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/chat/' || path) sent
 join public.user_messages m on m.id = sent.message_id;
--- Rows of which the address or the mentions are no longer accepted can still be edited.
+-- A row whose address or mentions are no longer accepted can still be edited.
 select message_id as mentioning from chat.send_message(tests.c(), 'x', mentions => array[tests.id('ben')]) \gset
 select tests.act_as('owner');
 update chat.config set value = '"https://elsewhere.example"' where key = 'storage_url';
@@ -94,7 +95,7 @@ from public.user_messages where id = (select message_id from chat.send_message(t
 select tests.act_as('service_role');
 select tests.expect_error(format('insert into public.user_messages (conversation_id, content, reply_to_id) values (tests.c(), ''x'', %L)', :'elsewhere'), 'user_messages_reply_is_in_same_conversation');
 
--- The same client_message_id is the same message.
+-- A repeated client_message_id returns the same message.
 select tests.act_as('ana');
 select message_id as first from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h') \gset
 select tests.equals((message_id, created)::text, format('(%s,f)', :'first'), 'replay') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
@@ -120,7 +121,7 @@ select tests.act_as('owner');
 select tests.equals(m.unread_count, (select unread from chat.count_unread(tests.c(), m.user_id, 0, 1000)), 'unread agrees with the messages')
 from public.user_conversation_members m where m.conversation_id = tests.c();
 
--- The order of times equals the order of seq.
+-- The times of messages have the same order as seq.
 select tests.equals(count(*), 0::bigint, 'times that do not rise')
 from (select created_at, lag(created_at) over (order by seq) as earlier from public.user_messages where conversation_id = tests.c()) m
 where created_at <= earlier;
@@ -129,8 +130,8 @@ select tests.act_as('ana');
 select tests.holds(m.created_at > now() + interval '59 minutes', 'a clock that went back does not change the order')
 from public.user_messages m where m.id = (select message_id from chat.send_message(tests.c(), 'later'));
 
--- Direct inserts: the sender is the caller, and columns set by the server ignore the client's
--- values.
+-- In a direct insert, the sender is the caller, and the client's values are ignored in columns that
+-- the server sets.
 insert into public.user_messages (conversation_id, content) values (tests.c(), 'plain') returning id as plain \gset
 select tests.equals((sender_id, is_edited, is_deleted, read_by)::text, (tests.id('ana'), false, false, '{}'::uuid[])::text, 'plain insert') from public.user_messages where id = :'plain';
 select tests.expect_error($$insert into public.user_messages (conversation_id, sender_id, content) values (tests.c(), tests.id('ben'), 'x')$$, 'identity_mismatch');
@@ -139,7 +140,8 @@ select tests.expect_error($$insert into public.user_messages (conversation_id, c
 select tests.expect_error($$select chat.send_message(tests.c(), 'x')$$, 'not_found');
 select tests.expect_error($$select chat.send_message(gen_random_uuid(), 'x')$$, 'not_found');
 
--- Sending clears the draft, shows a cleared conversation again, and unarchives.
+-- Sending a message clears the draft, shows a cleared conversation again, and unarchives the
+-- conversation.
 select tests.act_as('ben');
 select chat.set_conversation_settings(tests.c(), '{"is_archived": true, "draft": "still"}'), chat.clear_conversation(tests.c());
 select tests.act_as('ana');

@@ -1,5 +1,5 @@
--- Policies never use types of the session. A user who may run SQL can create a temporary type "uuid"
--- with a cast of their own. auth.uid(), whose text names the type without a schema, then returns any
+-- Policies never use types of the session. A user who may run SQL can create a temporary type
+-- "uuid" with any cast. auth.uid(), whose text names the type without a schema, then returns any
 -- id. On a pooled connection the type remains for the next user, and the cast runs as that user.
 
 begin;
@@ -24,7 +24,7 @@ create cast (pg_temp.uuid as pg_catalog.uuid) with function pg_temp.to_id(pg_tem
 create domain pg_temp.jsonb as pg_catalog.jsonb check (pg_temp.ran());
 create domain pg_temp.text as pg_catalog.text check (pg_temp.ran());
 
--- The attack works where a function has the session's path.
+-- The attack works if a function has the search_path of the session.
 select tests.equals(auth.uid()::pg_catalog.text, :'ben'::pg_catalog.text, 'control: auth.uid()');
 
 select tests.equals(string_agg(user_id::pg_catalog.text, ','), :'ana'::pg_catalog.text, 'preferences') from public.user_notification_preferences;
@@ -69,10 +69,10 @@ from (
     format('insert into public.user_presence (user_id, status) values (%L, %L)', :'ben', 'online')
   ])
 ) s;
--- Since PostgreSQL 16, an owner without superuser does not inherit the rights of the user.
+-- Since PostgreSQL 16, an owner who is not a superuser does not inherit the rights of the user.
 grant select on outcomes to public;
 select tests.act_as('owner');
--- A statement that a right prevents proves nothing.
+-- A statement that is refused for lack of a right proves nothing.
 select tests.holds(count(*) > 15, 'control: most statements ran') from pg_temp.outcomes o where o.outcome <> 'refused';
 select tests.equals((select count(*) from tests.strikes), 0::pg_catalog.int8, 'code of the previous user that ran as the next one');
 

@@ -1,4 +1,4 @@
--- The numbers by which the server detects changed activity, roles and teams.
+-- The numbers with which the server detects changed activity, roles and teams.
 
 begin;
 \ir support.sql
@@ -15,7 +15,7 @@ returns bigint
 language sql
 as $$ select s.standing from chat.standings('{}', array[current_setting('tests.c')::uuid]) s $$;
 
--- Whether a statement changes the number of Ana, of Ben, and of their conversation
+-- Returns whether a statement changes the number of Ana, of Ben, and of their conversation.
 create function tests.moves(statement text)
 returns boolean[]
 language plpgsql
@@ -41,7 +41,7 @@ from (values
   ($$update public.users set status = 'suspended' where id = tests.id('zoe')$$, array[false, false, false])
 ) v (statement, moves);
 
--- One row for each user, existing or not, and for each existing direct conversation
+-- There is one row for each user, existing or not, and for each existing direct conversation.
 select tests.equals(
   (
     select count(*)

@@ -1,18 +1,18 @@
--- No answer distinguishes a stranger from a user who does not exist.
+-- No response distinguishes a stranger from a user who does not exist.
 
 begin;
 \ir support.sql
 
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select tests.message('ana', current_setting('tests.c')::uuid, 'hello') as m \gset
--- Zoe and Dan are in another team. Dan also hides his presence, has blocked Ana and is suspended.
+-- Zoe and Dan are in another team. Dan also hides his presence, has blocked Ana, and is suspended.
 select tests.add_person('dan', '00000000-0000-4000-8000-00000000007b');
 update public.users set status = 'suspended' where id = tests.id('dan');
 insert into public.user_notification_preferences (user_id, share_presence, share_typing) values (tests.id('dan'), false, false);
 insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'online'), (tests.id('dan'), 'online');
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('dan'), tests.id('ana'));
 
--- Everything that a client receives: the rows, or every field of the error.
+-- Returns everything that a client receives, which is either the rows or every field of the error.
 create function tests.answer(statement text) returns text language plpgsql as $$
 declare
   answer text;
@@ -74,15 +74,15 @@ insert into tests.questions values
 grant select on tests.questions to public;
 
 -- Every function that clients may call with a user id is checked above. The exceptions do not
--- accept the id of an arbitrary user.
+-- accept the ids of arbitrary users.
 select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions with a user id that are not checked')
 from pg_proc p
 where has_function_privilege('authenticated', p.oid, 'execute')
   and (p.pronamespace = 'chat'::regnamespace or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%'))
   and array_to_string(p.proargnames[1:p.pronargs], ' ') ~ '(user|person|people|sender|member|other|mention)'
   and not exists (select from tests.questions q where q.statement ~ ('\m' || p.proname || '\('))
-  -- These accept an id from a page of the caller's own rows or from their own message, or use
-  -- nothing but their arguments.
+  -- These functions accept an id from a page of the caller's own rows or from the caller's own
+  -- message, or use only their arguments.
   and p.proname not in ('member_page', 'contact_page', 'search_entries', 'search_keys');
 
 create function tests.compare(actor text) returns void language plpgsql as $$
@@ -111,9 +111,9 @@ select tests.act_as('ada');
 select chat.set_presence('online'), chat.preferences();
 select tests.compare('ana'), tests.compare('ada');
 
--- A session whose token has an id of another form gets the same answer for a message that exists and
--- for one that does not. (Reading a table is another matter: the policies look only at rows that the
--- statement finds.)
+-- If the id in a token has another form, the response is the same for a message that exists and for
+-- one that does not. Reading a table is different, because the policies are evaluated only for rows
+-- that the statement finds.
 create table tests.about_messages (statement text);
 insert into tests.about_messages values
   ('select chat.react($message, ''x'')'),

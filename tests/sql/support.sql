@@ -1,4 +1,4 @@
--- Helpers of the tests. Included in the transaction of a test, and rolled back with it.
+-- Helpers of the tests. A test includes them in its transaction, so they are rolled back with it.
 
 \set QUIET on
 \pset format unaligned
@@ -24,7 +24,7 @@ stable
 security definer
 as $$ select p.id from tests.people p where p.name = id.name $$;
 
--- Creates another user, in Ana's team unless another is given.
+-- Creates another user, in Ana's team unless a team is given.
 create function tests.add_person(name text, team text default '00000000-0000-4000-8000-00000000007a', role text default 'user')
 returns uuid
 language plpgsql
@@ -40,7 +40,8 @@ begin
 end
 $$;
 
--- From here on statements run as this user, like a request; or as anon, service_role or the owner.
+-- Makes the following statements run as this user, like a request, or as anon, service_role or the
+-- owner.
 create function tests.act_as(actor text)
 returns void
 language plpgsql
@@ -85,7 +86,7 @@ begin
 end
 $$;
 
--- reason: a SQLSTATE, or the error code, which is in the constraint field.
+-- Expects an error. "reason" is a SQLSTATE, or an error code, which is in the constraint field.
 create function tests.expect_error(statement text, reason text)
 returns void
 language plpgsql
@@ -107,8 +108,8 @@ begin
 end
 $$;
 
--- The result of a statement: the number of rows it read or changed, or "refused". Rolled back
--- immediately.
+-- Returns the result of a statement, which is rolled back immediately. The result is the number of
+-- rows read or changed, or "refused".
 create function tests.attempt(statement text)
 returns text
 language plpgsql
@@ -129,8 +130,8 @@ begin
 end
 $$;
 
--- Opens a conversation between two users as the first of them. Afterwards the session is the owner
--- again.
+-- Opens a conversation between two users as the first of them. Afterwards, the session runs as the
+-- owner again.
 create function tests.conversation(opener text, other text)
 returns uuid
 language plpgsql

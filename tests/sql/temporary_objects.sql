@@ -1,11 +1,11 @@
 -- A caller's temporary types and relations never replace Rapport's. A user who may run SQL as
--- authenticated may create them. A domain's check or a view's function runs as the role that
--- evaluates it: in a definer function, as its owner.
+-- authenticated may create such objects. The check of a domain or the function of a view runs as
+-- the role that evaluates it. In a definer function, that role is the owner.
 
 begin;
 \ir support.sql
 
--- An application's own definer functions, with the two search paths that are recommended for them
+-- An application's own definer functions, with the two recommended search paths.
 create table tests.things (id int, title text);
 create function tests.host_sends_with_empty_path() returns void language plpgsql security definer set search_path = '' as $$
 declare
@@ -36,7 +36,7 @@ begin
     perform set_config('search_path', '"$user", public', true);
     execute statement;
   exception when others then
-    null; -- A refusal is a result, too.
+    null; -- A refusal is also a result.
   end;
   perform set_config('search_path', 'pg_catalog, pg_temp', true);
   if currval('pg_temp.strikes') <> before then
@@ -48,7 +48,7 @@ $$;
 update chat.config set value = 'true' where key in ('fill_read_by', 'typing_in_table', 'share_current_page');
 update chat.config set value = '"https://files.example"' where key = 'storage_url';
 
--- From here on, the test's own names mean PostgreSQL's types and tables. Parts of it run as the
+-- From here on, names in the test mean PostgreSQL's types and tables. Parts of the test run as the
 -- owner, and would otherwise run the caller's code themselves.
 set local search_path = pg_catalog, public, pg_temp;
 
@@ -57,8 +57,7 @@ select tests.act_as('ana');
 
 create temporary sequence strikes;
 select nextval('pg_temp.strikes');
--- A sequence, because it keeps its value even if the attacked function catches errors or rolls
--- back.
+-- A sequence keeps its value even if the attacked function catches errors or rolls back.
 create function pg_temp.strike() returns boolean language plpgsql as $$
 begin
   if current_user <> 'authenticated' then
@@ -69,7 +68,7 @@ end
 $$;
 grant all on sequence pg_temp.strikes to public;
 
--- A domain for each type, including array types
+-- A domain for each type, including array types.
 do $$
 declare
   type_name name;
@@ -87,7 +86,7 @@ end
 $$;
 create type pg_temp.record as (id pg_temp.uuid, name pg_temp.text);
 
--- A view for each relation of the catalogue, and for the chat's own tables
+-- A view for each relation of the catalogue, and for the chat's own tables.
 do $$
 declare
   relation record;
@@ -116,9 +115,10 @@ where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd'
 select tests.holds(count(*) > 70, 'views were created') from pg_class c where c.relnamespace = pg_my_temp_schema() and c.relkind = 'v';
 
 -- ------------------------------------------------------------------------------------------- what is called
--- realtime.send warns if a policy refuses.
+-- realtime.send warns if a policy refuses the broadcast.
 set local client_min_messages = error;
--- The conversation is created after the types, so that no function is compiled before them.
+-- The conversation is created after the types, so that no function has been compiled before they
+-- exist.
 select set_config('track_functions', 'all', true) where current_setting('is_superuser') = 'on';
 select tests.act_as('ana');
 select tests.run(format('select chat.open_conversation(%L)', tests.id('ben')));
@@ -129,7 +129,7 @@ select tests.run(format('insert into public.user_messages (conversation_id, cont
 select tests.run(format('insert into public.user_messages (conversation_id, content, file_url) values (%L, %L, %L)', :'conversation', 'three', 'https://files.example/a'));
 select coalesce((select m.id from public.user_messages m order by m.seq limit 1), gen_random_uuid()) as message \gset
 
--- Every trigger, as reached by a client that writes the tables
+-- Fires every trigger, as a client that writes to the tables would.
 select tests.run(s.statement)
 from unnest(array[
   format('update public.user_messages set content = %L where id = %L', 'edited', :'message'),
@@ -154,8 +154,8 @@ from unnest(array[
 ]) with ordinality s (statement, number)
 order by s.number;
 
--- Every function that users may call: without optional arguments, with nulls, with existing values
--- and with missing ones
+-- Calls every function that users may call: without optional arguments, with nulls, with existing
+-- values and with missing ones.
 create temporary table calls as
 with callable as (
   select p.oid, p.oid::regprocedure::text as name, format('%I.%I', n.nspname, p.proname) as called, p.proargtypes::oid[] as types, p.pronargdefaults
@@ -186,7 +186,7 @@ sets as (
   cross join generate_series(0, 1) o (without_optional)
   cross join lateral (
     select string_agg(
-      -- From 4 on, each argument is from another set than the previous one.
+      -- From number 4 on, each argument comes from a different set than the previous one.
       format('%L::%I.%I', case when s.number >= 0 then g.value end, n.nspname, t.typname), ', ' order by a.place
     ) as arguments
     from unnest(c.types) with ordinality a (type, place)
@@ -239,7 +239,7 @@ begin
 end
 $$;
 
--- A call that is not made proves nothing.
+-- A function that is not called proves nothing.
 select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions that were not reached')
 from pg_proc p
 join pg_language l on l.oid = p.prolang

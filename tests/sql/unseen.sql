@@ -1,4 +1,4 @@
--- Private actions change nothing that other users see: no row, no row version, and no system
+-- Private actions change nothing that other users see. They change no row, row version or system
 -- column.
 
 begin;
@@ -11,8 +11,8 @@ select tests.conversation('bob', 'ben') as bobs \gset
 select tests.message('ben', :'c', 'hello') as m \gset
 select tests.message('bob', :'bobs', 'hello');
 
--- A write creates another version, which the owner sees here. A lock sets xmax, but not if the same
--- transaction has locked the row before. tests/it/security/unseen.rs tests locks in separate
+-- A write creates another row version, which the owner sees here. A lock sets xmax, unless the same
+-- transaction has already locked the row. tests/it/security/unseen.rs tests locks in separate
 -- transactions.
 create view tests.traces as
 select 'presence of ' || n.name as what, (p.xmin, p.xmax, p.ctid, p.*)::text as trace from public.user_presence p join tests.people n on n.id = p.user_id
@@ -44,7 +44,7 @@ select tests.act_as('ben');
 select chat.set_presence('online', session_id => 'a');
 select chat.set_presence('offline', is_manual => true);
 select tests.act_as('owner');
--- A new version of each row
+-- Each row gets a new version.
 update public.users set full_name = full_name;
 alter table public.user_presence disable trigger user;
 update public.user_presence set user_id = user_id;
@@ -71,7 +71,7 @@ from unnest(array[
   'select chat.set_presence(''offline'')',
   format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'c', :'c'),
   format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'bobs', :'bobs'),
-  -- A page, which is stored outside the row
+  -- The current page, which is stored outside the row.
   'insert into public.user_presence (user_id, status, current_page) values (auth.uid(), ''online'', ''/x'') on conflict do nothing',
   'select chat.end_presence(''a'')',
   'select chat.end_presence()',
@@ -79,7 +79,7 @@ from unnest(array[
 ]) with ordinality s (statement, number)
 order by s.number;
 
--- Sockets that connect and disconnect, and what ends by time
+-- Sockets connect and disconnect, and reports and leases expire.
 select gen_random_uuid() as one \gset
 select tests.act_as('service_role');
 select chat.keep_presence(:'one', 60000);
@@ -95,8 +95,9 @@ select tests.act_as('service_role');
 select chat.expire_presence();
 select tests.unmoved('what came to its end');
 
--- A client that writes the table: nothing is inserted and no new version is written. PostgreSQL
--- locks the row of an update before any trigger runs, but no user may read that column.
+-- For a client that writes to the table, nothing is inserted and no new version is written.
+-- PostgreSQL locks the row of an update before any trigger runs, but no user may read the column
+-- that shows the lock.
 create function tests.versions() returns text language sql as $$
   select string_agg((p.xmin, p.ctid, p.*)::text, ' ' order by p.user_id) from public.user_presence p
 $$;
@@ -110,32 +111,32 @@ insert into public.user_presence (user_id, status) values (tests.id('ana'), 'onl
 update public.user_presence set status = 'busy' where user_id = tests.id('ana');
 select tests.act_as('owner');
 select tests.equals(tests.versions(), :'before', 'by the table');
--- The report was recorded nevertheless.
+-- The reports were recorded nevertheless.
 select tests.equals(string_agg(r.status, ',' order by r.user_id = tests.id('bob')), 'busy,away', 'reported')
 from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'));
 
--- A foreign key to a row that others read would lock it.
+-- A foreign key to a row that others read would lock that row.
 select tests.equals(array_agg(f.conrelid::regclass order by 1), null, 'foreign keys to user_presence')
 from pg_constraint f
 where f.contype = 'f' and f.confrelid = 'public.user_presence'::regclass;
 
--- To themselves they appear offline, with and without a row.
+-- The users themselves see that they appear offline, with and without a row.
 select tests.act_as('bob');
 select tests.equals((r."row" ->> 'status', r."row" ->> 'last_seen', r."row" ->> 'device_count')::text, '(offline,,0)', 'oneself') from chat.presence_rows() r;
 select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'the response shows it');
--- Another user's row does not reveal whether they hide either.
+-- A row for another user does not reveal whether that user hides.
 select tests.act_as('ben');
 select tests.expect_error(format('insert into public.user_presence (user_id, status) values (%L, %L)', p.id, 'online'), '42501')
 from (values (tests.id('bob')), (tests.id('ada')), (gen_random_uuid())) p (id);
 
--- When they share their presence again, it shows what they reported in the meantime.
+-- When users share their presence again, it shows what they reported in the meantime.
 select tests.act_as('bob');
 select chat.set_preferences('{"share_presence": true}');
 select tests.act_as('ben');
 select tests.equals(p.status, 'online', 'visible again') from public.user_presence p where p.user_id = tests.id('bob');
 select tests.holds(count(*) = 1, 'a row') from public.user_presence p where p.user_id = tests.id('bob');
 
--- What users see is granted per column.
+-- The columns that users see are granted one by one.
 select tests.act_as('owner');
 create table tests.shared (name text);
 insert into tests.shared values
@@ -147,12 +148,12 @@ select tests.act_as('ben');
 select tests.expect_error(format('select %s from public.%I', c.name, s.name), '42501')
 from tests.shared s, unnest(array['xmin', 'xmax', 'cmin', 'cmax', 'ctid', 'tableoid']) c (name);
 select tests.expect_error(format('select from public.%I where ctid = %L', s.name, '(0,1)'), '42501') from tests.shared s;
--- This function follows the versions of a row regardless of row-level security.
+-- currtid2() follows the versions of a row regardless of row-level security.
 select tests.expect_error(format('select currtid2(%L, %L)', 'public.' || s.name, '(0,1)'), '42501') from tests.shared s;
 select tests.act_as('owner');
 select tests.holds(currtid2('public.user_messages', '(0,1)') is not null, 'the control');
 select tests.act_as('ben');
--- As clients, the data API and its embedding query
+-- The statements of clients, of the data API, and of its embedding.
 do $$
 declare
   shared text;
@@ -182,7 +183,7 @@ select tests.act_as('ben');
 select tests.equals(count(m), 2::bigint, 'granted') from public.user_messages m;
 select tests.expect_error('select xmax from public.user_messages', '42501');
 
--- A conversation shows the presence of those who are still in it.
+-- A conversation shows the presence only of users who are still members.
 select tests.act_as('owner');
 select tests.conversation('sue', 'zoe') as shared \gset
 insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'busy')
@@ -199,7 +200,7 @@ select tests.equals(count(*), 0::bigint, 'by the policy') from public.user_prese
 select tests.equals(tests.seen(:'shared'), 'offline f', 'a former partner');
 select tests.equals("row" #>> '{other_user,status}', 'offline', 'in the list') from chat.conversation_rows(array[:'shared'::uuid]);
 
--- A session without an id is not the server: it locks nothing of others.
+-- A session without a user id is not the server and locks no rows of other users.
 select tests.act_as('ana');
 select chat.set_presence('online');
 select tests.act_as('owner');

@@ -1,5 +1,5 @@
-//! The part of RFC 6455 that a measuring client needs: the upgrade request, masked outgoing frames,
-//! incoming frames.
+//! The subset of RFC 6455 that a measuring client needs: the upgrade request, masked outgoing
+//! frames, and incoming frames.
 
 use std::fmt::Write as _;
 
@@ -14,8 +14,8 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 pub(crate) const PONG: u8 = 10;
 
-/// The request that opens a socket. The key is constant: only an intermediate cache could mistake
-/// one response for another, and there is none.
+/// Returns the request that opens a socket. The key is constant, because only an intermediate cache
+/// could mistake one response for another, and there is none.
 pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -24,7 +24,7 @@ pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Appends a complete frame as clients send it: masked (section 5.3).
+/// Appends a complete masked frame, as clients send it (section 5.3).
 pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     push_head(out, opcode, payload.len(), MASKED);
     let mask = fastrand::u32(..).to_ne_bytes();
@@ -32,7 +32,7 @@ pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b));
 }
 
-/// Appends a complete frame as servers send it: unmasked.
+/// Appends a complete unmasked frame, as servers send it.
 pub(crate) fn push_unmasked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     push_head(out, opcode, payload.len(), 0);
     out.extend_from_slice(payload);
@@ -56,11 +56,11 @@ fn push_head(out: &mut Vec<u8>, opcode: u8, length: usize, masked: u8) {
     }
 }
 
-/// The position of the first frame in a buffer and of its payload.
+/// The positions of the first frame in a buffer and of its payload.
 pub(crate) struct Extent {
     /// Opcode of the frame.
     pub(crate) opcode: u8,
-    /// The mask, for frames of clients.
+    /// The mask, if the frame comes from a client.
     pub(crate) mask: Option<[u8; 4]>,
     /// Offset of the payload.
     pub(crate) payload: usize,
@@ -68,7 +68,7 @@ pub(crate) struct Extent {
     pub(crate) end: usize,
 }
 
-/// Measures the frame at the start of `buffer`; `None` if it is incomplete.
+/// Locates the frame at the start of `buffer`. Returns `None` if the frame is incomplete.
 #[inline]
 pub(crate) fn measure(buffer: &[u8]) -> Option<Extent> {
     let &[first, second, ..] = buffer else {
@@ -100,7 +100,7 @@ pub(crate) fn measure(buffer: &[u8]) -> Option<Extent> {
     })
 }
 
-/// Code and reason of a close frame as text (section 5.5.1).
+/// Returns the code and reason of a close frame as text (section 5.5.1).
 pub(crate) fn close_reason(payload: &[u8]) -> String {
     let mut text = String::from("closed with ");
     match payload.split_first_chunk::<2>() {

@@ -19,7 +19,7 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// The marker as text.
+    /// Returns the marker as text.
     pub(crate) fn text(self) -> String {
         let Self {
             sent_ns,
@@ -29,7 +29,7 @@ impl Marker {
         format!("@@{sent_ns:016x}{lane:04x}{sequence:08x}")
     }
 
-    /// All markers in `payload`, in order.
+    /// Returns all markers in `payload`, in order.
     #[inline]
     pub(crate) fn all_in<'a>(
         finder: &'a Finder<'static>,
@@ -46,7 +46,7 @@ impl Marker {
     }
 }
 
-/// Searches for the start of markers.
+/// Returns a searcher for the start of markers.
 pub(crate) fn finder() -> Finder<'static> {
     Finder::new(b"@@")
 }

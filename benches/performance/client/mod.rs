@@ -23,19 +23,19 @@ const READ_BYTES: usize = 1 << 20;
 /// Index of a socket.
 pub(crate) type SocketId = usize;
 
-/// Handles the events of all sockets.
+/// Handles the events of all sockets, and decides what they send.
 pub(crate) trait Handler {
-    /// The server accepted the upgrade.
+    /// Called when the server has accepted the upgrade.
     fn opened(&mut self, sockets: &mut Sockets, id: SocketId);
-    /// A text or binary frame arrived.
+    /// Called when a text or binary frame has arrived.
     fn message(&mut self, sockets: &mut Sockets, id: SocketId, opcode: u8, payload: &[u8]);
-    /// The socket was closed, but not through [`Sockets::close`].
+    /// Called when a socket was closed other than through [`Sockets::close`].
     fn closed(&mut self, id: SocketId, reason: &str);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The upgrade request is not answered yet.
+    /// The server has not yet responded to the upgrade request.
     Upgrading,
     Open,
     Closed,
@@ -68,13 +68,13 @@ pub(crate) struct Sockets {
     all: Vec<Socket>,
     buffer: Vec<u8>,
     server: SocketAddr,
-    /// Bytes received and reads performed in total.
+    /// Total number of bytes received and of reads performed.
     pub(crate) bytes: u64,
     pub(crate) reads: u64,
 }
 
 impl Sockets {
-    /// Prepares for sockets to `server`, without opening one.
+    /// Prepares for sockets to `server` without opening any.
     pub(crate) fn to(server: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -118,7 +118,7 @@ impl Sockets {
     pub(crate) fn close(&mut self, id: SocketId) {
         let socket = std::mem::replace(&mut self.all[id], Socket::none());
         if let Some(mut stream) = socket.stream {
-            // Closing a descriptor removes it from the epoll set anyway.
+            // Closing a descriptor also removes it from the epoll set.
             let _ = self.poll.registry().deregister(&mut stream);
         }
     }
@@ -145,7 +145,8 @@ impl Sockets {
         while !socket.unsent.is_empty() {
             match stream.write(&socket.unsent) {
                 Ok(written) => drop(socket.unsent.drain(..written)),
-                // Not connected yet, or the peer does not read. An event signals when to continue.
+                // The socket is not connected yet, or the peer does not read. An event signals when
+                // to continue.
                 Err(error) if would_block(&error) => return,
                 Err(error) => return self.lose(id, &error.to_string(), handler),
             }
@@ -178,8 +179,8 @@ impl Sockets {
     }
 
     fn read(&mut self, id: SocketId, handler: &mut impl Handler) {
-        // Taken out so that the handler may write to sockets while it reads a payload in the
-        // buffer.
+        // Taken out of `self` so that the handler can write to sockets while it reads a payload in
+        // the buffer.
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             let socket = &mut self.all[id];
@@ -257,7 +258,7 @@ impl Sockets {
     }
 }
 
-/// Whether the call should be repeated after the next event.
+/// Returns whether the call should be repeated after the next event.
 fn would_block(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! Messages as current clients send them: protocol version 2.0.0, broadcasts in binary.
+//! Messages as current clients send them: protocol version 2.0.0, with binary broadcasts.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ pub(crate) const HEARTBEAT: &str = r#"[null,"7","phoenix","heartbeat",{}]"#;
 /// Interval of heartbeats, the default of the official clients.
 pub(crate) const HEARTBEAT_SECONDS: f64 = 25.0;
 
-/// Path and query of a socket with `token`.
+/// Returns the path and query of a socket with `token`.
 pub(crate) fn path(token: &str) -> String {
     format!("/realtime/v1/websocket?vsn=2.0.0&apikey={token}")
 }
@@ -27,13 +27,13 @@ pub(crate) struct JoinConfig {
     pub(crate) bindings: Vec<Value>,
 }
 
-/// A message that joins `topic` (including its prefix `realtime:`).
+/// Returns a message that joins `topic` (including its prefix `realtime:`).
 pub(crate) fn join(topic: &str, token: &str, config: &JoinConfig) -> String {
     let payload = join_payload(token, config);
     json!([JOIN_REF, JOIN_REF, topic, "phx_join", payload]).to_string()
 }
 
-/// The payload of a join, which is the same in both versions.
+/// Returns the payload of a join, which is the same in both versions.
 pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
     json!({
         "config": {
@@ -49,15 +49,15 @@ pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
     })
 }
 
-/// A user broadcast with a JSON payload as a binary frame of kind 3: the lengths, then join
-/// reference, message reference, topic, event, (empty) metadata and payload.
+/// Returns a user broadcast with a JSON payload as a binary frame of kind 3. The frame contains the
+/// lengths, then join reference, message reference, topic, event, (empty) metadata and payload.
 pub(crate) fn broadcast(join_ref: &str, topic: &str, payload: &str) -> Vec<u8> {
     const REF: &str = "9";
     const EVENT: &str = "message";
     const JSON: u8 = 1;
     let mut out = vec![3];
     for name in [join_ref, REF, topic, EVENT, ""] {
-        // The benchmarks use no longer names; the server would refuse the frame.
+        // The benchmarks use no longer names; the server would reject such a frame.
         out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     }
     out.push(JSON);
@@ -67,7 +67,7 @@ pub(crate) fn broadcast(join_ref: &str, topic: &str, payload: &str) -> Vec<u8> {
     out
 }
 
-/// A message that tracks presence with one marker.
+/// Returns a message that tracks presence with one marker.
 pub(crate) fn track(topic: &str, marker: &str) -> String {
     let payload = json!({
         "type": "presence", "event": "track",
@@ -76,14 +76,14 @@ pub(crate) fn track(topic: &str, marker: &str) -> String {
     json!([JOIN_REF, "8", topic, "presence", payload]).to_string()
 }
 
-/// The meaning of a text frame of version 2.0.0 for a measuring client.
+/// The meaning of a version 2.0.0 text frame for a measuring client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     /// The join was accepted.
     Joined,
     /// Row changes are live.
     Subscribed,
-    /// Something was refused, or the channel failed. Contains the whole message.
+    /// A message was refused, or the channel failed. Contains the whole server message.
     Refused(String),
     /// The channel was closed permanently.
     Closed(String),

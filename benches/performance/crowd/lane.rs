@@ -31,21 +31,21 @@ pub(crate) struct Lane {
     follows: bool,
 }
 
-/// The classification of a receipt.
+/// The result of recording a receipt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Receipt {
     /// An expected receipt, but not the last one of its message.
     Counted,
     /// The last expected receipt of its message.
     Completed,
-    /// One receipt too many.
+    /// A receipt beyond the expected number.
     Repeated,
     /// A receipt of an expired message.
     Late,
 }
 
 impl Lane {
-    /// A lane for messages that the caller sends, each to `receivers` receivers.
+    /// Creates a lane for messages that the caller sends, each to `receivers` receivers.
     pub(crate) fn new(receivers: u32) -> Self {
         Self {
             receivers,
@@ -58,7 +58,7 @@ impl Lane {
         }
     }
 
-    /// A lane for messages that another thread sends.
+    /// Creates a lane for messages that another thread sends.
     pub(crate) fn following(receivers: u32) -> Self {
         Self {
             follows: true,

@@ -22,13 +22,13 @@ use crate::writer::{PEOPLE_PER_ROOM, place_of};
 use lane::{Lane, Receipt};
 use window::{Window, microseconds};
 
-/// Maximum number of failure messages in the report; more would only repeat them.
+/// Maximum number of failure messages in the report. More would only repeat the first ones.
 const MAX_COMPLAINTS: usize = 5;
 
 /// The frames that count as deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// Binary frames of kind 4 only: clients that send kind 3 receive broadcasts in no other form.
+    /// Only binary frames of kind 4. Clients that send kind 3 receive broadcasts in no other form.
     Broadcasts,
     /// Joins in presence diffs. A leave that only precedes another track does not count.
     Presences,
@@ -41,7 +41,7 @@ pub(crate) enum Counted {
 pub(crate) struct Seat {
     /// Index of the topic.
     pub(crate) topic: usize,
-    /// The token. The yardstick requires none.
+    /// The token. The yardstick does not require one.
     pub(crate) token: String,
     /// The options of its join.
     pub(crate) config: JoinConfig,
@@ -57,7 +57,7 @@ enum State {
     Lost,
 }
 
-/// The state of each client, and what was received.
+/// The state of each client, and everything that the clients received.
 pub(crate) struct Ledger {
     counted: Counted,
     topics: Vec<String>,
@@ -66,15 +66,16 @@ pub(crate) struct Ledger {
     finder: Finder<'static>,
     /// The epoch of the markers.
     pub(crate) epoch: Instant,
-    /// One per topic, or one for a writer.
+    /// One lane per topic, or a single lane for a writer.
     pub(crate) lanes: Vec<Lane>,
-    /// Number of rooms that rows are written to, if each row is only for the users of its room.
+    /// If each row is visible only to the users of its room: the number of rooms that rows are
+    /// written to.
     pub(crate) rooms: Option<u64>,
-    /// What was received since the window was last taken.
+    /// Everything received since the window was last taken.
     pub(crate) window: Window,
-    /// Time from the connect to the upgrade.
+    /// Time from opening the connection to the upgrade.
     pub(crate) connect_us: Histogram<u64>,
-    /// Time from the join to its reply.
+    /// Time from sending the join to its reply.
     pub(crate) join_us: Histogram<u64>,
     /// Clients that have joined.
     pub(crate) joined: usize,
@@ -90,12 +91,12 @@ pub(crate) struct Ledger {
 pub(crate) struct Crowd {
     pub(crate) sockets: Sockets,
     pub(crate) ledger: Ledger,
-    /// When heartbeats started, and the number sent.
+    /// When the heartbeats started, and how many have been sent.
     heart: (Instant, u64),
 }
 
 impl Crowd {
-    /// Clients that are not connected yet. Topics include their prefix `realtime:`.
+    /// Creates clients that are not connected yet. Topics include their prefix `realtime:`.
     pub(crate) fn new(
         server: SocketAddr,
         counted: Counted,
@@ -130,11 +131,11 @@ impl Crowd {
         })
     }
 
-    /// Connects and joins all clients, at most `at_once` at a time. Returns once all have an
-    /// answer.
+    /// Connects and joins all clients, at most `at_once` at a time. Returns once every join has a
+    /// reply.
     ///
     /// # Errors
-    /// Fails if a client is refused, or not answered within `patience`.
+    /// Fails if a join is refused, or has no reply within `patience`.
     pub(crate) fn gather(&mut self, at_once: usize, patience: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         let all = self.ledger.seats.len();
@@ -187,7 +188,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Only sends heartbeats and receives for a while.
+    /// Sends only heartbeats, and receives, for `duration`.
     pub(crate) fn idle(&mut self, duration: Duration) -> Result<(), Failure> {
         let end = Instant::now() + duration;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -196,7 +197,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Sends due heartbeats, waits at most `timeout`, and handles what arrived.
+    /// Sends due heartbeats, waits at most `timeout`, and handles everything that arrived.
     pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), Failure> {
         let all = self.ledger.states.len() as u64;
         let (begun, sent) = &mut self.heart;
@@ -214,7 +215,7 @@ impl Crowd {
         self.sockets.send_text(id, text, &mut self.ledger);
     }
 
-    /// Tracks presence from this client, marked as the next message of its lane.
+    /// Tracks the presence of this client, marked as the next message of its lane.
     pub(crate) fn track(&mut self, id: SocketId) {
         let lane = self.ledger.seats[id].topic;
         let marker = self.ledger.mark(lane);
@@ -228,12 +229,12 @@ impl Ledger {
         self.joined + self.lost
     }
 
-    /// Nanoseconds since the epoch of the run.
+    /// Returns the nanoseconds since the epoch of the run.
     pub(crate) fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// A marker for the next message of this lane.
+    /// Returns a marker for the next message of this lane.
     pub(crate) fn mark(&mut self, lane: usize) -> String {
         let marker = Marker {
             sent_ns: self.now_ns(),
@@ -243,7 +244,7 @@ impl Ledger {
         marker.text()
     }
 
-    /// Messages that have not reached every receiver.
+    /// Returns the number of messages that have not reached every receiver.
     pub(crate) fn outstanding(&self) -> usize {
         self.lanes.iter().map(|lane| lane.outstanding).sum()
     }
@@ -255,7 +256,8 @@ impl Ledger {
         }
     }
 
-    /// Failures other than low speed, given the window of a run and the number of lost messages.
+    /// Returns all failures except low speed, given the window of a run and the number of lost
+    /// messages.
     pub(crate) fn faults(&mut self, window: &Window, lost: u64) -> Vec<String> {
         let rest = &self.window;
         let mut faults = std::mem::take(&mut self.complaints);
@@ -366,7 +368,7 @@ impl Handler for Ledger {
     }
 }
 
-/// The joins in a `presence_diff`.
+/// Returns the joins in a `presence_diff`.
 fn joins_of(payload: &[u8]) -> &[u8] {
     let (joins, leaves) = (
         memmem::find(payload, b"\"joins\""),

@@ -1,4 +1,4 @@
-//! Broadcasts from clients: as fast as they arrive, or at a fixed rate.
+//! Broadcasts from clients: sent as fast as they arrive, or at a fixed rate.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::Failure;
 use crate::client::frame::BINARY;
 use crate::client::phoenix::{self, JOIN_REF};
 
-/// Bytes in each payload beside the marker, as in a chat message with names and times.
+/// Bytes in each payload in addition to the marker, as in a chat message with names and times.
 const PADDING: usize = 180;
 
 /// How long a message may take before it counts as lost.
@@ -16,9 +16,9 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 /// When to send the next broadcast.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// This many per topic with one write, and the next ones once all receivers have them.
+    /// Sends this many per topic with one write, and the next ones once all receivers have them.
     InFlight(u32),
-    /// This many per second, whether or not the previous ones have arrived.
+    /// Sends this many per second, whether or not the previous ones have arrived.
     PerSecond(f64),
 }
 
@@ -29,13 +29,13 @@ pub(crate) struct Publisher {
     /// The publishing client of each topic.
     senders: Vec<usize>,
     begun: Instant,
-    /// Messages sent, and messages that did not reach every receiver.
+    /// Number of messages sent, and of messages that did not reach every receiver.
     pub(crate) sent: u64,
     pub(crate) lost: u64,
 }
 
 impl Publisher {
-    /// Starts the clock.
+    /// Creates the publisher and starts its clock.
     pub(crate) fn new(crowd: &Crowd, pace: Pace) -> Self {
         let mut senders = vec![0; crowd.ledger.topics.len()];
         for (id, seat) in crowd.ledger.seats.iter().enumerate() {
@@ -66,7 +66,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Receives outstanding messages. Those that do not arrive count as lost.
+    /// Receives outstanding messages. Messages that do not arrive count as lost.
     pub(crate) fn drain(&mut self, crowd: &mut Crowd) -> Result<(), Failure> {
         let begun = Instant::now();
         while crowd.ledger.outstanding() > 0 && begun.elapsed() < LOST_AFTER {

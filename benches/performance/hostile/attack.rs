@@ -15,12 +15,12 @@ use crate::Failure;
 use crate::client::frame::{TEXT, push_masked, upgrade_request};
 use crate::client::phoenix;
 
-/// Kinds of hostile sockets.
+/// The kinds of hostile sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A frame of almost the maximum size whose last byte never arrives.
     Frames,
-    /// The same as a fragmented message.
+    /// The same as [`Kind::Frames`], but as a fragmented message.
     Fragments,
     /// Broadcasts to the sender itself that are never read.
     Queues,
@@ -49,7 +49,8 @@ impl Kind {
         }
     }
 
-    /// Everything that a socket of this kind sends, after which it sends single bytes now and then.
+    /// Returns everything that a socket of this kind sends. Afterwards, the socket sends a single
+    /// byte now and then.
     fn script(self, host: &str, key: &str) -> Vec<u8> {
         const FRAME: usize = 4_900_000;
         let mut out = Vec::new();
@@ -77,7 +78,7 @@ impl Kind {
             Self::Fragments => {
                 let mut fragment = Vec::new();
                 push_masked(&mut fragment, TEXT, &[b'x'; 49_000]);
-                // Without FIN; the fragments after the first are continuations.
+                // The first fragment is sent without FIN. The others are continuations.
                 fragment[0] = TEXT;
                 for _ in 0..FRAME / 49_000 {
                     out.extend(&fragment);
@@ -103,12 +104,12 @@ impl Kind {
     }
 }
 
-/// Bytes sent per second by one kind: enough to send everything within a phase, and few enough that
-/// the generator leaves CPU time to others.
+/// Bytes per second that all sockets of one kind send together. The rate suffices to send
+/// everything within a phase, and leaves CPU time for other processes.
 const BYTES_PER_SECOND: usize = 60_000_000;
 const TICK: Duration = Duration::from_millis(10);
 
-/// Sockets per tick that are checked after they have sent everything.
+/// Number of sockets per tick that are checked after they have sent everything.
 const SILENT_PER_TICK: usize = 5;
 
 struct Hostile {
@@ -151,7 +152,7 @@ impl Attack {
         })
     }
 
-    /// Stops all of them and returns what they did.
+    /// Stops all sockets and returns what they did.
     pub(super) fn stop(self) -> Value {
         self.stop.store(true, Ordering::Relaxed);
         let error = match self.thread.join() {
@@ -200,7 +201,7 @@ fn run(
                     bytes.fetch_add(written as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Closed by the server: the socket reconnects.
+                // The server closed the socket, so it reconnects.
                 Err(_) => {
                     *socket = open(server)?;
                     opened.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +213,7 @@ fn run(
     Ok(())
 }
 
-/// A connection with a small receive buffer.
+/// Opens a connection with a small receive buffer.
 fn open(server: SocketAddr) -> io::Result<Hostile> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_recv_buffer_size(4_096)?;

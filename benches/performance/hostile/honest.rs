@@ -22,12 +22,12 @@ use crate::server::Server;
 pub(super) const CLIENTS: usize = 100;
 const PER_ROOM: usize = 10;
 
-/// Messages per second that each user sends.
+/// Number of messages that each user sends per second.
 const BROADCASTS_PER_SECOND: f64 = 1.0;
-/// Time between two rows.
+/// Pause between two rows.
 const ROWS_EVERY: Duration = Duration::from_millis(100);
 
-/// The lane of markers in rows. Markers in broadcasts have the sender's number as their lane.
+/// The lane of the markers in rows. Markers in broadcasts have the sender's number as their lane.
 const ROWS: usize = 0xffff;
 
 /// How long outstanding deliveries may take at the end of a phase.
@@ -38,7 +38,7 @@ const SCHEMA: &str = "
     grant select on public.bench_seen to authenticated;
     alter publication supabase_realtime add table public.bench_seen;";
 
-/// What the users have received.
+/// The messages that the users have received.
 struct Seen {
     tokens: Vec<String>,
     finder: Finder<'static>,
@@ -54,10 +54,10 @@ pub(super) struct Honest {
     seen: Seen,
     /// Start of the phase.
     begun: Instant,
-    /// Broadcasts and heartbeats sent in the phase.
+    /// Number of broadcasts and heartbeats sent in the phase.
     sent: u64,
     beats: u64,
-    /// Rows written before the phase, and in total.
+    /// Number of rows written before the phase, and in total.
     rows_before: u64,
     rows: Arc<AtomicU64>,
     is_writing: Arc<AtomicBool>,
@@ -132,7 +132,7 @@ impl Honest {
         self.is_writing.store(true, Ordering::Relaxed);
     }
 
-    /// Sends the messages that are due, then receives for about a millisecond.
+    /// Sends the messages that are due, then receives for up to a millisecond.
     pub(super) fn turn(&mut self) -> Result<(), Failure> {
         let due = |rate: f64, begun: Instant| (begun.elapsed().as_secs_f64() * rate) as u64;
         while self.sent < due(BROADCASTS_PER_SECOND * CLIENTS as f64, self.begun) {
@@ -154,7 +154,7 @@ impl Honest {
             .turn(Duration::from_millis(1), &mut self.seen)?)
     }
 
-    /// Ends a phase: waits until everything sent has arrived, and returns the latencies.
+    /// Ends a phase: waits until everything has arrived, and returns the latencies.
     pub(super) fn end(&mut self) -> Result<Value, Failure> {
         self.is_writing.store(false, Ordering::Relaxed);
         let begun = Instant::now();
@@ -211,7 +211,7 @@ async fn write(
         ticks.tick().await;
         if is_writing.load(Ordering::Relaxed) {
             let body = mark(epoch, ROWS, rows.load(Ordering::Relaxed));
-            // Counted first, because it may reach all clients before the statement returns.
+            // Counted first, because the row may reach all clients before the statement returns.
             rows.fetch_add(1, Ordering::Relaxed);
             client
                 .execute("insert into public.bench_seen (body) values ($1)", &[&body])

@@ -1,9 +1,9 @@
-//! A thousand hostile sockets of each kind beside a hundred honest ones: the memory of the server,
-//! and the effect on the honest ones.
+//! Measures how a thousand hostile sockets of each kind affect the memory of the server and a
+//! hundred honest sockets.
 //!
 //! The hostile sockets have only the public key and reconnect when closed. The honest users chat in
-//! rooms of ten and subscribe to row changes. Nothing sent to them may be lost, and the latency is
-//! reported for each phase.
+//! rooms of ten and subscribe to row changes. Nothing sent to the honest users may be lost, and the
+//! latency is reported for each phase.
 
 mod attack;
 mod honest;
@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Maximum memory of the server in MiB, whatever the hostile sockets do.
 const MAX_MEMORY: f64 = 256.0;
 
-/// Runs this many sockets of each kind for `duration`, then all kinds together. Returns the result,
+/// Runs this many sockets of each kind for `duration`, then all kinds together. Returns the result
 /// and whether it is correct.
 pub(crate) fn attack(hostile: usize, duration: Duration) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
@@ -118,7 +118,7 @@ fn phase(
     Ok(value)
 }
 
-/// The public key, which every client has.
+/// Returns the public key, which every client has.
 fn public_key(database: &Database) -> Result<String, Failure> {
     let exp = jiff::Timestamp::now().as_second() + 86_400;
     let claims = json!({ "role": "anon", "exp": exp });

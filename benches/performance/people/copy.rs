@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-/// Fields of a conversation that its owner sees, in the row of REST and of the members' table.
+/// Fields of a conversation that its owner sees, both in REST responses and in the rows of the
+/// members' table.
 const CONVERSATION_FIELDS: [&str; 6] = [
     "is_archived",
     "is_pinned",
@@ -19,7 +20,7 @@ const CONVERSATION_FIELDS: [&str; 6] = [
     "unread_count",
 ];
 
-/// Fields of a message, in the row of REST and of the table.
+/// Fields of a message, both in REST responses and in the rows of the table.
 const MESSAGE_FIELDS: [&str; 11] = [
     "content",
     "created_at",
@@ -34,7 +35,7 @@ const MESSAGE_FIELDS: [&str; 11] = [
     "seq",
 ];
 
-/// The copy on a device.
+/// The copy that a device has.
 #[derive(Debug, Default)]
 pub(super) struct Copy {
     owner: String,
@@ -42,10 +43,10 @@ pub(super) struct Copy {
     messages: BTreeMap<String, Message>,
     /// Messages that the owner deleted only for themselves.
     hidden: BTreeSet<String>,
-    /// Conversations in which another user is typing, with the time when that expires.
+    /// Conversations in which another user is typing, and when each indicator expires.
     typing: BTreeMap<String, Instant>,
-    /// Set if a message has a new `rev` but is otherwise unchanged: its reactions have changed,
-    /// which the row does not show.
+    /// Set if a message has a new `rev` but is otherwise unchanged. Its reactions have then
+    /// changed, which the row does not show.
     pub(super) is_stale: bool,
     /// The unread count on the badge.
     pub(super) unread_total: Option<i64>,
@@ -54,7 +55,7 @@ pub(super) struct Copy {
 #[derive(Debug, Default)]
 struct Conversation {
     fields: Map<String, Value>,
-    /// Hidden from the list until the next message.
+    /// Whether the conversation is hidden from the list until the next message.
     is_gone: bool,
     cleared_seq: i64,
     /// Read positions of all members, including the owner.
@@ -149,7 +150,7 @@ impl Copy {
                         reactions: BTreeSet::new(),
                     });
                 if message.fields.get("rev").map_or(0, number) > number(&fields["rev"]) {
-                    // `/sync` has already returned a newer revision.
+                    // `/sync` has already returned a newer revision of this message.
                     return;
                 }
                 let is_same =
@@ -178,12 +179,12 @@ impl Copy {
         }
     }
 
-    /// Whether any user is shown as typing.
+    /// Returns whether any user is shown as typing.
     pub(super) fn shows_typing(&self) -> bool {
         self.typing.values().any(|until| *until > Instant::now())
     }
 
-    /// Handles a lost connection: typing states are unknown.
+    /// Clears the typing states, which are unknown after a lost connection.
     pub(super) fn disconnected(&mut self) {
         self.typing.clear();
     }
@@ -192,14 +193,14 @@ impl Copy {
         self.hidden.insert(message);
     }
 
-    /// Ids of the listed conversations.
+    /// Returns the ids of the listed conversations.
     pub(super) fn listed(&self) -> Vec<String> {
         let listed = self.conversations.iter().filter(|(_, c)| !c.is_gone);
         listed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Visible messages of a conversation without tombstones, oldest first: id, and whether it is
-    /// the owner's.
+    /// Returns the id of each visible message of a conversation, oldest first, and whether the
+    /// owner wrote it. Tombstones are omitted.
     pub(super) fn shown(&self, conversation: &str) -> Vec<(String, bool)> {
         let cleared = self
             .conversations
@@ -226,7 +227,7 @@ impl Copy {
             .collect()
     }
 
-    /// Everything that the owner sees, in a canonical form.
+    /// Returns everything that the owner sees, in a canonical form.
     pub(super) fn canonical(&self) -> Value {
         let mut messages: BTreeMap<&str, BTreeMap<i64, Value>> = BTreeMap::new();
         for (id, message) in &self.messages {
@@ -268,8 +269,8 @@ impl Copy {
 
     fn receipt(&mut self, row: &Value) {
         let person = text(&row["user_id"]);
-        // The owner's position is in the owner's membership row: a receipt does not reflect "mark
-        // as unread".
+        // The owner's position is in the owner's membership row, because a receipt does not reflect
+        // "mark as unread".
         if person != self.owner {
             let seq = number(&row["last_read_seq"]);
             self.conversation(&row["conversation_id"])

@@ -1,7 +1,7 @@
 //! Simulated users of the whole chat, over its routes and sockets. They write, read, edit, react,
 //! type, arrange their lists, open conversations, and lose their connections.
 //!
-//! At the end every device and every fresh load must show the state of the database. No allowed
+//! At the end, every device and every fresh load must show the state of the database. No allowed
 //! request may be refused, and no deadlock may occur.
 
 mod copy;
@@ -23,19 +23,19 @@ use crate::report::rounded;
 use crate::server::Server;
 use person::{Person, Truth};
 
-/// Initial conversations of each user, half of them opened by others.
+/// Number of initial conversations of each user. Other users opened half of them.
 const CONVERSATIONS: usize = 6;
 
-/// Users to whom each user writes for the first time during the run.
+/// Number of users to whom each user writes for the first time during the run.
 const STRANGERS: usize = 3;
 
-/// Number of users whose state is loaded afresh at the end.
+/// Number of users whose state is also loaded from scratch at the end.
 const FRESH: usize = 50;
 
-/// Time in milliseconds within which 95 of 100 messages must reach the other user's device.
+/// Milliseconds within which 95 of 100 messages must reach the other user's device.
 const SOON: f64 = 100.0;
 
-/// Team members with conversations between each of them and the next ones.
+/// Creates team members, and conversations between each member and the next ones.
 const SETTING: &str = "
     insert into public.teams (id, name) values ('50000000-0000-4000-8000-0000000000ff', 'Everybody');
     insert into public.users (id, email, full_name, team_id)
@@ -51,7 +51,7 @@ const SETTING: &str = "
 /// The expected state of a user.
 const TRUTH: &str = include_str!("truth.sql");
 
-/// Simulates `people` users. Returns the result, and whether it is correct.
+/// Simulates `people` users. Returns the result and whether it is correct.
 pub(crate) fn run(people: usize, duration: Duration, seed: u64) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
     database.execute(
@@ -111,7 +111,7 @@ pub(crate) fn run(people: usize, duration: Duration, seed: u64) -> Result<(Value
     Ok((result, is_well))
 }
 
-/// The number of correct copies, and the faults.
+/// Number of correct copies, and the faults.
 struct Outcome {
     right: usize,
     fresh_right: usize,
@@ -161,7 +161,7 @@ async fn truth_of(client: &Client, person: &Person) -> Result<Truth, Failure> {
     })
 }
 
-/// The first difference between two values: its path, and both sides.
+/// Returns the first difference between two values: its path and both sides.
 fn first_difference(found: &Value, expected: &Value) -> Option<String> {
     let under = |name: String, difference: String| format!("{name}.{difference}");
     match (found, expected) {

@@ -1,5 +1,5 @@
-//! A simulated user of the chat: acts over REST, receives over a socket, and loses the connection
-//! now and then.
+//! A simulated user of the chat, who acts over REST, receives over a socket, and sometimes loses
+//! the connection.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ const AWAY: Duration = Duration::from_secs(5);
 /// Interval of heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
-/// Maximum time for the last changes to arrive.
+/// Maximum wait for the last changes to arrive.
 const SETTLING: Duration = Duration::from_secs(20);
 
 /// Interval of comparisons with the database at the end.
@@ -38,7 +38,7 @@ const LOOKING: Duration = Duration::from_millis(250);
 /// The largest page size of a list.
 const PAGE: usize = 200;
 
-/// The expected final state, from the database.
+/// The expected final state, read from the database.
 #[derive(Clone, Debug)]
 pub(super) struct Truth {
     pub(super) copy: Value,
@@ -50,14 +50,14 @@ pub(super) struct Person {
     pub(super) id: String,
     token: String,
     server: SocketAddr,
-    /// Users without a conversation with this user yet, to whom this user may write.
+    /// Users to whom this user may write but has not written yet.
     strangers: RefCell<Vec<String>>,
     copy: RefCell<Copy>,
     tally: RefCell<Tally>,
     random: RefCell<Rng>,
 }
 
-/// What happened to a user.
+/// The recorded events of a user.
 pub(super) struct Tally {
     /// Number of requests by action and status.
     pub(super) answers: std::collections::BTreeMap<(&'static str, u16), u64>,
@@ -99,8 +99,8 @@ impl Person {
         })
     }
 
-    /// Acts until `end`, then waits for the expected state and until the device shows it. Returns
-    /// whether it does.
+    /// Acts until `end`, then waits for the expected state. Returns whether the device then shows
+    /// that state.
     pub(super) async fn live(
         &self,
         end: Instant,
@@ -142,7 +142,7 @@ impl Person {
         }
     }
 
-    /// The recorded events.
+    /// Returns the recorded events.
     pub(super) fn into_tally(self) -> Tally {
         self.tally.into_inner()
     }
@@ -184,7 +184,7 @@ impl Person {
                 }
             }
         }
-        // The readers named in the rows replace those derived from the positions.
+        // The readers in the responses replace those derived from the read positions.
         let mut canonical = copy.canonical();
         for list in canonical["messages"]
             .as_object_mut()
@@ -198,7 +198,7 @@ impl Person {
         Ok(canonical)
     }
 
-    /// Loads all missed changes, page by page.
+    /// Loads all missed changes page by page.
     async fn catch_up(
         &self,
         rest: &mut Connection,
@@ -220,7 +220,7 @@ impl Person {
         }
     }
 
-    /// Receives over the socket and acts at the same time.
+    /// Receives over the socket while acting.
     async fn stay(
         &self,
         socket: &mut Socket,
@@ -232,7 +232,7 @@ impl Person {
         let acts = self.random.borrow_mut().usize(1..2 * ACTS_PER_CONNECTION);
         let mut heart = Instant::now();
         for _ in 0..acts {
-            // Also listens to new conversations.
+            // Subscribes to new conversations as well.
             let listed = self.copy.borrow().listed();
             for conversation in listed {
                 if !listening.contains(&conversation) {
@@ -339,7 +339,8 @@ impl Person {
         };
         let following = async {
             while !is_right() {
-                // A user who stopped typing without a notice is shown until the notice expires.
+                // If a user stops typing without a notice, the typing indicator stays until it
+                // expires.
                 self.follow(socket, sleep(LOOKING)).await?;
                 self.refresh(socket, rest, cursor).await?;
             }
@@ -478,7 +479,8 @@ impl Person {
         }
     }
 
-    /// A listed conversation, and from its recent messages one by the owner and one by anyone.
+    /// Chooses a listed conversation, and from its recent messages one by the owner and one by any
+    /// member.
     fn choose(&self) -> Option<(String, Option<String>, Option<String>)> {
         let copy = self.copy.borrow();
         let mut random = self.random.borrow_mut();

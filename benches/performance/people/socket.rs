@@ -1,4 +1,4 @@
-//! The socket of one device, in the protocol of current clients, reading frame by frame.
+//! The socket of one device. It uses the protocol of current clients and reads frame by frame.
 
 use std::net::SocketAddr;
 
@@ -24,9 +24,9 @@ const TABLES: [&str; 3] = [
 /// An event from the server.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A row change: the `data` of `postgres_changes`.
+    /// A row change: `data` of `postgres_changes`.
     Change(Value),
-    /// A broadcast by the server: event and payload.
+    /// A broadcast from the server: event and payload.
     Event(String, Value),
     /// Row changes are live.
     Subscribed,
@@ -40,7 +40,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects, subscribes to row changes, and waits until they are live.
+    /// Connects and subscribes to row changes. Returns once they are live.
     pub(super) async fn open(server: SocketAddr, token: &str) -> Result<Self, Failure> {
         let url = format!("ws://{server}{}", phoenix::path(token));
         let (stream, _) = tokio_tungstenite::connect_async(url).await?;
@@ -73,7 +73,7 @@ impl Socket {
         Ok(self.stream.send(Message::text(HEARTBEAT)).await?)
     }
 
-    /// The next event. Cancel-safe: dropping the future loses nothing.
+    /// Returns the next event. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn news(&mut self) -> Result<News, Failure> {
         let message = self.stream.next().await.ok_or("the socket ended")??;
         match message {
@@ -119,8 +119,8 @@ impl Socket {
     }
 }
 
-/// A frame of kind 4: the lengths of topic, event and metadata, the encoding, the three texts, the
-/// payload.
+/// Parses a frame of kind 4: the lengths of topic, event and metadata, the encoding, these three
+/// texts, the payload.
 fn server_broadcast(frame: &[u8]) -> Option<News> {
     let [4, topic, event, metadata, _, rest @ ..] = frame else {
         return None;

@@ -11,17 +11,17 @@ use crate::meter::Meter;
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// The number of the first of these users, after those of all other rows.
+/// Number of the first of these users. The users of all other rows have lower numbers.
 const FIRST: usize = 100_000;
 
 /// How long the users stay.
 const STAY: Duration = Duration::from_mins(1);
 
-/// Time until PostgreSQL has counted the work of its sessions, which report once per second and
+/// Time until PostgreSQL has counted the work of its sessions. Sessions report once per second, and
 /// before they wait for long (PostgreSQL manual, section 28.2).
 const COUNTED: Duration = Duration::from_secs(12);
 
-/// Work of PostgreSQL during a period.
+/// The work of PostgreSQL during a period.
 #[derive(Clone, Copy)]
 struct Work {
     transactions: i64,
@@ -29,8 +29,8 @@ struct Work {
     cpu: f64,
 }
 
-/// One run: the cost of users who come online, and the work of the server while all are idle and
-/// while there are none.
+/// One run: the cost of users who come online, and the work of the database while all users are
+/// idle and while there are none.
 struct Run {
     rows_each: f64,
     cpu_each_ms: f64,
@@ -38,7 +38,7 @@ struct Run {
     empty: Work,
 }
 
-/// Row 24.
+/// Measures row 24.
 pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
     let people = lab.settings.clients(5_000);
     lab.database.execute(&format!(
@@ -153,13 +153,13 @@ fn run(
     })
 }
 
-/// Number of users shown as online.
+/// Returns the number of users shown as online.
 fn online(lab: &Laboratory) -> Result<usize, Failure> {
     let query = "select count(*) from public.user_presence where status = 'online'";
     Ok(usize::try_from(lab.database.number(query)?)?)
 }
 
-/// Measures the work of PostgreSQL during `work`.
+/// Measures the work of PostgreSQL while `work` runs.
 fn during(
     lab: &Laboratory,
     server: &Server,
@@ -177,7 +177,7 @@ fn during(
     };
     std::thread::sleep(pause);
     let after = counts(lab)?;
-    // The counts include the pause, which is equally idle or empty.
+    // The counts include the pause, in which the users are equally idle or absent.
     let share = cost.seconds / (cost.seconds + pause.as_secs_f64());
     let scaled = |count: i64| (count as f64 * share).round() as i64;
     Ok(Work {
@@ -187,7 +187,7 @@ fn during(
     })
 }
 
-/// Transactions, and rows written to the presence tables.
+/// Returns the number of transactions, and of rows written to the presence tables.
 fn counts(lab: &Laboratory) -> Result<(i64, i64), Failure> {
     let transactions = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
     let rows = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_stat_user_tables \

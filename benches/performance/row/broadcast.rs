@@ -1,4 +1,4 @@
-//! Rows 1 to 7: broadcasts from a client to the others in its topic, as binary frames.
+//! Rows 1 to 7: broadcasts from a client to the other clients of its topic, as binary frames.
 //!
 //! The yardstick and Rapport are measured alternately, each time in a new process.
 
@@ -14,7 +14,7 @@ use crate::meter::{Cost, Meter};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// The receivers, and how broadcasts are sent.
+/// The receivers, and how broadcasts are sent to them.
 #[derive(Clone, Copy)]
 struct Case {
     receivers: usize,
@@ -32,27 +32,27 @@ impl Case {
     }
 }
 
-/// Row 1.
+/// Measures row 1.
 pub(super) fn thousand(lab: &Laboratory) -> Result<Outcome, Failure> {
     share(lab, Case::one_in_flight(1000, 1), 0.70, 0.90)
 }
 
-/// Row 2.
+/// Measures row 2.
 pub(super) fn hundred(lab: &Laboratory) -> Result<Outcome, Failure> {
     share(lab, Case::one_in_flight(100, 1), 0.60, 0.80)
 }
 
-/// Row 3.
+/// Measures row 3.
 pub(super) fn rooms(lab: &Laboratory) -> Result<Outcome, Failure> {
     share(lab, Case::one_in_flight(1000, 100), 0.55, 0.75)
 }
 
-/// Row 4.
+/// Measures row 4.
 pub(super) fn five_thousand(lab: &Laboratory) -> Result<Outcome, Failure> {
     share(lab, Case::one_in_flight(5000, 1), 0.65, 0.90)
 }
 
-/// Row 5.
+/// Measures row 5.
 pub(super) fn queued(lab: &Laboratory) -> Result<Outcome, Failure> {
     let case = Case {
         pace: Pace::InFlight(8),
@@ -61,7 +61,7 @@ pub(super) fn queued(lab: &Laboratory) -> Result<Outcome, Failure> {
     share(lab, case, 0.25, 0.55)
 }
 
-/// Row 6.
+/// Measures row 6.
 pub(super) fn paced(lab: &Laboratory) -> Result<Outcome, Failure> {
     const DELIVERIES_PER_SECOND: f64 = 20_000.0;
     let receivers = lab.settings.clients(1000);
@@ -83,7 +83,7 @@ pub(super) fn paced(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(sides.outcome(vec![figure]))
 }
 
-/// Row 7.
+/// Measures row 7.
 pub(super) fn latency(lab: &Laboratory) -> Result<Outcome, Failure> {
     let sides = Sides::measure(lab, Case::one_in_flight(100, 1))?;
     let figure = |name, floor, goal, of: fn(&Run) -> f64| Figure {
@@ -101,7 +101,7 @@ pub(super) fn latency(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(sides.outcome(figures))
 }
 
-/// Deliveries per CPU second of the server, relative to the yardstick.
+/// Measures the deliveries per CPU second of the server, relative to the yardstick.
 fn share(lab: &Laboratory, case: Case, floor: f64, goal: f64) -> Result<Outcome, Failure> {
     let sides = Sides::measure(lab, case)?;
     let figure = Figure {

@@ -1,7 +1,7 @@
 //! Rows 11 to 13 and 16: row changes under row-level security.
 //!
 //! The policy looks up the user among the members of the row's room, so PostgreSQL must evaluate
-//! it. Every user subscribes to the whole table, and each row is for two users.
+//! it. Every user subscribes to the whole table, and two users may see each row.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, PEOPLE_PER_ROOM, Writer};
 
-/// Timeout of a row that is queued behind many others.
+/// Timeout of a row that many others are queued ahead of.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The table, its policy, and a table without subscribers.
@@ -48,7 +48,7 @@ const SCHEMA: &str = "
 const INSERT: &str = "insert into public.bench_items (room, body)
     select * from unnest($1::int[], $2::text[])";
 
-/// Row 11: one row at a time on an idle server.
+/// Measures row 11: one row at a time on an idle server.
 pub(super) fn latency(lab: &Laboratory) -> Result<Outcome, Failure> {
     const ROWS_PER_SECOND: f64 = 50.0;
     let load = Load {
@@ -74,7 +74,7 @@ pub(super) fn latency(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(outcome(figures, vec![("people_2", runs)]))
 }
 
-/// Row 12: maximum throughput of rows to 50 and to 200 subscribers.
+/// Measures row 12: maximum throughput of rows to 50 and to 200 subscribers.
 pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
     let few = Load::saturating(50).measure(lab)?;
     let many = Load::saturating(200).measure(lab)?;
@@ -96,11 +96,11 @@ pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
     ))
 }
 
-/// Row 13: the same with 5,000 subscribers. The goal assumes that the database uses one core. The
-/// detail of the result shows how many it used.
+/// Measures row 13: the same with 5,000 subscribers. The goal assumes that the database uses one
+/// core. The details of the result show how many cores it used.
 pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     let load = Load {
-        // Few enough that a batch takes seconds and several batches are measured.
+        // Few enough rows that a batch takes seconds, so that several batches are measured.
         in_flight: 200,
         at_least: Duration::from_secs(20),
         ..Load::saturating(5000)
@@ -117,12 +117,13 @@ pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(outcome(vec![figure], vec![("people_5000", runs)]))
 }
 
-/// Row 16: changes of a table without subscribers, while another table has some.
+/// Measures row 16: changes of a table without subscribers, while another table has some.
 pub(super) fn unsubscribed(lab: &Laboratory) -> Result<Outcome, Failure> {
     let changes = lab.settings.clients(200_000);
     let (mut imported, mut single) = (Vec::new(), Vec::new());
     for _ in 0..lab.settings.runs {
-        // Transactions of a thousand rows, as in an import, and of one row, back to back.
+        // Transactions of a thousand rows, as in an import, then transactions of one row, back to
+        // back.
         imported.push(unsubscribed_rate(lab, changes, 1000)?);
         single.push(unsubscribed_rate(lab, changes, 1)?);
     }
@@ -155,7 +156,7 @@ pub(super) fn unsubscribed(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Changes per CPU second of a newly started server.
+/// Returns the changes per CPU second of a newly started server.
 fn unsubscribed_rate(
     lab: &Laboratory,
     changes: usize,
@@ -172,7 +173,7 @@ fn unsubscribed_rate(
              commit;
          end loop; end $$"
     ))?;
-    // A row with a subscriber, written last, arrives after all others have been read.
+    // The last row has a subscriber, so it arrives after all other rows have been read.
     let mark = crowd.ledger.mark(0);
     lab.database.execute(&format!(
         "insert into public.bench_items (room, body) values (0, '{mark}')"
@@ -199,7 +200,8 @@ struct Load {
 }
 
 impl Load {
-    /// Maximum throughput. Ten rows per transaction keep writing from being the bottleneck.
+    /// Returns a load for maximum throughput. With ten rows per transaction, writing is not the
+    /// bottleneck.
     fn saturating(people: usize) -> Self {
         Self {
             people,
@@ -267,7 +269,7 @@ struct Run {
     faults: Vec<String>,
 }
 
-/// Creates the tables, empty, and makes two users the members of each room.
+/// Creates empty tables, and makes two users members of each room.
 pub(crate) fn prepare(database: &Database, people: usize) -> Result<(), Failure> {
     database.execute(SCHEMA)?;
     let members: Vec<String> = (0..people)
@@ -279,7 +281,7 @@ pub(crate) fn prepare(database: &Database, people: usize) -> Result<(), Failure>
     ))
 }
 
-/// Connects `people` users, two per room. Each subscribes to the whole table.
+/// Connects `people` users, two per room. Each user subscribes to the whole table.
 fn subscribers(lab: &Laboratory, server: &Server, people: usize) -> Result<Crowd, Failure> {
     prepare(&lab.database, people)?;
     let binding = json!({"event": "INSERT", "schema": "public", "table": "bench_items"});

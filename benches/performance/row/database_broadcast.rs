@@ -11,7 +11,7 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, Writer};
 
-/// The place is ignored, because there is only one topic.
+/// The statement ignores the place, because there is only one topic.
 const SEND: &str = "select realtime.send(jsonb_build_object('m', body), 'message', 'room', false)
     from unnest($1::int[], $2::text[]) as messages (place, body)";
 
@@ -24,7 +24,7 @@ struct Run {
     faults: Vec<String>,
 }
 
-/// Row 23.
+/// Measures row 23.
 pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
     const SENDS_PER_SECOND: f64 = 500.0;
     let (mut paced, mut saturated) = (Vec::new(), Vec::new());

@@ -11,16 +11,16 @@ use crate::crowd::{Counted, Crowd};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Members per topic: between the extremes of one member and all clients.
+/// Members per topic, a value between the extremes of one member and all clients.
 const PER_TOPIC: usize = 100;
 
-/// Row 8: memory of the process per socket.
+/// Measures row 8: memory of the process per socket.
 pub(super) fn memory(lab: &Laboratory) -> Result<Outcome, Failure> {
     let mut runs = Vec::new();
     let mut faults = Vec::new();
     for _ in 0..lab.settings.runs {
         let server = Server::rapport(&lab.database)?;
-        // The first sockets include one-time allocations.
+        // Memory of the first sockets includes one-time allocations.
         let mut first = crowd(lab, &server, PER_TOPIC)?;
         first.idle(lab.settings.pause())?;
         let before = server.process.memory_kib();
@@ -48,7 +48,7 @@ pub(super) fn memory(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Row 18: CPU time of heartbeats. A measurement takes one heartbeat interval.
+/// Measures row 18: CPU time of heartbeats. A measurement takes one heartbeat interval.
 pub(super) fn heartbeats(lab: &Laboratory) -> Result<Outcome, Failure> {
     let server = Server::rapport(&lab.database)?;
     let mut crowd = crowd(lab, &server, 5000)?;
@@ -84,7 +84,7 @@ pub(super) fn heartbeats(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Clients in topics of [`PER_TOPIC`], all of them joined.
+/// Connects clients to topics of [`PER_TOPIC`] members and waits until all have joined.
 fn crowd(lab: &Laboratory, server: &Server, clients: usize) -> Result<Crowd, Failure> {
     let clients = lab.settings.clients(clients);
     let topics = clients.div_ceil(PER_TOPIC);

@@ -1,4 +1,4 @@
-//! Rows 9 and 10: connecting and joining, public and private.
+//! Rows 9 and 10: connecting to and joining public and private channels.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub(crate) const POLICIES: &str = "
     create policy \"Bench rooms are written\" on realtime.messages for insert to authenticated
         with check (realtime.topic() ~ '^(room|soak)-' and (select auth.uid()) is not null);";
 
-/// Row 9: sockets opened and joined to public channels per CPU second of the server.
+/// Measures row 9: sockets opened and joined to public channels per CPU second of the server.
 pub(super) fn public(lab: &Laboratory) -> Result<Outcome, Failure> {
     let runs = measure(lab, false)?;
     let figure = Figure {
@@ -37,7 +37,7 @@ pub(super) fn public(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(outcome(figure, runs))
 }
 
-/// Row 10: sockets opened and joined to private channels per elapsed second.
+/// Measures row 10: sockets opened and joined to private channels per elapsed second.
 pub(super) fn private(lab: &Laboratory) -> Result<Outcome, Failure> {
     lab.database.execute(POLICIES)?;
     let runs = measure(lab, true)?;

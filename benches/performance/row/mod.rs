@@ -1,4 +1,4 @@
-//! The rows of the table in `docs/benchmarks.md`: what is measured, with floors and goals.
+//! The rows of the table in `docs/benchmarks.md`: what each row measures, with floors and goals.
 
 mod attendance;
 mod broadcast;
@@ -147,28 +147,28 @@ pub(crate) struct Laboratory {
 /// Duration and size of measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// Measurements of each side, alternating.
+    /// Number of measurements of each side, which alternate.
     pub(crate) runs: usize,
     /// Duration of one measurement.
     pub(crate) window: Duration,
-    /// Only checks that everything works: few sockets, and meaningless figures.
+    /// Whether the run only checks that everything works, with few sockets and meaningless figures.
     pub(crate) is_quick: bool,
 }
 
 impl Settings {
-    /// The number of clients, reduced for a quick run.
+    /// Returns the number of clients, which is reduced for a quick run.
     pub(crate) fn clients(&self, many: usize) -> usize {
         if self.is_quick { many.min(20) } else { many }
     }
 
-    /// A pause before a measurement, which lets earlier work finish.
+    /// Returns the pause before a measurement, in which earlier work finishes.
     pub(crate) fn pause(&self) -> Duration {
         self.window.min(Duration::from_secs(1)) / 2
     }
 }
 
 impl Laboratory {
-    /// Clients distributed evenly over the topics, each with its own user.
+    /// Distributes clients evenly over the topics. Each client has its own user.
     pub(crate) fn seats(&self, clients: usize, topics: usize) -> Result<Vec<Seat>, Failure> {
         (0..clients)
             .map(|person| {
@@ -183,7 +183,7 @@ impl Laboratory {
     }
 }
 
-/// Concurrent joins while a crowd connects: below the accept queue of the yardstick (128).
+/// Maximum concurrent joins while a crowd connects, below the accept queue of the yardstick (128).
 pub(crate) const JOINS_AT_ONCE: usize = 100;
 
 /// Timeout for a crowd to connect.

@@ -1,5 +1,5 @@
-//! Row 17: all users in one channel track presence at once, and every user must receive every
-//! presence.
+//! Row 17: all users in one channel track presence at once, and every user must receive the
+//! presence of every user.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::server::Server;
 /// Time after which the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time without frames after which no further frame is expected: several ticks.
+/// Time without frames after which no further frame is expected; it spans several ticks.
 const QUIET: Duration = Duration::from_millis(300);
 
 struct Run {
@@ -25,7 +25,7 @@ struct Run {
     p99_ms: f64,
 }
 
-/// Row 17.
+/// Measures row 17.
 pub(super) fn storm(lab: &Laboratory) -> Result<Outcome, Failure> {
     let members = lab.settings.clients(300);
     let seats: Vec<Seat> = lab

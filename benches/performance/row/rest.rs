@@ -1,5 +1,5 @@
-//! Rows 19 to 21: the overhead of the REST routes over PostgreSQL, and how it scales with the
-//! number of messages.
+//! Rows 19 to 21: the overhead of the REST routes compared with PostgreSQL, and how the routes
+//! scale with the number of messages.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,10 +17,12 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::rest::{self, Request};
 use crate::server::Server;
 
-/// Concurrent requests: equal to the number of database connections, so that none waits for one.
+/// Number of concurrent requests. It equals the number of database connections, so that none waits
+/// for one.
 const SENDERS: usize = 10;
 
-/// Concurrent readers: enough to keep the server busy, few enough not to queue for a core.
+/// Number of concurrent readers: enough to keep the server busy, few enough not to queue for a
+/// core.
 const READERS: usize = 2;
 
 /// Messages per page: the default page size.
@@ -29,7 +31,7 @@ const PAGE: i64 = 50;
 /// The transaction of `POST /messages` as a pgbench script.
 const SEND: &str = include_str!("send.pgbench.sql");
 
-/// Row 19: messages sent over REST, relative to the same transactions sent by pgbench.
+/// Measures row 19: messages sent over REST, relative to the same transactions sent by pgbench.
 pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
     population.fill(&lab.database)?;
@@ -88,7 +90,7 @@ pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Transactions per second.
+/// Returns the transactions per second.
 fn run_pgbench(lab: &Laboratory, people: usize, window: Duration) -> Result<f64, Failure> {
     let script = lab.database.directory().join("send.pgbench.sql");
     std::fs::write(&script, SEND)?;
@@ -119,8 +121,8 @@ fn run_pgbench(lab: &Laboratory, people: usize, window: Duration) -> Result<f64,
     Ok(speed.parse()?)
 }
 
-/// Row 20: a page of a conversation with a million messages, relative to a conversation with only
-/// one page.
+/// Measures row 20: a page of a conversation with a million messages, relative to a conversation
+/// with only one page.
 pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
     population.fill(&lab.database)?;
@@ -192,7 +194,7 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Row 21: a search by a user who may read a fifth of a million messages.
+/// Measures row 21: a search by a user who may read a fifth of a million messages.
 pub(super) fn search(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
     population.fill(&lab.database)?;

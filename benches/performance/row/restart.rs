@@ -1,8 +1,8 @@
 //! Row 22: the server is restarted, and all its clients reconnect.
 //!
 //! One third of the clients is in public channels, one third in private channels, and one third
-//! subscribes to row changes. They reconnect once like the official clients, and once as fast as
-//! possible, which shows the server's part.
+//! subscribes to row changes. One run reconnects them like the official clients. Another reconnects
+//! them as fast as possible, which shows how much of the time is due to the server.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,19 +21,19 @@ use crate::server::Server;
 /// Members of one topic.
 const PER_TOPIC: usize = 100;
 
-/// Timeout for all clients to connect, and to reconnect.
+/// Timeout for all clients to connect or reconnect.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Concurrent connection attempts of eager clients: as many as a typical accept queue of the kernel
-/// holds.
+/// Maximum concurrent connection attempts of eager clients, equal to a typical accept queue of the
+/// kernel.
 const OPENING_AT_ONCE: usize = 500;
 
 /// How clients reconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
-    /// After 1, 2, 5, then every 10 seconds, without jitter: realtime-js.
+    /// Retries after 1, 2, 5, then every 10 seconds, without jitter, like realtime-js.
     Official,
-    /// Repeatedly, almost without a delay.
+    /// Retries almost without a delay.
     Eager,
 }
 
@@ -49,7 +49,7 @@ impl Manner {
     }
 }
 
-/// Row 22.
+/// Measures row 22.
 pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
     lab.database.execute(joins::POLICIES)?;
     let (mut official, mut eager) = (Vec::new(), Vec::new());
@@ -153,7 +153,7 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
     Ok(run)
 }
 
-/// Number of transactions that the database has completed.
+/// Returns the number of transactions that the database has completed.
 fn transactions_ended(lab: &Laboratory) -> Result<i64, Failure> {
     lab.database.number(
         "select xact_commit + xact_rollback from pg_stat_database
@@ -168,7 +168,7 @@ enum State {
     Joining,
     /// The join was refused; the socket stays open.
     Refused,
-    /// Joined, and if subscribed to row changes, notified that they are live.
+    /// Joined and, if subscribed to row changes, notified that they are live.
     Back,
 }
 
@@ -177,7 +177,7 @@ struct Client {
     join: String,
     has_bindings: bool,
     state: State,
-    /// Attempts since the client was last back.
+    /// Number of attempts since the client was last back.
     attempts: usize,
 }
 
@@ -241,9 +241,9 @@ impl Fleet {
         })
     }
 
-    /// Opens due sockets, sends due heartbeats, and handles what arrived.
+    /// Opens due sockets, sends due heartbeats, and handles everything that arrived.
     fn turn(&mut self, sockets: &mut Sockets) -> Result<(), Failure> {
-        // The initial connections may take any order and time.
+        // The initial connections may take any time and come in any order.
         let at_once =
             if self.manner == Manner::Official && self.attempts_made >= self.clients.len() as u64 {
                 usize::MAX
@@ -304,8 +304,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Schedules another join after a refusal, or another connection after a close, with the same
-    /// delays.
+    /// Schedules another join after a refusal, or another connection after a close. Both have the
+    /// same delays.
     fn try_again(&mut self, id: SocketId, state: State) {
         let client = &mut self.clients[id];
         client.state = state;

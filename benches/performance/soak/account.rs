@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// Time after which a message counts as lost, generous for a busy machine.
+/// Time after which a message counts as lost. It is generous for busy machines.
 const LOST_AFTER: Duration = Duration::from_secs(20);
 
-/// How long a message is remembered, to detect duplicates.
+/// How long messages are remembered in order to detect duplicates.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// If the sender loses its connection within this time after sending, the message may be lost too.
-/// Closing a socket with unread data resets the connection, which discards the data sent last.
+/// If a sender loses its connection within this time after sending, the message may be lost too.
+/// Closing a socket with unread data resets the connection, which discards the most recently sent
+/// data.
 const SAFE_AFTER: Duration = Duration::from_secs(2);
 
 /// Lane and sequence number of a message.
@@ -92,8 +93,8 @@ impl Account {
         }
     }
 
-    /// Records that this client loses its connection, possibly with the messages that it has just
-    /// sent.
+    /// Records that this client loses its connection, perhaps together with the messages that it
+    /// has just sent.
     pub(super) fn excuse_sender(&mut self, client: ClientId) {
         let now = Instant::now();
         for pending in self.pending.values_mut() {
@@ -118,7 +119,7 @@ impl Account {
         });
     }
 
-    /// Required deliveries that have not arrived yet.
+    /// Returns the number of required deliveries that have not arrived yet.
     pub(super) fn outstanding(&self) -> usize {
         self.pending
             .values()

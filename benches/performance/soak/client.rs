@@ -12,7 +12,7 @@ use crate::client::frame::BINARY;
 use crate::client::marker::{self, Marker};
 use crate::client::{Handler, SocketId, Sockets};
 
-/// The lane of row changes. Broadcasts use the index of their topic.
+/// The lane of row changes. A broadcast uses the index of its topic as its lane.
 pub(super) const ROWS: usize = 0xffff;
 
 /// Maximum number of failure messages in the report.
@@ -31,19 +31,19 @@ pub(super) enum Stage {
 pub(super) struct Channel {
     pub(super) topic: usize,
     pub(super) stage: Stage,
-    /// The reference of its last join. References are unique.
+    /// The reference of the client's last join to this topic. References are unique.
     pub(super) join_ref: String,
     /// Whether row changes were requested and are live.
     pub(super) has_bindings: bool,
     pub(super) is_subscribed: bool,
-    /// Whether it tracked its presence and has not untracked since.
+    /// Whether the client has tracked its presence and not untracked it since.
     pub(super) is_tracked: bool,
-    /// The presence state as received from the server: keys with the references of their entries.
+    /// The presence state received from the server: keys with the references of their entries.
     pub(super) present: HashMap<String, HashSet<String>>,
 }
 
 impl Channel {
-    /// Clears everything that ends with the membership.
+    /// Resets everything that ends with the membership.
     pub(super) fn reset(&mut self, stage: Stage) {
         self.stage = stage;
         self.is_subscribed = false;
@@ -58,18 +58,18 @@ pub(super) struct Client {
     pub(super) token: String,
     pub(super) is_open: bool,
     pub(super) channels: Vec<Channel>,
-    /// When it may reconnect.
+    /// When the client may reconnect.
     pub(super) returns: Option<Instant>,
 }
 
 impl Client {
-    /// The presence key of a client.
+    /// Returns the presence key of a client.
     pub(super) fn presence_key(id: ClientId) -> String {
         format!("person-{id}")
     }
 }
 
-/// All clients, and the deliveries they are owed.
+/// All clients, and the deliveries that they must receive.
 pub(super) struct Clients {
     pub(super) all: Vec<Client>,
     pub(super) account: Account,
@@ -87,17 +87,17 @@ impl Clients {
         }
     }
 
-    /// The name of a topic.
+    /// Returns the name of a topic.
     pub(super) fn topic_name(topic: usize) -> String {
         format!("realtime:soak-{topic}")
     }
 
-    /// The members of a topic whose join was answered.
+    /// Returns the members of a topic whose joins succeeded.
     pub(super) fn members(&self, topic: usize) -> HashSet<ClientId> {
         self.of_channels(|channel| channel.topic == topic && channel.stage == Stage::In)
     }
 
-    /// The members of a room whose row changes are live. Two users share a room.
+    /// Returns the members of a room whose row changes are live. Two users share a room.
     pub(super) fn subscribers(&self, room: usize) -> HashSet<ClientId> {
         let mut found =
             self.of_channels(|channel| channel.is_subscribed && channel.stage == Stage::In);
@@ -120,7 +120,7 @@ impl Clients {
         }
     }
 
-    /// The presence keys of a topic according to what the clients did.
+    /// Returns the presence keys that a topic should have after the actions of the clients.
     pub(super) fn tracked(&self, topic: usize) -> HashSet<String> {
         let tracked = self.of_channels(|channel| channel.topic == topic && channel.is_tracked);
         tracked.into_iter().map(Client::presence_key).collect()
@@ -129,7 +129,7 @@ impl Clients {
     fn delivered(&mut self, id: ClientId, topic: Option<&str>, payload: &[u8]) {
         for marker in Marker::all_in(&self.finder, payload) {
             let client = &self.all[id];
-            // Messages that were in flight when a leave was sent may still arrive.
+            // Messages that were in flight when the client sent a leave may still arrive.
             let is_member = |channel: &Channel| channel.stage != Stage::Out;
             let is_entitled = if marker.lane == ROWS {
                 let room = usize::try_from(marker.sent_ns).unwrap_or(usize::MAX);
@@ -217,7 +217,7 @@ impl Handler for Clients {
 }
 
 impl Clients {
-    /// Handles a lost connection: the client is owed nothing more.
+    /// Handles a lost connection. The client must receive nothing more.
     pub(super) fn gone(&mut self, id: ClientId, returns_after: Duration) {
         self.account.excuse_sender(id);
         self.account.excuse(id, ROWS);
@@ -231,7 +231,7 @@ impl Clients {
     }
 }
 
-/// Presence entries: `{key: {"metas": [{"phx_ref": …}]}}`.
+/// Returns the presence entries of `{key: {"metas": [{"phx_ref": …}]}}`.
 fn entries(people: &Value) -> impl Iterator<Item = (&String, &str)> {
     let people = people.as_object().into_iter().flatten();
     people.flat_map(|(key, presence)| {

@@ -1,4 +1,4 @@
-//! The part of both protocol versions that the soak test uses.
+//! The subset of both protocol versions that the soak test uses.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(super) enum Version {
 }
 
 impl Version {
-    /// Path and query of a socket.
+    /// Returns the path and query of a socket.
     pub(super) fn path(self, token: &str) -> String {
         let version = match self {
             Self::V1 => "1.0.0",
@@ -24,7 +24,7 @@ impl Version {
         format!("/realtime/v1/websocket?vsn={version}&apikey={token}")
     }
 
-    /// One message of a channel.
+    /// Returns one message of a channel.
     fn message(
         self,
         references: (Option<&str>, &str),
@@ -60,7 +60,7 @@ impl Version {
         self.message((Some(join_ref), "leave"), topic, "phx_leave", &json!({}))
     }
 
-    /// Opcode and payload of a broadcast.
+    /// Returns the opcode and payload of a broadcast.
     pub(super) fn broadcast(self, join_ref: &str, topic: &str, marker: &str) -> (u8, Vec<u8>) {
         let payload = json!({"m": marker});
         match self {
@@ -77,14 +77,14 @@ impl Version {
         }
     }
 
-    /// Tracks or untracks presence.
+    /// Returns a message that tracks or untracks presence.
     pub(super) fn presence(self, join_ref: &str, topic: &str, is_present: bool) -> String {
         let event = if is_present { "track" } else { "untrack" };
         let payload = json!({"type": "presence", "event": event, "payload": {"status": "online"}});
         self.message((Some(join_ref), "presence"), topic, "presence", &payload)
     }
 
-    /// Topic, event, reference and payload of a text frame.
+    /// Returns topic, event, reference and payload of a text frame.
     pub(super) fn read(self, text: &[u8]) -> Option<(String, String, String, Value)> {
         let mut value: Value = serde_json::from_slice(text).ok()?;
         let (reference, topic, event, payload) = match self {
@@ -110,7 +110,7 @@ impl Version {
     }
 }
 
-/// The topic of a binary frame of kind 4, a broadcast from the server.
+/// Returns the topic of a binary frame of kind 4, a broadcast from the server.
 pub(super) fn topic_of_binary(frame: &[u8]) -> Option<&str> {
     let &[4, topic, _event, _metadata, _encoding, ref rest @ ..] = frame else {
         return None;

@@ -2,8 +2,8 @@
 //! from clients and from the database, presence, row changes and lost connections, in public and
 //! private channels, on sockets of both versions.
 //!
-//! Every message is accounted for: it reaches each member that was joined throughout once, and no
-//! other client. Afterwards the server must not hold more than before.
+//! Each message must arrive exactly once at every member that was joined throughout, and at no
+//! other client. Afterwards the server must not hold more resources than before.
 
 mod account;
 mod client;
@@ -39,17 +39,18 @@ const BROADCASTS: f64 = 100.0;
 const DATABASE_BROADCASTS: f64 = 10.0;
 const ROW_CHANGES: f64 = 20.0;
 const JOINS_AND_LEAVES: f64 = 10.0;
-/// Low enough for the limit of Supabase Realtime: 5 in 30 seconds per channel.
+/// Low enough for the limit of Supabase Realtime, 5 in 30 seconds per channel.
 const TRACKS: f64 = 4.0;
 const DISCONNECTS: f64 = 1.0;
 
-/// How long outstanding deliveries may take at the end.
+/// Maximum time for outstanding deliveries to arrive at the end.
 const QUIET: Duration = Duration::from_secs(20);
 
-/// Maximum memory growth without a leak, in percent per minute: the range of sampling noise.
+/// Maximum memory growth that does not count as a leak, in percent per minute: the range of
+/// sampling noise.
 const MAX_GROWTH: f64 = 1.0;
 
-/// Runs for `duration` and returns the result, and whether it is correct.
+/// Runs for `duration`. Returns the result and whether it is correct.
 pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
     changes::prepare(&database, CLIENTS)?;
@@ -57,7 +58,7 @@ pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failu
     let server = Server::rapport(&database)?;
     let mut soak = Soak::new(&database, &server, seed)?;
 
-    // A warm-up with every client causes all one-time allocations.
+    // A warm-up with every client triggers all one-time allocations.
     soak.live(Duration::from_secs(5).min(duration))?;
     soak.leave_all_topics()?;
     let before = soak.resources_at_rest(&Holdings::default())?;
@@ -116,7 +117,7 @@ struct Soak<'a> {
     clients: Clients,
     writer: Writer,
     random: Rng,
-    /// Next sequence numbers by topic. The last one belongs to the rows.
+    /// Next sequence number of each topic. The last entry belongs to the rows.
     sequences: Vec<u32>,
     joins: u64,
     heart: (Instant, u64),
@@ -226,7 +227,7 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// A random channel of a random connected client.
+    /// Returns a random channel of a random connected client.
     fn any_channel(&mut self) -> Option<(ClientId, usize)> {
         let id = self.random.usize(0..CLIENTS);
         let channel = self.random.usize(0..TOPICS_PER_CLIENT);
@@ -287,12 +288,12 @@ impl<'a> Soak<'a> {
         let room = self.random.usize(0..CLIENTS / 2);
         let sequence = self.next_sequence(ROWS);
         let marker = Marker {
-            // The room, so that a receiver can tell whether the row is for it.
+            // The room number, with which a receiver can decide whether it should see the row.
             sent_ns: room as u64,
             lane: ROWS,
             sequence,
         };
-        // The delivery is owed only once the write is certain.
+        // The delivery is required only once the write is certain.
         let write = Write::Row {
             room,
             body: marker.text(),
@@ -329,7 +330,7 @@ impl<'a> Soak<'a> {
                 let join_ref = &channel.join_ref;
                 client.version.join(join_ref, &name, &client.token, &config)
             }
-            // Most of the time, clients stay.
+            // Clients usually stay.
             Stage::In if self.random.u8(0..4) == 0 => {
                 let (topic, has_bindings) = (channel.topic, channel.has_bindings);
                 channel.reset(Stage::Leaving);
@@ -371,10 +372,10 @@ impl<'a> Soak<'a> {
         self.clients.gone(id, pause);
     }
 
-    /// Stops all activity and waits until every owed delivery has arrived.
+    /// Stops all activity and waits until every required delivery has arrived.
     fn drain(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        // Presence and joins in flight are not tracked as owed deliveries.
+        // Presence and joins in flight are not tracked as required deliveries.
         let at_least = Duration::from_secs(3);
         while begun.elapsed() < at_least
             || (self.clients.account.outstanding() > 0 && begun.elapsed() < QUIET)
@@ -384,7 +385,8 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// Number of channels whose view of presence differs from what the clients did.
+    /// Returns the number of channels whose view of presence differs from the actions of the
+    /// clients.
     fn presences_wrong(&mut self) -> usize {
         let mut wrong = Vec::new();
         for topic in 0..TOPICS {
@@ -421,7 +423,7 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// The server's resources once it has noticed that all clients are gone.
+    /// Returns the server's resources once it has noticed that all clients are gone.
     fn resources_at_rest(&self, wanted: &Holdings) -> Result<Holdings, Failure> {
         let begun = Instant::now();
         loop {
@@ -432,8 +434,8 @@ impl<'a> Soak<'a> {
             } else {
                 holdings.leftovers(wanted).is_empty()
             };
-            // The pause also comes before the first check, so that tasks of closed sockets have
-            // ended.
+            // If this is the first measurement, the pause also precedes its first check, so that
+            // tasks of closed sockets have ended.
             let is_long = begun.elapsed() > Duration::from_secs(2);
             if (is_at_rest && (is_long || !is_first)) || begun.elapsed() > QUIET {
                 return Ok(holdings);
@@ -443,7 +445,7 @@ impl<'a> Soak<'a> {
     }
 }
 
-/// Every third topic is private; its policies allow all users.
+/// Returns whether the topic is private: every third one is, with policies that allow all users.
 fn is_private(topic: usize) -> bool {
     topic.is_multiple_of(3)
 }

@@ -1,4 +1,4 @@
-//! Resources of which a server must not hold more after a long run than before.
+//! Server resources that must not grow over a long run.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -45,8 +45,8 @@ impl Memory {
         (kib(self.samples.first()), kib(self.samples.last()))
     }
 
-    /// Growth after the warm-up by least squares, in percent of the mean per minute. `None` if
-    /// there are too few samples.
+    /// Returns the growth after the warm-up by least squares, in percent of the mean per minute, or
+    /// `None` if there are too few samples.
     pub(super) fn slope(&self) -> Option<f64> {
         let warm = WARM_UP.as_secs_f64() / 60.0;
         let late = self.samples.iter().filter(|(minutes, _)| *minutes > warm);
@@ -65,7 +65,7 @@ impl Memory {
     }
 }
 
-/// Open and running resources at one moment.
+/// The open and running resources at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
     pub(super) descriptors: i64,
@@ -97,9 +97,10 @@ impl Holdings {
         })
     }
 
-    /// Descriptions of what exceeds `before`.
+    /// Returns descriptions of all resources that exceed `before`.
     pub(super) fn leftovers(&self, before: &Self) -> Vec<String> {
-        // A pooled connection has a descriptor and a task. Pools keep their connections open.
+        // Each pooled connection has a descriptor and a task. The pools keep their connections
+        // open.
         let pooled = self.backends - before.backends;
         let mut left = Vec::new();
         let mut compare = |what: &str, now: i64, then: i64| {
@@ -120,10 +121,10 @@ impl Holdings {
     }
 }
 
-/// Connections that the pools may have opened in the meantime: their default sizes.
+/// Number of connections that the pools may have opened in the meantime: their default sizes.
 const POOLED: i64 = 10 + 4;
 
-/// The response body of `GET /metrics`.
+/// Returns the response body of `GET /metrics`.
 fn metrics(address: SocketAddr) -> Result<String, Failure> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

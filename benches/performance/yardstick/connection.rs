@@ -13,7 +13,7 @@ use crate::client::frame;
 pub(super) struct Connection {
     stream: TcpStream,
     is_upgraded: bool,
-    /// The room that it has joined.
+    /// The room that the client has joined.
     pub(super) room: Option<usize>,
     unread: Vec<u8>,
     unsent: Vec<u8>,
@@ -30,8 +30,8 @@ impl Connection {
         }
     }
 
-    /// Writes, and buffers what the kernel does not accept. A dead peer is detected on the next
-    /// read.
+    /// Writes the bytes, and buffers those that the kernel does not accept. The next read detects a
+    /// dead peer.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         let mut done = 0;
         if self.unsent.is_empty() {
@@ -52,7 +52,7 @@ impl Connection {
         }
     }
 
-    /// Reads and handles available data. Returns false if the client is gone.
+    /// Reads and handles the available data. Returns false if the client is gone.
     pub(super) fn read(&mut self, id: usize, rooms: &mut Rooms, buffer: &mut [u8]) -> bool {
         loop {
             let got = match self.stream.read(buffer) {
@@ -113,7 +113,7 @@ impl Connection {
                 _ => {}
             }
         }
-        // An idle connection keeps no buffer.
+        // A connection without pending data keeps no buffer.
         if at < unread.len() {
             unread.drain(..at);
             self.unread = unread;

@@ -1,4 +1,4 @@
-//! The few protocol messages that the yardstick answers.
+//! The few protocol messages that the yardstick handles.
 
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ type Message<'a> = (
     &'a RawValue,
 );
 
-/// Answers a text frame; all joins and heartbeats succeed. Returns the room of a join.
+/// Replies to a text frame. All joins and heartbeats succeed. Returns the room of a join.
 pub(super) fn answer(
     text: &[u8],
     id: usize,
@@ -31,7 +31,7 @@ pub(super) fn answer(
     Some((framed, room))
 }
 
-/// Queues a push of kind 3 for the other members: as kind 4, without metadata.
+/// Queues a push of kind 3 for the other members, as a broadcast of kind 4 without metadata.
 pub(super) fn forward(push: &[u8], id: usize, rooms: &mut Rooms) -> Option<()> {
     let &[
         3,

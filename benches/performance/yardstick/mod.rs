@@ -1,4 +1,4 @@
-//! A minimal fan-out server: the physical limit that Rapport is compared with.
+//! A minimal fan-out server, which serves as the physical limit that Rapport is compared with.
 //!
 //! It has one thread and one epoll set. A message is framed once, and the same bytes are written to
 //! every member, with one write for everything queued. It supports just enough of the protocol to
@@ -23,7 +23,7 @@ const LISTENER: Token = Token(usize::MAX);
 /// Buffer size of one read: more than clients send at once.
 const READ_BYTES: usize = 1 << 18;
 
-/// Serves forever on a free port of the loopback interface, which it prints.
+/// Serves forever on a free port of the loopback interface. Prints the port.
 pub(crate) fn serve() -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;

@@ -1,4 +1,4 @@
-//! Members of rooms, and the frames queued for them.
+//! The members of rooms, and the frames queued for them.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ struct Room {
     members: Vec<usize>,
     /// Complete frames, as sent to every member.
     queued: Vec<u8>,
-    /// Senders of queued frames, who must not receive their own.
+    /// The last sender of the queued frames, to whom they are not written.
     sender: Option<usize>,
 }
 
@@ -19,12 +19,12 @@ struct Room {
 pub(super) struct Rooms {
     all: Vec<Room>,
     names: HashMap<String, usize>,
-    /// Rooms with something queued.
+    /// Rooms with queued frames.
     dirty: Vec<usize>,
 }
 
 impl Rooms {
-    /// Adds a member to the room with this name.
+    /// Adds a member to the room with this name. Returns the index of the room.
     pub(super) fn enter(&mut self, name: &str, member: usize) -> usize {
         let id = *self.names.entry(name.to_owned()).or_insert_with(|| {
             self.all.push(Room::default());

@@ -1,4 +1,4 @@
-//! Presence derived from open sockets: users connect, disconnect, and processes die.
+//! Presence derived from open sockets: users connect and disconnect, and processes die.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::support::eventually::eventually;
 use crate::support::socket::PhoenixSocket;
 use crate::support::whole_server::WholeServer;
 
-/// A grace and a lease short enough for a test.
+/// A grace period and a lease that are short enough for a test.
 const FAST: [(&str, &str); 2] = [
     ("RAPPORT_CHAT_PRESENCE_GRACE_MS", "300"),
     ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
 ];
 
-/// A grace longer than any test.
+/// A grace period that is longer than any test.
 const PATIENT: [(&str, &str); 2] = [
     ("RAPPORT_CHAT_PRESENCE_GRACE_MS", "600000"),
     ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
 ];
 
-/// A database, a connection to it, and a server over it.
+/// Creates a database, connects to it, and starts a server that uses it.
 async fn start(settings: &[(&str, &str)]) -> (TestDatabase, Client, WholeServer) {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
@@ -34,7 +34,7 @@ async fn start(settings: &[(&str, &str)]) -> (TestDatabase, Client, WholeServer)
     (database, owner, server.ready().await)
 }
 
-/// A user's status and device count in the published row.
+/// Returns a user's status and device count from the published row.
 async fn shown_status(owner: &Client, person: Person) -> (String, i32) {
     let row = owner
         .query_opt(
@@ -60,7 +60,7 @@ async fn device(server: &WholeServer, person: Person) -> PhoenixSocket {
         .await
 }
 
-/// Ben, who subscribes to Ana's row, as clients that read the table do.
+/// Connects Ben, who subscribes to Ana's row, like clients that read the table.
 async fn watcher(server: &WholeServer) -> PhoenixSocket {
     let binding = json!({"event": "*", "schema": "public", "table": "user_presence",
         "filter": format!("user_id=eq.{}", Ana.id())});
@@ -128,7 +128,7 @@ async fn idle_users_cause_no_writes_and_a_reload_is_not_a_departure() {
         (lease().await >= later).then_some(())
     })
     .await;
-    assert_eq!(version().await, before, "no row of Ana was written");
+    assert_eq!(version().await, before, "no row of Ana's was written");
     assert_eq!(shown_status(&owner, Ana).await, ("online".to_owned(), 1));
 }
 
@@ -167,7 +167,7 @@ async fn a_status_chosen_over_rest_reaches_subscribers_of_the_table() {
         ),
     ] {
         server.send(Ana, Method::POST, "/presence", body).await;
-        // Her arrival may be reported first.
+        // The change that Ana comes online may be reported first.
         loop {
             let told = ben.receive().await;
             let record = &told.payload["data"]["record"];
@@ -186,7 +186,7 @@ async fn the_users_of_a_dead_process_go_offline() {
         .await
         .ready()
         .await;
-    // Only the first process reads the slot, so this one never becomes ready for changes. It
+    // Only the first process reads the slot, so the second one never becomes ready for changes. It
     // accepts sockets anyway.
     let two = WholeServer::start(database.url(), &FAST).await;
     let _at_one = device(&one, Ana).await;
@@ -199,7 +199,7 @@ async fn the_users_of_a_dead_process_go_offline() {
     drop(one);
     wait_until_shown(&owner, Ana, "online", 1).await;
     wait_until_shown(&owner, Ben, "offline", 0).await;
-    eventually("the other process has recorded it", async || {
+    eventually("the other process has recorded the change", async || {
         let query = "select status from public.user_presence where user_id = $1";
         let status: String = owner.query_one(query, &[&Ben.id()]).await.unwrap().get(0);
         (status == "offline").then_some(())
@@ -224,7 +224,8 @@ async fn changes_during_an_outage_are_written_after_it() {
     wait_until_shown(&owner, Ana, "offline", 0).await;
 }
 
-/// Makes the session act as Ben and keep a lock until its transaction ends.
+/// Makes the session act as Ben and run a statement that takes a lock. The session holds the lock
+/// until its transaction ends.
 async fn hold_as_ben(client: &Client, statement: &str) {
     let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, Ben.id());
     let sql = format!(
@@ -243,7 +244,7 @@ async fn a_user_who_holds_a_lock_delays_only_their_own_presence() {
         .await;
     hold_as_ben(&held, "select chat.lock_own_presence()").await;
     let _bens = device(&server, Ben).await;
-    eventually("the report of Ben was put off twice", async || {
+    eventually("Ben's report was postponed twice", async || {
         let metrics = server.metrics().await;
         let line = metrics
             .lines()
@@ -286,7 +287,7 @@ async fn a_user_who_holds_a_lock_delays_only_their_own_deliveries() {
     .await;
     let page = format!("/messages?conversation_id={conversation}");
     server.send(Ben, Method::GET, &page, json!(null)).await;
-    eventually("the delivery to Ben was put off", async || {
+    eventually("the delivery to Ben was postponed", async || {
         let metrics = server.metrics().await;
         let put_off = |line: &str| {
             line.starts_with("rapport_bus_deliveries_held_total ") && !line.ends_with(" 0")

@@ -43,7 +43,7 @@ async fn settings_are_set_separately_and_are_private() {
             json!({ "muted_until": "2999-01-31T13:00:00+01:00" }),
             json!({ "is_muted": true, "muted_until": until }),
         ),
-        // Muted again, this time without an end.
+        // Mutes again, this time without an end.
         (
             json!({ "is_muted": true }),
             json!({ "is_muted": true, "muted_until": null }),
@@ -162,7 +162,7 @@ async fn read_messages_can_be_marked_unread() {
         .post(Ben, &path, json!({ "message_id": sent[1]["id"] }))
         .await;
     assert_eq!(from.body["unread_count"], 2);
-    // The read position that Ana sees does not move back.
+    // The read position that is shown to Ana does not move back.
     let last = server
         .get(
             Ana,

@@ -134,7 +134,7 @@ async fn refusals() {
     open(Ana, json!({}))
         .await
         .assert_refused(422, "validation_failed");
-    // An unreachable person looks like one that does not exist.
+    // An unreachable user looks like a user who does not exist.
     let [mut stranger, mut nobody] = [
         open(Ana, json!({ "other_user_id": Zoe.id() })).await,
         open(Ana, json!({ "other_user_id": uuid::Uuid::new_v4() })).await,
@@ -340,7 +340,7 @@ async fn pages_are_linked_by_cursor_and_link_header() {
     }
     assert_eq!(ids(&seen), ids(all.rows()));
 
-    // And back again, from the last page to the first.
+    // Pages back from the last page to the first.
     let mut page = server.get(Ana, &path).await;
     let mut seen_back = Vec::new();
     while let Some(back) = page.body["prev_cursor"].as_str() {
@@ -355,7 +355,7 @@ async fn pages_are_linked_by_cursor_and_link_header() {
     }
     seen_back.reverse();
     assert_eq!(ids(&seen_back), ids(&all.rows()[..all.rows().len() - 1]));
-    // On a page that was reached by going back, `prev_cursor` leads forward.
+    // On a page reached through `prev_cursor`, the `prev_cursor` leads forward again.
     let forward = page.body["prev_cursor"].as_str().unwrap();
     let path = format!("/conversations?limit=1&cursor={forward}");
     let second = server.get(Ana, &path).await;

@@ -1,4 +1,4 @@
-//! Deleted content is in no response, for any request and any user (chat API 3, item 13).
+//! Deleted content is in no response, whatever the request or user (chat API 3, item 13).
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// A word in every version of the deleted messages and in everything sent with them, and nowhere
-/// else.
+/// A word that occurs in every version of the deleted messages and in everything sent with them,
+/// and nowhere else.
 const WORD: &str = "zanzibar";
 
-/// Three messages from Ana: one with an earlier version, a pin, a reaction and a reply; a file for
-/// Ben, whose only text is its name; and the newest message of the conversation.
+/// Three messages from Ana: a message with an earlier version, a pin, a reaction and a reply; a
+/// file for Ben, whose only text is its name; and the newest message of the conversation.
 struct Scene {
     server: ChatServer,
     conversation: String,
@@ -19,7 +19,7 @@ struct Scene {
     newest: String,
     file: String,
     reply: String,
-    /// A cursor from before all messages.
+    /// A cursor that precedes all messages.
     cursor: String,
 }
 
@@ -94,7 +94,7 @@ impl Scene {
         }
     }
 
-    /// Sends the first message, or repeats the request.
+    /// Sends the first message, or repeats that request.
     async fn send_quoted(&self) -> Answer {
         let body = json!({
             "conversation_id": self.conversation, "content": "zanzibar one", "client_message_id": "c",
@@ -108,8 +108,8 @@ impl Scene {
         keyed(&self.server, "edit", Method::PATCH, &path, &body).await
     }
 
-    /// All responses with message content, by request: everything that a user can read, responses
-    /// to repeated writes, and writes that return a row.
+    /// Returns all responses with message content, by request: everything that a user can read,
+    /// responses to repeated writes, and writes that return a row.
     async fn read(&self, person: Person) -> Vec<(String, String)> {
         let Self {
             conversation,
@@ -187,7 +187,7 @@ impl Scene {
             let answer = self.server.post(Ana, "/messages", body).await;
             assert_eq!(answer.status, 200, "{answer:?}");
             told.push((
-                "sent again, without the key".to_owned(),
+                "sent again without the key".to_owned(),
                 answer.body.to_string(),
             ));
         }
@@ -241,7 +241,7 @@ async fn deleted_content_is_in_no_response() {
         }
     }
 
-    // Rows that a client of the data API can read do not contain it either.
+    // The rows that a client of the data API can read do not contain the word either.
     let database = scene.server.database.connect().await;
     let kept: Vec<String> = database
         .query(

@@ -1,5 +1,5 @@
-//! Events on the private topics of the chat: the action of one user, as a device of another
-//! receives it.
+//! Events on the chat's private topics: the action of one user, as another user's device receives
+//! it.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     let unread = next_event(&mut device, "unread.updated").await;
     assert_eq!(unread["total"], 0);
 
-    // A draft is stored separately. Its presence is an update of the conversation.
+    // A draft is stored separately, but a new draft updates the membership.
     let draft = json!({ "draft": "begun" });
     server
         .send(
@@ -58,8 +58,8 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     assert_eq!(touched, updated);
     assert_eq!(next_composing(&mut device).await["draft"], "begun");
 
-    // A muted conversation causes events and does not count, even if changed by another role:
-    // here, the database's owner.
+    // A muted conversation causes events but does not count as unread, even if another role changes
+    // it. Here, that role is the database's owner.
     let owner = database.connect().await;
     owner
         .batch_execute(&format!(
@@ -81,7 +81,7 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     assert_eq!(unread["total"], 0);
 }
 
-/// The next event with the fields of a membership that are not in the log.
+/// Returns the next event with the membership fields that are not in the WAL.
 async fn next_composing(device: &mut PhoenixSocket) -> Value {
     loop {
         let updated = next_event(device, "conversation.updated").await;
@@ -103,7 +103,7 @@ async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
     let path = format!("/conversations/{conversation}");
     let settings = json!({ "draft": "begun", "is_pinned": true });
     server.send(Ana, Method::PATCH, &path, settings).await;
-    // The event of the opening may arrive after the join.
+    // The event about opening the conversation may arrive after the join.
     while !next_event(&mut ana, "conversation.updated").await["pinned_at"].is_string() {}
     assert_eq!(
         next_composing(&mut ana).await,
@@ -112,7 +112,8 @@ async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
     server.say(Ana, &conversation, "sent").await;
     assert_eq!(next_composing(&mut ana).await, expected(None, true));
 
-    // Ben's first event is about the block: drafts are private, and so is their presence.
+    // Ben's first event is about the block. Events about Ana's drafts do not reach him, because
+    // drafts are private.
     let block = json!({ "user_id": Ana.id() });
     server.post(Ben, "/blocks", block).await;
     assert_eq!(next_composing(&mut ben).await, expected(None, false));
@@ -124,7 +125,7 @@ async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
     assert_eq!(next_composing(&mut ben).await, expected(None, true));
     assert_eq!(next_composing(&mut ana).await, expected(None, true));
 
-    // Both memberships are known from here on.
+    // After two more comparisons, both memberships are known.
     let compared = || server.metric("rapport_chat_standings_compared_total");
     let before = compared().await;
     eventually(
@@ -184,7 +185,7 @@ async fn receipts_report_delivery_and_reading_to_the_sender() {
     let expected = json!({
         "conversation_id": conversation, "user_id": Ben.id(), "last_delivered_seq": 1,
     });
-    assert_eq!(receipt, expected, "without a request of Ben's");
+    assert_eq!(receipt, expected, "the receipt needs no request from Ben");
 
     server
         .post(
@@ -198,8 +199,8 @@ async fn receipts_report_delivery_and_reading_to_the_sender() {
         json!({ "conversation_id": conversation, "user_id": Ben.id(), "last_read_seq": 1 });
     assert_eq!(receipt, expected);
 
-    // A user who does not share receipts shows none and receives none. The next receipt is from
-    // after that time.
+    // A user who does not share receipts shows none and receives none. The next receipt is for a
+    // message that was read after Ben shares them again.
     let share = json!({ "share_read_receipts": false });
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ana, &conversation, "again").await;
@@ -219,7 +220,7 @@ async fn receipts_report_delivery_and_reading_to_the_sender() {
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ben, &conversation, "now").await;
     server.post(Ana, &read, json!({})).await;
-    // Earlier deliveries to Ben may be reported as soon as he shares.
+    // Earlier deliveries to Ben may be reported as soon as he shares receipts.
     let receipt = loop {
         let receipt = next_event(&mut ana, "receipt").await;
         if receipt["user_id"] == json!(Ana.id()) {
@@ -300,7 +301,7 @@ async fn typing_reaches_the_other_members_on_their_own_topics() {
     server.say(Ana, &conversation, "typed").await;
     assert_eq!(next_event(&mut ben, "typing").await["is_typing"], false);
 
-    // The first that the others receive is Ben's.
+    // The next event that Ada and Ana receive is about Ben, not about their own typing.
     types(Ben, &elsewhere, true).await;
     let typing = next_event(&mut ada, "typing").await;
     assert_eq!(
@@ -313,8 +314,8 @@ async fn typing_reaches_the_other_members_on_their_own_topics() {
         json!(Ben.id())
     );
 
-    // Typing of a user who was blocked, or who does not share it, is not sent. The next event is
-    // the end of typing.
+    // Typing of a user who is blocked, or who does not share it, is not sent. The next event is
+    // therefore the end of typing.
     let unblock = format!("/blocks/{}", Ada.id());
     server
         .post(Ben, "/blocks", json!({ "user_id": Ada.id() }))

@@ -11,7 +11,7 @@ use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::eventually::eventually;
 
-/// A write by Ana.
+/// Sends a write by Ana with this key.
 async fn keyed(server: &ChatServer, key: &str, method: Method, path: &str, body: Value) -> Answer {
     keyed_by(server, Ana, key, method, path, body).await
 }
@@ -35,7 +35,7 @@ fn is_replay(answer: &Answer) -> bool {
     answer.header("idempotency-replayed") == Some("true")
 }
 
-/// A message from Ana, with a key.
+/// Sends a message from Ana with this key.
 async fn say(server: &ChatServer, key: &str, conversation: &str, content: &str) -> Answer {
     let body = json!({ "conversation_id": conversation, "content": content });
     keyed(server, key, Method::POST, "/messages", body).await
@@ -63,7 +63,8 @@ async fn every_write_is_executed_once_per_key() {
     let (hers, his, doomed) = (id(&hers), id(&his), id(&doomed));
     let ben = Ben.id();
     let ada = Person::Ada.id();
-    // (method, path, body, status), in an order in which each finds what it needs.
+    // Method, path, body and status. The order ensures that each write finds the rows that it
+    // needs.
     let writes = [
         (
             "POST",
@@ -310,7 +311,7 @@ async fn a_replay_returns_the_current_resource() {
     assert_eq!(again.body["unread_count"], 1);
     assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 1);
 
-    // A repeated toggle does not undo the first.
+    // A repeated toggle does not undo the first one.
     let reactions = format!(
         "/messages/{}/reactions",
         history(&server, &conversation).await[1]["id"]
@@ -362,7 +363,7 @@ async fn hold(server: &ChatServer, conversation: &str) -> tokio_postgres::Client
     holder
 }
 
-/// The server's backend that waits for a lock, once there is one.
+/// Waits until a server process of PostgreSQL waits for the lock. Returns its process id.
 async fn waiting_backend(server: &ChatServer) -> i32 {
     let database = server.database.connect().await;
     eventually("a statement waits for the conversation", async || {
@@ -387,7 +388,7 @@ async fn a_key_is_in_flight_until_its_transaction_ends_in_any_way() {
                 .await
                 .assert_refused(409, "idempotency_in_flight");
         }
-        // Its connection breaks between the claim and the commit.
+        // The connection of the first request breaks between the claim and the commit.
         let kill = "select pg_terminate_backend($1)";
         server
             .database
@@ -415,7 +416,7 @@ async fn an_abandoned_request_still_stores_its_key() {
         _ = waiting_backend(&server) => {}
     }
     holder.batch_execute("rollback").await.unwrap();
-    // The database had received all statements, so it finishes them.
+    // The database has received all statements, so it executes them to the end.
     let again = eventually("the end of the first request", async || {
         let again = say(&server, "k", &conversation, "once").await;
         (again.status != 409).then_some(again)

@@ -1,4 +1,4 @@
-//! The smaller lists: members, files, contacts; and delivery positions.
+//! The smaller lists (members, files, contacts), and delivery positions.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn column<'a>(list: &'a Answer, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// All rows of a list, fetched two at a time.
+/// Returns all rows of a list, fetched two at a time.
 async fn pages(server: &ChatServer, person: Person, path: &str, name: &str) -> Vec<String> {
     let joint = if path.contains('?') { '&' } else { '?' };
     let mut rows = Vec::new();
@@ -200,7 +200,7 @@ async fn contacts_are_conversation_partners_and_then_the_team() {
         (json!("offline"), json!("user"))
     );
 
-    // The search covers the team, and starts with people that one has a conversation with.
+    // The search covers the team. Users with whom the caller has a conversation come first.
     assert_eq!(
         server.get(Ana, "/search?q=su&teamId=x").await.body,
         json!([])
@@ -273,8 +273,8 @@ async fn fetched_and_reported_messages_are_delivered() {
             .assert_refused(status, code);
     }
 
-    // Fetching messages also marks them as delivered, only for the caller and not for the caller's
-    // own messages.
+    // Fetching messages marks them as delivered, but only for the caller, and not the caller's own
+    // messages.
     let third = server.say(Ana, &conversation, "3").await;
     let history = format!("/messages?conversation_id={conversation}");
     server.get(Ana, &history).await;
@@ -289,7 +289,7 @@ async fn fetched_and_reported_messages_are_delivered() {
     })
     .await;
 
-    // So does `/sync`.
+    // `/sync` marks messages as delivered as well.
     let start = server.get(Ben, "/sync").await;
     let cursor = start.body["cursor"].as_str().unwrap();
     let caught = server.say(Ana, &conversation, "caught").await;
@@ -299,7 +299,7 @@ async fn fetched_and_reported_messages_are_delivered() {
         (status_of(&server, Ana, &caught).await == "delivered").then_some(())
     })
     .await;
-    // The change is reported only to the other members.
+    // The new delivery position is reported only to the other members.
     let cursor = page.body["cursor"].as_str().unwrap();
     let again = server.get(Ben, &format!("/sync?since={cursor}")).await;
     assert_eq!(again.body["conversations"], json!([]), "{again:?}");
@@ -308,7 +308,7 @@ async fn fetched_and_reported_messages_are_delivered() {
     let own: i64 = database.query_one(own, &[&Ana.id()]).await.unwrap().get(0);
     assert_eq!(own, 0);
 
-    // A user who shares no receipts shows none and sees none.
+    // A user who does not share receipts shows none and sees none.
     let private = json!({ "share_read_receipts": false });
     server
         .send(Ben, Method::PATCH, "/preferences", private)
@@ -405,7 +405,8 @@ async fn a_cursor_is_valid_for_one_list_of_one_conversation() {
         for (cursor, number) in cursors.iter().zip(0..) {
             let asked = server.get(Ana, &format!("{list}&cursor={cursor}")).await;
             asked.assert_refused(400, "malformed_request");
-            // Both cursors of a history contain their own position.
+            // The first two lists are the two directions of one history. Their cursors are
+            // interchangeable, because each contains its own position.
             if number != own && (own > 1 || number > 1) {
                 let list = &lists(&with_ben)[own];
                 let asked = server.get(Ana, &format!("{list}&cursor={cursor}")).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// A conversation of Ana and Ben, and Ana's first message in it.
+/// Opens a conversation of Ana and Ben, and sends its first message from Ana.
 async fn one_message() -> (ChatServer, String, String) {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
@@ -15,7 +15,7 @@ async fn one_message() -> (ChatServer, String, String) {
     (server, conversation, id)
 }
 
-/// Edits a message under a condition.
+/// Edits a message if its tag matches.
 async fn edit_if(server: &ChatServer, id: &str, tag: &str, content: &str) -> Answer {
     let request = server
         .request(Ana, Method::PATCH, &format!("/messages/{id}"))

@@ -23,7 +23,7 @@ fn seqs(rows: &[Value]) -> Vec<i64> {
         .collect()
 }
 
-/// A conversation of Ana and Ben with the messages `1`, `2`, … `count` from Ana.
+/// Opens a conversation of Ana and Ben with the messages `1`, `2`, … `count` from Ana.
 async fn with_history(count: usize) -> (ChatServer, String, Vec<Value>) {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
@@ -132,7 +132,7 @@ async fn sending_to_a_person_opens_the_conversation() {
         0,
         "the refused request created no conversation"
     );
-    // The conversation and the message are one transaction.
+    // The conversation and the message are created in one transaction.
     server
         .post(
             Ana,
@@ -282,7 +282,7 @@ async fn refusals() {
             .await
             .status,
         201,
-        "the limit is in code points"
+        "the limit counts code points"
     );
 
     let history = format!("/messages?conversation_id={conversation}");
@@ -301,7 +301,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn an_attachment_is_in_the_storage_as_browsers_read_its_address() {
+async fn a_file_address_must_be_in_the_storage_as_browsers_resolve_it() {
     const STORAGE: &str = "https://app.example/storage/v1/object/public/chat";
     let (server, conversation, _) = with_history(0).await;
     let set = "update chat.config set value = to_jsonb($1::text) where key = 'storage_url'";
@@ -397,7 +397,7 @@ async fn simultaneous_requests_with_one_id_send_one_message() {
     assert_eq!(
         server.get(Ben, "/unread-count").await.body["total"],
         1,
-        "retries are not counted"
+        "retries do not count"
     );
 }
 
@@ -406,7 +406,7 @@ async fn concurrent_writers_leave_no_gap_in_seq() {
     let (server, conversation, _) = with_history(0).await;
     let (server, conversation) = (&server, &conversation);
     let write = async |person| {
-        // Several requests of each are running simultaneously, as from several devices.
+        // Each user has several requests in progress at once, as from several devices.
         let sent = (0..500).map(async |n| server.say(person, conversation, &n.to_string()).await);
         let sent: Vec<Value> = stream::iter(sent).buffer_unordered(8).collect().await;
         assert_eq!(sent.len(), 500);
@@ -516,7 +516,7 @@ async fn deleted_messages_are_omitted_by_default() {
     assert_eq!(
         contents(get("&limit=2").await.rows()),
         ["2", "4"],
-        "a page counts what it returns"
+        "the limit counts only returned messages"
     );
     let with = get("&include_deleted=true").await;
     assert_eq!(contents(with.rows()), ["1", "2", "", "4"]);

@@ -1,4 +1,4 @@
-//! The caller's own profile (`/me`), blocking people, and preferences.
+//! The caller's own profile (`/me`), blocking users, and preferences.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ async fn a_block_applies_in_both_directions_and_is_not_disclosed() {
             .await;
         assert_eq!(row.body["can_send"], false);
     }
-    // The same text as for a person of another team.
+    // The text is the same as for a user of another team.
     let stranger = json!({ "other_user_id": Ben.id(), "content": "2" });
     refusals.push(server.post(Zoe, "/messages", stranger).await.body["message"].clone());
     assert!(
@@ -79,7 +79,7 @@ async fn a_block_applies_in_both_directions_and_is_not_disclosed() {
 async fn only_visible_people_can_be_blocked() {
     let server = ChatServer::start().await;
     let nobody = "00000000-0000-4000-8000-0000000000ff";
-    // An unreachable person looks like one that does not exist.
+    // An unreachable user looks like a user who does not exist.
     for (other, status, code) in [
         (json!(Zoe.id()), 404, "not_found"),
         (json!(nobody), 404, "not_found"),
@@ -92,7 +92,7 @@ async fn only_visible_people_can_be_blocked() {
             .await
             .assert_refused(status, code);
     }
-    // A person who can write to everyone can be blocked by everyone.
+    // Every user can block a user who can write to everyone.
     let blocked = server
         .post(Ana, "/blocks", json!({ "user_id": Sue.id() }))
         .await;

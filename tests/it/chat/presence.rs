@@ -1,4 +1,4 @@
-//! Presence, typing and searching people.
+//! Presence, typing and searching users.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ async fn presence_can_be_set_read_and_ended() {
         (&json!("online"), &json!("at work"))
     );
 
-    // The beacon that a page sends while it is being closed.
+    // The beacon that a page sends while it is closed.
     let beacon = server
         .request(Ana, Method::POST, "/presence")
         .header("content-type", "text/plain;charset=UTF-8");
@@ -78,7 +78,7 @@ async fn presence_can_be_set_read_and_ended() {
     assert_eq!(
         seen.rows().len(),
         1,
-        "people of other teams are omitted: {seen:?}"
+        "users of other teams are omitted: {seen:?}"
     );
     assert_eq!(seen.rows()[0]["user_id"], json!(Ana.id()));
     assert_eq!(seen.rows()[0]["current_page"], Value::Null);
@@ -190,7 +190,7 @@ async fn a_chosen_status_without_an_end_holds_until_it_is_cleared() {
         (json!({ "status_text": "in a meeting" }), "away", None),
         (json!({ "manual_until": null }), "online", None),
         (json!({ "status": "away", "is_manual": true }), "away", None),
-        // The report of a device, from a client that always sends every field.
+        // A report from a device whose client always sends every field.
         (
             json!({ "status": "online", "is_manual": false, "manual_until": null }),
             "away",
@@ -267,7 +267,7 @@ async fn refusals() {
         (json!({ "status": "asleep" }), 422, "validation_failed"),
         (json!({ "status": 1 }), 422, "validation_failed"),
         (json!({ "manual_until": "later" }), 422, "validation_failed"),
-        // PostgreSQL accepts these as timestamps, and prints two of them in a format that
+        // PostgreSQL accepts these values as timestamps, but prints two of them in a format that
         // JavaScript cannot read.
         (
             json!({ "manual_until": "tomorrow" }),

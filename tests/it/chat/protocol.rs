@@ -46,7 +46,7 @@ async fn responses_are_cached_by_their_body() {
     let changed = again(tag.to_owned()).await;
     assert_eq!(
         changed.status, 200,
-        "a colleague's presence is part of the rows"
+        "the rows contain a colleague's presence"
     );
     assert_ne!(changed.header("etag"), Some(tag));
 
@@ -58,7 +58,7 @@ async fn responses_are_cached_by_their_body() {
     assert_eq!(
         answer(again).await.status,
         304,
-        "a different time is not a change"
+        "a different time alone does not change the ETag"
     );
 }
 
@@ -199,7 +199,7 @@ async fn only_configured_origins_may_read_responses() {
     assert_eq!(
         unauthorized.header("access-control-allow-origin"),
         Some(APP),
-        "a page may read its refusals"
+        "a page may read why it was refused"
     );
     let unknown = server
         .request(Ana, Method::GET, "/nothing")
@@ -214,7 +214,7 @@ async fn only_configured_origins_may_read_responses() {
     assert_eq!(
         answer(preflight).await.status,
         204,
-        "so that the page can read the 404"
+        "the preflight lets the page read the 404"
     );
 }
 

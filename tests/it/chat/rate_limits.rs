@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// The values of the headers `x-ratelimit-limit`, `-remaining` and `-reset`.
+/// Returns the values of the headers `x-ratelimit-limit`, `-remaining` and `-reset`.
 fn status(answer: &Answer) -> [u64; 3] {
     ["limit", "remaining", "reset"].map(|name| {
         let name = format!("x-ratelimit-{name}");
@@ -53,7 +53,7 @@ async fn a_client_that_waits_for_retry_after_is_admitted() {
         refusals += 1;
         let seconds = retry_after(&sent);
         assert_eq!(seconds, 1);
-        // Other users, and other classes, are not affected.
+        // Other users and other classes are not affected.
         let bens = server.post(Ben, "/messages", body.clone()).await;
         assert_eq!((bens.status.as_u16(), status(&bens)[1]), (201, 2));
         assert_eq!(server.get(Ana, "/conversations").await.status, 200);
@@ -96,7 +96,7 @@ async fn replays_and_existing_conversations_are_free() {
         let sent = send(to_ben.clone()).await;
         assert_eq!((sent.status.as_u16(), status(&sent)[1]), (201, 1));
     }
-    // A message to a new person opens a conversation, which counts as one.
+    // A message to a new recipient opens a conversation and counts as such.
     let to_ada = json!({ "other_user_id": Ada.id(), "content": "x" });
     let sent = server.post(Ana, "/messages", to_ada).await;
     assert_eq!((sent.status.as_u16(), status(&sent)[1]), (201, 0));
@@ -131,7 +131,8 @@ async fn only_new_conversations_count_as_opened() {
     let say = |person: Person| json!({ "other_user_id": person.id(), "content": "x" });
     let say_once = |person: Person| json!({ "other_user_id": person.id(), "content": "x", "client_message_id": "once" });
 
-    // Finding a conversation opens none, and neither does a request refused after opening one.
+    // Finding a conversation does not count as opening one. Neither does a request that is refused
+    // after it has opened one.
     let empty = json!({ "other_user_id": Ben.id(), "content": " " });
     for _ in 0..3 {
         assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 404);
@@ -139,7 +140,7 @@ async fn only_new_conversations_count_as_opened() {
     }
     assert_eq!(post(Ana, "/messages", &say(Ben)).await, 201);
 
-    // With no tokens left, sending still works to a person with an existing conversation.
+    // Without any tokens left, a message to a user with an existing conversation is still sent.
     let found = server.post(Ana, "/conversations", with(Ben)).await;
     assert_eq!((found.status.as_u16(), status(&found)[1]), (200, 0));
     assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 200);
@@ -181,7 +182,7 @@ async fn exhaust_and_wait(
     (spent_on, then): (Value, Value),
 ) {
     let ask = async |body: &Value| server.send(Ana, method.clone(), path, body.clone()).await;
-    // More than any burst, plus what is refilled in the meantime.
+    // More requests than any burst plus the tokens refilled in the meantime.
     let mut tries = 0..500;
     let refused = loop {
         let asked = ask(&spent_on).await;
@@ -262,7 +263,7 @@ fn same(body: Value) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn without_tokens_only_retries_succeed() {
+async fn without_remaining_tokens_only_retries_succeed() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),
@@ -290,7 +291,7 @@ async fn without_tokens_only_retries_succeed() {
     let opened = keyed("open", "/conversations", with_ada.clone()).await;
     assert_eq!(told(&opened), (201, 0));
 
-    // There are more retries than read tokens.
+    // Sends more retries than there are read tokens.
     for _ in 0..25 {
         let again = send("a", "a").await;
         assert_eq!(
@@ -337,7 +338,8 @@ async fn without_tokens_only_retries_succeed() {
     let keys: i64 = database.query_one(keys, &[]).await.unwrap().get(0);
     assert_eq!(keys, 2);
 
-    // Looking for an earlier request counts as a read, so a flood of new writes ends at that limit.
+    // The lookup of an earlier request with the same key counts as a read, so a flood of new writes
+    // ends at that limit.
     let mut readings = 0;
     while server.get(Ana, "/unread-count").await.status == 200 {
         readings += 1;
@@ -368,7 +370,7 @@ async fn only_authenticated_requests_are_counted() {
     assert_eq!(write.header("x-ratelimit-limit"), None, "no limit");
 }
 
-/// What does not exist costs as much as what does, except on a path without a limit.
+/// A path that does not exist costs as much as one that exists. Paths without a limit cost nothing.
 #[tokio::test]
 async fn requests_without_a_route_are_limited_by_their_method() {
     let server = ChatServer::start_with(&[

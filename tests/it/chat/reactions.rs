@@ -17,7 +17,7 @@ async fn reactions_are_added_and_removed_idempotently() {
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "hi").await;
     let path = format!("/messages/{}/reactions", message["id"].as_str().unwrap());
-    // A heart of two code points, escaped as in a URL.
+    // A heart that consists of two code points, percent-encoded.
     let heart = format!("{path}/%E2%9D%A4%EF%B8%8F");
     for _ in 0..2 {
         let added = answer(server.request(Ben, Method::PUT, &heart)).await;
@@ -44,8 +44,8 @@ async fn reactions_are_added_and_removed_idempotently() {
         "the revision is unchanged"
     );
 
-    // Without `toggle`, repeated requests have no effect. With it, they remove and add the
-    // reaction.
+    // Without `toggle`, a repeated request has no effect. With `toggle`, it removes and adds the
+    // reaction in turn.
     let again = server.post(Ana, &path, json!({ "reaction": check })).await;
     assert_eq!(again.body, both);
     for is_there in [false, true, false] {
@@ -88,7 +88,7 @@ async fn invalid_reactions_are_refused() {
         .post(Ben, &path, json!({ "reaction": "x", "user_id": Ana.id() }))
         .await
         .assert_refused(403, "identity_mismatch");
-    // For users outside the conversation the message does not exist.
+    // For users outside the conversation, the message does not exist.
     server
         .get(Zoe, &path)
         .await

@@ -55,7 +55,7 @@ async fn a_conversation_can_be_read_up_to_a_message_and_completely() {
             .ends_with("+00:00")
     );
 
-    // An empty body means everything.
+    // An empty body marks everything as read.
     let all = crate::support::chat_server::answer(server.request(Ben, Method::POST, &path)).await;
     assert_eq!(
         (&all.body["updated"], &all.body["unread_count"]),
@@ -152,7 +152,7 @@ async fn simultaneous_reads_never_move_the_position_back() {
     for n in 0..40 {
         messages.push(server.say(Ana, &conversation, &n.to_string()).await);
     }
-    // Moving the position back would be an error in the database, which the response would contain.
+    // If the position moved back, a trigger would raise an error, which the response would contain.
     let database = server.database.connect().await;
     for table in ["user_conversation_members", "conversation_receipts"] {
         let watch = format!(
@@ -164,7 +164,7 @@ async fn simultaneous_reads_never_move_the_position_back() {
         database.batch_execute(&watch).await.unwrap();
     }
     let path = format!("/conversations/{conversation}/read");
-    // 7 and 40 are coprime: every message is marked, near and far ones alternating.
+    // 7 and 40 are coprime, so every message is marked, and near and far messages alternate.
     let readings = (0..40).map(|n| (n * 7 + 3) % 40).map(async |asked: usize| {
         let up_to = json!({ "message_id": messages[asked]["id"] });
         (asked, server.post(Ben, &path, up_to).await)

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Sue, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// The contents of the found messages, in order.
+/// Returns the contents of the found messages, in order.
 fn found(list: &Answer) -> Vec<&str> {
     assert_eq!(list.status, 200, "{list:?}");
     contents(list.rows())
@@ -244,7 +244,7 @@ async fn pages_continue_in_every_order() {
                 page.body["next_cursor"].as_str()
             );
             cursor = page.body["next_cursor"].as_str().map(str::to_owned);
-            // New messages are on no later page.
+            // New messages do not appear on later pages.
             if cursor.is_none() {
                 break;
             }
@@ -291,7 +291,7 @@ async fn invisible_and_deleted_messages_are_not_found() {
         ["open two"]
     );
 
-    // A block ends writing, but both keep their history.
+    // After a block, both users can no longer write, but keep their history.
     server
         .post(Ben, "/blocks", json!({ "user_id": Ana.id() }))
         .await;

@@ -1,7 +1,8 @@
-//! No circles of files inside a module of `src`: files that need each other cannot be read, tested
-//! or moved one at a time, and a `mod.rs` in a circle is no longer a map of its module.
+//! The files inside a module of `src` must not depend on each other in a circle. Such files cannot
+//! be read, tested or moved one at a time, and a `mod.rs` in a circle is no longer a map of its
+//! module.
 //!
-//! `sources.rs` defines when a file needs another.
+//! `sources.rs` defines when a file needs another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +58,8 @@ fn declarations_comments_visibilities_and_tests_make_no_circle() {
     assert_eq!(circles(&sources.edges()), Vec::<Vec<Module>>::new());
 }
 
-/// Groups of files that can all reach each other, each group and the list in path order.
+/// Returns the groups of files that can all reach each other. Each group, and the list of groups,
+/// is in path order.
 fn circles(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     let reached = |from: &Module| {
         let mut reached: BTreeSet<&Module> = BTreeSet::new();

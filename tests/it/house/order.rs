@@ -1,4 +1,5 @@
-//! The parts of `realtime` and `visibility` stand in one order, and each uses only those before it.
+//! The parts of `realtime` and `visibility` have an order, and each part uses only the parts before
+//! it.
 //!
 //! A part is a file or a folder directly inside the module. `ARCHITECTURE.md` lists the parts of
 //! each module in a table whose head begins with "part of `module`". The module's own `mod.rs` may
@@ -71,7 +72,7 @@ fn owned(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
-/// The parts of a module in their order: those that each row of its table names in the first cell.
+/// Returns the parts of a module in order: the names in the first cell of each row of its table.
 fn parts(text: &str, module: &str) -> Vec<String> {
     let head = format!("| part of `{module}` |");
     let parts: Vec<String> = text
@@ -89,8 +90,8 @@ fn parts(text: &str, module: &str) -> Vec<String> {
     parts
 }
 
-/// Uses of a part that does not come before the one that uses it, and parts that are only in the
-/// table or only in the sources.
+/// Returns the uses of parts that do not come before the using part, and the parts that are only in
+/// the table or only in the sources.
 fn violations(module: &str, parts: &[String], sources: &Sources) -> Vec<String> {
     let place_of = |part: &str| parts.iter().position(|listed| listed == part);
     let mut wrong = Vec::new();

@@ -1,6 +1,6 @@
 //! The source files of `src`, and which of them need each other.
 //!
-//! A file needs another if its code names a path that leads there: `crate::a::b`, `super::b`,
+//! A file needs another file if its code names a path that leads to it: `crate::a::b`, `super::b`,
 //! `self::b`, or `use b` for a child module. Declarations (`mod b;`), comments, visibilities and
 //! code for tests do not count.
 
@@ -9,7 +9,7 @@ use std::fs;
 
 use super::{files, root};
 
-/// The path of a module, which is that of its file.
+/// The path of a module, derived from the path of its file.
 pub(super) type Module = Vec<String>;
 
 pub(super) fn path(text: &str) -> Module {
@@ -34,13 +34,13 @@ impl Sources {
         )
     }
 
-    /// Files in the given form: path below `src`, and text.
+    /// Creates sources from pairs of a path below `src` and a text.
     pub(super) fn new<const N: usize>(files: [(&str, &str); N]) -> Self {
         let files = files.map(|(file, text)| (module(file).unwrap(), text.to_owned()));
         Self(files.into_iter().collect())
     }
 
-    /// The files that each file needs, within its top-level module.
+    /// Returns the files that each file needs within its top-level module.
     pub(super) fn edges(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
         for (from, text) in &self.0 {
@@ -53,7 +53,7 @@ impl Sources {
         edges
     }
 
-    /// The file to which a path in the file `from` leads.
+    /// Returns the file to which a path in the file `from` leads.
     fn target(&self, from: &Module, path: &[String]) -> Option<Module> {
         let mut base = from.clone();
         let mut rest = path;
@@ -69,7 +69,7 @@ impl Sources {
                     rest = &rest[1..];
                 }
             }
-            // A child module; any other first segment is a crate or a name in scope.
+            // A child module. Any other first segment is a crate or a name in scope.
             child => {
                 let mut module = base.clone();
                 module.push(child.to_owned());
@@ -87,7 +87,8 @@ impl Sources {
     }
 }
 
-/// The module of a file below `src`; none for the root of the crate and for files of tests.
+/// Returns the module of a file below `src`, or `None` for the root of the crate and for test
+/// files.
 fn module(file: &str) -> Option<Module> {
     let mut path: Module = file
         .trim_end_matches(".rs")
@@ -102,7 +103,7 @@ fn module(file: &str) -> Option<Module> {
     (!is_other).then_some(path)
 }
 
-/// The words and signs of code, without comments, texts and characters.
+/// Splits code into words and signs, without comments, string literals and character literals.
 fn tokens(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
     let at = |place: usize| characters.get(place).copied().unwrap_or('\0');
@@ -143,7 +144,7 @@ fn tokens(text: &str) -> Vec<String> {
                 }
                 place += 1;
             }
-            // A character, or the quote of a lifetime.
+            // A character literal, or the quote of a lifetime.
             ('\'', '\\') => {
                 place += 3;
                 while place < characters.len() && at(place) != '\'' {
@@ -179,7 +180,7 @@ fn is_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
-/// The paths that lead to other files, one for each name of a group.
+/// Returns the paths that lead to other files. A group yields one path for each of its names.
 fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     let word = |place: usize| tokens.get(place).map_or("", String::as_str);
     let mut found = Vec::new();
@@ -204,14 +205,14 @@ fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     found
 }
 
-/// Whether a `cfg(…)` that begins here names `test`.
+/// Returns whether a `cfg(…)` that begins here names `test`.
 fn is_test_cfg(tokens: &[String], place: usize) -> bool {
     let inside = tokens[place..].iter().take_while(|token| *token != "]");
     inside.into_iter().any(|token| token == "test")
 }
 
-/// The place behind the item whose first attribute is here: a block, a semicolon or a comma ends
-/// it.
+/// Returns the place after the item whose first attribute is here. The item ends with a block, a
+/// semicolon or a comma.
 fn end_of_item(tokens: &[String], mut place: usize) -> usize {
     let mut depth = 0;
     while place < tokens.len() {
@@ -227,7 +228,7 @@ fn end_of_item(tokens: &[String], mut place: usize) -> usize {
     place
 }
 
-/// Reads a path and adds it, or all paths of its groups, to `found`. Returns the place behind it.
+/// Reads a path, or all paths of its groups, into `found`. Returns the place after it.
 fn read_path(
     tokens: &[String],
     mut place: usize,
@@ -247,14 +248,14 @@ fn read_path(
             }
             return place + 1;
         }
-        // `self` in a group is the module before it.
+        // In a group, `self` refers to the module before the group.
         if word(place) != "self" || path.is_empty() {
             path.push(word(place).to_owned());
         }
         place += 1;
         if word(place) != "::" {
             found.push(path);
-            // What follows is a new name (`as x`) or belongs to no path.
+            // The rest is either a new name (`as x`) or not part of a path.
             while word(place) == "as" {
                 place += 2;
             }

@@ -1,4 +1,4 @@
-//! Comments and Markdown prose end at 100 columns, so that differences can be read line by line.
+//! Comments and Markdown prose end at 100 columns, so that a diff can be read line by line.
 //!
 //! Tables, code blocks, lines with a link, and generated files are exempt.
 
@@ -26,18 +26,18 @@ impl Language {
     }
 }
 
-/// Columns of a line.
+/// Maximum number of columns of a line.
 const COLUMNS: usize = 100;
 
-/// Files that a program writes.
+/// Files that a program generates.
 const GENERATED: &[&str] = &["docs/schema.md"];
 
 /// Folders that still have longer lines. They are wrapped when their wording is revised, because
-/// wrapping alone would hide changes of the text.
+/// wrapping alone would hide changes to the text.
 const ALLOWED: &[&str] = &[];
 
-/// The checked folders with the endings of their files. The Markdown files of the root are checked
-/// too. Released migrations are never edited, so they are not checked.
+/// The checked folders, with the extensions of their files. The Markdown files of the root are
+/// checked too. Released migrations are never edited, so they are not checked.
 const FOLDERS: &[(&str, &str)] = &[
     ("src", ".rs"),
     ("tests/it", ".rs"),
@@ -127,7 +127,7 @@ fn checked_files() -> Vec<PathBuf> {
     found
 }
 
-/// The numbers of the lines of prose that are too long.
+/// Returns the line numbers of prose that is too long.
 fn long_lines(text: &str, language: Language) -> Vec<usize> {
     let mut found = Vec::new();
     let mut is_code = false;

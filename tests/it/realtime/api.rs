@@ -1,4 +1,5 @@
-//! Tests of broadcasting over HTTP: every response under both base paths, and what sockets receive.
+//! Tests of broadcasting over HTTP: every response under both base paths, and the messages that
+//! sockets receive.
 
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
         .map(|value| value.to_str().unwrap())
 }
 
-/// A frame of kind 4 (protocol 2.4), with `encoding` 1 for JSON.
+/// Returns a frame of kind 4 (protocol 2.4). The `encoding` of JSON is 1.
 fn user_broadcast(topic: &str, event: &str, encoding: u8, payload: &[u8]) -> Message {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     let mut frame = vec![4, length(topic), length(event), 0, encoding];
@@ -95,7 +96,7 @@ async fn a_batch_reaches_the_members_of_each_topic_in_order() {
     }
 }
 
-/// Content type, body, payload in version 1, payload in version 2, encoding.
+/// Content type, body, payload in version 1, payload in version 2, and encoding.
 type Sent = (
     Option<&'static str>,
     &'static [u8],
@@ -165,7 +166,7 @@ async fn the_caller_is_identified_by_token_then_key_then_query() {
     let expired = mint(&json!({"role": "anon", "exp": now_s() - 1}));
     let (key, opaque) = (anon_key(), OPAQUE_PUBLIC_KEY);
     let bearer = |scheme: &str, token: &str| Some(format!("{scheme} {token}"));
-    // (Authorization, apikey, parameter, admitted)
+    // Authorization, apikey, parameter, and whether the request is admitted.
     let cases = [
         (bearer("Bearer", &key), None, None, true),
         (
@@ -235,7 +236,7 @@ async fn invalid_requests_are_refused_with_the_texts_of_the_protocol() {
     let too_large = "Payload size exceeds tenant limit";
     let media = "Unsupported Media Type. Use application/json or application/octet-stream";
     let too_long = |what| format!("{what} too long: at most 255 bytes");
-    // (path, content type, body, status, answer)
+    // Path, content type, body, status, and response.
     let cases: [(&str, &str, &str, u16, Value); 15] = [
         (
             "/broadcast",
@@ -380,7 +381,7 @@ async fn any_page_may_call_without_credentials() {
             );
             assert_eq!(header(&response, "access-control-allow-credentials"), None);
         }
-        // The page can read refusals, too.
+        // The page can also read refusals.
         let request = server
             .request(Method::POST, &format!("{family}/broadcast"))
             .header("origin", "https://page.example");
@@ -416,7 +417,7 @@ async fn health_checks_are_answered() {
         let (status, body) = refusal(request).await;
         assert_eq!(status, 200);
         if method == Method::GET {
-            // No database report has reached this server.
+            // The server has not yet received a report about the database.
             assert_eq!(
                 body,
                 json!({"data": {
@@ -454,7 +455,7 @@ async fn rates_are_reported_and_an_excess_is_refused() {
     }
     let too_many = "Too many messages to broadcast, please reduce the batch size";
     assert_eq!(refusal(post(5)).await, (429, json!({"message": too_many})));
-    // 4 per second over at least five seconds: the twentieth message exceeds the limit.
+    // The limit is 4 per second over at least five seconds, so the twentieth message exceeds it.
     let single = || server.post("/realtime/v1/api/broadcast/t/events/e");
     let refused = eventually("the rate is exceeded", async || {
         let response = single().send().await.unwrap();
@@ -466,7 +467,7 @@ async fn rates_are_reported_and_an_excess_is_refused() {
     assert_eq!(header(&refused, "x-rate-limit-remaining"), Some("0"));
     let body: Value = refused.json().await.unwrap();
     assert_eq!(body, json!({"message": "Too many requests"}));
-    // Refused before authentication.
+    // The request is refused before it is authenticated.
     let nobody = server.request(Method::POST, "/api/broadcast");
     assert_eq!(
         refusal(nobody).await,
@@ -474,7 +475,8 @@ async fn rates_are_reported_and_an_excess_is_refused() {
     );
 }
 
-/// Permissions per topic, and ways for the check to fail. Signed-in users may read every topic.
+/// Permissions per topic, and topics for which the check fails in different ways. Signed-in users
+/// may read every topic.
 const WRITERS: &str = r"
 create function fail_with(state text) returns boolean language plpgsql as
   $$ begin raise exception using errcode = state, message = 'as the test wants it'; end $$;
@@ -531,7 +533,7 @@ async fn policies_decide_about_single_private_messages() {
     assert_eq!(outcome(request).await, (202, String::new()));
     assert_eq!(inside.frame().await, frame);
     outside.expect_quiet().await;
-    // Only this spelling means private.
+    // Only `private=true` means private, in exactly this spelling.
     for query in [
         "private=True",
         "private=1",
@@ -544,7 +546,7 @@ async fn policies_decide_about_single_private_messages() {
         assert_eq!(outside.frame().await, frame);
     }
     inside.expect_quiet().await;
-    // (topic, status, message)
+    // Topic, status, message.
     let cases = [
         ("elsewhere", 403, "Unauthorized"),
         ("fails:22023", 422, "RLS policy error"),
@@ -594,7 +596,7 @@ async fn a_batch_lists_the_private_messages_that_were_not_sent() {
     assert_eq!(response.status(), 202);
     assert_eq!(
         header(&response, "x-broadcast-refused"),
-        // The last topic is not checked, because the database has failed.
+        // The last topic is not checked, because the database failed on the topic before it.
         Some("0-1;reason=forbidden, 4;reason=policy_error, 5-6;reason=query_canceled")
     );
     assert_eq!(response.text().await.unwrap(), "");
@@ -602,7 +604,7 @@ async fn a_batch_lists_the_private_messages_that_were_not_sent() {
     outside.expect("realtime:elsewhere", "broadcast").await;
     inside.expect_quiet().await;
     outside.expect_quiet().await;
-    // If everything was sent, there is no such header.
+    // If every message was sent, the response has no such header.
     let body = json!({"messages": [message("team:1", true)]});
     let request = server
         .post("/api/broadcast")
@@ -618,7 +620,7 @@ async fn a_missing_partition_is_reported() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     create_partitioned_messages(&admin).await;
-    // With a trigger, only an insert can evaluate the policies.
+    // If the table has a trigger, only an insert can evaluate the policies.
     admin
         .batch_execute(
             "create function keep() returns trigger language plpgsql as 'begin return new; end';
@@ -644,7 +646,8 @@ async fn a_check_without_a_free_connection_is_refused() {
         .unwrap();
     let mut answers = tokio::task::JoinSet::new();
     for _ in 0..5 {
-        // A different user each time: a single check for all would use only one connection.
+        // Each request has a different user. Otherwise, a single check for all of them would use
+        // only one connection.
         let request = server
             .request(Method::POST, "/api/broadcast/slow/events/e?private=true")
             .bearer_auth(user_token(uuid::Uuid::new_v4()));

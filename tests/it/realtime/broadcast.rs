@@ -13,7 +13,7 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 
 const TOPIC: &str = "realtime:room";
 
-/// A binary push (kind 3).
+/// Returns a binary push (kind 3).
 fn push(reference: &str, event: &str, metadata: &str, encoding: u8, payload: &[u8]) -> Vec<u8> {
     let parts = ["1", reference, TOPIC, event, metadata];
     let mut bytes = vec![3];
@@ -24,7 +24,7 @@ fn push(reference: &str, event: &str, metadata: &str, encoding: u8, payload: &[u
     bytes
 }
 
-/// The frame that members receive for it (kind 4).
+/// Returns the frame that members receive for a binary push (kind 4).
 fn delivered(event: &str, encoding: u8, payload: &[u8]) -> Message {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     let mut bytes = vec![4, length(TOPIC), length(event), 0, encoding];
@@ -40,7 +40,7 @@ fn join(echo: bool, ack: bool) -> Value {
     } })
 }
 
-/// A client that has joined the room.
+/// Connects a client and joins the room.
 async fn member(server: &Server, version: Version, payload: Value) -> PhoenixSocket {
     let mut client = server.client(version).await;
     client.join("1", TOPIC, payload).await;
@@ -70,7 +70,7 @@ async fn a_binary_push_reaches_each_version_in_its_own_form() {
         .await;
     elsewhere.expect_reply("1", "ok").await;
 
-    // The payload is unchanged, including white space; metadata is omitted.
+    // The payload is unchanged, including its white space. The metadata is omitted.
     let payload = br#"{ "a":1.0, "b":"\u00e4" }"#;
     let metadata = r#"{"other":true}"#;
     sender
@@ -80,7 +80,7 @@ async fn a_binary_push_reaches_each_version_in_its_own_form() {
     let text = json!({"type": "broadcast", "event": "hi", "payload": {"a": 1.0, "b": "ä"}});
     expect_text(&mut one, &text).await;
 
-    // Version 2 receives any payload. Version 1 has no form for binary ones.
+    // Version 2 receives any payload. Version 1 has no form for binary payloads.
     let payload = b"\x00\xff\x80[";
     sender
         .send(Message::binary(push("3", "raw", "", 0, payload)))
@@ -119,7 +119,7 @@ async fn own_broadcasts_are_sent_to_channels_that_ask_for_them() {
         .send(Message::binary(push("2", "hi", "", 1, b"{}")))
         .await;
     assert_eq!(other.frame().await, delivered("hi", 1, b"{}"));
-    // The acknowledgement and the message arrive in either order.
+    // The acknowledgement and the message may arrive in either order.
     let mut frames = [sender.frame().await, sender.frame().await];
     frames.sort_by_key(Message::is_text);
     assert_eq!(frames[0], delivered("hi", 1, b"{}"));
@@ -162,7 +162,7 @@ async fn refused_broadcasts_are_reported_to_the_sender_and_not_sent() {
             None => assert!(text.contains("at most 100 bytes"), "{text}"),
         }
     }
-    // A text push has the same limits, and must be an object.
+    // A text push has the same limits and must be an object.
     let large = json!({ "payload": "x".repeat(100) });
     let cases = [
         (large, json!("payload_size_exceeded")),
@@ -177,7 +177,7 @@ async fn refused_broadcasts_are_reported_to_the_sender_and_not_sent() {
             .await;
         assert_eq!(acked.expect_reply("3", "error").await, response);
     }
-    // Notices are limited, while all dropped pushes are counted.
+    // The number of notices is limited, but all dropped pushes are counted.
     for _ in 0..100 {
         silent
             .send(Message::binary(push("2", "hi", "", 1, b"{")))
@@ -278,7 +278,7 @@ async fn a_client_receives_nothing_between_leaving_and_rejoining() {
             .await;
         sender.expect_reply("2", "ok").await;
         member.expect_quiet().await;
-        // A push to a topic that is not joined is answered like any other.
+        // A push to a topic that is not joined receives a reply like any other push.
         member
             .send(Message::binary(push("9", "hi", "", 1, b"{}")))
             .await;
@@ -320,8 +320,8 @@ async fn a_member_that_does_not_read_is_closed_without_affecting_others() {
 
 #[tokio::test]
 async fn the_private_and_the_public_topic_of_one_name_are_separate() {
-    // Reading a private topic requires a database. Here it matters that no client gets in without
-    // one.
+    // Reading a private topic requires a database. This test only checks that no client can join
+    // without one.
     let server = Server::start(config()).await;
     let mut public = member(&server, Version::Two, join(true, false)).await;
     let mut private = server.client(Version::Two).await;

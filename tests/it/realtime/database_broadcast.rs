@@ -15,7 +15,7 @@ use crate::support::slot::kill_walsender;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::user_token;
 
-/// Permissions by the name of the topic.
+/// Policies that grant permissions by the name of the topic.
 const POLICIES: &str = "
 create policy \"people listen\" on realtime.messages for select to authenticated
   using (realtime.topic() like 'room:%' and (extension = 'broadcast' or realtime.topic() = 'room:presence'));
@@ -25,7 +25,7 @@ create policy \"people send\" on realtime.messages for insert to authenticated
   with check (realtime.topic() = 'room:1');
 ";
 
-/// A server over a separate database with the schema, whose messages are live.
+/// A server on a separate database with the schema. Its messages are live.
 pub(super) struct Stack {
     pub server: Server,
     pub admin: Client,
@@ -52,7 +52,7 @@ impl Stack {
         self.admin.batch_execute(sql).await.unwrap();
     }
 
-    /// A person that has joined a topic.
+    /// Connects a user and joins a topic.
     pub(super) async fn member(
         &self,
         version: Version,
@@ -73,7 +73,7 @@ pub(super) fn join(private: bool) -> Value {
     })
 }
 
-/// A row as a member receives it: id, event and payload.
+/// A row as a member receives it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Got {
     pub id: String,
@@ -81,7 +81,8 @@ pub(super) struct Got {
     pub payload: Value,
 }
 
-/// The next message, which must be a row of the database: kind 4 in version 2, text in version 1.
+/// Receives the next message, which must be a row of the database: kind 4 in version 2, text in
+/// version 1.
 pub(super) async fn row(client: &mut PhoenixSocket, version: Version, topic: &str) -> Got {
     match version {
         Version::One => {
@@ -110,7 +111,7 @@ pub(super) async fn row(client: &mut PhoenixSocket, version: Version, topic: &st
     }
 }
 
-/// The parts of a binary broadcast: event, metadata, encoding, payload.
+/// Returns event, metadata, encoding and payload of a binary broadcast.
 pub(super) fn kind_4(frame: Message, topic: &str) -> (String, Value, u8, Vec<u8>) {
     let Message::Binary(bytes) = frame else {
         panic!("expected a binary frame, got {frame:?}");
@@ -151,7 +152,7 @@ async fn rows_reach_the_members_of_their_topic_in_the_form_of_their_version() {
         let got = row(&mut public, version, "realtime:room:1").await;
         assert_eq!(got.event, "hi");
         assert_eq!(got.payload, json!({"a": 1, "id": got.id}));
-        // The function defaults to private.
+        // The function sends private messages by default.
         stack
             .run("select realtime.send('{\"id\": 7}', 'hi', 'room:1')")
             .await;
@@ -180,7 +181,7 @@ async fn rows_reach_the_members_of_their_topic_in_the_form_of_their_version() {
             let got = row(&mut private, version, "realtime:room:1").await;
             assert_eq!((&*got.event, got.payload), ("raw", json!([0, 255, 0x7b])));
         }
-        // Version 1 has no form for it.
+        // Version 1 has no form for binary messages.
         stack
             .run("select realtime.send('{}', 'last', 'room:1')")
             .await;
@@ -214,7 +215,8 @@ async fn a_member_with_permission_for_presence_only_receives_no_broadcasts() {
     looks.expect_quiet().await;
 }
 
-/// A policy of the chat admits Ana's row, because she may track presence in her conversation.
+/// A policy of the chat admits Ana's row, because she may track presence in her conversation. The
+/// row is still not broadcast.
 #[tokio::test]
 async fn rows_of_other_extensions_are_not_broadcast() {
     const ANA: &str = "00000000-0000-4000-8000-00000000000a";
@@ -364,7 +366,7 @@ async fn rows_that_cannot_be_broadcast_are_counted_and_skipped() {
 #[tokio::test]
 async fn a_broadcast_does_not_wait_for_a_check_of_a_row_change() {
     let stack = Stack::start(config()).await;
-    // The response arrives when this test releases the lock.
+    // The policy of the row change cannot be evaluated until this test releases the lock.
     stack
         .run(
             "create table gate (open bool);

@@ -10,8 +10,8 @@ use crate::support::token::{anon_key, service_role_key, user_token};
 
 const TOPIC: &str = "realtime:posts";
 
-/// Only the posts are published, and a fence table: its rows show that everything before them has
-/// arrived.
+/// Publishes only the posts and a fence table. A row of the fence table shows that everything
+/// before it has arrived.
 const TABLES: &str = "
 set synchronous_commit = on;
 create table rooms (id int8 primary key);
@@ -31,7 +31,7 @@ create policy members on posts for select to authenticated using (exists (
   select from room_members m where m.room_id = posts.room_id and m.user_id = auth.uid() and m.left_at is null));
 ";
 
-/// A function whose reads cannot be analysed.
+/// A policy with a function whose reads cannot be analysed.
 const BY_FUNCTION: &str = "
 create function is_member(room int8) returns boolean language plpgsql stable security definer set search_path = '' as
   $$ begin
@@ -65,7 +65,7 @@ impl Listener {
         Self { name, client }
     }
 
-    /// Kind and record of the changes before the fence.
+    /// Returns type and record of the changes before the fence.
     async fn received_before_fence(&mut self) -> Vec<(String, Value)> {
         let mut received = Vec::new();
         loop {
@@ -84,7 +84,8 @@ impl Listener {
     }
 }
 
-/// Members of room 1, one of them with a filter, a user outside, and one that sees everything.
+/// Starts a server with a member of room 1, a user outside, each with and without a filter, and a
+/// subscriber who sees everything.
 async fn start(policy: &str) -> (Stack, Vec<Listener>) {
     let stack = Stack::start(&format!("{TABLES}{policy}")).await;
     let mut listeners = Vec::new();
@@ -108,7 +109,7 @@ async fn start(policy: &str) -> (Stack, Vec<Listener>) {
     (stack, listeners)
 }
 
-/// Rooms 1 and 2 with a post each. User 1 is a member of room 1.
+/// Returns statements that create rooms 1 and 2 with a post each. User 1 is a member of room 1.
 fn rooms() -> String {
     format!(
         "insert into rooms values (1), (2);
@@ -167,10 +168,11 @@ async fn a_deletion_is_delivered_although_the_rows_that_made_it_visible_are_dele
             "begin; delete from room_members; delete from posts; delete from rooms; commit",
             "begin; delete from posts; delete from room_members; commit; delete from rooms",
             "begin; update room_members set left_at = now(); delete from posts; commit; delete from rooms",
-            // And deletions that leave everything the policy reads.
+            // This deletion leaves everything that the policy reads.
             "delete from posts; delete from rooms",
         ] {
-            // A row that a client has received is in the newest snapshot, so it can be deleted now.
+            // A row that a client has received is visible in the newest snapshot, so it can now be
+            // deleted.
             run_and_receive(&stack, &mut listeners, &rooms()).await;
             let told = [
                 ("member", &[10][..]),

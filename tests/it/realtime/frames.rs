@@ -11,7 +11,8 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 
 const TOPIC: &str = "realtime:room";
 
-/// What differs between runs: references of presences, ids of bindings, and times.
+/// The parts of a frame that differ between runs: references of presences, ids of bindings, and
+/// times.
 const VOLATILE: &[(&str, &str)] = &[
     (r#""phx_ref":"[^"]+""#, r#""phx_ref":"…""#),
     (r#""phx_ref_prev":"[^"]+""#, r#""phx_ref_prev":"…""#),
@@ -23,7 +24,8 @@ const VOLATILE: &[(&str, &str)] = &[
     ),
 ];
 
-/// A client, and its frames, one per line: `>` precedes what it sent, `<` what it received.
+/// A client and its frames, one per line. `>` precedes a frame that it sent, `<` one that it
+/// received.
 struct Transcript {
     client: PhoenixSocket,
     version: Version,
@@ -50,8 +52,7 @@ impl Transcript {
         self.client.send(Message::text(text)).await;
     }
 
-    /// Receives this many frames. Those that may arrive in any order are written in that of their
-    /// text.
+    /// Receives this many frames. They may arrive in any order, so they are sorted by their text.
     async fn receive(&mut self, count: usize) {
         let mut lines = Vec::new();
         for _ in 0..count {
@@ -78,8 +79,8 @@ impl Transcript {
         self.receive(1).await;
     }
 
-    /// Checks that no frame is pending, and compares all with the snapshot of this name and
-    /// version.
+    /// Checks that no frame is pending, and compares the transcript with the snapshot of this name
+    /// and version.
     async fn finish(mut self, name: &str) {
         self.client.expect_quiet().await;
         let name = format!("{name}_{}", self.version.vsn());

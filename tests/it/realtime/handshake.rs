@@ -88,7 +88,7 @@ async fn both_paths_and_the_header_are_accepted() {
         "ws://{}/socket/websocket?vsn=2.0.0&eventsPerSecond=10",
         server.address
     );
-    // The header wins over the parameter: this parameter would be refused.
+    // The header takes precedence over the parameter. This parameter alone would be refused.
     let request = {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
         let mut request = format!("{path}&apikey=nonsense")
@@ -172,7 +172,7 @@ async fn a_frame_sent_with_the_handshake_is_not_lost() {
         anon_key()
     )
     .into_bytes();
-    // Masked with zeros, so the payload stays readable.
+    // Masked with zeros, which leaves the payload readable.
     bytes.extend([
         0x81,
         0x80 | u8::try_from(heartbeat.len()).unwrap(),

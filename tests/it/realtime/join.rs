@@ -9,7 +9,8 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 async fn an_empty_presence_state_follows_the_reply() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
-        // Clients before 2.12 do not mention presence and show no presence without it.
+        // Clients before 2.12 do not mention presence. They show no presence unless they receive a
+        // state.
         for payload in [
             json!({"config": {}}),
             json!({"config": {"presence": {"enabled": true}}}),
@@ -34,7 +35,7 @@ async fn a_second_join_replaces_the_first() {
         client.expect_reply("2", "ok").await;
         let close = client.expect("realtime:room", "phx_close").await;
         assert_eq!(close.reference, json!("1"), "the close of the first join");
-        // The leave of the first join is late and must not end the second.
+        // The leave of the first join arrives late and must not end the second join.
         client
             .push(json!("1"), "3", "realtime:room", "phx_leave", json!({}))
             .await;
@@ -97,7 +98,8 @@ async fn messages_without_a_reply_are_not_answered() {
         let mut client = server.client(version).await;
         client.join("1", "realtime:room", plain_join()).await;
         client.expect_reply("1", "ok").await;
-        // Without `ack` the client expects no reply, nor does it for an unknown event.
+        // Without `ack`, the client expects no reply. It does not expect a reply to an unknown
+        // event either.
         client
             .push(json!("1"), "3", "realtime:room", "broadcast", json!({}))
             .await;
@@ -128,7 +130,7 @@ async fn refused_joins_are_answered_immediately_with_the_reason() {
             response,
             json!({"reason": "ChannelRateLimitReached: Too many channels"})
         );
-        // Rejoining does not use a second slot.
+        // A rejoin does not use a second slot.
         client.join("4", "realtime:first", plain_join()).await;
         client.expect_reply("4", "ok").await;
         client.expect("realtime:first", "phx_close").await;
@@ -144,7 +146,7 @@ async fn leaving_a_topic_that_was_never_joined_is_harmless() {
             .push(Value::Null, "1", "realtime:room", "phx_leave", json!({}))
             .await;
         assert_eq!(client.expect_reply("1", "ok").await, json!({}));
-        // The client may still have a reference of a channel that the server has closed.
+        // The client may still hold the reference of a channel that the server has closed.
         client
             .push(json!("7"), "8", "realtime:room", "phx_leave", json!({}))
             .await;

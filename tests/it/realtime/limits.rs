@@ -14,7 +14,7 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version, refused_handshake
 use crate::support::token::anon_key;
 
 impl Server {
-    /// Number of refusals because of a limit.
+    /// Returns the number of refusals because of a limit.
     pub(crate) fn limited(&self, limit: Limit) -> u64 {
         let labels = LimitLabels { limit };
         self.metrics.limits_reached.get_or_create(&labels).get()
@@ -30,7 +30,7 @@ async fn only_silent_sockets_are_closed() {
     let mut lively = server.client(Version::Two).await;
     let begin = Instant::now();
     let mut reference = 0;
-    // Pinging at an interval is part of the test: it is the client's clock.
+    // The client sends at a fixed interval because its timing is part of the test.
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     while begin.elapsed() < Duration::from_secs(1) {
         ticks.tick().await;
@@ -86,7 +86,7 @@ async fn the_channels_of_a_socket_are_limited() {
         }
     }
     assert_eq!(server.limited(Limit::Channels), 2);
-    // A channel that leaves frees a slot.
+    // Leaving a channel frees a slot.
     client
         .push(json!("1"), "5", "realtime:1", "phx_leave", json!({}))
         .await;
@@ -101,7 +101,7 @@ async fn the_number_of_sockets_with_channels_is_limited() {
     let mut config = config();
     config.max_concurrent_users = 1;
     let server = Server::start(config).await;
-    // Opened before the limit is reached, so only its join can be refused.
+    // This socket is opened before the limit is reached, so only its join can be refused.
     let mut late = server.client(Version::Two).await;
     late.heartbeat("1").await;
     let mut first = server.client(Version::Two).await;
@@ -138,7 +138,7 @@ async fn joins_of_the_whole_server_are_limited() {
     config.max_joins_per_second = 2;
     let server = Server::start(config).await;
     let mut client = server.client(Version::Two).await;
-    // Two per second over at least five seconds.
+    // The limit is two per second over at least five seconds.
     let mut reference = 0;
     let response = eventually("a join is refused", async || {
         reference += 1;
@@ -153,7 +153,7 @@ async fn joins_of_the_whole_server_are_limited() {
         response,
         json!({"reason": "ClientJoinRateLimitReached: Too many joins per second"})
     );
-    // The socket stays open, and further sockets are refused at the handshake.
+    // The socket stays open. Further sockets are refused at the handshake.
     client.expect_quiet().await;
     let (status, _, body) =
         refused_handshake(&url(server.address, &anon_key(), Some("2.0.0"))).await;
@@ -203,8 +203,8 @@ async fn a_channel_that_sends_above_the_event_rate_is_closed() {
             ("error", "Too many messages per second")
         );
         sender.expect("realtime:room", "phx_close").await;
-        // The socket stays open, and so do channels that only receive. They miss no accepted
-        // message.
+        // The socket stays open, and so do channels that only receive. Those channels miss no
+        // accepted message.
         sender.expect_quiet().await;
         for _ in 0..sent {
             listener.expect("realtime:room", "broadcast").await;
@@ -247,7 +247,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013() {
     config.queue_max_frames = 50;
     let server = Server::start(config).await;
     let mut client = server.client(Version::Two).await;
-    // Each reply repeats a long topic. Nothing is read until the server closes the socket.
+    // Each reply repeats a long topic. The client reads nothing until the server closes the socket.
     let topic = "x".repeat(60_000);
     let text = json!([null, "1", topic, "nothing", {}]).to_string();
     let mut frame = vec![0x81, 0xff];

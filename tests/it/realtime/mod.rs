@@ -46,7 +46,7 @@ use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{JWT_SECRET, anon_key};
 use crate::visibility::bench::strict;
 
-/// Only the realtime part, behind its own listener. Stops when it is dropped.
+/// The realtime module alone, behind a separate listener. It stops when dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     sinks: Sinks,
@@ -55,7 +55,7 @@ pub(crate) struct Server {
     tasks: Tasks,
 }
 
-/// The publication of the tests' tables.
+/// The publication of the tables that the tests create.
 const PUBLICATION: &str = "supabase_realtime";
 
 /// The project's API keys of the newer kind.
@@ -75,7 +75,7 @@ fn auth_config() -> AuthConfig {
     }
 }
 
-/// The default settings, for tests that change some of them.
+/// Returns the default settings, for tests that change some of them.
 pub(crate) fn config() -> RealtimeConfig {
     RealtimeConfig {
         max_sockets: 1_000,
@@ -114,7 +114,7 @@ pub(crate) fn config() -> RealtimeConfig {
 }
 
 impl Server {
-    /// A server with a live change stream and an unreachable database.
+    /// Starts a server with a live change stream and an unreachable database.
     pub(crate) async fn start(config: RealtimeConfig) -> Self {
         // Port 1 is reserved and has no listener.
         let server = Self::start_over(config, "postgres://nobody@127.0.0.1:1/none").await;
@@ -122,12 +122,12 @@ impl Server {
         server
     }
 
-    /// A server over a database, without a change stream.
+    /// Starts a server on a database, without a change stream.
     async fn start_over(config: RealtimeConfig, url: &str) -> Self {
         Self::start_with_settings(config, &strict(), url).await
     }
 
-    /// With custom visibility settings.
+    /// Like [`Self::start_over`], with custom visibility settings.
     async fn start_with_settings(
         config: RealtimeConfig,
         visibility_config: &VisibilityConfig,
@@ -179,7 +179,7 @@ impl Server {
         }
     }
 
-    /// A client with the public key.
+    /// Connects a client with the public key.
     pub(crate) async fn client(&self, version: Version) -> PhoenixSocket {
         PhoenixSocket::connect(self.address, &anon_key(), version).await
     }
@@ -214,7 +214,7 @@ async fn replicate(server: &Server, url: &str) -> Replication {
     replication
 }
 
-/// The payload of a join without options. Presence must be disabled explicitly.
+/// Returns the payload of a join without options. Presence must be disabled explicitly.
 pub(crate) fn plain_join() -> Value {
     json!({ "config": { "presence": { "enabled": false } } })
 }

@@ -1,4 +1,4 @@
-//! Tests with random policies, grants and callers that the permissions of a private channel equal
+//! Tests with random policies, grants and callers. The permissions of a private channel must equal
 //! what PostgreSQL allows for messages that are inserted, selected and rolled back.
 
 use std::cell::Cell;
@@ -21,7 +21,7 @@ use crate::support::database::TestDatabase;
 use crate::support::supabase::create_roles;
 use crate::visibility::bench::{cases, combined};
 
-/// Roles that the random policies and grants refer to.
+/// Roles to which the random policies and grants refer.
 const APPLICATION_ROLES: &[(&str, &str)] = &[
     ("permission_editor", ""),
     ("permission_heir", "in role permission_editor"),
@@ -109,7 +109,7 @@ const ATOMS: &[&str] = &[
     "1 / length(topic) >= 0",
 ];
 
-/// Expressions that require the message to be in the table.
+/// Expressions that can be evaluated only if the message is in the table.
 const STORED: &[&str] = &[
     "messages_there(topic) > 0",
     "exists (select 1 from realtime.messages m where m.topic = messages.topic)",
@@ -234,7 +234,7 @@ impl Case {
             let clauses = match (policy.command, &policy.with_check) {
                 ("select", _) => format!("using ({})", policy.using),
                 ("insert", _) => format!("with check ({})", policy.using),
-                // A policy only for writes, which has no USING.
+                // A policy for writes only, which has no USING.
                 ("update", _) => format!("with check ({})", policy.using),
                 (_, None) => format!("using ({})", policy.using),
                 (_, Some(with_check)) => {
@@ -267,7 +267,7 @@ fn claims(role: &str, n: u32) -> Claims {
     }
 }
 
-/// The statements of Supabase Realtime.
+/// Determines the permissions with the statements of Supabase Realtime.
 async fn inserted(
     admin: &Client,
     question: Question,
@@ -375,14 +375,14 @@ fn sqlstate(error: &tokio_postgres::Error) -> String {
     error.code().unwrap().code().to_owned()
 }
 
-/// Number of checks answered in this way.
+/// Returns the number of checks that were decided in this way.
 fn count(metrics: &RealtimeMetrics, way: PermissionWay) -> u64 {
     let labels = PermissionLabels { way };
     metrics.permissions_asked.get_or_create(&labels).get()
 }
 
-/// The server then replans under the role that happens to run the statement. Such a role cannot
-/// resolve names in a schema without usage rights.
+/// After a schema has been created, PostgreSQL replans statements under the role that happens to
+/// run them. A role without usage rights on a schema cannot resolve the names in it.
 #[tokio::test]
 async fn creating_a_schema_does_not_cause_checks_by_insert() {
     let database = TestDatabase::bare().await;
@@ -469,7 +469,8 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
     let result = runner.run(&case(), |case| {
         runtime.block_on(async {
             admin.batch_execute(&case.sql()).await.unwrap();
-            // Simultaneously, so that callers share connections and round trips.
+            // The questions are asked simultaneously, so that callers share connections and round
+            // trips.
             let answers = futures_util::future::join_all(questions.iter().map(
                 |(question, topic, claims, headers)| {
                     authorizer.ask(*question, topic, claims, headers)
@@ -478,7 +479,7 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
             .await;
             for ((question, topic, claims, headers), answer) in questions.iter().zip(answers) {
                 if claims.role == "none" {
-                    // PostgreSQL would treat it as the login's own role.
+                    // PostgreSQL would treat this role as the login's own role.
                     prop_assert!(answer.is_err());
                     continue;
                 }
@@ -492,8 +493,9 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
                         let count = if expected.any() { &allowed } else { &refused };
                         count.set(count.get() + 1);
                     }
-                    // Of several errors a different one may be reported, and the order of
-                    // evaluation may skip a failing condition. In either case nothing is allowed.
+                    // If there are several errors, a different one may be reported. The order of
+                    // evaluation may also skip a failing condition. In both cases nothing is
+                    // allowed.
                     Err(sqlstate) => {
                         prop_assert!(
                             matches!(answer, Err(AuthorizeError::Policy { .. }))

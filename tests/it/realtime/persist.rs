@@ -1,5 +1,5 @@
-//! Tests of broadcasts that clients store, by socket and over HTTP. They are sent live once and can
-//! be replayed.
+//! Tests of broadcasts that clients store, over sockets and HTTP. The broadcasts are sent live once
+//! and can be replayed.
 
 use rapport::config::RealtimeConfig;
 use reqwest::RequestBuilder;
@@ -18,7 +18,7 @@ const TOPIC: &str = "realtime:room:1";
 
 const PERSIST: &str = r#"{"persist":true}"#;
 
-/// A person that has joined a topic.
+/// Connects a user and joins a topic.
 async fn member(stack: &Stack, version: Version, topic: &str, broadcast: Value) -> PhoenixSocket {
     let mut client = stack.server.client(version).await;
     let payload = json!({
@@ -30,7 +30,7 @@ async fn member(stack: &Stack, version: Version, topic: &str, broadcast: Value) 
     client
 }
 
-/// A binary push (kind 3).
+/// Returns a binary push (kind 3).
 fn push(
     reference: &str,
     topic: &str,
@@ -51,13 +51,13 @@ fn json_push(reference: &str, event: &str, metadata: &str) -> Message {
     push(reference, TOPIC, event, metadata, (1, br#"{"n": 1}"#))
 }
 
-/// The event and id of the next message of a version 2 client. The id of a message that is not
-/// stored is null.
+/// Returns the event and id of the next message of a version 2 client. The id is null if the
+/// message is not stored.
 async fn next(client: &mut PhoenixSocket) -> (String, Value) {
     event_and_id(client.frame().await)
 }
 
-/// The event and id of a kind 4 frame.
+/// Returns the event and id of a frame of kind 4.
 fn event_and_id(frame: Message) -> (String, Value) {
     let Message::Binary(bytes) = frame else {
         panic!("expected a broadcast, got {frame:?}");
@@ -75,14 +75,14 @@ fn event_and_id(frame: Message) -> (String, Value) {
     (event, metadata["id"].clone())
 }
 
-/// Number of stored messages in all topics.
+/// Returns the number of stored messages in all topics.
 async fn stored(admin: &Client) -> i64 {
     let count = "select count(*) from realtime.messages where event is not null";
     admin.query_one(count, &[]).await.unwrap().get(0)
 }
 
-/// A message from the database. Everything that was in the log before it has been received when it
-/// arrives.
+/// Sends a message from the database. Once it arrives, everything that precedes it in the WAL has
+/// been received.
 async fn mark(stack: &Stack, members: &mut [&mut PhoenixSocket]) {
     stack
         .run("select realtime.send('{}', 'mark', 'room:1')")
@@ -92,7 +92,7 @@ async fn mark(stack: &Stack, members: &mut [&mut PhoenixSocket]) {
     }
 }
 
-/// Event and id of each message that is replayed to a new member.
+/// Returns the event and id of each message that is replayed to a new member.
 async fn replayed(stack: &Stack) -> Vec<(String, Value)> {
     let replay = json!({ "replay": { "since": 0 } });
     let mut client = member(stack, Version::Two, TOPIC, replay).await;
@@ -132,7 +132,7 @@ async fn a_stored_broadcast_is_sent_once_and_replayed() {
     let expected = json!({ "event": "kept", "payload": { "n": 1 }, "type": "broadcast", "meta": { "id": id } });
     assert_eq!(message.payload, expected);
 
-    // Bytes are stored as bytes.
+    // Binary payloads are stored as bytes.
     sender
         .send(push("3", TOPIC, "raw", PERSIST, (0, b"\x00\xff")))
         .await;
@@ -143,7 +143,7 @@ async fn a_stored_broadcast_is_sent_once_and_replayed() {
     assert_eq!(sender.expect_reply("4", "ok").await, json!({}));
     assert_eq!(next(&mut other).await, ("fleeting".to_owned(), Value::Null));
 
-    // The rows have returned through the log by now, and were not sent again.
+    // By now, the rows have returned through the WAL. They were not sent again.
     mark(&stack, &mut [&mut sender, &mut other]).await;
     let row =
         "select topic, extension, event, private, payload = '{\"n\": 1}', binary_payload, id::text
@@ -195,7 +195,7 @@ async fn a_started_store_is_finished_without_its_sender() {
     let stack = Stack::start(config()).await;
     let mut other = member(&stack, Version::Two, TOPIC, json!({})).await;
     let mut sender = member(&stack, Version::Two, TOPIC, json!({ "ack": true })).await;
-    // The policies are checked first; then the message is being stored.
+    // The reply shows that the policies have been checked, so the next message is stored at once.
     sender.send(json_push("2", "first", "")).await;
     sender.expect_reply("2", "ok").await;
     assert_eq!(next(&mut other).await.0, "first");
@@ -295,7 +295,7 @@ async fn a_broadcast_that_cannot_be_stored_is_not_sent() {
     let notice = silent.expect_system(TOPIC).await;
     assert_eq!(notice, ("error".to_owned(), forbidden.to_owned()));
 
-    // No policy decides who may read stored messages of a public channel.
+    // No policy decides who may read the stored messages of a public channel, so none are stored.
     let mut public = stack.member(Version::Two, TOPIC, false).await;
     public.send(json_push("2", "hi", PERSIST)).await;
     let (status, text) = public.expect_system(TOPIC).await;
@@ -377,7 +377,7 @@ async fn a_broadcast_over_http_can_be_stored() {
             422,
             persist(ttl),
         ),
-        // She may not send to it, and neither may anonymous callers.
+        // The user may not send to room:2, and anonymous callers may not send to room:1.
         (
             signed_in(post("room:2", "private=true&persist=true")),
             403,

@@ -30,13 +30,13 @@ async fn set_up(admin: &Client) {
     admin.batch_execute(NOTES).await.unwrap();
 }
 
-/// Only their owner sees notes.
+/// A policy under which only their owner sees notes.
 const OWN_NOTES: &str = "
 alter table notes enable row level security;
 create policy own on notes for select to authenticated using (owner = auth.uid());
 ";
 
-/// A server over a separate database, with a live change stream.
+/// A server on a separate database, with a live change stream.
 pub(super) struct Stack {
     pub(super) server: Server,
     pub(super) admin: Client,
@@ -53,12 +53,12 @@ impl Stack {
         Self::start_through(database, &url, sql).await
     }
 
-    /// With a server that connects to the database through `url`.
+    /// Like [`Self::start`], but the server connects to the database through `url`.
     async fn start_through(database: TestDatabase, url: &str, sql: &str) -> Self {
         Self::start_with(config(), database, url, sql).await
     }
 
-    /// With custom limits.
+    /// Like [`Self::start_through`], with custom limits.
     async fn start_with(
         config: RealtimeConfig,
         database: TestDatabase,
@@ -68,7 +68,7 @@ impl Stack {
         Self::start_with_settings(config, &strict(), database, url, sql).await
     }
 
-    /// With custom visibility settings.
+    /// Like [`Self::start`], with custom visibility settings.
     pub(super) async fn start_with_visibility(visibility: &VisibilityConfig, sql: &str) -> Self {
         let database = TestDatabase::bare().await;
         let url = database.url().to_owned();
@@ -100,7 +100,7 @@ impl Stack {
         self.admin.batch_execute(sql).await.unwrap();
     }
 
-    /// The server's major version.
+    /// Returns the major version of PostgreSQL.
     pub(super) async fn version(&self) -> i32 {
         let sql = "select current_setting('server_version_num')::int / 10000";
         self.admin.query_one(sql, &[]).await.unwrap().get(0)
@@ -113,7 +113,7 @@ impl Stack {
     }
 }
 
-/// A join that requests only these bindings.
+/// Returns the payload of a join that requests only these bindings.
 pub(super) fn with_bindings(bindings: &Value) -> Value {
     json!({"config": {"presence": {"enabled": false}, "postgres_changes": bindings}})
 }
@@ -129,7 +129,8 @@ async fn expect_live(client: &mut PhoenixSocket, topic: &str) {
     assert_eq!((&*status, &*text), LIVE);
 }
 
-/// Joins with bindings and waits for the notice that changes are live. Returns the ids.
+/// Joins with bindings and waits for the notice that changes are live. Returns the ids of the
+/// bindings.
 pub(super) async fn subscribe(
     client: &mut PhoenixSocket,
     reference: &str,
@@ -161,7 +162,7 @@ async fn rows_committed_after_the_reply_arrive_in_commit_order() {
             .join("1", "realtime:notes", with_bindings(&bindings))
             .await;
         let response = client.expect_reply("1", "ok").await;
-        // One binding names no published table, so none is registered.
+        // One binding names a table that is not published, so none of the bindings is registered.
         let (status, text) = client.expect_system("realtime:notes").await;
         assert_eq!(status, "error");
         assert!(
@@ -181,7 +182,7 @@ async fn rows_committed_after_the_reply_arrive_in_commit_order() {
             .join("2", "realtime:notes", with_bindings(&bindings))
             .await;
         let response = client.expect_reply("2", "ok").await;
-        // Committed before the client knows that it is subscribed.
+        // These rows are committed before the client knows that it is subscribed.
         stack
             .run("insert into notes values (1, null, 'ä'); insert into notes values (2, null, 'b')")
             .await;
@@ -400,7 +401,7 @@ async fn a_join_before_the_stream_is_live_is_notified_later() {
     client.join("2", "realtime:waiting", waiting).await;
     client.expect_quiet().await;
     server.sinks.changes.send(StreamEvent::Live).await.unwrap();
-    // The two topics are notified in either order.
+    // The two topics may be notified in either order.
     let mut heard = Vec::new();
     while heard.len() < 3 {
         let message = client.receive().await;
@@ -439,13 +440,13 @@ async fn a_join_during_an_outage_is_subscribed_after_it() {
     client.expect_reply("1", "ok").await;
     let (status, _) = client.expect_system("realtime:notes").await;
     assert_eq!(status, "error");
-    // Public channels work during the outage.
+    // Joins of public channels work during the outage.
     client
         .join("2", "realtime:plain", super::plain_join())
         .await;
     client.expect_reply("2", "ok").await;
     proxy.refuse(false);
-    // A last error notice may precede the success notice.
+    // A final error notice may precede the success notice.
     while client.expect_system("realtime:notes").await.0 != "ok" {}
     stack.run("insert into notes values (1, null, 'x')").await;
     loop {
@@ -476,8 +477,8 @@ async fn a_dead_network_does_not_block_a_socket() {
         .await;
     client.expect_reply("3", "ok").await;
     client.expect_quiet().await;
-    // The reply to the join arrives before clients give up; the failed subscription is reported
-    // after it.
+    // The reply to the join arrives before clients give up. The failure of the subscription is
+    // reported after the reply.
     client.expect_reply("1", "ok").await;
     let (status, _) = client.expect_system("realtime:notes").await;
     assert_eq!(status, "error");
@@ -524,7 +525,7 @@ async fn a_client_that_stops_reading_is_closed_without_delaying_others() {
     assert_eq!(code, 1013);
     assert!(!reason.is_empty());
     quick.expect_quiet().await;
-    // The setting bounds the queue, and kernel buffers hold a few megabytes more.
+    // The setting bounds the queue. Kernel buffers hold a few more megabytes.
     let waited = number * 500_000;
     assert!(
         waited < 64 << 20,
@@ -542,7 +543,7 @@ async fn changes_above_the_rate_are_dropped_with_one_notice_per_channel() {
     let topic = "realtime:notes";
     let mut client = stack.server.client(Version::Two).await;
     subscribe(&mut client, "1", topic, with_bindings(&all_notes())).await;
-    // Two per second over at least five seconds.
+    // The limit is two per second over at least five seconds.
     let mut id = 0;
     eventually("two changes are dropped", async || {
         id += 1;
@@ -579,7 +580,7 @@ async fn a_join_that_timed_out_leaves_no_subscription() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     set_up(&admin).await;
-    // There is no change stream, so a wait for it never ends.
+    // Without a change stream, waiting for it never ends.
     let server = Server::start_over(config(), database.url()).await;
     let mut client = server.client(Version::Two).await;
     let join = |options: Value| {
@@ -588,7 +589,7 @@ async fn a_join_that_timed_out_leaves_no_subscription() {
             "postgres_changes_options": options,
         }})
     };
-    // The join is refused before the catalog can have been read.
+    // The timeout refuses the join before the catalogue can have been read.
     let waits = join(json!({ "wait": true, "timeout": 0 }));
     client.join("1", "realtime:gave-up", waits).await;
     let refusal = client.expect_reply("1", "error").await;
@@ -596,7 +597,8 @@ async fn a_join_that_timed_out_leaves_no_subscription() {
         refusal["reason"],
         "PostgresChangesSubscribeTimeout: Timed out after 0ms waiting for the postgres_changes subscription"
     );
-    // This join is registered later, because the catalog is read for one at a time.
+    // This join is registered after the first one, because the catalogue is read for one join at a
+    // time.
     client.join("2", "realtime:stays", join(json!({}))).await;
     client.expect_reply("2", "ok").await;
     let (_, message) = client.expect_system("realtime:stays").await;
@@ -632,7 +634,7 @@ async fn a_join_that_waits_for_an_impossible_subscription_is_refused() {
         );
     }
     assert_eq!(stack.server.visibility.subscribed_channels(), 0);
-    // Without `wait` the join succeeds, and the reason follows it.
+    // Without `wait`, the join succeeds and the reason follows.
     let payload = json!({ "config": { "postgres_changes": [unpublished] }});
     client.join("4", "realtime:waits", payload).await;
     client.expect_reply("4", "ok").await;

@@ -15,10 +15,10 @@ use crate::support::token::{anon_key, mint, now_s};
 const ROOM: &str = "realtime:room";
 
 /// A client that follows the presence of [`ROOM`] like phoenix.js. It fails if phoenix.js would
-/// call the application back for a change that it already reported.
+/// report a change to the application twice.
 struct Person {
     socket: PhoenixSocket,
-    /// References by key.
+    /// For each key: the references and their payloads.
     known: HashMap<String, HashMap<String, Value>>,
     reference: u32,
 }
@@ -41,7 +41,7 @@ fn metas(presence: &Value) -> Vec<(String, Value)> {
 }
 
 impl Person {
-    /// Joins and reads the state.
+    /// Joins and reads the initial state.
     async fn join(socket: PhoenixSocket, key: &str) -> Self {
         let mut person = Self {
             socket,
@@ -79,7 +79,7 @@ impl Person {
         self.read_until_reply(&reference).await;
     }
 
-    /// Reads until the reply, including diffs, which may arrive before or after it.
+    /// Reads up to the reply. Diffs, which may arrive before or after it, are applied.
     async fn read_until_reply(&mut self, reference: &str) {
         loop {
             let message = self.socket.receive().await;
@@ -111,7 +111,7 @@ impl Person {
         }
     }
 
-    /// Reads diffs until exactly this state is known.
+    /// Reads diffs until the known state equals `expected`.
     async fn until(&mut self, expected: &Value) {
         while self.listed() != *expected {
             let message = self.socket.receive().await;
@@ -119,7 +119,7 @@ impl Person {
         }
     }
 
-    /// The known state as sorted lists of payloads.
+    /// Returns the known state as sorted lists of payloads.
     fn listed(&self) -> Value {
         let list = |presence: &HashMap<String, Value>| {
             let mut metas: Vec<_> = presence.values().cloned().collect();
@@ -154,7 +154,7 @@ async fn clients_of_both_versions_see_joins_changes_and_leaves() {
         person.until(&all).await;
     }
 
-    // The same payload again causes no diff.
+    // Tracking the same payload again causes no diff.
     ann.track(json!({"at": "door"})).await;
     let leave = json!({});
     ann.socket
@@ -182,7 +182,8 @@ async fn a_client_that_rejoins_is_listed_once() {
         let mut bob = Person::join(server.client(version).await, "bob").await;
         bob.until(&json!({"ann": [{"n": 1}]})).await;
 
-        // The presence of the old channel ends with it. The new channel has tracked nothing.
+        // The presence of the old channel ends with that channel. The new channel has tracked
+        // nothing.
         ann.socket.join("7", ROOM, keyed("ann")).await;
         bob.until(&json!({})).await;
         let push = json!({"event": "track", "payload": {"n": 2}});
@@ -210,7 +211,7 @@ async fn a_client_that_loses_the_connection_is_no_longer_listed() {
     .await;
 }
 
-/// The tasks of sockets are cancelled, as by a panic or the end of the process.
+/// Cancels the tasks of the sockets, as a panic or the end of the process would.
 #[test]
 fn a_socket_whose_task_is_cancelled_leaves_no_state() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -300,7 +301,7 @@ async fn many_changes_at_once_cause_few_frames_and_lose_none() {
     let diffs = server.metrics.presence_diffs.get() - before;
     assert!(diffs < PEOPLE as u64 / 2, "{diffs} diffs");
 
-    // All but one leave at once, because their connections break.
+    // All clients but one leave at once, because their connections break.
     let mut last = people.pop().unwrap();
     drop(people);
     let name = (PEOPLE - 1).to_string();
@@ -320,7 +321,7 @@ async fn members_receive_diffs_without_asking_but_a_state_only_on_request() {
         let diff = silent.expect(ROOM, "presence_diff").await;
         assert_eq!(metas(&diff.payload["joins"]["ann"])[0].1, json!({"a": 1}));
         assert_eq!(diff.payload["leaves"], json!({}));
-        // Tracking alone receives diffs, but no state.
+        // A client that only tracks receives diffs, but no state.
         let push = json!({"event": "TRACK", "payload": {"b": 2}});
         silent.push(json!("1"), "2", ROOM, "presence", push).await;
         let mut events = HashSet::new();

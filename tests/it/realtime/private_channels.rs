@@ -43,7 +43,7 @@ pub(super) async fn create_messages(admin: &Client) {
     admin.batch_execute(MESSAGES).await.unwrap();
 }
 
-/// The same table, partitioned but without a partition.
+/// Creates the same table without a partition.
 pub(super) async fn create_partitioned_messages(admin: &Client) {
     create_roles(admin, ROLES).await;
     let partitioned = MESSAGES.replace(
@@ -58,7 +58,7 @@ const CANNOT_WRITE: &str = "You do not have permissions to write to this Channel
 const UNREACHABLE: &str =
     "UnableToConnectToProject: Realtime was unable to connect to the project database";
 
-/// A server over a database that has [`MESSAGES`] and additional policies.
+/// Starts a server on a database that has [`MESSAGES`] and additional policies.
 async fn with_policies(policies: &str) -> (TestDatabase, Client, Server) {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
@@ -83,17 +83,17 @@ async fn policies_decide_joins_and_no_rows_are_left() {
     let (token, other) = (user_token(ann), user_token(uuid::Uuid::new_v4()));
     let nobody = mint(&json!({"role": "no_such_role", "exp": now_s() + 100}));
     let own = ann.to_string();
-    // (topic, presence requested, token, allowed)
+    // Topic, whether presence is requested, token, and whether the join is allowed.
     let cases = [
         (own.as_str(), false, Some(&token), true),
         (own.as_str(), false, Some(&other), false),
         ("lobby", true, Some(&other), true),
         ("lobby", false, Some(&other), false),
         ("elsewhere", true, Some(&token), false),
-        // A policy that fails, and a role that does not exist.
+        // A policy fails, and a role does not exist.
         ("lobby", true, None, false),
         ("lobby", true, Some(&nobody), false),
-        // The connection is still usable after those.
+        // After these failures, the connection is still usable.
         (own.as_str(), false, Some(&token), true),
     ];
     for version in VERSIONS {
@@ -141,7 +141,7 @@ async fn policies_see_the_x_headers_of_the_handshake_without_the_key() {
     }
 }
 
-/// Permissions by the name of the topic: its letters define what `authenticated` may do.
+/// Permissions by the name of the topic. Its letters define what `authenticated` may do.
 const BY_TOPIC: &str = r"
 create policy read_broadcasts on realtime.messages for select to authenticated
   using (realtime.topic() ~ '^rights:[^:]*b' and extension = 'broadcast');
@@ -157,7 +157,7 @@ create policy write_presence on realtime.messages for insert to authenticated
 async fn permissions_are_independent() {
     let (_database, _, server) = with_policies(BY_TOPIC).await;
     let token = user_token(uuid::Uuid::new_v4());
-    // (topic, may join, may send, may track presence)
+    // Topic, and whether the user may join, send and track presence.
     let cases = [
         ("rights:b", true, false, false),
         ("rights:p", true, false, false),
@@ -233,12 +233,12 @@ async fn broadcasts_reach_members_that_may_read_them() {
         public.expect_quiet().await;
         if round == 0 {
             onlooker.expect_quiet().await;
-            // A new token permits reading broadcasts as well.
+            // A new token also permits reading broadcasts.
             let payload = json!({ "access_token": token("broadcast,presence") });
             onlooker
                 .push(json!("1"), "2", topic, "access_token", payload)
                 .await;
-            // A message sent after the token is processed after the token has been checked.
+            // A message that follows the token is processed only after the token has been checked.
             let payload = json!({"type": "broadcast", "event": "mine", "payload": {}});
             onlooker
                 .push(json!("1"), "3", topic, "broadcast", payload.clone())
@@ -292,7 +292,7 @@ async fn presence_reaches_members_that_may_read_it() {
     ann.expect_reply("2", "ok").await;
     let diff = ann.expect(topic, "presence_diff").await.payload;
     assert_eq!(joined(&diff, "ann"), 1);
-    // A client that joined without presence receives it from its first track on, without a state.
+    // A client that joined without presence receives diffs once it has tracked, but no state.
     late.expect_quiet().await;
     track(&mut late, 2).await;
     late.expect_reply("2", "ok").await;
@@ -300,7 +300,7 @@ async fn presence_reaches_members_that_may_read_it() {
         let diff = client.expect(topic, "presence_diff").await.payload;
         assert_eq!(joined(&diff, "late"), 2);
     }
-    // Another topic with the same name, and a user without permission.
+    // Neither a public topic with the same name nor a user without permission receives presence.
     public.expect_quiet().await;
     track(&mut blind, 3).await;
     blind.expect_reply("2", "ok").await;
@@ -346,7 +346,7 @@ async fn failed_checks_have_reasons_and_delay_no_other_topics() {
         .await;
     client.join("3", &own, private(false, Some(&token))).await;
     client.join("4", "realtime:open", super::plain_join()).await;
-    // A message after the slow join is answered before it.
+    // The server replies to messages after the slow join before it replies to that join.
     let mut answered = std::collections::HashMap::new();
     for _ in 0..3 {
         let reply = client.receive().await;
@@ -361,7 +361,7 @@ async fn failed_checks_have_reasons_and_delay_no_other_topics() {
         ]
         .into()
     );
-    // A policy that fails is a refusal. Clients that requested no reply are notified, too.
+    // If a policy fails, the push is refused. Clients that requested no reply are notified as well.
     let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
     for reference in ["5", "6"] {
         client
@@ -388,7 +388,7 @@ async fn failed_checks_have_reasons_and_delay_no_other_topics() {
                primary key (id, inserted_at)
              ) partition by range (inserted_at);
              grant select, insert on realtime.messages to authenticated;
-             -- with a trigger only an insertion can tell
+             -- with a trigger, only an insert can evaluate the policies
              create function keep() returns trigger language plpgsql as 'begin return new; end';
              create trigger keep before insert on realtime.messages for each row execute function keep();",
         )
@@ -404,7 +404,8 @@ async fn failed_checks_have_reasons_and_delay_no_other_topics() {
     );
 }
 
-/// The server that creates partitions may never have run. Evaluating the policies stores nothing.
+/// The server that creates partitions may never have run. Policies can still be evaluated, because
+/// that stores nothing.
 #[tokio::test]
 async fn policies_decide_without_a_partition() {
     let database = TestDatabase::bare().await;
@@ -445,8 +446,8 @@ async fn a_new_token_can_gain_and_lose_permissions() {
     client.join("1", topic, payload).await;
     client.expect_reply("1", "ok").await;
     let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
-    // (new token, whether presence may be read afterwards, whether the message after it may be
-    // sent)
+    // The new token, whether presence may be read afterwards, and whether the message that follows
+    // may be sent.
     let cases = [
         (token("broadcast", "presence"), false, false),
         (token("broadcast", "broadcast"), false, true),
@@ -573,7 +574,7 @@ async fn a_new_token_during_an_outage_is_checked_after_it() {
     let (status, text) = client.expect_system(&topic).await;
     assert_eq!(status, "error");
     assert!(text.contains("trying again"), "{text}");
-    // The channel still exists, and so do its permissions.
+    // The channel still exists and keeps its permissions.
     client.expect_quiet().await;
     refresh(&mut client, user_token(uuid::Uuid::new_v4())).await;
     let (_, text) = client.expect_system(&topic).await;
@@ -598,7 +599,7 @@ async fn during_an_outage_private_joins_are_refused_immediately() {
     client.join("1", &own, private(false, Some(&token))).await;
     client.expect_reply("1", "ok").await;
     for is_silent in [false, true] {
-        // A server that refuses connections, and a dead network.
+        // First the server refuses connections, then the network is dead.
         if is_silent {
             proxy.pause();
         } else {
@@ -609,7 +610,7 @@ async fn during_an_outage_private_joins_are_refused_immediately() {
             .join("2", "realtime:a", private(false, Some(&token)))
             .await;
         client.join("3", "realtime:open", super::plain_join()).await;
-        // Public channels do not wait.
+        // Joins of public channels do not wait.
         let mut refused = None;
         loop {
             let reply = client.receive().await;
@@ -632,7 +633,7 @@ async fn during_an_outage_private_joins_are_refused_immediately() {
             refused = Some(response["reason"].clone());
         }
         assert_eq!(refused.unwrap(), UNREACHABLE);
-        // A known outage is not detected again by every join.
+        // Further joins do not each detect the outage again.
         let known = std::time::Instant::now();
         for number in 0..40 {
             let topic = format!("realtime:b{number}");
@@ -642,7 +643,7 @@ async fn during_an_outage_private_joins_are_refused_immediately() {
             let response = client.expect_reply("4", "error").await;
             assert_eq!(response["reason"], UNREACHABLE);
         }
-        // Far less than forty times the connect timeout.
+        // This limit is far below forty times the connect timeout.
         assert!(known.elapsed() < std::time::Duration::from_secs(15));
         if is_silent {
             proxy.resume();
@@ -656,7 +657,7 @@ async fn during_an_outage_private_joins_are_refused_immediately() {
             (reply.payload["status"] == "ok").then_some(())
         })
         .await;
-        // Leaves, so that the next round joins again.
+        // Leaves the topic, so that the next round can join it again.
         client
             .push(json!("3"), "5", "realtime:open", "phx_leave", json!({}))
             .await;
@@ -669,7 +670,7 @@ async fn during_an_outage_private_joins_are_refused_immediately() {
 async fn changes_in_the_database_apply_to_the_next_check() {
     let (_database, admin, server) = with_policies("").await;
     let token = user_token(uuid::Uuid::new_v4());
-    // (change, whether the topic can be joined afterwards)
+    // The change, and whether the topic can be joined afterwards.
     let changes = [
         ("select 1", false),
         (
@@ -711,7 +712,7 @@ async fn changes_in_the_database_apply_to_the_next_check() {
         ("drop policy no on realtime.messages", true),
         ("revoke usage on schema realtime from authenticated", false),
         ("grant usage on schema realtime to authenticated", true),
-        // The name of the function refers to a different one.
+        // Afterwards, the name of the function refers to a different function.
         (
             "alter function public.may rename to might;
              create function public.may(topic text) returns boolean language sql stable as $$ select false $$;
@@ -727,7 +728,7 @@ async fn changes_in_the_database_apply_to_the_next_check() {
         client
             .join(&reference, "realtime:a", private(false, Some(&token)))
             .await;
-        // Rejoining a topic closes the previous channel after the reply.
+        // A rejoin closes the previous channel after the reply.
         let reply = loop {
             let message = client.receive().await;
             if message.event == "phx_reply" {
@@ -755,7 +756,7 @@ async fn chat_topics_are_for_members_and_only_the_server_sends() {
         .unwrap();
     let conversation = format!("conversation:{}", row.get::<_, String>(0));
     let user = format!("user:{}", Ana.id());
-    // Broad policies of the application do not affect these topics.
+    // Permissive policies of the application do not affect the topics of the chat.
     admin
         .batch_execute(
             "create policy everything on realtime.messages for all to anon, authenticated
@@ -765,7 +766,7 @@ async fn chat_topics_are_for_members_and_only_the_server_sends() {
         .unwrap();
     let server = Server::start_over(config(), database.url()).await;
     let by = |person: crate::support::chat_server::Person| user_token(person.id());
-    // (topic, user of the token, may join, may send, may track presence)
+    // Topic, token, and whether its user may join, send and track presence.
     let cases = [
         (&conversation, by(Ana), true, false, true),
         (&conversation, by(Ben), true, false, true),
@@ -773,12 +774,12 @@ async fn chat_topics_are_for_members_and_only_the_server_sends() {
         (&conversation, by(Ada), false, false, false),
         (&conversation, anon_key(), false, false, false),
         (&conversation, service_role_key(), true, true, true),
-        // No one else could see her on her own topic, so the policy of the application applies.
+        // No other user could see Ana on her own topic, so the policy of the application applies.
         (&user, by(Ana), true, false, true),
         (&user, by(Ben), false, false, false),
         (&user, anon_key(), false, false, false),
         (&user, service_role_key(), true, true, true),
-        // For its own topics, the policies of the application apply.
+        // The application's own policies apply to its own topics.
         (&"elsewhere".to_owned(), by(Zoe), true, true, true),
     ];
     for (topic, token, may_join, may_send, may_track) in &cases {
@@ -817,7 +818,7 @@ async fn chat_topics_are_for_members_and_only_the_server_sends() {
             assert_eq!(reply.payload, expected, "{event} to {topic}");
         }
     }
-    // With the table of the schema, checks write nothing.
+    // With the table of the schema, checks do not insert rows.
     let way = PermissionWay::Inserted;
     let inserted = server
         .metrics

@@ -12,7 +12,7 @@ fn notes() -> Value {
     json!([{"event": "*", "schema": "public", "table": "notes"}])
 }
 
-/// Expects the notice for a table that is not published.
+/// The notice for a table that is not published.
 const REFUSED: &str = "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for \
                        the given connect parameters: [event: *, schema: public, table: notes, filters: [], select: nil]";
 
@@ -31,7 +31,7 @@ async fn expect_note(client: &mut PhoenixSocket, id: i64) {
     assert_eq!(message.payload["data"]["record"]["id"], id, "{message:?}");
 }
 
-/// Ways for a table to leave the publication, each with its reversal.
+/// Statements that remove a table from the publication, each with its reversal.
 const WAYS: &[(&str, &str)] = &[
     (
         "alter publication supabase_realtime drop table notes",
@@ -67,10 +67,10 @@ async fn subscribers_are_notified_when_a_table_leaves_and_returns() {
     let mut client = stack.server.client(Version::Two).await;
     subscribe(&mut client, "1", TOPIC, with_bindings(&notes())).await;
     for (id, (leave, come_back)) in (1..).zip(WAYS) {
-        // No row changes in the meantime.
+        // No row is changed in the meantime.
         stack.run(leave).await;
         expect_refused(&mut client).await;
-        // A new join receives the same notice and waits, too.
+        // A new join receives the same notice and also waits.
         let mut late = stack.server.client(Version::Two).await;
         late.join("1", TOPIC, with_bindings(&notes())).await;
         late.expect_reply("1", "ok").await;
@@ -80,8 +80,8 @@ async fn subscribers_are_notified_when_a_table_leaves_and_returns() {
         expect_live(&mut client).await;
         expect_live(&mut late).await;
         if leave.contains("drop publication") {
-            // Rows written before the stream reads the new publication are not in it. There is no
-            // signal for that moment.
+            // Rows written before the stream reads the new publication are not delivered. Nothing
+            // signals when the stream begins to read it.
             continue;
         }
         stack.run(&format!("insert into notes values ({id})")).await;
@@ -110,7 +110,8 @@ async fn a_missing_table_suspends_all_bindings_of_a_channel() {
         .run("alter publication supabase_realtime drop table notes")
         .await;
     expect_refused(&mut client).await;
-    // As after a refused join. A pattern continues with the remaining tables.
+    // The channel receives nothing, as after a refused join. A binding without a table name
+    // continues with the remaining tables.
     stack.run("insert into tasks values (1)").await;
     let message = client.expect(all, "postgres_changes").await;
     assert_eq!(message.payload["data"]["record"]["id"], 1);

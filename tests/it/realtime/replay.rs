@@ -19,14 +19,14 @@ use crate::support::token::user_token;
 
 const TOPIC: &str = "realtime:room:1";
 
-/// Signed-in users may read rooms, and only presence in halls.
+/// Policies under which signed-in users may read rooms, and only presence in halls.
 const POLICIES: &str = "
 create policy \"people listen\" on realtime.messages for select to authenticated
   using (realtime.topic() like 'room:%' and extension = 'broadcast'
     or realtime.topic() like 'hall:%' and extension = 'presence');
 ";
 
-/// Messages stored one second apart, oldest first. The last one is 10 s old.
+/// Stores messages at intervals of one second, oldest first. The last one is 10 s old.
 async fn store(admin: &Client, count: i32) {
     admin
         .execute(
@@ -40,7 +40,7 @@ async fn store(admin: &Client, count: i32) {
         .unwrap();
 }
 
-/// A server that receives messages from the test.
+/// Starts a server that has no change stream and receives inserted rows from the test.
 async fn start(config: RealtimeConfig) -> (Server, TestDatabase, Client) {
     let database = TestDatabase::new().await;
     let admin = database.connect().await;
@@ -66,7 +66,7 @@ async fn member(server: &Server, version: Version, replay: Value) -> PhoenixSock
     client
 }
 
-/// The `n` and id of the next message, which must be a replay.
+/// Returns `n` and id of the next message, which must be a replayed one.
 async fn replayed(client: &mut PhoenixSocket, version: Version) -> (i64, String) {
     let message = client.expect(TOPIC, "broadcast").await;
     let join_ref = match version {
@@ -90,7 +90,7 @@ async fn replayed(client: &mut PhoenixSocket, version: Version) -> (i64, String)
     )
 }
 
-/// Expects the end of the replay: no presence may be read in a room.
+/// Expects the end of the replay. No presence follows, because no user may read presence in a room.
 async fn expect_end(client: &mut PhoenixSocket) {
     client.expect_quiet().await;
 }
@@ -103,8 +103,8 @@ async fn the_newest_messages_follow_the_reply_oldest_first() {
     };
     let (server, _database, admin) = start(small).await;
     store(&admin, 100).await;
-    // Not included: public messages, other topics, other extensions, rows without an event, and
-    // rows from the future.
+    // These rows are not replayed: public messages, other topics, other extensions, rows without an
+    // event, and rows from the future.
     admin
         .batch_execute(
             "insert into realtime.messages (topic, extension, event, private, inserted_at) values
@@ -123,7 +123,7 @@ async fn the_newest_messages_follow_the_reply_oldest_first() {
         .unwrap()
         .get(0);
     let since_50 = since_50.floor() as i64;
-    // (requested replay, first replayed message)
+    // The requested replay, and the first replayed message.
     let cases = [
         (json!({"since": 0}), 76),
         (json!({"since": 0, "limit": 3}), 98),
@@ -197,7 +197,7 @@ async fn a_replayed_row_is_not_sent_again_live() {
     }
 }
 
-/// Rows as replication delivers them.
+/// Returns rows as replication delivers them.
 fn inserted(ids: &[String]) -> InsertedMessages {
     let names = [
         "id",
@@ -330,12 +330,13 @@ async fn refused_replays_have_a_reason() {
                 json!({"reason": reason})
             );
         }
-        // On a private channel a value that is not an object is ignored.
+        // On a private channel, a value that is not an object is ignored.
         client.join("2", TOPIC, join(true, json!(true))).await;
         client.expect_reply("2", "ok").await;
         expect_end(&mut client).await;
     }
-    // A different table than expected: permissions can be checked, but messages cannot be read.
+    // The table has a different column than expected. Permissions can be checked, but messages
+    // cannot be read.
     admin
         .batch_execute("alter table realtime.messages rename column event to occasion")
         .await
@@ -371,7 +372,7 @@ async fn a_replay_uses_only_part_of_the_sockets_queue() {
         ..config()
     })
     .await;
-    // 20 messages of 100 kB, of which 12 fit into a quarter of the queue.
+    // There are 20 messages of 100 kB, of which 12 fit into a quarter of the queue.
     admin
         .batch_execute(
             "insert into realtime.messages (topic, extension, event, payload, private, inserted_at)

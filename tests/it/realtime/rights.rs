@@ -1,5 +1,5 @@
-//! Tests that a change of the rules applies to every row after it, whether it grants or revokes
-//! rights and however long the catalogue is cached.
+//! Tests that a change of the rules applies to every later row, whether the change grants or
+//! revokes rights, and however long the catalogue is cached.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -23,8 +23,8 @@ use crate::visibility::bench::{cases, strict};
 
 const TOPIC: &str = "realtime:rights";
 
-/// A plain table, a table published in place of its partitions, and a fence table whose rows show
-/// that everything before them has arrived.
+/// A plain table, a table published in place of its partitions, and a fence table. A row of the
+/// fence table shows that everything before it has arrived.
 const TABLES: &str = "
 set synchronous_commit = on;
 create schema app;
@@ -46,7 +46,7 @@ fn ben() -> Uuid {
     Uuid::from_u128(2)
 }
 
-/// A catalog that is never reread on its own.
+/// Returns settings under which a reading of the catalogue never expires during a test.
 fn cached_forever() -> VisibilityConfig {
     VisibilityConfig {
         catalog_ttl: Duration::from_secs(3_600),
@@ -61,14 +61,14 @@ struct Person {
     client: PhoenixSocket,
 }
 
-/// Users who subscribe to everything, and the rows that they receive.
+/// Users who subscribe to everything, with the number of rows written so far.
 struct Audience {
     stack: Stack,
     people: Vec<Person>,
     rows: i64,
 }
 
-/// How a row and a change of the rules are committed.
+/// Whether a row and a change of the rules are committed separately or in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Commits {
     Apart,
@@ -110,8 +110,8 @@ impl Audience {
         }
     }
 
-    /// The users who received the row inserted after a change of the rules. Checks that they are
-    /// the ones who can select it.
+    /// Returns the users who received the row inserted after a change of the rules. Checks that
+    /// they are exactly the users who can select the row.
     async fn receivers(
         &mut self,
         table: &str,
@@ -178,7 +178,7 @@ impl Audience {
             .query(&format!("select from {table} where id = {id}"), &[])
             .await;
         admin.batch_execute("rollback").await.unwrap();
-        // Without rights the query fails and returns nothing.
+        // Without rights, the query fails and returns nothing.
         found.is_ok_and(|rows| !rows.is_empty())
     }
 }
@@ -229,7 +229,7 @@ async fn enabling_row_security_applies_to_the_next_row() {
 async fn changes_of_key_and_name_apply_to_the_next_row() {
     let mut audience = Audience::start("").await;
     let everybody = ["anon", "Ana", "Ben", "service"];
-    // No user receives rows of a table without a primary key; `select` does not depend on it.
+    // No user receives rows of a table without a primary key. Selecting rows does not require one.
     audience
         .stack
         .run("alter table app.docs drop constraint docs_pkey")
@@ -265,7 +265,8 @@ async fn changes_of_key_and_name_apply_to_the_next_row() {
     }
 }
 
-/// Rows are written continuously, so that changes of rights and rows are committed together.
+/// Rows are written continuously, so that a change of rights and a row may be committed at the same
+/// time.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_no_row_after_a_change_is_checked_by_earlier_rules() {
     const ROUNDS: usize = 16;
@@ -305,8 +306,8 @@ async fn under_load_no_row_after_a_change_is_checked_by_earlier_rules() {
             (to >= from + ROWS).then_some(to)
         })
         .await;
-        // Rules may be newer than the rows, so these rows must be checked before the next change.
-        // The last of them may not be committed yet.
+        // Rows may be checked under newer rules, so these rows must be checked before the next
+        // change. The last row may not be committed yet.
         stack
             .run(&format!("insert into app.fence values ({round})"))
             .await;
@@ -329,7 +330,7 @@ async fn under_load_no_row_after_a_change_is_checked_by_earlier_rules() {
     writing.await.unwrap();
 }
 
-/// No change removes what the others need.
+/// Changes of the rules. None of them removes an object that another one needs.
 const CHANGES: &[&str] = &[
     "alter table {t} enable row level security",
     "alter table {t} disable row level security",
@@ -361,7 +362,7 @@ const CHANGES: &[&str] = &[
     "analyze {t}",
 ];
 
-/// The initial state.
+/// Statements that restore the initial state.
 const BASE: &str = "
 alter table {t} owner to current_user;
 alter table {t} no force row level security;

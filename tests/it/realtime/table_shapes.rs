@@ -9,7 +9,7 @@ use crate::support::token::service_role_key;
 
 const TOPIC: &str = "realtime:shapes";
 
-/// Table, type, `record` and `old_record` of the next change.
+/// Returns table, type, `record` and `old_record` of the next change.
 async fn next(client: &mut PhoenixSocket) -> (String, String, Value, Value) {
     let mut data = client.expect(TOPIC, "postgres_changes").await.payload["data"].take();
     assert_eq!(data["errors"], Value::Null, "{data}");
@@ -30,7 +30,7 @@ async fn run_and_receive(
     expected: &[(&str, &str, Value, Value)],
 ) {
     stack.run(sql).await;
-    // Marks the end of the changes.
+    // These changes mark the end.
     stack
         .run("insert into fence default values; delete from fence")
         .await;
@@ -46,7 +46,7 @@ async fn run_and_receive(
     }
 }
 
-/// A client subscribed to the whole schema without naming a table.
+/// Starts a server with a client that is subscribed to the whole schema without naming a table.
 async fn start(sql: &str) -> (Stack, PhoenixSocket) {
     let stack = Stack::start(&format!(
         "create table fence (id int generated always as identity primary key);
@@ -131,7 +131,7 @@ async fn old_records_contain_what_the_replica_identity_keeps() {
         ],
     )
     .await;
-    // The identity does not contain the primary key, which may have changed.
+    // The identity does not contain the primary key, so an update may have changed the key.
     run_and_receive(
         &stack,
         &mut client,
@@ -166,7 +166,7 @@ async fn old_records_contain_what_the_replica_identity_keeps() {
         ],
     )
     .await;
-    // PostgreSQL refuses to update or delete a row without an identity.
+    // PostgreSQL refuses to update or delete a row that has no identity.
     for sql in ["update n set a = 'b'", "delete from n"] {
         let refused = stack.refused(sql).await;
         assert!(
@@ -216,7 +216,8 @@ async fn without_a_primary_key_only_deletions_are_delivered() {
     );
 }
 
-/// A table under row-level security whose identity is an index that lacks the primary key.
+/// Returns statements that create a table under row-level security whose identity is an index
+/// without the primary key.
 fn indexed(name: &str) -> String {
     format!(
         "create table {name} (id int primary key, a int not null, b int not null, c int, unique (a, b));
@@ -270,7 +271,7 @@ async fn deletions_under_row_security_are_delivered_for_any_identity() {
     for expected in &of_everything {
         assert_eq!(next(&mut service).await, *expected);
     }
-    // Without any policy nothing is delivered, not even that a row was deleted.
+    // Without any policy, nothing is delivered, not even the fact that a row was deleted.
     for expected in [&of_everything[0], &update, &deletion] {
         assert_eq!(next(&mut client).await, *expected);
     }
@@ -324,8 +325,7 @@ async fn identity_columns_that_the_role_may_not_select_are_omitted() {
         ],
     )
     .await;
-    // A role that may select some columns learns that a row was deleted. A role without rights does
-    // not.
+    // A role that may select some columns receives the deletion. A role without rights does not.
     stack
         .run(
             "insert into keyless values (1, 1); insert into hidden values (1);
@@ -353,7 +353,7 @@ async fn a_large_identity_value_is_taken_from_the_old_image() {
          alter publication supabase_realtime add table t;",
     )
     .await;
-    // Long enough to be stored out of line, and short enough for an index.
+    // The value is long enough to be stored out of line, and short enough for an index.
     let code = "x".repeat(2_400);
     let row = |n: i32| json!({"id": 1, "code": code, "n": n});
     run_and_receive(
@@ -369,7 +369,7 @@ async fn a_large_identity_value_is_taken_from_the_old_image() {
     .await;
 }
 
-/// A change of a partition is delivered under the name of its root, and contains what the
+/// A change of a partition is delivered under the name of its root. It contains what the
 /// partition's own identity keeps.
 #[tokio::test]
 async fn a_partition_published_as_its_root_keeps_its_own_identity() {
@@ -428,7 +428,7 @@ async fn a_partition_published_as_its_root_keeps_its_own_identity() {
         )
         .await;
     }
-    // A different identity of the partition changes the known values.
+    // With a different identity of the partition, the WAL contains different values.
     stack.run("alter table half_1 replica identity full").await;
     run_and_receive(
         &stack,
@@ -521,7 +521,8 @@ async fn a_publication_selects_columns_and_rows_and_names_partitions() {
         ],
     )
     .await;
-    // A row that enters or leaves the publication is delivered as PostgreSQL reports it.
+    // A row that enters or leaves the publication is delivered as an insert or a deletion, as
+    // PostgreSQL reports it.
     run_and_receive(
         &stack,
         &mut client,
@@ -586,7 +587,7 @@ async fn a_binding_refers_to_the_table_that_currently_has_the_name() {
     .await;
     assert_eq!(next(&mut watcher).await.2, row(1));
 
-    // Columns have the names that they had when the row was written.
+    // A record uses the column names from the time when the row was written.
     for (sql, expected) in [
         (
             "alter table t rename a to b; insert into t values (2, 'x')",
@@ -605,8 +606,8 @@ async fn a_binding_refers_to_the_table_that_currently_has_the_name() {
         assert_eq!(next(&mut watcher).await.2, expected);
     }
 
-    // Under a different name it is a different table. Subscribers of the old name are notified that
-    // it is gone.
+    // Under a different name, it is a different table. Subscribers of the old name are notified
+    // that the table is gone.
     run_and_receive(
         &stack,
         &mut client,
@@ -615,7 +616,7 @@ async fn a_binding_refers_to_the_table_that_currently_has_the_name() {
     )
     .await;
     assert_eq!(watcher.expect_system(TOPIC).await.0, "error");
-    // A table that takes over the name is used from then on.
+    // From now on, a new table with the name is used.
     stack
         .run(
             "create table t (id int primary key, a text); grant select on t to anon;
@@ -653,8 +654,8 @@ async fn generated_columns_have_the_values_of_the_written_row() {
     )
     .await;
     if stack.version().await >= 18 {
-        // There, an identity that is not published is refused. The log contains the values, and
-        // nothing else differs.
+        // PostgreSQL 18 refuses an identity that is not published. With published columns, the WAL
+        // contains their values, and nothing else differs.
         stack
             .run("alter publication supabase_realtime set (publish_generated_columns = stored)")
             .await;
@@ -670,7 +671,8 @@ async fn generated_columns_have_the_values_of_the_written_row() {
         ("made", "UPDATE", row(3), row(2)),
         ("made", "DELETE", null, row(3)),
     ];
-    // In one transaction, so that the row no longer exists when the change is processed.
+    // All statements are in one transaction, so the row no longer exists when its changes are
+    // processed.
     let sql = "begin; insert into made values (default, 1, 2); update made set a = 3; delete from made; commit";
     run_and_receive(&stack, &mut client, sql, &changes).await;
     for (_, kind, record, old_record) in &changes[1..] {
@@ -714,7 +716,8 @@ async fn a_generated_primary_key_is_in_the_record() {
     .await;
     let is_logged = stack.version().await >= 18;
     if is_logged {
-        // PostgreSQL 18 refuses the other statements while an identity is not published.
+        // PostgreSQL 18 refuses to update or delete rows while a column of the identity is not
+        // published.
         let refused = stack.refused("update keyed set a = 'b'").await;
         assert!(refused.contains("cannot update table"), "{refused}");
         stack
@@ -735,7 +738,7 @@ async fn a_generated_primary_key_is_in_the_record() {
     .await;
 }
 
-/// Available since PostgreSQL 18.
+/// Virtual columns are available since PostgreSQL 18.
 #[tokio::test]
 async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
     let (stack, mut client) = start("").await;
@@ -778,7 +781,8 @@ async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
         )
         .await;
         assert_eq!(next(&mut watcher).await.2, row);
-        // Unless the log contains the value, the partition of the row is unknown.
+        // If the WAL does not contain the value, it cannot be computed, because the partition of
+        // the row is unknown.
         let told = match published {
             "none" => json!({"id": 1, "a": "a", "c": "a."}),
             _ => json!({"id": 1, "a": "a", "b": "a?", "c": "a."}),

@@ -72,8 +72,8 @@ async fn a_refreshed_token_keeps_the_channel() {
             )
             .await;
     }
-    // Another channel with a token of the same lifetime. When it is closed, the first one's old
-    // token would have expired as well.
+    // Another channel has a token of the same lifetime. When that channel is closed, the old token
+    // of the first channel would have expired as well.
     let mut payload = plain_join();
     payload["access_token"] = token_for(2).into();
     client.join("3", "realtime:witness", payload).await;

@@ -93,7 +93,7 @@ async fn only_messages_up_to_the_limit_are_accepted() {
 #[tokio::test]
 async fn protocol_errors_close_with_the_right_code() {
     let server = Server::start(config()).await;
-    // (bytes, code): a frame without a mask; text that is not UTF-8; a reserved opcode.
+    // Bytes and code: a frame without a mask, text that is not UTF-8, and a reserved opcode.
     let cases: [(&[u8], u16); 3] = [
         (&[0x81, 0x01, b'x'], 1002),
         (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007),

@@ -1,4 +1,4 @@
-//! Decodes what PostgreSQL really sends: actions, identities, TOAST, schema changes, settings.
+//! Decodes the output of a real PostgreSQL: actions, identities, TOAST, schema changes, settings.
 
 use rapport::change::{ColumnValue, ReplicaIdentity, RowChange};
 use rapport::observability::readiness::ReplicationState;
@@ -131,7 +131,7 @@ async fn an_unchanged_toasted_value_is_marked() {
     .unwrap();
     let seen = streaming.changes(4).await;
     assert_eq!(seen[1].line(), "UPDATE note new(id=1,body=…,title=b)");
-    // With a full identity, the old image contains the value.
+    // With a full identity, the old row image contains the value.
     let body = "y".repeat(20_000);
     assert_eq!(
         seen[3].line(),
@@ -206,7 +206,7 @@ async fn values_do_not_depend_on_settings_of_the_database() {
     .await
     .unwrap();
     let mut streaming = Streaming::start(database.url(), &replication()).await;
-    // The writer's settings have no effect. A new connection shows that they have changed.
+    // The settings of the writer have no effect. A new connection shows that they have changed.
     let other = connect(database.url()).await;
     let row = other
         .query_one(

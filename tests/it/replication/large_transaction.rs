@@ -11,7 +11,7 @@ async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // Room for one event: the stream must wait for the listener and not buffer.
+    // The queue has room for one event, so the stream must wait for the listener and cannot buffer.
     let mut streaming = Streaming::begin(database.url(), &replication(), 1);
     streaming.listener.until(Signal::Live).await;
     sql.batch_execute(
@@ -71,8 +71,8 @@ async fn chunks_are_also_bounded_by_bytes() {
     .unwrap();
     let seen = streaming.changes(7).await;
     assert_each_once(&seen, 7);
-    // Three rows of 30 kB are within the limit, a fourth would exceed it. The large row is a chunk
-    // of its own.
+    // Three rows of 30 kB are within the limit, and a fourth would exceed it. The large row is a
+    // separate chunk.
     assert_eq!(streaming.listener.chunk_sizes, [2, 1, 3, 1]);
     streaming.stop().await;
 }

@@ -1,5 +1,5 @@
-//! Rows of `realtime.messages` arrive once, in order, and apart from row changes, whatever happens
-//! to slot, publications and partitions.
+//! Rows of `realtime.messages` arrive once, in order, and separately from row changes. This holds
+//! whatever happens to the slot, the publications and the partitions.
 
 use rapport::change::ColumnValue;
 use rapport::replication::MESSAGES_PUBLICATION;
@@ -10,7 +10,7 @@ use crate::support::config::replication;
 use crate::support::database::TestDatabase;
 use crate::support::slot::{kill_walsender, slot, steal_slot};
 
-/// The events of the next `count` messages.
+/// Returns the events of the next `count` messages.
 async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
     let mut events = Vec::with_capacity(count);
     while events.len() < count {
@@ -31,7 +31,8 @@ async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
     events
 }
 
-/// Waits until the stream reads the messages' publication, or until it has stopped reading it.
+/// Waits until the stream has started to read the publication of messages, or has stopped reading
+/// it.
 async fn until_live(streaming: &mut Streaming, expected: bool) {
     let waiting = streaming.messages_live.wait_for(|live| *live == expected);
     tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
@@ -60,7 +61,7 @@ async fn unpublish(sql: &Client) {
         .unwrap();
 }
 
-/// A published table for row changes.
+/// Creates a published table for row changes.
 async fn add_note(sql: &Client) {
     sql.batch_execute(
         "create table note (id bigint primary key, title text);
@@ -120,8 +121,7 @@ async fn messages_published_twice_are_not_row_changes() {
         .await
         .unwrap();
     let mut streaming = Streaming::start(database.url(), &replication()).await;
-    // The other form of a publication of a partitioned table, in which the WAL names the table
-    // itself.
+    // With this option off, the WAL names the partition instead of the table.
     for (at, root) in ["false", "true", "false"].into_iter().enumerate() {
         sql.batch_execute(&format!(
             "alter publication supabase_realtime set (publish_via_partition_root = {root})"
@@ -139,8 +139,8 @@ async fn messages_published_twice_are_not_row_changes() {
     streaming.stop().await;
 }
 
-/// Receives messages and changes until there are `count` of each, and kills the walsender at every
-/// 700th message. Both queues are read continuously, because messages wait while the queue of
+/// Receives until there are `messages` messages and `changes` changes, and kills the walsender at
+/// every 700th message. Both queues are read continuously, because messages wait while the queue of
 /// changes is full.
 async fn take_both(
     streaming: &mut Streaming,
@@ -178,7 +178,8 @@ async fn a_thousand_messages_of_a_transaction_survive_killed_walsenders_in_order
         chunk_max_changes: 50,
         ..replication()
     };
-    // Room for one chunk, so that a connection dies while it waits to hand over.
+    // The queue has room for one chunk, so that a connection dies while the stream waits to hand
+    // over the next one.
     let mut streaming = Streaming::begin(database.url(), &small, 1);
     streaming.listener.until(Signal::Live).await;
     let mut expected = Vec::new();
@@ -282,7 +283,7 @@ async fn messages_are_read_if_row_changes_have_no_publication() {
     until_live(&mut streaming, true).await;
     send(&sql, "first").await;
     assert_eq!(events(&mut streaming, 1).await, ["first"]);
-    // Row changes are read as well, once their publication exists.
+    // Row changes are read as well once their publication exists.
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
         .unwrap();
@@ -343,8 +344,8 @@ async fn rows_that_move_to_the_partition_of_their_day_are_not_repeated() {
         .unwrap()
         .get(0);
     assert!(home.starts_with("realtime.messages_2"), "{home}");
-    // A row of an attached partition, one of the default partition, and an old partition that is
-    // dropped.
+    // The maintenance attaches a partition with a row, leaves a row in the default partition, and
+    // drops an old partition.
     sql.batch_execute(
         "insert into realtime.messages (topic, extension, event, inserted_at)
          values ('room', 'broadcast', 'far again', current_date + 40), ('room', 'broadcast', 'farther', current_date + 80)",

@@ -1,4 +1,4 @@
-//! Tests the change stream against PostgreSQL.
+//! Tests of the change stream against PostgreSQL.
 
 mod decode_live;
 mod large_transaction;

@@ -1,4 +1,4 @@
-//! Connections and servers end, and every row still arrives once and in commit order.
+//! Connections break and servers restart, but every row still arrives once and in commit order.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ async fn walsenders_are_killed_while_rows_are_written() {
     let (seen, (), ()) = tokio::join!(streaming.listener.changes(ROWS as usize), writing, killing);
     assert_each_once(&seen, ROWS);
     assert!(commits_in_order(&seen));
-    // The last kills may happen after the last row.
+    // The last kills may happen after the last row, so one more row is written.
     sql.batch_execute("insert into note values (0, 'end')")
         .await
         .unwrap();
@@ -110,8 +110,8 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
     publish_note(&sql).await;
     let mut streaming = Streaming::start(&url, &replication()).await;
     write_rows(url.clone(), 100).await;
-    // The queue has room for all of them, so they are handed over without being read here. Changes
-    // that are not published must be acknowledged too.
+    // The queue has room for all rows, so the stream hands them over although the test does not
+    // read them here. Changes that are not published must also be acknowledged.
     sql.batch_execute("create table other (t text); insert into other values ('x')")
         .await
         .unwrap();
@@ -124,7 +124,7 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
         .unwrap()
         .unwrap();
     let took = begun.elapsed();
-    // PostgreSQL waits until our walsender has confirmed everything.
+    // PostgreSQL waits until the walsender's client has confirmed everything.
     assert!(
         took < Duration::from_secs(5),
         "the fast shutdown took {took:?}"
@@ -154,7 +154,7 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
 }
 
 #[tokio::test]
-async fn the_wire_is_cut_anywhere_in_a_message() {
+async fn a_connection_may_be_cut_anywhere_in_a_message() {
     const ROWS: i64 = 2_000;
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
@@ -186,7 +186,8 @@ async fn a_dead_network_is_noticed() {
     publish_note(&sql).await;
     let (proxy, through) = ChaosProxy::before(database.url()).await;
     let mut streaming = Streaming::start(&through, &replication()).await;
-    // Packets are dropped silently. Only the check of the slot gets no answer.
+    // Packets are dropped silently. The stream notices because its check of the slot gets no
+    // response.
     proxy.pause();
     sql.batch_execute("insert into note values (1, 'x')")
         .await
@@ -204,7 +205,7 @@ async fn a_full_sink_stops_the_reading_but_not_the_keepalives() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // A sixtieth of the usual timeout for a silent client.
+    // The timeout for a silent client, a sixtieth of its default.
     sql.batch_execute(&format!(
         "alter database {} set wal_sender_timeout = '1s'",
         database.name()
@@ -222,7 +223,7 @@ async fn a_full_sink_stops_the_reading_but_not_the_keepalives() {
     )
     .await
     .unwrap();
-    // Nothing is read for three timeouts, by the server's clock.
+    // For three timeouts, measured by the server's clock, the test reads nothing.
     let blocked_since: f64 = sql
         .query_one("select extract(epoch from clock_timestamp())::float8", &[])
         .await

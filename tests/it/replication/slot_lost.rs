@@ -1,5 +1,5 @@
-//! The replication slot is kept, dropped, taken by another process, invalidated, created before its
-//! publication, or holds too much WAL.
+//! The replication slot is kept, dropped, taken by another process, invalidated, or created before
+//! its publication, or it retains too much WAL.
 
 use rapport::config::ReplicationConfig;
 use tokio_postgres::Client;
@@ -43,7 +43,7 @@ async fn a_kept_slot_continues_where_the_last_run_ended() {
         let mut streaming = Streaming::start(database.url(), &keeping).await;
         insert(&sql, next).await;
         insert(&sql, next + 1).await;
-        // From the second run on, the rows written between the runs come first.
+        // From the second run on, the row written between the runs comes first.
         let expected: Vec<i64> = if next == 1 {
             vec![1, 2]
         } else {
@@ -69,7 +69,7 @@ async fn a_dropped_slot_is_recreated_and_the_gap_is_announced() {
     insert(&sql, 1).await;
     assert_each_once(&streaming.changes(1).await, 1);
     steal_slot(&sql).await;
-    // Dropping it may take several attempts, each of which interrupts the stream.
+    // `steal_slot` may take several attempts, each of which interrupts the stream.
     streaming.listener.until(Signal::Gap).await;
     streaming.listener.until(Signal::Live).await;
     insert(&sql, 2).await;
@@ -150,7 +150,7 @@ async fn an_invalidated_slot_is_recreated() {
         .await
         .unwrap();
     sql.batch_execute("select pg_reload_conf()").await.unwrap();
-    // The last checkpoint may have invalidated the new slot too.
+    // The last checkpoint may also have invalidated the new slot.
     eventually("a usable slot is read", async || {
         sql.query_opt(
             "select 1 from pg_replication_slots where active and wal_status <> 'lost'",
@@ -181,7 +181,8 @@ async fn a_slot_older_than_its_publication_is_recreated() {
     )
     .await
     .unwrap();
-    // Decoding this row requires the publication as of its insertion, when it did not exist.
+    // Decoding this row requires the publication as it was when the row was inserted. It did not
+    // exist then.
     insert(&sql, 1).await;
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
@@ -192,7 +193,7 @@ async fn a_slot_older_than_its_publication_is_recreated() {
         .unwrap()
         .get(0);
     let mut streaming = Streaming::begin(database.url(), &replication(), 8);
-    // Since version 18, PostgreSQL skips what was written before the publication, so the slot works
+    // Since version 18, PostgreSQL skips changes that precede the publication, so the slot works
     // like a new one.
     if version < 180_000 {
         streaming.listener.until(Signal::Gap).await;
@@ -209,7 +210,7 @@ async fn an_idle_slot_does_not_hold_the_wal_of_other_databases() {
     let sql = database.connect().await;
     publish_note(&sql).await;
     let streaming = Streaming::start(database.url(), &replication()).await;
-    // The table is not published, so the listener receives none of its rows.
+    // The table is not published, so the listener does not receive its rows.
     sql.batch_execute(
         "create table other (t text); insert into other select repeat('x', 1000) from generate_series(1, 3000)",
     )

@@ -1,4 +1,5 @@
-//! A running stream whose events a test can wait for. Their order is checked as they arrive.
+//! A running stream whose events a test can wait for. The order of the events is checked as they
+//! arrive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use rapport::shutdown::Tasks;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
-/// Long, so that no test fails only because the machine is busy.
+/// Long enough that no test fails only because the machine is busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A change in a form that tests compare.
@@ -29,7 +30,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// `INSERT note new(id=1,title=x)`, and likewise with `old` and `key`.
+    /// Returns the change as text, such as `INSERT note new(id=1,title=x)`, and likewise with `old`
+    /// and `key`.
     pub(super) fn line(&self) -> String {
         let relation = &self.event.relation;
         let row = |label: &str, row: &Row| {
@@ -59,7 +61,7 @@ impl Seen {
         )
     }
 
-    /// The inserted row's first column as a number.
+    /// Returns the first column of the inserted row as a number.
     pub(super) fn inserted_id(&self) -> i64 {
         assert_eq!(self.event.action(), Action::Insert);
         let RowChange::Insert { new } = &self.event.row else {
@@ -69,7 +71,7 @@ impl Seen {
     }
 }
 
-/// A value as text; `~` means null and `…` means unchanged.
+/// Returns a value as text: `~` for null, `…` for unchanged.
 pub(super) fn text(value: &ColumnValue) -> &str {
     match value {
         ColumnValue::Null => "~",
@@ -78,7 +80,7 @@ pub(super) fn text(value: &ColumnValue) -> &str {
     }
 }
 
-/// The stream's events other than changes.
+/// The events of the stream that are not changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     Live,
@@ -86,7 +88,7 @@ pub(super) enum Signal {
     Gap,
 }
 
-/// One received event.
+/// An event that the listener received.
 #[derive(Clone, Debug)]
 pub(super) enum Received {
     Changes(Arc<ChangeTransaction>),
@@ -99,25 +101,25 @@ pub(super) struct Streaming {
     pub metrics: ReplicationMetrics,
     pub readiness: Readiness,
     pub listener: Listener,
-    /// Rows of `realtime.messages`.
+    /// Inserted rows of `realtime.messages`.
     pub messages: mpsc::Receiver<InsertedMessages>,
-    /// Whether messages are being read.
+    /// Whether the stream is reading messages.
     pub messages_live: watch::Receiver<bool>,
     tasks: Tasks,
 }
 
-/// The listener. It checks that nothing repeats, that nothing is missing within a transaction, and
-/// that commits are in order.
+/// Receives events, and checks that nothing repeats, that nothing is missing within a transaction,
+/// and that commits are in order.
 pub(super) struct Listener {
     events: mpsc::Receiver<StreamEvent>,
-    /// The next expected commit and ordinal, and whether the transaction has ended.
+    /// The last commit, the next expected ordinal, and whether the transaction has ended.
     last: Option<(Lsn, u64, bool)>,
     pub signals: Vec<Signal>,
     pub chunk_sizes: Vec<usize>,
 }
 
 impl Streaming {
-    /// Starts streaming with room for `capacity` events, without waiting.
+    /// Starts streaming with queues for `capacity` events. Does not wait until the stream is live.
     pub(super) fn begin(url: &str, config: &ReplicationConfig, capacity: usize) -> Self {
         let (sink, events) = mpsc::channel(capacity);
         let (message_sink, messages) = mpsc::channel(capacity);
@@ -171,12 +173,12 @@ impl Streaming {
             .unwrap();
     }
 
-    /// The next `count` changes.
+    /// Receives the next `count` changes.
     pub(super) async fn changes(&mut self, count: usize) -> Vec<Seen> {
         self.listener.changes(count).await
     }
 
-    /// The next `count` changes as lines.
+    /// Receives the next `count` changes as lines.
     pub(super) async fn lines(&mut self, count: usize) -> Vec<String> {
         self.changes(count).await.iter().map(Seen::line).collect()
     }
@@ -191,7 +193,7 @@ impl Streaming {
 }
 
 impl Listener {
-    /// The next event; `None` when the stream has ended.
+    /// Receives the next event. Returns `None` when the stream has ended.
     pub(super) async fn next(&mut self) -> Option<Received> {
         let event = tokio::time::timeout(DEADLINE, self.events.recv())
             .await
@@ -204,7 +206,7 @@ impl Listener {
             StreamEvent::Live => Signal::Live,
             StreamEvent::Interrupted => Signal::Interrupted,
             StreamEvent::Gap => {
-                // A transaction that was handed over in part may remain incomplete.
+                // A transaction of which only a part was handed over may remain incomplete.
                 self.last = None;
                 Signal::Gap
             }
@@ -233,7 +235,7 @@ impl Listener {
         };
         assert_eq!(
             chunk.first_ordinal, expected,
-            "no change is left out or repeated"
+            "no change is missing or repeated"
         );
         let next = chunk.first_ordinal + chunk.changes.len() as u64;
         self.last = Some((chunk.commit_lsn, next, chunk.is_last));
@@ -270,7 +272,7 @@ impl Listener {
     }
 }
 
-/// The changes of a chunk, one by one.
+/// Returns the changes of a chunk, one by one.
 pub(super) fn flatten(chunk: &ChangeTransaction) -> Vec<Seen> {
     chunk
         .changes
@@ -284,7 +286,7 @@ pub(super) fn flatten(chunk: &ChangeTransaction) -> Vec<Seen> {
         .collect()
 }
 
-/// A table `note (id, title)` in the publication.
+/// Creates a table `note (id, title)` and publishes it.
 pub(super) async fn publish_note(client: &Client) {
     client
         .batch_execute(
@@ -295,7 +297,7 @@ pub(super) async fn publish_note(client: &Client) {
         .unwrap();
 }
 
-/// Asserts that `seen` are the inserts of 1 to `count`, once each.
+/// Asserts that `seen` contains the inserts of 1 to `count`, once each.
 pub(super) fn assert_each_once(seen: &[Seen], count: i64) {
     let mut times = BTreeMap::new();
     for change in seen {

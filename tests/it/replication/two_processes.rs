@@ -43,7 +43,8 @@ async fn a_silent_process_loses_the_slot() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // Only the silence counts here, not the server's own timeout.
+    // The long timeout of PostgreSQL ensures that the second process takes over only because the
+    // first one is silent.
     sql.batch_execute(&format!(
         "alter database {} set wal_sender_timeout = '10min'",
         database.name()

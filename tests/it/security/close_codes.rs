@@ -1,5 +1,5 @@
 //! Frames that RFC 6455 forbids close the socket with the code for the violation. Similar frames
-//! that it allows do not.
+//! that are allowed do not close it.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::realtime::{Server, config, plain_join};
 use crate::support::socket::Version;
 
-/// A frame of a client, masked with zeros, whose payload has up to 125 bytes.
+/// Returns a frame of a client, masked with zeros. The payload has at most 125 bytes.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first, 0x80 | u8::try_from(payload.len()).unwrap()];
     bytes.extend([0; 4]);
@@ -20,7 +20,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(0x88, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// The code with which the server closes the socket after these bytes.
+/// Returns the code with which the server closes the socket after these bytes.
 async fn answer(server: &Server, bytes: &[u8]) -> u16 {
     let mut client = server.client(Version::Two).await;
     client.tcp().write_all(bytes).await.unwrap();
@@ -81,7 +81,7 @@ async fn forbidden_frames_close_the_socket() {
     for (what, bytes, code) in cases {
         assert_eq!(answer(&server, &bytes).await, code, "{what}");
     }
-    // Allowed frames of the same shapes.
+    // These frames have similar shapes and are allowed.
     let mut client = server.client(Version::Two).await;
     let bytes = [
         frame(0x89, &[b'x'; 125]),

@@ -1,5 +1,5 @@
-//! Users who keep their own rows locked delay only themselves, never the server's statements for
-//! many users.
+//! Users who keep their own rows locked delay only themselves. They never delay the statements that
+//! the server runs for many users.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -9,7 +9,8 @@ use crate::support::chat_server::Person::{self, Ana, Ben, Sue, Zoe};
 
 const NOBODY: [Uuid; 0] = [];
 
-/// The server's login. A statement that waits for a user fails the test soon.
+/// Prepares the connection of the server's login. A statement that waits for a user fails the test
+/// within seconds.
 async fn server(owner: &Client) {
     owner
         .batch_execute("set lock_timeout = '5s'")
@@ -17,14 +18,14 @@ async fn server(owner: &Client) {
         .unwrap();
 }
 
-/// Runs a statement as this user, in a transaction of its own.
+/// Runs a statement as this user, in a separate transaction.
 async fn run_as(client: &Client, person: Person, statement: &str) {
     begin_as(client, person, "read committed").await;
     client.batch_execute(statement).await.unwrap();
     client.batch_execute("commit").await.unwrap();
 }
 
-/// Zoe keeps a lock until [`release`].
+/// Runs a statement as Zoe, who then keeps its locks until [`release`].
 async fn hold(client: &Client, statement: &str) {
     begin_as(client, Zoe, "read committed").await;
     client.batch_execute(statement).await.unwrap();
@@ -40,7 +41,7 @@ async fn ids(client: &Client, query: &str) -> Vec<Uuid> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Status and number of devices in the published row.
+/// Returns the status and the number of devices from the published row.
 async fn shown(owner: &Client, person: Person) -> (String, i32) {
     let query = "select status, device_count from public.user_presence where user_id = $1";
     let row = owner.query_opt(query, &[&person.id()]).await.unwrap();
@@ -50,7 +51,7 @@ async fn shown(owner: &Client, person: Person) -> (String, i32) {
 /// The process that reports sockets in these tests.
 const PROCESS: Uuid = Uuid::from_u128(1);
 
-/// Reports one socket each of Ana and Zoe. Returns who must be reported again.
+/// Reports one socket of Ana and one of Zoe. Returns the users who must be reported again.
 async fn report_both(owner: &Client) -> Vec<Uuid> {
     let query = format!(
         "select unnest(chat.report_devices('{PROCESS}', array['{}', '{}']::uuid[], array[1, 1], array[true, true]))",
@@ -79,7 +80,8 @@ async fn a_held_row_does_not_keep_the_presence_of_others_from_ending() {
         database.connect().await,
     );
     server(&owner).await;
-    // What ends: reports, the sockets of a dead process, and the sockets before a crash.
+    // Presence ends for expired reports, for the sockets of a dead process, and for the sockets
+    // before a crash.
     let reports = "
         update chat.presence_reports set expires_at = now() - interval '1 second';
         update chat.presence_report_sessions set expires_at = now() - interval '1 second'";
@@ -196,7 +198,7 @@ async fn a_held_row_does_not_keep_others_from_being_shown_as_connected() {
     }
 }
 
-/// Rows that do not exist yet cannot be skipped like locked ones.
+/// A row that does not exist yet cannot be skipped like a locked row.
 #[tokio::test]
 async fn a_held_first_row_does_not_keep_others_from_being_shown_as_connected() {
     for held in [REPORTS, ROW_OF_APPLICATION] {
@@ -215,7 +217,7 @@ async fn a_held_first_row_does_not_keep_others_from_being_shown_as_connected() {
     }
 }
 
-/// The counterpart: a departure that was put off is not lost.
+/// The counterpart: a departure that was postponed is not lost.
 #[tokio::test]
 async fn a_departure_of_a_held_user_is_reported_again() {
     let database = database().await;
@@ -293,7 +295,7 @@ async fn an_open_read_of_messages_does_not_keep_old_ones() {
         .batch_execute(
             "create table realtime.messages_2020_01_01 partition of realtime.messages
                  for values from ('2020-01-01') to ('2020-01-02');
-             -- As the partitions that the function creates
+             -- The owner is the one of the partitions that the function creates
              do $$ begin
                execute format('alter table realtime.messages_2020_01_01 owner to %I', (
                  select pg_get_userbyid(c.relowner) from pg_class c where c.oid = 'realtime.messages'::regclass

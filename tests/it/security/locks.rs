@@ -1,4 +1,4 @@
-//! Locks that users can take and hold do not stop any part of the server.
+//! Locks that users can take and hold do not stop any task of the server.
 
 use rapport::schema::{self, InstallOptions, SchemaError};
 use tokio_postgres::Client;
@@ -7,7 +7,7 @@ use super::database;
 use crate::support::chat_server::Person::{self, Ana, Zoe};
 use crate::support::database::{TestDatabase, connect};
 
-/// The advisory locks that the server used in the past, by their keys.
+/// Takes the advisory locks that the server used in the past.
 const TAKE_ALL: &str = "
     select pg_advisory_lock(hashtextextended('rapport presence', 0)),
            pg_advisory_lock(hashtext('chat.maintain_message_partitions')),
@@ -91,7 +91,8 @@ async fn only_one_process_at_a_time_maintains_presence() {
     assert_eq!(row.get::<_, i64>(0), 3);
 }
 
-/// Before the schema exists, there is no row to lock.
+/// Before the schema exists, there is no row to lock, so the first installation uses an advisory
+/// lock.
 #[tokio::test]
 async fn the_first_installation_reports_the_holder_of_its_lock() {
     let database = TestDatabase::bare().await;

@@ -1,4 +1,4 @@
-//! The memory that sockets hold is bounded over all of them. Sockets that hold little stay open.
+//! The total memory that sockets hold is bounded. Sockets that hold little stay open.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::anon_key;
 
-/// Hostile sockets in a test. The benchmark `hostile` uses a thousand.
+/// Number of hostile sockets in a test. The benchmark `hostile` uses a thousand.
 const HOSTILE: usize = 30;
 
-/// Bytes that a hostile socket sends. All of them together are far above [`BUDGET`].
+/// Bytes that each hostile socket sends. The total is far above [`BUDGET`].
 const PORTION: usize = 150_000;
 
 /// The limit for all sockets together in these tests.
@@ -32,7 +32,7 @@ impl Server {
         self.metrics.closed(CloseLabel::Memory).get()
     }
 
-    /// Two honest clients on one channel.
+    /// Connects two honest clients to one channel.
     async fn couple(&self) -> [PhoenixSocket; 2] {
         let mut couple = [
             self.client(Version::Two).await,
@@ -57,7 +57,7 @@ async fn talk([first, second]: &mut [PhoenixSocket; 2], number: usize) {
     first.expect_quiet().await;
 }
 
-/// The head of a client's frame, masked with zeros.
+/// Returns the head of a client's frame, masked with zeros.
 fn head(first: u8, length: usize) -> Vec<u8> {
     let mut head = vec![first, 0xff];
     head.extend((length as u64).to_be_bytes());
@@ -73,7 +73,7 @@ fn text_frame(text: &str) -> Vec<u8> {
 async fn unfinished_frames_are_bounded_over_all_sockets() {
     let text = r#"[null,"1","phoenix","heartbeat",{}]"#;
     let whole = text_frame(text);
-    // Unfinished input: a frame, and a fragmented message without its last fragment.
+    // The unfinished input is either a frame, or a fragmented message without its last fragment.
     let (mut frame, mut message) = (head(0x81, 2 * PORTION), head(0x01, PORTION));
     frame.extend(vec![b'x'; PORTION]);
     message.extend(vec![b'x'; PORTION]);
@@ -83,13 +83,13 @@ async fn unfinished_frames_are_bounded_over_all_sockets() {
         config.max_frame_bytes_before_join = 400_000;
         let server = Server::start(config).await;
         let mut couple = server.couple().await;
-        // An honest client is also in the middle of a frame.
+        // An honest client has also sent only part of a frame.
         let mut slow = server.client(Version::Two).await;
         slow.tcp().write_all(&whole[..20]).await.unwrap();
         let mut hostile = Vec::new();
         for number in 0..HOSTILE {
             let mut socket = server.client(Version::Two).await;
-            // The server may have closed it already.
+            // The server may already have closed the socket.
             let _ = socket.tcp().write_all(&begun).await;
             hostile.push(socket);
             talk(&mut couple, number).await;
@@ -102,8 +102,8 @@ async fn unfinished_frames_are_bounded_over_all_sockets() {
         })
         .await;
         assert_eq!(server.closed_for_memory(), server.limited(Limit::AllFrames));
-        // Which of several equal sockets is the largest depends on what the server has read so far.
-        // A socket with unread bytes is cut off without a code.
+        // Among sockets of equal size, the largest is the one from which the server has read most
+        // so far. A socket with unread bytes is cut off without a code.
         let ends = hostile
             .iter_mut()
             .map(|socket| Box::pin(socket.last_code()));
@@ -139,8 +139,8 @@ async fn queues_of_clients_that_never_read_are_bounded_over_all_sockets() {
         socket.expect_reply("1", "ok").await;
         hostile.push(socket);
     }
-    // Kernels buffer megabytes for each socket before anything waits here. No socket receives
-    // enough to fill its own queue.
+    // The kernels buffer megabytes for each socket before anything waits in a queue of the server.
+    // No socket receives enough to fill its own queue.
     let payload = json!({"type": "broadcast", "event": "e", "payload": {"x": "y".repeat(50_000)}});
     let mut number = 0;
     while server.limited(Limit::AllQueues) < 5 {
@@ -207,8 +207,8 @@ async fn a_message_must_end_in_time_even_if_bytes_keep_arriving() {
     ] {
         let mut hostile = server.client(Version::Two).await;
         hostile.tcp().write_all(&first).await.unwrap();
-        // The test is about a client that sends a byte or a fragment from time to time, so the
-        // interval is the client's.
+        // The client sends a byte or a fragment at an interval, because the test is about such a
+        // client.
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         let code = loop {
             ticks.tick().await;
@@ -235,7 +235,7 @@ async fn large_frames_are_refused_until_a_channel_is_joined() {
     hostile.tcp().write_all(&text_frame(&long)).await.unwrap();
     assert_eq!(hostile.expect_close().await.0, 1009);
     assert_eq!(server.limited(Limit::FrameBeforeJoin), 1);
-    // Both in one write, so that the server reads them together.
+    // Both frames are in one write, so that the server reads them together.
     let join = json!(["1", "1", "realtime:room", "phx_join", plain_join()]).to_string();
     let bytes = [text_frame(&join), text_frame(&long)].concat();
     let mut honest = server.client(Version::Two).await;

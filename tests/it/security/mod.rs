@@ -1,4 +1,4 @@
-//! Attacks, each with a control: honest use of the same kind, which must succeed.
+//! Attacks. Each has a control, which is honest use of the same kind and must succeed.
 
 mod close_codes;
 mod held_rows;
@@ -24,7 +24,8 @@ use crate::support::chat_server::Person;
 use crate::support::database::TestDatabase;
 use crate::support::socket::{PhoenixSocket, Version};
 
-/// The database for the attacks. `without_superuser.rs` runs them on another one.
+/// Creates the database for the attacks. `without_superuser.rs` runs the attacks on a different
+/// one.
 async fn database() -> TestDatabase {
     TestDatabase::new().await
 }
@@ -39,9 +40,8 @@ async fn begin_as(client: &Client, person: Person, level: &str) {
     client.batch_execute(&sql).await.unwrap();
 }
 
-/// Opens a socket with this token and joins a topic. Returns the socket and the reason of a
-/// refusal, or `None` if the join succeeded. The socket speaks version 1, which has no binary
-/// frames.
+/// Opens a socket with this token and joins a topic. Returns the socket and, if the join was
+/// refused, the reason. The socket speaks version 1, which has no binary frames.
 async fn join(
     address: SocketAddr,
     token: &str,

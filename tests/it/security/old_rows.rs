@@ -1,4 +1,5 @@
-//! An UPDATE that moves a row into a subscriber's sight must not show the earlier, invisible row.
+//! An UPDATE that makes a row visible to a subscriber must not reveal the earlier, invisible
+//! version.
 
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ async fn follow(server: &WholeServer, person: Person) -> PhoenixSocket {
     socket
 }
 
-/// `record` and `old_record` of the next change.
+/// Returns `record` and `old_record` of the next change.
 async fn next(socket: &mut PhoenixSocket) -> (Value, Value) {
     let mut message = socket.expect("realtime:cases", "postgres_changes").await;
     let data = &mut message.payload["data"];
@@ -35,7 +36,7 @@ async fn next(socket: &mut PhoenixSocket) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn an_earlier_version_of_a_row_is_shown_only_to_those_who_could_see_it() {
+async fn an_earlier_version_of_a_row_is_shown_only_to_users_who_could_see_it() {
     let database = database().await;
     let owner = database.connect().await;
     owner.batch_execute(CASES).await.unwrap();
@@ -69,13 +70,13 @@ async fn an_earlier_version_of_a_row_is_shown_only_to_those_who_could_see_it() {
              update cases set assignee = '{ben}', notes = 'about Ana';"
         );
         owner.batch_execute(&steps).await.unwrap();
-        // The control: a version that she could see.
+        // The control: `old_record` is the version that Ana could see.
         let expected = [
             (case(ana, "for Ana"), moved.clone()),
             (case(ana, "more"), case(ana, "for Ana")),
         ];
         assert_eq!([next(&mut anas).await, next(&mut anas).await], expected);
-        // Ben receives the row when it returns, without the version in between.
+        // Ben receives the row when it returns to him, without the version in between.
         let (record, old) = next(&mut bens).await;
         assert_eq!(record, case(ben, "about Ana"));
         let hidden = if settings.is_empty() {

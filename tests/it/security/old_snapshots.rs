@@ -1,4 +1,4 @@
-//! A transaction or a statement that began before a right was revoked does not use that right.
+//! A transaction or statement that began before a right was revoked cannot use that right.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::support::chat_server::Person::{self, Ana, Ben};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
-/// Ana and Ben, a conversation, and a message of each.
+/// Ana and Ben, their conversation, and a message from each of them.
 struct Scene {
     owner: Client,
     ben: Client,
@@ -56,7 +56,7 @@ impl Scene {
         }
     }
 
-    /// Ben's statements that other members see.
+    /// Returns statements by Ben whose effects other members see.
     fn statements(&self) -> Vec<String> {
         let Self {
             conversation,
@@ -83,7 +83,7 @@ impl Scene {
         ]
     }
 
-    /// Everything that a member sees of the conversation.
+    /// Returns everything that a member sees of the conversation.
     async fn seen(&self) -> String {
         let query = "
             select string_agg(t.row, e'\\n' order by t.row)
@@ -98,7 +98,7 @@ impl Scene {
     }
 }
 
-/// The id that a statement of this user returns.
+/// Returns the id that a statement of this user returns.
 async fn one_as(client: &Client, person: Person, statement: &str) -> Uuid {
     begin_as(client, person, "read committed").await;
     let id = client.query_one(statement, &[]).await.unwrap().get(0);
@@ -122,7 +122,7 @@ async fn a_transaction_from_before_a_revocation_changes_nothing_that_others_see(
         "update public.user_conversation_members set left_at = now() where user_id = '{}'",
         Ben.id()
     );
-    // The control: Ben may do all of this.
+    // The control: Ben may run all of these statements.
     for statement in scene.statements() {
         begin_as(&scene.ben, Ben, "read committed").await;
         let done = scene.ben.batch_execute(&statement).await;
@@ -211,7 +211,7 @@ async fn typing_from_before_a_block_is_not_shown() {
     }
 }
 
-/// A statement checks its policies with the snapshot from its beginning.
+/// A statement checks its policies with the snapshot taken when it begins.
 #[tokio::test]
 async fn a_statement_from_before_a_revocation_changes_nothing_that_others_see() {
     let scene = Scene::start().await;

@@ -1,4 +1,4 @@
-//! Presence on chat topics: a user cannot appear under another user's key.
+//! Presence on the topics of the chat. A user cannot appear under another user's key.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ async fn track(socket: &mut PhoenixSocket, topic: &str) {
     socket.push(json!("1"), "t", &topic, "presence", push).await;
 }
 
-/// The keys in `joins` of the next diff.
+/// Returns the keys in `joins` of the next diff.
 async fn next_joins(socket: &mut PhoenixSocket) -> Vec<String> {
     loop {
         let message = socket.receive().await;
@@ -46,12 +46,12 @@ async fn the_key_is_the_subject_whatever_the_client_requests() {
     let conversation = format!("conversation:{}", server.open(Ana, Ben).await);
     let own = format!("user:{}", Ana.id());
     let (ana, ben) = (Ana.id().to_string(), Ben.id().to_string());
-    // The topic, whether it is private, and Ana's key when she requests Ben's.
+    // The topic, whether it is private, and Ana's key if she requests Ben's.
     let cases = [
         (conversation.as_str(), true, &ana),
         (own.as_str(), true, &ana),
-        // A topic of the application, and the public topic with the conversation's name, which is a
-        // different topic.
+        // A topic of the application, and the public topic with the conversation's name. A public
+        // topic is different from a private one of the same name.
         ("room:1", true, &ben),
         (conversation.as_str(), false, &ben),
     ];
@@ -64,7 +64,7 @@ async fn the_key_is_the_subject_whatever_the_client_requests() {
         assert_eq!(next_joins(&mut socket).await, [key.as_str()], "{topic}");
     }
 
-    // A service has no `sub`, and its key is not the requested one either.
+    // A service has no `sub`. Its key is not the requested one either.
     let key = service_role_key();
     let (mut server_side, reason) =
         join(server.address(), &key, &conversation, keyed(&ben, true)).await;
@@ -84,7 +84,7 @@ async fn a_token_of_another_user_changes_the_key() {
     let (mut socket, _) = join(server.address(), &token, &conversation, keyed("x", true)).await;
     track(&mut socket, &conversation).await;
     assert_eq!(next_joins(&mut socket).await, [Ana.id().to_string()]);
-    // Another token of the same user leaves the presence there.
+    // Another token of the same user does not end the presence.
     let mut next = user_claims(Ana.id());
     next["session_id"] = "another".into();
     for (token, leaves) in [(mint(&next), false), (user_token(Ben.id()), true)] {
@@ -105,7 +105,7 @@ async fn a_token_of_another_user_changes_the_key() {
                 }
             }
         } else {
-            // The reply comes after the server has checked the token. No diff comes before it.
+            // The reply shows that the server has checked the token. No diff precedes the reply.
             track(&mut socket, &conversation).await;
             loop {
                 let message = socket.receive().await;

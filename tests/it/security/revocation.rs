@@ -1,4 +1,4 @@
-//! Channels of users who lose a right: they are closed, or their presence is removed, without
+//! Channels of users who lose a right. The channel is closed, or the presence is removed, without
 //! waiting for a new token.
 
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::support::socket::PhoenixSocket;
 use crate::support::token::user_token;
 use crate::support::whole_server::WholeServer;
 
-/// One second is guaranteed. A busy machine gets more; a test that passes never waits this long.
+/// The server guarantees one second. The limit is longer for busy machines; a passing test never
+/// waits this long.
 const SOON: Duration = Duration::from_secs(15);
 
 /// A server, its database, and the conversation of Ana and Ben.
@@ -40,7 +41,7 @@ impl Scene {
         }
     }
 
-    /// The topic of the conversation.
+    /// Returns the topic of the conversation.
     fn topic(&self) -> String {
         format!("conversation:{}", self.conversation)
     }
@@ -62,7 +63,7 @@ impl Scene {
                 .find_map(|line| line.strip_prefix("rapport_chat_standings_compared_total "));
             value.unwrap().parse::<u64>().unwrap()
         };
-        // The running comparison may have read its data before this call.
+        // The comparison that is running may have read its data before this call.
         let enough = count().await + 2;
         eventually("a comparison", async || {
             (count().await >= enough).then_some(())
@@ -70,7 +71,7 @@ impl Scene {
         .await;
     }
 
-    /// A socket of this user on a private topic.
+    /// Opens a socket of this user and joins a private topic.
     async fn enter(&self, person: Person, topic: &str, presence: bool) -> PhoenixSocket {
         let config = json!({ "private": true, "presence": { "enabled": presence } });
         let token = user_token(person.id());
@@ -94,7 +95,7 @@ impl Scene {
     }
 }
 
-/// The payload of the next message that `is_meant` accepts.
+/// Returns the payload of the next message that `is_meant` accepts.
 async fn until(
     socket: &mut PhoenixSocket,
     what: &str,
@@ -110,10 +111,10 @@ async fn until(
     };
     timeout(SOON, looking)
         .await
-        .unwrap_or_else(|_| panic!("{what} does not come"))
+        .unwrap_or_else(|_| panic!("{what} did not arrive"))
 }
 
-/// The text that the client receives when its channel is closed.
+/// Waits until the channel is closed. Returns the text that the client receives.
 async fn closed(socket: &mut PhoenixSocket) -> String {
     let mut text = String::new();
     until(socket, "the end of the channel", |event, payload| {
@@ -141,7 +142,7 @@ async fn a_removed_member_receives_nothing_more() {
          where conversation_id = '<conversation>' and user_id = '<ben>'",
         "delete from public.user_conversation_members
          where conversation_id = '<conversation>' and user_id = '<ben>'",
-        // Many at once, as when a team is dissolved.
+        // Ends many memberships at once, as when a team is dissolved.
         "update public.user_conversation_members set left_at = now() where user_id = '<ben>'",
     ] {
         scene
@@ -158,7 +159,8 @@ async fn a_removed_member_receives_nothing_more() {
 
         scene.run(ending).await;
         assert_eq!(closed(&mut ben).await, cannot_read(&topic), "{ending}");
-        // The socket stays open, the other member still receives, and the removed member does not.
+        // The socket stays open. The other member still receives broadcasts, and the removed member
+        // does not.
         scene.broadcast(&topic, "afterwards", &mut ana).await;
         ben.expect_quiet().await;
         let config = json!({ "config": { "private": true } });
@@ -192,12 +194,12 @@ async fn changes_that_revoke_nothing_leave_channels_open() {
     for change in [
         "update public.user_conversation_members set muted_until = now() + interval '1 hour'
          where conversation_id = '<conversation>'",
-        // The policies are checked again for both, and decide as before.
+        // The policies are checked again for both users, with the same result.
         "insert into public.user_blocks (blocker_id, blocked_id) values ('<ana>', '<ben>')",
         "delete from public.user_blocks",
         "update public.users set status = 'suspended' where id = '<ben>'",
         "update public.users set status = 'active' where id = '<ben>'",
-        // A member of other conversations.
+        // Ends the memberships of all users who are not in this conversation.
         "delete from public.user_conversation_members where user_id not in ('<ana>', '<ben>')",
     ] {
         scene.run(change).await;
@@ -226,7 +228,7 @@ async fn changes_that_revoke_nothing_leave_channels_open() {
     );
 }
 
-/// Whether a track is accepted.
+/// Returns whether the server accepts a track.
 async fn may_track(socket: &mut PhoenixSocket, full: &str) -> bool {
     let push = json!({ "type": "presence", "event": "track", "payload": {} });
     socket.push(json!("1"), "t", full, "presence", push).await;
@@ -245,7 +247,8 @@ async fn a_presence_that_may_no_longer_be_shown_is_removed() {
     let full = format!("realtime:{topic}");
     let mut ana = scene.enter(Ana, &topic, true).await;
     let mut ben = scene.enter(Ben, &topic, true).await;
-    // A change of one user, and how it is undone. It affects both: neither may write to the other.
+    // A change that concerns one user, and how it is undone. It affects both users, because neither
+    // may write to the other.
     let changes = [
         (
             "a block",
@@ -258,7 +261,7 @@ async fn a_presence_that_may_no_longer_be_shown_is_removed() {
             "update public.users set status = 'active' where id = '<ben>'",
         ),
         (
-            "a lost team",
+            "a user without a team",
             "with kept as (insert into public.teams_before select id, team_id from public.users)
              update public.users set team_id = null where id = '<ana>'",
             "update public.users u set team_id = b.team_id from public.teams_before b where b.id = u.id",
@@ -295,7 +298,7 @@ async fn a_presence_that_may_no_longer_be_shown_is_removed() {
             .await;
             assert!(!may_track(socket, &full).await, "{what}");
         }
-        // Both may still listen, which such a change does not end.
+        // Both users may still receive broadcasts. Such a change does not end that right.
         scene.broadcast(&topic, "x", &mut ana).await;
         scene.compared().await;
         scene.run(undo).await;

@@ -11,7 +11,7 @@ use crate::support::database::TestDatabase;
 use crate::support::token::{anon_key, service_role_key, user_token};
 use crate::support::whole_server::WholeServer;
 
-/// Low enough to be used up in a test.
+/// Limits that are low enough to be used up in a test.
 const LIMITS: [(&str, &str); 2] = [
     ("RAPPORT_SERVER_ANONYMOUS_REQUESTS_PER_SECOND", "1"),
     ("RAPPORT_SERVER_ANONYMOUS_REQUEST_BURST", "3"),
@@ -35,7 +35,7 @@ async fn until_refused(request: impl Fn() -> RequestBuilder) -> (BTreeMap<String
 async fn anonymous_requests_are_limited_and_signed_in_users_are_not() {
     let server = ChatServer::start_with(&LIMITS).await;
     let path = "/conversations";
-    // Requests without a token, with the public key and with an invalid token count together.
+    // Requests without a token, with the public key or with an invalid token use the same limit.
     let (headers, body) = until_refused(|| server.anonymous(Method::GET, path)).await;
     assert_eq!(body["code"], "rate_limited");
     assert_eq!(headers["retry-after"], body["retry_after"].to_string());
@@ -100,7 +100,7 @@ async fn each_address_has_its_own_limit_behind_a_trusted_proxy() {
 
 #[tokio::test]
 async fn every_route_is_limited() {
-    /// Routes for the operators of the server. Sockets have their own limits.
+    /// Routes for the operators of the server, which are not limited. Sockets have separate limits.
     const FREE: [&str; 4] = ["/health", "/ready", "/healthcheck", "/metrics"];
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &LIMITS)
@@ -152,8 +152,8 @@ async fn every_route_is_limited() {
     );
 }
 
-/// The last key counts, as in the handshake. Otherwise an anonymous client could make the server
-/// verify hundreds of keys.
+/// The last API key of a query counts, as in the handshake. If every key counted, an anonymous
+/// client could make the server verify hundreds of keys.
 #[tokio::test]
 async fn only_the_last_api_key_of_a_query_counts() {
     let server = ChatServer::start_with(&LIMITS).await;

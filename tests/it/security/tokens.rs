@@ -20,7 +20,7 @@ fn private() -> Value {
     json!({ "private": true, "presence": { "enabled": false } })
 }
 
-/// The outcome of a role in each place where a token's role reaches the database.
+/// The outcomes for a role, one for each place where a token's role reaches the database.
 #[derive(Debug, PartialEq)]
 struct Fate {
     join: Option<String>,
@@ -88,7 +88,7 @@ async fn a_token_cannot_use_a_role_that_bypasses_row_level_security() {
         .await
         .unwrap()
         .get(0);
-    // Roles belong to the cluster, which other tests use, too.
+    // Roles belong to the cluster, which other tests also use.
     let name = |kind: &str| format!("{kind}_{}", database.name());
     let (above, bypassing) = (name("above"), name("bypassing"));
     let (member, plain) = (name("member"), name("plain"));
@@ -105,7 +105,8 @@ async fn a_token_cannot_use_a_role_that_bypasses_row_level_security() {
         .await
         .unwrap();
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
-    // Rapport first evaluates the expressions of the policies, then inserts rows.
+    // Without the trigger, Rapport evaluates the expressions of the policies. With it, Rapport
+    // inserts rows.
     for trigger in ["", BEFORE_INSERT] {
         owner.batch_execute(trigger).await.unwrap();
         let nobody = fate(&server, "no_such_role").await;
@@ -142,7 +143,7 @@ async fn a_token_cannot_use_a_role_that_bypasses_row_level_security() {
         .unwrap();
 }
 
-/// With such a trigger, only an insertion shows what the policies decide about a row.
+/// A trigger with which only an insert shows what the policies decide about a row.
 const BEFORE_INSERT: &str = "
 create function public.unchanged() returns trigger language plpgsql as $$ begin return new; end $$;
 create trigger unchanged before insert on realtime.messages
@@ -154,7 +155,7 @@ async fn a_token_is_refused_before_it_becomes_valid() {
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let address = server.address();
     let early = mint(&claims_with("nbf", now_s() + 3_000));
-    // Clocks may differ a little.
+    // Clocks may differ by a few seconds.
     let good = mint(&claims_with("nbf", now_s() + 10));
 
     let url =

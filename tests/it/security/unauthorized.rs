@@ -1,4 +1,4 @@
-//! A setting ensures that a subscriber who may not select from a table learns nothing about it, not
+//! A setting under which a subscriber who may not select from a table learns nothing about it, not
 //! even when rows change.
 
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::socket::PhoenixSocket;
 use crate::support::token::{mint, user_claims};
 use crate::support::whole_server::WholeServer;
 
-/// Only `service_role` may select from `secrets`. An insertion into `news` ends each round.
+/// Only `service_role` may select from `secrets`. An insert into `news` ends each round.
 const SECRETS: &str = "
     create table public.secrets (id int primary key, secret text);
     grant select on public.secrets to service_role;
@@ -30,7 +30,7 @@ async fn follow(server: &WholeServer, person: Person, role: &str) -> PhoenixSock
     socket
 }
 
-/// The record and the errors of each change before the one of `news`.
+/// Returns the record and the errors of each change before the one in `news`.
 async fn until_news(socket: &mut PhoenixSocket) -> Vec<String> {
     let mut received = Vec::new();
     loop {

@@ -1,4 +1,5 @@
-//! Unfinished requests are bounded over all connections, and small requests still succeed.
+//! The memory of unfinished requests is bounded across all connections, and small requests still
+//! succeed.
 
 #![expect(
     clippy::disallowed_methods,
@@ -59,7 +60,7 @@ async fn heads_that_never_end_are_bounded_over_all_connections() {
     let mut hostile = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // The server may have closed it already.
+        // The server may already have closed the connection.
         let _ = stream.write_all(begun.as_bytes()).await;
         hostile.push(stream);
         assert!(whole(address).await.ends_with("here"));

@@ -1,14 +1,15 @@
-//! Reports of users who hide must leave no trace in rows that others read. A lock moves `xmax`.
+//! Presence reports of hidden users must leave no trace in rows that other users read. Even a lock
+//! would change `xmax`.
 //!
-//! Each statement is a separate transaction, because a lock that a transaction already holds hides
-//! a later one.
+//! Each statement is a separate transaction, because within one transaction, an earlier lock on a
+//! row would hide a later one.
 
 use tokio_postgres::Client;
 
 use super::database;
 use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
 
-/// The rows of users and their presence, with the system columns.
+/// Returns the rows of users and their presence, with the system columns.
 const TRACES: &str = "
     select 'presence of ' || u.full_name, (p.xmin, p.xmax, p.ctid, p.*)::text
     from public.user_presence p join public.users u on u.id = p.user_id
@@ -41,7 +42,7 @@ async fn reports_of_hidden_users_lock_no_row_that_others_read() {
         )
         .await
         .unwrap();
-    // Ana has a row and hides, Zoe hides and never had one, Ben appears offline.
+    // Ana has a row and hides. Zoe hides and never had a row. Ben appears offline.
     for (person, statement) in [
         (Ana, "select chat.set_presence('online', session_id => 'a')"),
         (
@@ -83,7 +84,7 @@ async fn reports_of_hidden_users_lock_no_row_that_others_read() {
             assert_eq!(traces(&owner).await, before, "{person:?}: {statement}");
         }
     }
-    // The controls: a lock, and the report of a user who does not hide.
+    // The controls are a lock, and the report of a user who does not hide.
     owner
         .batch_execute("select from public.user_presence for key share")
         .await

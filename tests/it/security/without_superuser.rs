@@ -1,4 +1,4 @@
-//! Repeats the attacks that reach the database. Here the server's login owns the database and is
+//! Repeats the attacks that reach the database. Here, the server's login owns the database but is
 //! not a superuser.
 #![allow(
     clippy::duplicate_mod,

@@ -1,5 +1,5 @@
-//! The Security and Performance Advisor of Supabase reports nothing that Rapport installs. A
-//! control for each lint shows that it finds its violation.
+//! Checks that Supabase's Security and Performance Advisor reports nothing that Rapport installs. A
+//! control for each lint shows that the lint finds a violation.
 
 use rapport::schema::{self, InstallOptions};
 use tokio_postgres::Client;
@@ -14,7 +14,7 @@ const LINTS: &str = include_str!("lints.sql");
 struct Control {
     lint: &'static str,
     violation: &'static str,
-    /// What the lint reports for the violation.
+    /// The object that the lint reports for the violation.
     culprit: &'static str,
 }
 
@@ -179,15 +179,14 @@ const CONTROLS: &[Control] = &[
     },
 ];
 
-/// The objects that a lint reports.
+/// Returns the objects that a lint reports.
 async fn culprits(client: &Client, lint: &str) -> Vec<String> {
     let sql = format!("select culprit::text from lints.\"{lint}\" order by 1");
     let rows = client.query(&sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Runs every lint on the installation, which must be clean, and then on the violation of its
-/// control.
+/// Runs every lint on the installation, which must be clean, and then on the lint's control.
 async fn assert_clean(url: &str) {
     let client = connect(url).await;
     client.batch_execute("begin").await.unwrap();
@@ -216,10 +215,7 @@ async fn assert_clean(url: &str) {
         .iter()
         .filter(|lint| !controlled.contains(&lint.as_str()))
         .collect();
-    assert!(
-        without.is_empty(),
-        "nothing shows that these find anything: {without:?}"
-    );
+    assert!(without.is_empty(), "lints without a control: {without:?}");
     for control in CONTROLS {
         client.batch_execute("savepoint clean").await.unwrap();
         client.batch_execute(control.violation).await.unwrap();

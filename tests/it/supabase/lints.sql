@@ -1,7 +1,7 @@
 -- The lints of Supabase's Security and Performance Advisor, each as a view over the catalogue that
--- returns the culprits. Numbers and names are those of the advisor. The advisor ignores some cases
--- (missing rights, roles without requests). These views report them, so that they find everything
--- that the advisor finds.
+-- returns the offending objects, under the advisor's number and name. The advisor ignores some
+-- cases (missing rights, roles without requests). These views also report those cases, so that they
+-- find everything that the advisor finds.
 --
 -- These lints are absent: 0005 unused_index and 0020 table_bloat depend on usage. 0012
 -- auth_allow_anonymous_sign_ins depends on the project's settings. 0027
@@ -10,9 +10,10 @@
 
 create schema lints;
 
--- Tables and views in the schemas that Rapport uses. API requests reach only those in public. The
--- advisor ignores Supabase's own schemas; the tables of realtime are included because Rapport
--- creates policies on them. Partitions are used through their parent.
+-- Tables and views in the schemas that Rapport uses. API requests reach only the ones in public.
+-- The advisor ignores Supabase's own schemas. The tables of realtime are included here, because
+-- Rapport creates policies on them. Partitions are omitted, because they are used through their
+-- parent.
 create view lints.relation as
 select
   c.oid,
@@ -28,7 +29,7 @@ from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname in ('public', 'chat', 'realtime') and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition;
 
--- The functions of auth and realtime are omitted: their text must equal Supabase's, which has no
+-- The functions of auth and realtime are omitted. Their text must equal Supabase's, which sets no
 -- search path.
 create view lints.function as
 select p.oid, p.oid::regprocedure::text as name, p.prosecdef, p.proconfig, n.nspname = 'public' as is_exposed
@@ -61,7 +62,7 @@ where not exists (
   where i.indrelid = k.conrelid
     and i.indisvalid
     and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] = k.conkey
-    -- A row in which one of the columns is null has no reference.
+    -- A row in which one of the columns is null references nothing.
     and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) in (
       select format('(%I IS NOT NULL)', a.attname)
       from pg_attribute a
@@ -153,7 +154,7 @@ select r.name as culprit
 from lints.relation r
 where r.is_exposed and r.relkind = 'f' and (r.anon_reads or r.authenticated_reads);
 
--- Of these types, pg_upgrade supports only regclass, regrole and regtype.
+-- Among these types, pg_upgrade supports only regclass, regrole and regtype.
 create view lints."0018_unsupported_reg_types" as
 select format('%s: %s', r.name, a.attname) as culprit
 from lints.relation r
@@ -162,7 +163,7 @@ join pg_type t on t.oid = a.atttypid
 where t.typnamespace = 'pg_catalog'::regnamespace
   and t.typname ~ '^_?reg(collation|config|dictionary|namespace|oper|operator|proc|procedure)$';
 
--- The queues of pgmq are tables. The API reaches them if pgmq_public is exposed.
+-- The queues of pgmq are tables. API requests reach them if pgmq_public is exposed.
 create view lints."0019_insecure_queue_exposed_in_api" as
 select c.oid::regclass::text as culprit
 from pg_class c
@@ -201,8 +202,8 @@ from lints.policy p
 where p.polpermissive
   and (p.reads ~ '^\(?(true|(.+) = \2)\)?$' or p.writes ~ '^\(?(true|(.+) = \2)\)?$');
 
--- Clients read a public bucket by address. A policy that checks only the bucket also lets every
--- client list it.
+-- Clients read the files of a public bucket by address. A policy that checks only the bucket would
+-- also let every client list its files.
 create view lints."0025_public_bucket_allows_listing" as
 select p.polname as culprit
 from pg_policy p

@@ -1,5 +1,5 @@
-//! From an empty project to a delivered message, using only the program's commands. The tests run
-//! on a hosted Supabase project as `shape.sql` creates it, where no login is a superuser, and on a
+//! Takes an empty project to a delivered message with the program's commands only. The tests run on
+//! a hosted Supabase project as `shape.sql` creates it, where no login is a superuser, and on a
 //! plain cluster.
 
 mod lints;
@@ -20,14 +20,15 @@ use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::user_token;
 use crate::support::whole_server::next_event;
 
-/// What Supabase creates in the cluster before the application uses it.
+/// The objects that Supabase creates in the cluster before the application uses it.
 const SHAPE: &str = include_str!("shape.sql");
 
 /// The policies of the private channels. On Supabase, `postgres` can create them through an
 /// extension that is missing here, so the superuser creates them instead.
 const PRIVATE_CHANNELS: &str = include_str!("../../../sql/definitions/realtime/30_policies.sql");
 
-/// Two accounts with a team, as Auth creates them for a project without its own tables.
+/// Two accounts with a team, as Supabase Auth creates them for a project that has no tables of
+/// users.
 const ACCOUNTS: &str = r#"
     set role supabase_auth_admin;
     insert into auth.users (id, aud, role, email, raw_app_meta_data, raw_user_meta_data)
@@ -45,7 +46,7 @@ struct Project {
 }
 
 impl Project {
-    /// A hosted project.
+    /// Starts a hosted project.
     async fn hosted() -> Self {
         let cluster = own_cluster_of("supabase_admin").await;
         let admin = connect(&cluster.url_for("postgres")).await;
@@ -61,14 +62,14 @@ impl Project {
         Self { cluster, url }
     }
 
-    /// A plain cluster, installed and served by its superuser.
+    /// Starts a plain cluster. Its superuser installs Rapport and runs the server.
     async fn plain() -> Self {
         let cluster = own_cluster().await;
         let url = cluster.url_for("postgres");
         Self { cluster, url }
     }
 
-    /// The connection string of the superuser.
+    /// Returns the connection string of the superuser.
     fn admin_url(&self) -> String {
         self.cluster.url_for("postgres")
     }
@@ -100,7 +101,7 @@ impl Project {
     }
 }
 
-/// Sends a request as a user. Returns the body of the response, which must be a success.
+/// Sends a request as a user. Returns the body of the response, which must be successful.
 async fn ask(
     address: SocketAddr,
     person: Person,
@@ -122,7 +123,7 @@ async fn ask(
     answer.body
 }
 
-/// A user's socket that has joined a topic.
+/// Opens a user's socket and joins a topic.
 async fn joined(address: SocketAddr, person: Person, topic: &str, config: Value) -> PhoenixSocket {
     let token = user_token(person.id());
     let mut socket = PhoenixSocket::connect(address, &token, Version::One).await;
@@ -131,7 +132,7 @@ async fn joined(address: SocketAddr, person: Person, topic: &str, config: Value)
     socket
 }
 
-/// A user's socket that receives new messages.
+/// Opens a user's socket that receives new messages.
 async fn follower(address: SocketAddr, person: Person) -> PhoenixSocket {
     let binding = json!({"event": "INSERT", "schema": "public", "table": "user_messages"});
     let config = json!({"postgres_changes": [binding]});
@@ -156,7 +157,7 @@ async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     ask(address, ana, Method::POST, "/messages", message).await;
 
     let row = loop {
-        // The state of presence arrives after a join.
+        // The presence state arrives after the join.
         let message = rows.receive().await;
         if message.event == "postgres_changes" {
             break message;
@@ -177,7 +178,7 @@ async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     (conversation, said.collect())
 }
 
-/// Everything that must work, in the order of a first setup. The superuser runs `more` after the
+/// Checks everything in the order of a first setup. The superuser runs `more` after the
 /// installation.
 async fn works(project: Project, more: &str) {
     let applied = project.migrate().await;
@@ -191,7 +192,7 @@ async fn works(project: Project, more: &str) {
     let (status, _, log) = server.stop().await;
     assert!(status.success(), "{status}\n{log}");
 
-    // A second start with the state that the first one left: its slot, sessions and partitions.
+    // The second start finds what the first one left: its slot, sessions and partitions.
     let server = Process::start(&project.url, &[]).await;
     let (again, mut said) = talk(server.address, "second").await;
     said.sort_unstable();
@@ -219,8 +220,8 @@ async fn messages_are_delivered_on_hosted_supabase_between_accounts() {
 #[tokio::test]
 async fn messages_are_delivered_on_hosted_supabase_between_users_of_the_application() {
     let project = Project::hosted().await;
-    // The application's tables belong to its login. The superuser creates the accounts in place of
-    // Auth.
+    // The application's login owns its tables. The superuser creates the accounts in place of
+    // Supabase Auth.
     let application = connect(&project.url).await;
     application.batch_execute(DEV_HOST).await.unwrap();
     project.run_as_superuser(DEV_PEOPLE).await;

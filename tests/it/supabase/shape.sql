@@ -44,7 +44,7 @@ create role dashboard_user nologin createdb createrole replication;
 
 -- Nothing else is granted to the application's login. Supabase grants with INHERIT and SET, which
 -- are the defaults since PostgreSQL 16. ADMIN is needed since that version, because a role with
--- CREATEROLE may grant only roles of which it is an admin.
+-- CREATEROLE may grant only roles that it administers.
 grant anon, authenticated, service_role to postgres;
 do $$
 begin
@@ -60,8 +60,8 @@ alter database postgres owner to postgres;
 grant all on database postgres to dashboard_user;
 grant usage on schema public to postgres, anon, authenticated, service_role;
 
--- Everything that the application or Supabase creates in public is open to all API roles until it
--- is revoked.
+-- All API roles may use everything that the application or Supabase creates in public, until that
+-- right is revoked.
 alter default privileges for role postgres, supabase_admin in schema public
   grant all on tables to postgres, anon, authenticated, service_role;
 alter default privileges for role postgres, supabase_admin in schema public
@@ -110,8 +110,8 @@ alter table auth.users enable row level security;
 grant select, references, trigger on auth.users to postgres;
 grant all on auth.users to dashboard_user;
 
--- Policies identify the caller through these functions. Rapport compiles policies only with exactly
--- these texts.
+-- Policies identify the caller through these functions. Rapport compiles policies only if the
+-- functions have exactly these texts.
 create function auth.uid() returns uuid language sql stable as $$
   select
   coalesce(

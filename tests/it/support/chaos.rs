@@ -11,10 +11,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How long bytes are held back that may be the beginning of a text to rewrite.
+/// How long bytes are held back if they may be the beginning of a text to rewrite.
 const HOLD: Duration = Duration::from_millis(20);
 
-/// The direction of bytes.
+/// The direction in which bytes are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// From the client of the proxy.
@@ -34,7 +34,7 @@ struct Shared {
     target: SocketAddr,
     is_refusing: AtomicBool,
     is_paused: watch::Sender<bool>,
-    /// Each increment cuts all current connections.
+    /// Incrementing this number cuts all current connections.
     cuts: watch::Sender<u64>,
     /// Number of bytes that may still be sent to clients before the next cut.
     allowance: Mutex<Option<usize>>,
@@ -90,12 +90,12 @@ impl ChaosProxy {
         (proxy, through)
     }
 
-    /// The address of the proxy.
+    /// Returns the address of the proxy.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Number of current connections.
+    /// Returns the number of current connections.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -110,7 +110,7 @@ impl ChaosProxy {
         *self.shared.allowance() = Some(bytes);
     }
 
-    /// Whether the cut of [`ChaosProxy::cut_after`] is still pending.
+    /// Returns whether the cut of [`ChaosProxy::cut_after`] is still pending.
     pub(crate) fn will_cut(&self) -> bool {
         self.shared.allowance().is_some()
     }
@@ -130,8 +130,8 @@ impl ChaosProxy {
         self.shared.is_paused.send_replace(false);
     }
 
-    /// Replaces `from` by `to` in all bytes sent in `direction` from now on. Both have the same
-    /// length, so that length fields around them stay correct.
+    /// Replaces `from` by `to` in all bytes that are sent in `direction` from now on. Both must
+    /// have the same length, so that the length fields around them stay correct.
     pub(crate) fn rewrite(&self, direction: Direction, from: &[u8], to: &[u8]) {
         assert_eq!(from.len(), to.len(), "a rewrite must keep the length");
         assert!(!from.is_empty());
@@ -143,7 +143,7 @@ impl ChaosProxy {
         self.shared.rewrites().push(rewrite);
     }
 
-    /// Number of rewrites so far.
+    /// Returns the number of rewrites so far.
     pub(crate) fn rewritten(&self) -> usize {
         self.shared.rewritten.load(Ordering::SeqCst)
     }
@@ -175,7 +175,8 @@ impl Shared {
         self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many of `count` bytes may be sent to a client, and whether the cut follows them.
+    /// Returns how many of `count` bytes may be sent to a client, and whether the cut follows these
+    /// bytes.
     fn allow(&self, direction: Direction, count: usize) -> (usize, bool) {
         let mut allowance = self.allowance();
         match &mut *allowance {
@@ -236,7 +237,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: Tasks) {
     }
 }
 
-/// One connection, until either side ends it or it is cut.
+/// Forwards one connection until either side ends it or the proxy cuts it.
 async fn pass(client: TcpStream, shared: Arc<Shared>, tasks: Tasks) {
     let mut cuts = shared.cuts.subscribe();
     let Ok(server) = TcpStream::connect(shared.target).await else {
@@ -256,7 +257,7 @@ async fn pass(client: TcpStream, shared: Arc<Shared>, tasks: Tasks) {
         () = tasks.token().cancelled() => true,
     };
     if is_cut {
-        // Unsent bytes are dropped and the peers receive a reset, as when a machine crashes.
+        // Unsent bytes are dropped and both peers receive a reset, as when a machine crashes.
         let _ = to_client.as_ref().set_zero_linger();
         let _ = to_server.as_ref().set_zero_linger();
     }
@@ -290,7 +291,7 @@ async fn copy(
         }
         let filled = held + read;
         let keep = shared.apply_rewrites(direction, &mut buffer[..filled]);
-        // No further bytes completed the text, so the held-back bytes are sent.
+        // If no further bytes completed the text, the bytes that were held back are sent.
         held = if read == 0 { 0 } else { keep };
         let (count, is_last) = shared.allow(direction, filled - held);
         if to.write_all(&buffer[..count]).await.is_err() {
@@ -298,7 +299,7 @@ async fn copy(
         }
         if is_last {
             shared.cut();
-            // The cut ends this connection from outside.
+            // The connection ends when the cut cancels it.
             std::future::pending::<()>().await;
         }
         buffer.copy_within(filled - held..filled, 0);
@@ -326,7 +327,7 @@ async fn bytes_are_rewritten_across_reads_and_connections_are_cut() {
     assert!(proxy.will_cut());
     server.write_all(b"abcdef").await.unwrap();
     let mut rest = Vec::new();
-    // The cut drops unread bytes, so fewer than the two bytes may arrive.
+    // The cut drops unread bytes, so fewer than two bytes may arrive.
     let end = client.read_to_end(&mut rest).await;
     assert!(end.is_err() || rest.len() <= 2, "{rest:?}");
     assert!(b"ab".starts_with(&rest));

@@ -1,4 +1,4 @@
-//! The chat routes on a real listener over a separate database with the people of the
+//! The chat routes on a real listener, with a separate database that contains the users of the
 //! demonstration.
 
 use rapport::auth::Verifier;
@@ -24,23 +24,23 @@ use super::contract;
 use super::database::TestDatabase;
 use super::token::user_token;
 
-/// A person of `sql/dev/people.sql`.
+/// A user of `sql/dev/people.sql`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Person {
-    /// In a team with Ben and Ada.
+    /// In one team with Ben and Ada.
     Ana,
-    /// In a team with Ana and Ada.
+    /// In one team with Ana and Ada.
     Ben,
-    /// In another team.
+    /// In a different team.
     Zoe,
-    /// The admin of the team of Ana and Ben.
+    /// The admin of Ana's and Ben's team.
     Ada,
     /// The super admin, in a third team.
     Sue,
 }
 
 impl Person {
-    /// The person's id.
+    /// Returns the user's id.
     pub(crate) fn id(self) -> Uuid {
         let last = match self {
             Self::Ana => 0xa,
@@ -54,7 +54,7 @@ impl Person {
 }
 
 /// Settings of every server: a small pool, and no rate limits, because tests send requests as fast
-/// as they can. Tests of the limits set them.
+/// as they can. Tests of the limits set their own.
 const DEFAULTS: &[(&str, &str)] = &[
     ("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "4"),
     ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
@@ -98,17 +98,17 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The text of a header.
+    /// Returns the text of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The rows in the body.
+    /// Returns the rows in the body.
     pub(crate) fn rows(&self) -> &[Value] {
         self.body.as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// Panics unless the response is this refusal, in the common form of refusals.
+    /// Panics unless the response is this refusal in the common form.
     pub(crate) fn assert_refused(&self, status: u16, code: &str) {
         assert_eq!(
             (self.status.as_u16(), self.body["code"].as_str()),
@@ -135,7 +135,7 @@ impl Answer {
     }
 }
 
-/// The names of the fields of an object, sorted.
+/// Returns the names of an object's fields, sorted.
 pub(crate) fn fields(object: &Value) -> Vec<&str> {
     let fields = object.as_object().unwrap().keys();
     let mut fields: Vec<&str> = fields.map(String::as_str).collect();
@@ -143,7 +143,8 @@ pub(crate) fn fields(object: &Value) -> Vec<&str> {
     fields
 }
 
-/// Panics unless the hint of a refusal names the only field that was sent, and says more.
+/// Panics unless the hint of a refusal names the only field that was sent, followed by an
+/// explanation.
 pub(crate) fn names_field(refused: &Answer, sent: &Value) {
     let field = sent.as_object().unwrap().keys().next().unwrap();
     let mut name = field.clone();
@@ -162,14 +163,14 @@ impl ChatServer {
         Self::start_with(&[]).await
     }
 
-    /// Starts with additional settings (`RAPPORT_<SECTION>_<KEY>`).
+    /// Starts a server with additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let database = TestDatabase::new().await;
         let url = database.url().to_owned();
         Self::start_on(database, &url, settings).await
     }
 
-    /// Starts with a different connection string for the database.
+    /// Starts a server that uses a different connection string for the database.
     pub(crate) async fn start_on(
         database: TestDatabase,
         request_url: &str,
@@ -223,7 +224,7 @@ impl ChatServer {
         self.state.start(&self.config.chat, metrics, &self.tasks);
     }
 
-    /// Ends a person's memberships in conversations, as the application may do.
+    /// Ends a user's memberships in conversations, as the application may do.
     pub(crate) async fn end_memberships(&self, person: Person) {
         let update =
             "update public.user_conversation_members set left_at = now() where user_id = $1";
@@ -231,28 +232,28 @@ impl ChatServer {
         owner.execute(update, &[&person.id()]).await.unwrap();
     }
 
-    /// The full URL of a chat route.
+    /// Returns the full URL of a chat route.
     pub(crate) fn address(&self, path: &str) -> String {
         format!("{}{}{path}", self.origin, chat::BASE_PATH)
     }
 
-    /// A request without a token.
+    /// Builds a request without a token.
     pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, self.address(path))
     }
 
-    /// A request by a person.
+    /// Builds a request by a user.
     pub(crate) fn request(&self, person: Person, method: Method, path: &str) -> RequestBuilder {
         self.anonymous(method, path)
             .bearer_auth(user_token(person.id()))
     }
 
-    /// A `GET` request by a person.
+    /// Sends a `GET` request by a user.
     pub(crate) async fn get(&self, person: Person, path: &str) -> Answer {
         answer(self.request(person, Method::GET, path)).await
     }
 
-    /// A write with a JSON body by a person.
+    /// Sends a write with a JSON body by a user.
     pub(crate) async fn send(
         &self,
         person: Person,
@@ -263,12 +264,12 @@ impl ChatServer {
         answer(self.request(person, method, path).json(&body)).await
     }
 
-    /// A `POST` request with a JSON body by a person.
+    /// Sends a `POST` request with a JSON body by a user.
     pub(crate) async fn post(&self, person: Person, path: &str, body: Value) -> Answer {
         self.send(person, Method::POST, path, body).await
     }
 
-    /// Opens the conversation of two people and returns its id.
+    /// Opens the conversation of two users and returns its id.
     pub(crate) async fn open(&self, person: Person, other: Person) -> String {
         let opened = self
             .post(

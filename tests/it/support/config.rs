@@ -7,8 +7,8 @@ use rapport::config::{Config, Inputs, ReplicationConfig};
 
 use super::token::JWT_SECRET;
 
-/// A configuration with this database, any free port, and additional settings
-/// (`RAPPORT_<SECTION>_<KEY>`), of which the last one with a name counts.
+/// Returns a configuration with this database, any free port, and additional settings
+/// (`RAPPORT_<SECTION>_<KEY>`). If a setting occurs more than once, the last one wins.
 pub(crate) fn config(database_url: &str, settings: &[(&str, &str)]) -> Config {
     let environment: BTreeMap<String, String> = [
         ("DATABASE_URL", database_url),
@@ -27,7 +27,7 @@ pub(crate) fn config(database_url: &str, settings: &[(&str, &str)]) -> Config {
     .unwrap()
 }
 
-/// Settings of a change stream with short intervals.
+/// Returns settings of a change stream with short intervals.
 pub(crate) fn replication() -> ReplicationConfig {
     ReplicationConfig {
         publication: "supabase_realtime".to_owned(),

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use super::chat_server::Answer;
 
-/// The document, once for all tests.
+/// The OpenAPI document, created once for all tests.
 pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(router::document);
 
-/// Headers defined by Rapport. Other headers belong to HTTP.
+/// Headers that a response may have only if the document lists them, in addition to those named
+/// `x-…`. Other headers belong to HTTP.
 const OWN_HEADERS: [&str; 4] = ["etag", "link", "retry-after", "www-authenticate"];
 
 /// Panics unless the document allows this response.
@@ -114,7 +115,8 @@ pub(crate) fn assert_fits(place: &str, schema: &Value, body: &Value) {
     assert!(wrong.is_empty(), "{place}: {}\n{body:#}", wrong.join("\n"));
 }
 
-/// The path template of the document that matches a URL. Fixed segments win over variable ones.
+/// Returns the path template of the document that matches a URL. Fixed segments take precedence
+/// over variable ones.
 fn template_of(path: &str) -> Option<&'static str> {
     let parts: Vec<&str> = path.split('/').collect();
     let fits = |template: &str| {
@@ -131,7 +133,7 @@ fn template_of(path: &str) -> Option<&'static str> {
         .min_by_key(|template| template.matches('{').count())
 }
 
-/// The target of a reference, or the value itself.
+/// Returns the target of a reference, or the value itself.
 pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
         Some(reference) => DOCUMENT

@@ -19,19 +19,19 @@ use uuid::Uuid;
 
 use super::eventually::eventually;
 
-/// Data of a test need not survive a power failure.
+/// Settings for speed. The data of a test need not survive a power failure.
 const FAST_SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
 ];
 
-/// The login that owns databases without being a superuser, with the attributes that the operations
+/// A login that owns databases without being a superuser. It has the attributes that the operations
 /// guide requires.
 const OWNER: &str = "rapport_owner";
 const OWNER_PASSWORD: &str = "secret";
 
-/// A database for one test, dropped together with this value.
+/// A database for one test, which is dropped with this value.
 pub(crate) struct TestDatabase {
     name: String,
     url: String,
@@ -44,22 +44,22 @@ pub(crate) struct TestDatabase {
 pub(crate) enum Login {
     /// A superuser.
     Superuser,
-    /// A database owner that is not a superuser, in a separate cluster.
+    /// The owner of a database in a separate cluster, who is not a superuser.
     Owner,
 }
 
 impl TestDatabase {
-    /// A fresh database with the demonstration application, its people and the schema.
+    /// Creates a database with the demonstration application, its users and the schema.
     pub(crate) async fn new() -> Self {
         Self::create(Login::Superuser, Origin::Template).await
     }
 
-    /// Like [`TestDatabase::new`], installed by this login.
+    /// Like [`TestDatabase::new`], but this login installs everything.
     pub(crate) async fn installed_by(login: Login) -> Self {
         Self::create(login, Origin::Template).await
     }
 
-    /// A fresh database without the schema of Rapport.
+    /// Creates a database without the schema of Rapport.
     pub(crate) async fn bare() -> Self {
         Self::create(Login::Superuser, Origin::Bare).await
     }
@@ -84,17 +84,18 @@ impl TestDatabase {
         }
     }
 
-    /// The database's name.
+    /// Returns the name of the database.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The connection string of the login that installed it, by default a superuser.
+    /// Returns the connection string of the login that installed the schema, by default a
+    /// superuser.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// A new connection as superuser. It ends when the client is dropped.
+    /// Opens a new connection as superuser. It ends when the client is dropped.
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.superuser_url).await
     }
@@ -102,36 +103,36 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // Nothing waits for this. Waiting would block the test's runtime, perhaps during a login,
-        // and PostgreSQL does not drop a database before every backend has noticed, including one
-        // that waits for a password. Leftovers of the last test are removed with the cluster, or by
-        // the next run.
+        // Nothing waits for the drop. Waiting would block the test's runtime, perhaps during a
+        // login. PostgreSQL does not drop a database before every backend has noticed, including a
+        // backend that waits for a password. Leftovers of the last test are removed with the
+        // cluster, or by the next run.
         self.thread.send(Request::Drop {
             name: self.name.clone(),
         });
     }
 }
 
-/// A separate cluster for tests that stop the database.
+/// Starts a separate cluster for tests that stop the database.
 pub(crate) async fn own_cluster() -> Cluster {
     own_cluster_with(&[]).await
 }
 
-/// A separate cluster with these settings of PostgreSQL.
+/// Starts a separate cluster with these PostgreSQL settings.
 pub(crate) async fn own_cluster_with(settings: &'static [(&'static str, &'static str)]) -> Cluster {
     tokio::task::spawn_blocking(|| start_cluster_with(SUPERUSER, settings))
         .await
         .unwrap()
 }
 
-/// A separate cluster whose superuser has this name.
+/// Starts a separate cluster whose superuser has this name.
 pub(crate) async fn own_cluster_of(superuser: &'static str) -> Cluster {
     tokio::task::spawn_blocking(|| start_cluster_with(superuser, &[]))
         .await
         .unwrap()
 }
 
-/// Installs the demonstration application, the schema and the demonstration's people in an empty
+/// Installs the demonstration application, the schema and the demonstration's users in an empty
 /// database.
 pub(crate) async fn install_demonstration(url: &str) {
     let mut client = connect(url).await;
@@ -142,17 +143,17 @@ pub(crate) async fn install_demonstration(url: &str) {
     client.batch_execute(schema::DEV_PEOPLE).await.unwrap();
 }
 
-/// A connection for a connection string.
+/// Connects with a connection string.
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    // The connection ends with its client. Its own errors also reach the client's caller.
+    // The connection ends with its client. The client's caller also receives its errors.
     Tasks::new().spawn("test connection", async move {
         let _ = connection.await;
     });
     client
 }
 
-/// The programs of the PostgreSQL installation that tests use.
+/// Returns the programs of the PostgreSQL installation that the tests use.
 pub(crate) fn binaries() -> Binaries {
     let configured = ProcessEnvironment
         .get("RAPPORT_DEV_POSTGRES_BIN")
@@ -160,8 +161,8 @@ pub(crate) fn binaries() -> Binaries {
     Binaries::find(configured.as_deref()).unwrap()
 }
 
-/// A client program of PostgreSQL: the one beside the server, or the installed one, whose version
-/// may differ. Some distributions contain only the server.
+/// Returns the path of a client program of PostgreSQL. Some distributions contain only the server.
+/// In that case, the program is the installed one, whose version may differ.
 pub(crate) fn client_program(name: &str) -> PathBuf {
     let beside = binaries().program(name);
     if beside.exists() { beside } else { name.into() }
@@ -318,7 +319,7 @@ async fn run_database_thread(
 }
 
 /// A slot in use prevents even `drop database … with (force)`, so its reader is terminated first.
-/// It cannot reconnect, because the database no longer accepts connections.
+/// The reader cannot reconnect, because the database no longer accepts connections.
 async fn drop_database(admin: &Client, name: &str) {
     admin
         .batch_execute(&format!(
@@ -344,8 +345,8 @@ async fn drop_database(admin: &Client, name: &str) {
         .unwrap();
 }
 
-/// Creates the database that [`TestDatabase::new`] copies: the demonstration application, the
-/// schema and the demonstration's people.
+/// Creates the database that [`TestDatabase::new`] copies. It contains the demonstration
+/// application, the schema and the demonstration's users.
 async fn make_template(admin: &Client, login_url: &str, owned: &str) -> String {
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
     claim(admin, &name).await;
@@ -356,7 +357,7 @@ async fn make_template(admin: &Client, login_url: &str, owned: &str) -> String {
         .await
         .unwrap();
     install_demonstration(&with_database(login_url, &name)).await;
-    // The installation requests this if its login may not do it.
+    // The installation asks for this statement if its login may not run it.
     admin
         .batch_execute("alter role service_role bypassrls")
         .await
@@ -373,7 +374,8 @@ async fn make_template(admin: &Client, login_url: &str, owned: &str) -> String {
     name
 }
 
-/// Other processes leave a database alone as long as this process holds this lock.
+/// Takes a lock on this database. Other processes do not touch the database while this process
+/// holds the lock.
 async fn claim(admin: &Client, name: &str) {
     admin
         .query("select pg_advisory_lock(hashtext($1))", &[&name])
@@ -388,7 +390,8 @@ async fn release(admin: &Client, name: &str) {
         .unwrap();
 }
 
-/// On a server given by `TEST_DATABASE_URL`, databases may outlive the processes that created them.
+/// Drops databases that have outlived the processes that created them. This happens on a server
+/// given by `TEST_DATABASE_URL`.
 async fn drop_orphans(admin: &Client) {
     let orphans = admin
         .query(
@@ -405,7 +408,7 @@ async fn drop_orphans(admin: &Client) {
     }
 }
 
-/// `url` with a different database. Parameters after the `?` stay.
+/// Returns `url` with a different database. The parameters after the `?` are kept.
 fn with_database(url: &str, database: &str) -> String {
     let (address, parameters) = match url.split_once('?') {
         Some((address, parameters)) => (address, format!("?{parameters}")),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Generous, because a busy machine is not a failure. A passing test never waits this long.
+/// A generous limit, because a busy machine is not a failure. A passing test never waits this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts.

@@ -1,7 +1,7 @@
 //! The log of one test.
 //!
-//! There is one subscriber for the whole process, which assigns each line to the thread that wrote
-//! it. A subscriber per thread would miss lines: while it is the only one, tracing permanently
+//! One subscriber serves the whole process and assigns each line to the thread that wrote it. A
+//! subscriber per thread would miss lines, because while it is the only one, tracing permanently
 //! disables a callsite that another thread reaches first.
 
 use std::cell::RefCell;
@@ -9,14 +9,14 @@ use std::io;
 use std::sync::Once;
 
 thread_local! {
-    /// The lines of each thread that collects them.
+    /// The log lines of this thread, if it collects them.
     static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
 static INSTALLED: Once = Once::new();
 
-/// Everything logged on this thread, at level `info` and above. A test's server runs on the test's
-/// thread.
+/// Collects everything that this thread logs at level `info` and above. A test's server runs on the
+/// test's thread.
 pub(crate) struct Log(());
 
 impl Log {
@@ -37,7 +37,7 @@ impl Log {
         Self(())
     }
 
-    /// The log so far.
+    /// Returns the log so far.
     pub(crate) fn text(&self) -> String {
         LINES.with_borrow(|lines| String::from_utf8(lines.clone().unwrap_or_default()).unwrap())
     }

@@ -1,4 +1,4 @@
-//! Common tools of the tests: databases, tokens, a network proxy, and waiting for a condition.
+//! Tools shared by the tests: databases, tokens, a network proxy, and waiting for a condition.
 
 #![allow(dead_code, reason = "each test area uses its own part")]
 

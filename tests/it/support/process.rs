@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout};
 use super::eventually::eventually;
 use super::token::JWT_SECRET;
 
-/// Time limit for a command or a stop, far above what either needs.
+/// Time limit for a command or a stop. Neither needs nearly as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A command of the program.
+/// Returns a command that runs the program.
 pub(crate) fn rapport(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rapport"));
     command
@@ -36,18 +36,18 @@ pub(crate) async fn run(command: &mut Command) -> Output {
         .unwrap()
 }
 
-/// The output of a command as text.
+/// Returns the output of a command as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A port without a listener.
+/// Returns a port without a listener.
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// `rapport serve` as a separate process, with its log.
+/// A separate process that runs `rapport serve`, with its log.
 pub(crate) struct Process {
     child: Child,
     /// The address of the listener.
@@ -59,7 +59,8 @@ impl Process {
     /// Starts the server with this database and additional settings, and waits until it is ready.
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut log = String::new();
-        // Another process may take the free port before the server listens on it.
+        // Another process may take the free port before the server listens on it, so the start is
+        // repeated.
         for _ in 0..5 {
             match Self::try_start(database_url, settings).await {
                 Ok(process) => return process,
@@ -104,12 +105,12 @@ impl Process {
         })
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// Resident memory, in KiB.
+    /// Returns the resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status

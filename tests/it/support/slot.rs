@@ -1,10 +1,10 @@
-//! The replication slot of a test's database: reading, interrupting and dropping it.
+//! Reads, interrupts and drops the replication slot of a test's database.
 
 use tokio_postgres::Client;
 
 use super::eventually::eventually;
 
-/// The slot of this test's database, by name.
+/// Returns the name of this database's slot, and the process that reads it.
 pub(crate) async fn slot(client: &Client) -> Option<(String, Option<i32>)> {
     client
         .query_opt(
@@ -20,7 +20,7 @@ pub(crate) async fn slot(client: &Client) -> Option<(String, Option<i32>)> {
 /// Drops the slot that the stream is reading.
 pub(crate) async fn steal_slot(sql: &Client) {
     eventually("the slot can be dropped", async || {
-        // Both in one statement, before the stream reconnects.
+        // One statement does both, before the stream can reconnect.
         sql.batch_execute(
             "do $$
              declare found pg_replication_slots;
@@ -36,7 +36,7 @@ pub(crate) async fn steal_slot(sql: &Client) {
     .await;
 }
 
-/// Terminates the walsender of this database's slot. Waits until there is one.
+/// Waits until this database's slot has a walsender, and terminates it.
 pub(crate) async fn kill_walsender(sql: &Client) {
     eventually("there is a walsender", async || {
         let killed = sql

@@ -1,13 +1,14 @@
-//! Snapshots: committed copies of what clients and operators read, compared letter by letter.
+//! Snapshots are committed copies of texts that clients and operators read. They are compared
+//! letter by letter.
 //!
 //! `CONTRIBUTING.md` describes how to review a difference.
 
 use insta::Settings;
 
-/// Settings under which `assert_snapshot!` compares a text after these replacements, each a regular
-/// expression and its replacement. They remove what differs between runs and versions of
-/// PostgreSQL. The snapshots are in `snapshots/` beside the test, and their name is the only part
-/// of the file name.
+/// Returns settings under which `assert_snapshot!` compares a text after these replacements. Each
+/// replacement is a regular expression and its substitute. They remove the parts that differ
+/// between runs and versions of PostgreSQL. The snapshots are in `snapshots/` next to the test. A
+/// file name contains only the name of its snapshot.
 pub(crate) fn redacted(replacements: &[(&str, &str)]) -> Settings {
     let mut settings = Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);

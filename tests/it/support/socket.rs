@@ -1,4 +1,4 @@
-//! A Phoenix client for both protocol versions that checks messages strictly.
+//! A strict Phoenix client for both protocol versions.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Version {
         }
     }
 
-    /// The text of a push.
+    /// Returns the text of a push.
     pub(crate) fn push(
         self,
         join_ref: &Value,
@@ -52,7 +52,7 @@ impl Version {
     }
 }
 
-/// A message from the server. `join_ref` is null if the version has none.
+/// A message from the server. `join_ref` is null if the version does not have it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Received {
     pub(crate) join_ref: Value,
@@ -68,7 +68,7 @@ pub(crate) struct PhoenixSocket {
     version: Version,
 }
 
-/// The socket's URL.
+/// Returns the socket's URL.
 pub(crate) fn url(address: SocketAddr, key: &str, vsn: Option<&str>) -> String {
     let vsn = vsn.map_or(String::new(), |vsn| format!("&vsn={vsn}"));
     format!("ws://{address}/realtime/v1/websocket?apikey={key}{vsn}")
@@ -90,7 +90,7 @@ impl PhoenixSocket {
         bytes: u32,
     ) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        // Set before connecting: the announced window depends on it.
+        // The size must be set before connecting, because the announced window depends on it.
         socket.set_recv_buffer_size(bytes).unwrap();
         let stream = MaybeTlsStream::Plain(socket.connect(address).await.unwrap());
         let url = url(address, key, Some(version.vsn()));
@@ -130,7 +130,7 @@ impl PhoenixSocket {
         self.stream.send(message).await.unwrap();
     }
 
-    /// The next protocol message. Any other frame, or a timeout, is a failure.
+    /// Receives the next protocol message. Any other frame, or a timeout, is a failure.
     pub(crate) async fn receive(&mut self) -> Received {
         match self.frame().await {
             Message::Text(text) => self.parse(&text),
@@ -138,7 +138,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// The next message, which must have this event and topic.
+    /// Receives the next message, which must have this event and topic.
     pub(crate) async fn expect(&mut self, topic: &str, event: &str) -> Received {
         let message = self.receive().await;
         assert_eq!(
@@ -149,7 +149,8 @@ impl PhoenixSocket {
         message
     }
 
-    /// The response of the next message, which must be a reply to `reference` with this status.
+    /// Returns the response of the next message, which must be a reply to `reference` with this
+    /// status.
     pub(crate) async fn expect_reply(&mut self, reference: &str, status: &str) -> Value {
         let message = self.receive().await;
         assert_eq!(message.event, "phx_reply", "{message:?}");
@@ -158,7 +159,7 @@ impl PhoenixSocket {
         message.payload["response"].clone()
     }
 
-    /// Status and text of the next message, which must be a `system` message.
+    /// Returns status and text of the next message, which must be a `system` message.
     pub(crate) async fn expect_system(&mut self, topic: &str) -> (String, String) {
         let message = self.expect(topic, "system").await;
         let text = |key: &str| message.payload[key].as_str().unwrap().to_owned();
@@ -166,13 +167,13 @@ impl PhoenixSocket {
         (text("status"), text("message"))
     }
 
-    /// Joins a topic on a socket that may be closed already.
+    /// Joins a topic on a socket that may already be closed.
     pub(crate) async fn try_join(&mut self, reference: &str, topic: &str) {
         let text = json!([reference, reference, topic, "phx_join", {}]).to_string();
         let _ = self.stream.send(Message::text(text)).await;
     }
 
-    /// The next protocol message, or the code and reason of the close frame.
+    /// Receives the next protocol message, or the code and reason of the close frame.
     pub(crate) async fn event(&mut self) -> Result<Received, (u16, String)> {
         match self.frame().await {
             Message::Text(text) => Ok(self.parse(&text)),
@@ -183,7 +184,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// Reads messages until a heartbeat is answered.
+    /// Sends a heartbeat and reads messages until its reply arrives.
     pub(crate) async fn until_quiet(&mut self) {
         self.push(
             Value::Null,
@@ -196,7 +197,7 @@ impl PhoenixSocket {
         while self.receive().await.reference != "until quiet" {}
     }
 
-    /// Code and reason of the next frame, which must be a close frame.
+    /// Returns code and reason of the next frame, which must be a close frame.
     pub(crate) async fn expect_close(&mut self) -> (u16, String) {
         match self.frame().await {
             Message::Close(Some(CloseFrame { code, reason })) => {
@@ -206,7 +207,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// Reads until the close frame.
+    /// Reads up to the close frame. Returns its code and reason.
     pub(crate) async fn read_until_close(&mut self) -> (u16, String) {
         loop {
             if let Message::Close(Some(CloseFrame { code, reason })) = self.frame().await {
@@ -215,8 +216,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// Reads until the server ends the connection. Returns the code of its close frame, if there
-    /// was one.
+    /// Reads until the server ends the connection. Returns the code of its close frame, if any.
     pub(crate) async fn last_code(&mut self) -> Option<u16> {
         loop {
             match tokio::time::timeout(PATIENCE, self.stream.next()).await {
@@ -228,19 +228,19 @@ impl PhoenixSocket {
         }
     }
 
-    /// Checks that no message is pending: sends a heartbeat, and expects its reply next.
+    /// Checks that no message is pending, by sending a heartbeat whose reply must come next.
     pub(crate) async fn expect_quiet(&mut self) {
         self.heartbeat("quiet").await;
     }
 
-    /// Sends a heartbeat and expects its reply next.
+    /// Sends a heartbeat, whose reply must come next.
     pub(crate) async fn heartbeat(&mut self, reference: &str) {
         self.push(Value::Null, reference, "phoenix", "heartbeat", json!({}))
             .await;
         assert_eq!(self.expect_reply(reference, "ok").await, json!({}));
     }
 
-    /// The next frame of any kind.
+    /// Receives the next frame of any kind.
     pub(crate) async fn frame(&mut self) -> Message {
         tokio::time::timeout(PATIENCE, self.stream.next())
             .await
@@ -249,7 +249,7 @@ impl PhoenixSocket {
             .unwrap()
     }
 
-    /// The underlying stream, for tests below the level of messages.
+    /// Returns the underlying stream, for tests below the level of messages.
     pub(crate) fn tcp(&mut self) -> &mut TcpStream {
         match self.stream.get_mut() {
             MaybeTlsStream::Plain(stream) => stream,
@@ -288,7 +288,7 @@ impl PhoenixSocket {
     }
 }
 
-/// The response to a refused handshake: status, content type and body.
+/// Returns status, content type and body of the response to a refused handshake.
 pub(crate) async fn refused_handshake(url: &str) -> (u16, String, String) {
     match tokio_tungstenite::connect_async(url).await {
         Err(tungstenite::Error::Http(response)) => {

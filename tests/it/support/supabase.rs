@@ -1,9 +1,9 @@
-//! What a Supabase project has before Rapport's schema, for tests in a bare database.
+//! The objects that a Supabase project has before Rapport's schema, for tests in a bare database.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-/// The roles that the server switches to, and their attributes.
+/// The roles to which the server switches, with their attributes.
 pub(crate) const ROLES: &[(&str, &str)] = &[
     ("anon", "noinherit"),
     ("authenticated", "noinherit"),
@@ -21,7 +21,7 @@ create function auth.jwt() returns jsonb language sql stable as
   $$ select nullif(current_setting('request.jwt.claims', true), '')::jsonb $$;
 ";
 
-/// Creates the roles that are missing. Roles belong to the cluster, and tests run in parallel.
+/// Creates missing roles. Roles belong to the cluster, and tests run in parallel.
 pub(crate) async fn create_roles(admin: &Client, roles: &[(&str, &str)]) {
     for (name, attributes) in roles {
         let create = format!("create role {name} nologin {attributes}");

@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// The secret of every test server.
 pub(crate) const JWT_SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
 
-/// Seconds since the epoch, for `iat` and `exp`.
+/// Returns the seconds since the epoch, for `iat` and `exp`.
 pub(crate) fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -46,7 +46,7 @@ pub(crate) fn mint_with_header(header: &str, claims: &Value) -> String {
 /// A JOSE header with a critical extension that no verifier supports.
 pub(crate) const CRITICAL_HEADER: &str = r#"{"alg":"HS256","crit":["x-limit"],"x-limit":1}"#;
 
-/// The claims of a signed-in user, valid for an hour, for tests that change one of them.
+/// Returns the claims of a signed-in user, valid for an hour. Tests may change some of them.
 pub(crate) fn user_claims(user_id: Uuid) -> Value {
     let now = now_s();
     json!({
@@ -58,17 +58,17 @@ pub(crate) fn user_claims(user_id: Uuid) -> Value {
     })
 }
 
-/// A token of a signed-in user, valid for an hour.
+/// Returns a token of a signed-in user, valid for an hour.
 pub(crate) fn user_token(user_id: Uuid) -> String {
     mint(&user_claims(user_id))
 }
 
-/// The public key of the project: a token with the role `anon`.
+/// Returns the public key of the project, which is a token with the role `anon`.
 pub(crate) fn anon_key() -> String {
     role_key("anon")
 }
 
-/// The server-side key of the project: a token with the role `service_role`.
+/// Returns the server-side key of the project, which is a token with the role `service_role`.
 pub(crate) fn service_role_key() -> String {
     role_key("service_role")
 }

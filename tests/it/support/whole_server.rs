@@ -1,5 +1,5 @@
-//! The whole server in this process, over a database with the people of the demonstration: chat
-//! routes, change stream and sockets.
+//! The whole server in this process: chat routes, change stream and sockets. Its database contains
+//! the users of the demonstration.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use super::config::config;
 use super::socket::{PhoenixSocket, Received, Version};
 use super::token::user_token;
 
-/// A running server. Its tasks end when it is dropped.
+/// A running server, whose tasks end when it is dropped.
 pub(crate) struct WholeServer {
     app: App,
     _tasks: StopOnDrop,
@@ -22,7 +22,7 @@ pub(crate) struct WholeServer {
 }
 
 impl WholeServer {
-    /// Starts with this database and additional settings (`RAPPORT_<SECTION>_<KEY>`).
+    /// Starts a server with this database and additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let settings = [&[("RAPPORT_SERVER_METRICS_TOKEN", "scrape")], settings].concat();
         let tasks = Tasks::new();
@@ -45,12 +45,12 @@ impl WholeServer {
         self
     }
 
-    /// The address of the listener.
+    /// Returns the address of the listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.app.local_address()
     }
 
-    /// The text of `/metrics`.
+    /// Returns the text of `/metrics`.
     pub(crate) async fn metrics(&self) -> String {
         let address = format!("http://{}/metrics", self.address());
         let answer = self
@@ -63,7 +63,7 @@ impl WholeServer {
         answer.text().await.unwrap()
     }
 
-    /// The value of a metric without labels.
+    /// Returns the value of a metric without labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.metrics().await;
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -71,26 +71,26 @@ impl WholeServer {
         value.parse().unwrap()
     }
 
-    /// Stops the server in order. Returns whether it did so within its deadline.
+    /// Stops the server in an orderly way. Returns whether it stopped within its deadline.
     pub(crate) async fn stop(self) -> bool {
         self.app.stop().await
     }
 
-    /// A request by a person.
+    /// Builds a request by a user.
     pub(crate) fn request(&self, person: Person, method: Method, path: &str) -> RequestBuilder {
         let address = format!("http://{}{}{path}", self.address(), chat::BASE_PATH);
         let request = self.client.request(method, address);
         request.bearer_auth(user_token(person.id()))
     }
 
-    /// A `GET` request by a person. It must succeed.
+    /// Sends a `GET` request by a user. It must succeed.
     pub(crate) async fn get(&self, person: Person, path: &str) -> Answer {
         let answer = answer(self.request(person, Method::GET, path)).await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
         answer
     }
 
-    /// A request with a JSON body by a person. It must succeed.
+    /// Sends a request with a JSON body by a user. It must succeed.
     pub(crate) async fn send(
         &self,
         person: Person,
@@ -103,12 +103,12 @@ impl WholeServer {
         answer
     }
 
-    /// A `POST` request with a JSON body by a person. It must succeed.
+    /// Sends a `POST` request with a JSON body by a user. It must succeed.
     pub(crate) async fn post(&self, person: Person, path: &str, body: Value) -> Answer {
         self.send(person, Method::POST, path, body).await
     }
 
-    /// Opens the conversation of two people and returns its id.
+    /// Opens the conversation of two users and returns its id.
     pub(crate) async fn open(&self, person: Person, other: Person) -> String {
         let body = json!({ "other_user_id": other.id() });
         let opened = self.post(person, "/conversations", body).await;
@@ -121,13 +121,13 @@ impl WholeServer {
         self.post(person, "/messages", body).await.body
     }
 
-    /// A socket of a person that has joined a private topic.
+    /// Opens a user's socket and joins a private topic.
     pub(crate) async fn listen(&self, person: Person, topic: &str) -> PhoenixSocket {
         self.join(person, topic, json!({"config": {"private": true}}))
             .await
     }
 
-    /// A socket of a person that has joined a topic.
+    /// Opens a user's socket and joins a topic.
     pub(crate) async fn join(&self, person: Person, topic: &str, payload: Value) -> PhoenixSocket {
         let token = user_token(person.id());
         let mut socket = PhoenixSocket::connect(self.address(), &token, Version::One).await;
@@ -139,7 +139,8 @@ impl WholeServer {
     }
 }
 
-/// A separate type, so that [`WholeServer::stop`] can move the server.
+/// A separate type that stops the tasks, so that [`WholeServer::stop`] can move fields out of the
+/// server.
 struct StopOnDrop(Tasks);
 
 impl Drop for StopOnDrop {
@@ -148,7 +149,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// The payload of the next broadcast with this event. Other broadcasts before it are skipped.
+/// Returns the payload of the next broadcast with this event. Earlier broadcasts are skipped.
 pub(crate) async fn next_event(socket: &mut PhoenixSocket, event: &str) -> Value {
     loop {
         let Received {

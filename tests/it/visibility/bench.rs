@@ -1,5 +1,5 @@
-//! The bench of the visibility tests: a database with Supabase's roles, and changes built from the
-//! rows that it contains.
+//! The bench of the visibility tests. It has a database with Supabase's roles, and builds changes
+//! from the rows in that database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use crate::support::eventually::eventually;
 use crate::support::supabase::{AUTH, ROLES, create_roles};
 
 /// Roles of the application: an owner of tables and its heir, an editor and its member, and a role
-/// that one test alters and no other uses.
+/// that only one test uses, which alters it.
 const APPLICATION_ROLES: &[(&str, &str)] = &[
     ("vis_owner", ""),
     ("vis_heir", "in role vis_owner"),
@@ -41,7 +41,7 @@ create publication supabase_realtime;
 grant create, usage on schema public to vis_owner;
 ";
 
-/// A database, a connection to it, and visibility over it.
+/// A database, a connection to it, and the visibility component that uses it.
 pub(crate) struct Bench {
     pub(crate) admin: Client,
     pub(crate) visibility: Visibility,
@@ -52,7 +52,7 @@ pub(crate) struct Bench {
     tasks: Tasks,
 }
 
-/// Settings under which nothing cached is ever used.
+/// Returns settings under which nothing cached is ever used.
 pub(crate) fn strict() -> VisibilityConfig {
     VisibilityConfig {
         pool_size: 4,
@@ -66,15 +66,15 @@ pub(crate) fn strict() -> VisibilityConfig {
     }
 }
 
-/// Rows above this size are reduced.
+/// Size above which rows are reduced.
 pub(crate) const MAX_RECORD_BYTES: usize = 10_000;
 
-/// User number `n`.
+/// Returns the id of user number `n`.
 pub(crate) fn user(n: u32) -> String {
     format!("00000000-0000-0000-0000-{n:012}")
 }
 
-/// A role with a subject and a team.
+/// Returns an identity with this role, and the subject and team of user `n`.
 pub(crate) fn identity(role: &str, n: u32) -> Arc<Identity> {
     claims(
         role,
@@ -101,12 +101,12 @@ impl Bench {
         bench
     }
 
-    /// Over a database with this connection string.
+    /// Like [`Bench::with`], in the database with this connection string.
     pub(crate) async fn at(url: &str, config: VisibilityConfig, sql: &str) -> Self {
         Self::logged_in(url, url, config, sql).await
     }
 
-    /// With another login for visibility than for the test.
+    /// Like [`Bench::at`], with a separate login for visibility.
     pub(crate) async fn logged_in(
         url: &str,
         login_url: &str,
@@ -181,8 +181,8 @@ impl Bench {
         }
     }
 
-    /// The table definition as the replication stream describes it. It is a new value only if it
-    /// differs.
+    /// Returns the table definition as the replication stream describes it. The value is a new one
+    /// only if the definition has changed.
     pub(crate) async fn relation(&self, table: &str) -> Arc<Relation> {
         self.relation_in("public", table).await
     }
@@ -199,7 +199,8 @@ impl Bench {
         Arc::clone(known)
     }
 
-    /// A new definition of the table, by which the stream shows that something may have changed.
+    /// Returns a new definition of the table, with which the stream would show that the table may
+    /// have changed.
     pub(crate) async fn description(&self, schema: &str, table: &str) -> Arc<Relation> {
         let rows = self
             .admin
@@ -240,15 +241,16 @@ impl Bench {
         })
     }
 
-    /// Images of the rows of `relation` for which `condition` is true, ordered by their first
-    /// column.
+    /// Returns images of the rows of `relation` for which `condition` is true, ordered by their
+    /// first column.
     pub(crate) async fn images(&self, relation: &Relation, condition: &str) -> Vec<Row> {
         let list: Vec<_> = relation
             .columns
             .iter()
             .map(|column| format!("\"{}\"", column.name.replace('"', "\"\"")))
             .collect();
-        // A simple query prints values as the replication stream does, with their output functions.
+        // The results of a simple query are printed by the types' output functions, as in the
+        // replication stream.
         let rows = self
             .admin
             .simple_query(&format!(
@@ -273,7 +275,7 @@ impl Bench {
     }
 
     /// Waits until these definitions are old enough that they alone do not cause a reading of the
-    /// catalogue. Not usable under settings with which nothing cached is used.
+    /// catalogue. This cannot be used with [`strict`] settings, under which nothing cached is used.
     pub(crate) async fn settle(&self, relations: &[&Arc<Relation>]) {
         eventually("the definitions are old", async || {
             let checks = self.metrics.catalog_checks.get();
@@ -295,7 +297,8 @@ impl Bench {
         self.visibility.resolve(transactions).await.deliveries
     }
 
-    /// Resolves each change as its own transaction. Returns the recipients of each, by payload.
+    /// Resolves each change as a separate transaction. Returns the recipients of each change, by
+    /// payload.
     pub(crate) async fn seen(&self, relation: &Arc<Relation>, rows: Vec<RowChange>) -> Vec<Seen> {
         let count = rows.len();
         let batch: Vec<_> = rows
@@ -348,7 +351,8 @@ pub(crate) struct Seen {
     pub(crate) unanswered: BTreeMap<u32, String>,
 }
 
-/// Only rows, for these channels.
+/// Returns the expected result if these channels receive the row and no other channel receives
+/// anything.
 pub(crate) fn rows(channels: &[u32]) -> Seen {
     Seen {
         rows: channels.iter().copied().collect(),
@@ -359,12 +363,12 @@ pub(crate) fn rows(channels: &[u32]) -> Seen {
 /// The first transaction id of a cluster, which every snapshot sees.
 const FIRST_XID: u32 = 3;
 
-/// A transaction with this change that every snapshot sees.
+/// Returns a transaction with this change. Every snapshot sees it.
 pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<ChangeTransaction> {
     transaction_with_xid(FIRST_XID, relation, row)
 }
 
-/// A transaction with this id and this change.
+/// Returns a transaction with this id and this change.
 pub(crate) fn transaction_with_xid(
     xid: u32,
     relation: &Arc<Relation>,
@@ -375,7 +379,7 @@ pub(crate) fn transaction_with_xid(
     Arc::new(ChangeTransaction::whole(xid, changes))
 }
 
-/// The old image under the default replica identity: only the key has values.
+/// Returns the old image under the default replica identity, in which only the key has values.
 pub(crate) fn key_image(relation: &Relation, row: &Row) -> OldRow {
     OldRow::Key(Row(relation
         .columns
@@ -391,8 +395,9 @@ pub(crate) fn key_image(relation: &Relation, row: &Row) -> OldRow {
         .collect()))
 }
 
-/// This number of random cases. They are the same in each run, so that a failure is reproducible;
-/// `PROPTEST_CASES` sets another number of other cases.
+/// Returns a configuration with this number of random cases. The cases are the same in each run, so
+/// that failures are reproducible. With `PROPTEST_CASES`, the number is that value and the cases
+/// differ in each run.
 pub(crate) fn cases(ordinary: u32) -> proptest::test_runner::Config {
     use proptest::test_runner::{Config, RngSeed};
     use rapport::config::source::{ProcessEnvironment, Source as _};
@@ -408,7 +413,7 @@ pub(crate) fn cases(ordinary: u32) -> proptest::test_runner::Config {
     }
 }
 
-/// Conditions built from `atoms`, `depth` levels deep and with at most about `size` parts.
+/// Returns conditions built from `atoms`, `depth` levels deep and with about `size` parts.
 pub(crate) fn combined(
     atoms: impl Strategy<Value = &'static str> + 'static,
     depth: u32,

@@ -61,7 +61,7 @@ async fn a_changed_policy_is_honoured_within_the_time_limit_under_load() {
                 .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
                 .await;
         }
-        // This check begins after the time limit.
+        // This check begins after the time limit has passed.
         let after = bench
             .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
             .await;
@@ -106,7 +106,7 @@ async fn a_changed_table_definition_causes_a_reading_of_the_catalogue() {
         .await;
     let insert = "insert into t values (2, null, 'b', 'team1')";
     assert_eq!(bench.insert("t", insert, "id = 2").await, [rows(&[1])]);
-    // A definition that the catalogue no longer contains: the rights on its column are unknown.
+    // The catalogue no longer contains this definition, so the rights on its column are unknown.
     let relation = bench.relation("t").await;
     let mut older: Relation = (*relation).clone();
     older.columns.push(Column {
@@ -118,8 +118,8 @@ async fn a_changed_table_definition_causes_a_reading_of_the_catalogue() {
     let older = Arc::new(older);
     let mut new = bench.images(&relation, "id = 2").await.remove(0);
     new.0.push(rapport::change::ColumnValue::Null);
-    // Tests that run beside this one create roles in the same cluster. Each makes one reading
-    // necessary, so only a reading in every round would be a fault.
+    // Other tests create roles in the same cluster at the same time. Each new role requires one
+    // reading, so only a reading in every round would be a fault.
     eventually("an unknown definition causes no reading", async || {
         let loads = bench.metrics.catalog_loads.get();
         for _ in 0..3 {
@@ -153,14 +153,14 @@ async fn statements_survive_changes_of_their_objects() {
         bench.insert("t", &insert(1), "id = 1").await,
         [rows(&[1, 2])]
     );
-    // The column's type changes, so all statements are planned again.
+    // The column's type changes, so all statements are replanned.
     bench.run("alter table members add column note text; alter table members alter column note type int using null").await;
     assert_eq!(
         bench.insert("t", &insert(2), "id = 2").await,
         [rows(&[1, 2])]
     );
-    // After a function is renamed, the prepared text is wrong. The policy itself follows the new
-    // name.
+    // After the function is renamed, the text of the prepared statement is wrong. The policy itself
+    // uses the new name.
     bench
         .run("create function private.yes() returns boolean language sql stable as 'select true';
               drop policy members on t;
@@ -231,7 +231,7 @@ async fn bindings_are_registered_together_and_the_newest_registration_counts() {
     );
     bench.watch(1, &someone, "t").await;
     assert_eq!(bench.insert("t", &insert(1), "id = 1").await, [rows(&[1])]);
-    // A refreshed token, of another user.
+    // The token was replaced by one of a different user.
     bench.watch(1, &identity("authenticated", 2), "t").await;
     assert_eq!(bench.insert("t", &insert(2), "id = 2").await, [rows(&[])]);
     bench
@@ -297,7 +297,8 @@ async fn wildcards_include_present_and_future_tables() {
 }
 
 /// PostgreSQL's own function that lists the published tables also locks them, so Rapport does not
-/// use it. Both must return the same tables for every form of publication.
+/// use that function. For every form of publication, Rapport must find the same tables as the
+/// function.
 #[tokio::test]
 async fn published_tables_agree_with_those_of_postgres() {
     let bench = Bench::new(
@@ -363,7 +364,7 @@ async fn published_tables_agree_with_those_of_postgres() {
     }
 }
 
-/// An uncommitted `ALTER TABLE` affects only its own table.
+/// An uncommitted `ALTER TABLE` must affect only its own table.
 #[tokio::test]
 async fn a_locked_table_does_not_delay_others() {
     let bench = Bench::new(&format!(
@@ -383,11 +384,11 @@ async fn a_locked_table_does_not_delay_others() {
         let sql = format!("insert into t values ({id}, '{}')", user(1));
         let condition = format!("id = {id}");
         let seen = bench.insert("t", &sql, &condition);
-        // A statement that waits for the lock would wait forever.
+        // A statement that waited for the lock would never finish.
         timeout(Duration::from_secs(30), seen).await.unwrap()
     };
     assert_eq!(insert(1).await, [rows(&[1])]);
-    // The same holds when another change causes a full reading of the catalogue.
+    // The same is true when another change causes a full reading of the catalogue.
     bench.run("create type pair as (a int, b int)").await;
     assert_eq!(insert(2).await, [rows(&[1])]);
     assert!(bench.metrics.catalog_loads.get() > loads);
@@ -401,7 +402,7 @@ fn unauthorized(channel: u32) -> Seen {
     }
 }
 
-/// Settings under which the catalogue does not expire during a test.
+/// Returns settings under which the catalogue does not expire during a test.
 fn trusting() -> VisibilityConfig {
     VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),
@@ -409,7 +410,7 @@ fn trusting() -> VisibilityConfig {
     }
 }
 
-/// As after `VACUUM` or a reconnect: tables are described again although nothing has changed.
+/// After `VACUUM` or a reconnect, the stream describes tables again although nothing has changed.
 #[tokio::test]
 async fn definitions_of_one_batch_cost_one_comparison_and_known_ones_none() {
     let bench = Bench::with(
@@ -450,7 +451,8 @@ async fn definitions_of_one_batch_cost_one_comparison_and_known_ones_none() {
     assert_eq!(bench.metrics.catalog_checks.get(), checks);
 }
 
-/// The stream shows that a table has changed, but not how. Nothing cached about it may be used.
+/// The stream shows that a table has changed, but not how, so nothing cached about the table may be
+/// used.
 #[tokio::test]
 async fn an_equal_definition_causes_a_reading_of_the_rules() {
     let bench = Bench::with(trusting(), T).await;

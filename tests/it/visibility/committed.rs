@@ -11,7 +11,8 @@ use super::bench::{Bench, identity, strict, transaction_with_xid, user};
 use crate::support::database::{connect, own_cluster};
 use crate::support::eventually::eventually;
 
-/// Whether this backend, or any, has written a commit and waits for the standby.
+/// Checks whether this backend, or any backend if `None`, has written a commit and waits for the
+/// standby.
 async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
     let held = client
         .query_one(
@@ -24,10 +25,10 @@ async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
     (held.get::<_, i64>(0) > 0).then_some(())
 }
 
-/// A synchronous standby that does not answer keeps commits, which are in the WAL, invisible to
-/// other sessions. Without one this lasts microseconds.
+/// A commit is in the WAL before other sessions can see it, normally for microseconds only. A
+/// synchronous standby that does not respond prolongs that time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_is_not_visible_yet_is_waited_for() {
+async fn a_check_waits_until_the_commit_is_visible() {
     let cluster = own_cluster().await;
     let url = cluster.url_for("postgres");
     let bench = Arc::new(
@@ -48,7 +49,7 @@ async fn a_commit_that_is_not_visible_yet_is_waited_for() {
     for (n, table) in [(1, "notes"), (2, "plain")] {
         bench.watch(n, &identity("authenticated", n), table).await;
     }
-    // The catalogue is read and the loop functions are created before commits are held.
+    // The catalogue must be read and the loop functions created before commits are held.
     let notes = bench.relation("notes").await;
     bench
         .insert("notes", "insert into notes values (1)", "true")
@@ -63,7 +64,7 @@ async fn a_commit_that_is_not_visible_yet_is_waited_for() {
         .batch_execute("select pg_reload_conf()")
         .await
         .unwrap();
-    // A reload takes effect after some time, which is over once a commit is held.
+    // The reload has taken effect once a commit is held.
     let first = connect(&url).await;
     let commits = Tasks::new().spawn("commits", async move {
         let commit = "set synchronous_commit = on; insert into gone values (1)";
@@ -145,9 +146,9 @@ async fn a_commit_that_is_not_visible_yet_is_waited_for() {
     );
 }
 
-/// A batch may remain from before a failover to a standby that had not received its commit.
+/// After a failover, a batch may remain whose commit the new primary never received.
 #[tokio::test]
-async fn a_commit_of_another_history_is_not_waited_for() {
+async fn a_check_does_not_wait_for_a_commit_of_another_history() {
     let bench = Bench::with(
         strict(),
         "create table notes (id int primary key); grant select on notes to authenticated;

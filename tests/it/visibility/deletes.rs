@@ -1,5 +1,5 @@
-//! A DELETE leaves no row to check. Under row-level security the key is sent, and the old image is
-//! checked if the WAL contains it.
+//! A DELETE leaves no row to check. Under row-level security, the key is sent. If the WAL contains
+//! the old image, that image is checked.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
 }
 
 #[tokio::test]
-async fn under_row_security_everyone_with_a_policy_hears_the_key() {
+async fn under_row_security_subscribers_with_a_policy_receive_the_key() {
     let bench = notes(strict(), "").await;
     bench
         .subscribe(
@@ -81,7 +81,7 @@ async fn under_row_security_everyone_with_a_policy_hears_the_key() {
 }
 
 #[tokio::test]
-async fn a_setting_suppresses_deletions_that_cannot_be_judged() {
+async fn a_setting_suppresses_deletions_that_cannot_be_checked() {
     let config = VisibilityConfig {
         delete_without_old_row: false,
         ..strict()
@@ -199,8 +199,8 @@ async fn deletions_are_delivered_without_the_primary_key_in_the_identity() {
     }
 }
 
-/// The WAL marks the old image of a partition as full if the root's identity is, whatever the image
-/// contains.
+/// The WAL marks the old image of a partition as full if the root has a full identity, even if the
+/// image is incomplete.
 #[tokio::test]
 async fn an_incomplete_image_of_a_partition_that_is_marked_full_does_not_decide() {
     let config = VisibilityConfig {
@@ -245,7 +245,7 @@ async fn an_incomplete_image_of_a_partition_that_is_marked_full_does_not_decide(
 }
 
 #[tokio::test]
-async fn a_role_that_may_select_nothing_hears_of_no_deletion() {
+async fn a_role_that_may_select_nothing_receives_no_deletion() {
     let bench = Bench::new(
         "create table t (id int primary key, a int); grant select (a) on t to authenticated;
          grant select on t to anon; alter publication supabase_realtime add table t;
@@ -294,7 +294,8 @@ grant select on members, posts to authenticated;
 alter publication supabase_realtime add table posts;
 ";
 
-/// A deletion of the only post, in a transaction that also runs `also`, as the stream reports it.
+/// Deletes the only post in a transaction that also runs `also`. Returns the deletion as the stream
+/// reports it.
 async fn deletion(bench: &Bench, also: &str) -> [Arc<ChangeTransaction>; 1] {
     let relation = bench.relation("posts").await;
     bench.run("begin").await;
@@ -322,7 +323,7 @@ async fn recipients(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<u64>
     channels
 }
 
-/// Enough members for one call, and one outsider.
+/// Creates a post, enough members for one call, and one outsider. All of them are subscribed.
 async fn members(people: u32) -> Bench {
     let bench = Bench::new(POSTS).await;
     for n in 1..=people {
@@ -338,13 +339,13 @@ async fn members(people: u32) -> Bench {
 }
 
 #[tokio::test]
-async fn a_late_deletion_is_judged_by_the_state_before_it() {
+async fn a_late_deletion_is_checked_against_the_state_before_it() {
     for people in [1, 7] {
         let bench = members(people).await;
-        // The current snapshots. The first of them sees the post.
+        // One of the current snapshots sees the post.
         let batch = deletion(&bench, "delete from members").await;
         for n in 0..20 {
-            // Snapshots continue to be taken, and see the deletion.
+            // New snapshots continue to be taken. They see the deletion.
             bench
                 .run(&format!("insert into members values (2, '{}')", user(n)))
                 .await;
@@ -358,7 +359,7 @@ async fn a_late_deletion_is_judged_by_the_state_before_it() {
     }
 }
 
-/// Connections that hold snapshots.
+/// Returns the connections that hold snapshots.
 async fn holders(bench: &Bench) -> Vec<i32> {
     let rows = bench.admin.query(
         "select pid from pg_stat_activity

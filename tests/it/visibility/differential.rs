@@ -1,4 +1,4 @@
-//! For random tables, policies, grants and users, the decision equals the result of `select`.
+//! For random tables, policies, grants and users, the visible rows equal the result of `select`.
 
 use std::collections::BTreeSet;
 
@@ -174,7 +174,8 @@ impl Case {
             } else {
                 "restrictive"
             };
-            // A policy for writing only stands for `for all with check`, which has no USING.
+            // "update" stands for `for all with check`, a policy for writing only, which has no
+            // USING.
             let (command, clause) = match *command {
                 "update" => ("all", "with check"),
                 command => (command, "using"),
@@ -199,7 +200,7 @@ impl Case {
     }
 }
 
-/// What `select` returns, or its error.
+/// Returns the result of `select`, or its error.
 async fn selected(bench: &Bench, who: &Identity) -> Result<BTreeSet<i32>, String> {
     let subject: serde_json::Value = serde_json::from_str(&who.claims).unwrap();
     bench.admin.batch_execute("begin").await.unwrap();
@@ -242,7 +243,7 @@ fn decisions_equal_select() {
         identity("vis_heir", 2),
         identity("vis_editor", 1),
         identity("vis_editor_member", 2),
-        // Enough identities of one role for a call, and a few of the others for single executions.
+        // Enough identities of one role for a call, and a few of other roles for single executions.
         identity("authenticated", 4),
         claims(
             "authenticated",
@@ -291,8 +292,8 @@ fn decisions_equal_select() {
                         seen_rows.set(seen_rows.get() + own.len());
                         hidden_rows.set(hidden_rows.get() + seen.len() - own.len());
                     }
-                    // A `select` that fails shows nothing. Here the rows that do not fail may be
-                    // shown, and never more than those with a result.
+                    // If `select` fails, it returns nothing. A subscriber may still receive those
+                    // rows whose own check does not fail.
                     Err(sqlstate) => {
                         let is_refused = seen.iter().all(|seen| seen.refused.contains_key(&n));
                         prop_assert!(

@@ -154,7 +154,7 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
-/// The condition as SQL, as the protocol defines it.
+/// Returns the condition as SQL, as the protocol defines it.
 fn sql(condition: &Condition, type_of: &str) -> String {
     let column = format!("t.\"{}\"", condition.column);
     let literal = format!("'{}'", condition.value.replace('\'', "''"));
@@ -213,8 +213,8 @@ fn filters_equal_their_sql() {
                 .iter()
                 .map(|one| format!("({})", sql(one, &types[&one.column])))
                 .collect();
-            // Each condition runs alone first: in a conjunction, a false one could hide the error
-            // of another.
+            // Each condition first runs alone, because in a conjunction a false condition could
+            // hide the error of another one.
             let mut expected = Ok(Vec::new());
             for condition in all.iter().chain([&all.join(" and ")]) {
                 if expected.is_ok() {
@@ -254,8 +254,8 @@ fn filters_equal_their_sql() {
                     prop_assert_eq!(own, expected, "{}", filter);
                 }
                 (Err(_), Err(_)) => refused.set(refused.get() + 1),
-                // The protocol refuses types that are not text-compatible or boolean, even if SQL
-                // has an operator.
+                // For some operators, the protocol requires a text-compatible or boolean column,
+                // even if SQL accepts other types.
                 (Ok(_), Err(error)) => {
                     let text = error.client_text();
                     prop_assert!(
@@ -406,7 +406,7 @@ async fn a_filter_that_never_ends_affects_only_its_identity() {
     }
 }
 
-/// A table whose rows are visible only to their owner.
+/// Creates a table in which only the owner of a row can see it.
 async fn private_rows() -> Bench {
     let bench = Bench::new(TABLE).await;
     bench
@@ -421,7 +421,7 @@ async fn private_rows() -> Bench {
 #[tokio::test]
 async fn a_failing_filter_reveals_nothing_about_hidden_rows() {
     let bench = private_rows().await;
-    // PostgreSQL fails at the end of this pattern, which it reaches only for names with this
+    // PostgreSQL fails at the end of this pattern. It reaches the end only for names with this
     // prefix.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=like.secret\"});
     for n in [1, 2] {
@@ -442,7 +442,7 @@ async fn a_failing_filter_reveals_nothing_about_hidden_rows() {
 #[tokio::test]
 async fn a_filter_is_not_evaluated_on_hidden_rows() {
     let bench = private_rows().await;
-    // The evaluation never ends for the first row. One check contains both rows.
+    // For the first row, the evaluation would never end. One check contains both rows.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$|^z"});
     bench
         .subscribe(2, &identity("authenticated", 2), params)
@@ -475,7 +475,7 @@ async fn many_filters_that_never_end_are_suspended_together() {
         .await
         .unwrap();
     bench.watch(2, &identity("authenticated", 2), "t").await;
-    // The filters are suspended after the first row and not evaluated for the second.
+    // The filters are suspended after the first row. They are not evaluated for the second one.
     for (id, limit) in [(1, 3_000), (2, 200)] {
         let sql = format!("insert into t (id, name) values ({id}, repeat('x', 999) || 'y')");
         let before = std::time::Instant::now();

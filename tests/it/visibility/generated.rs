@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
 
-/// `record` and `old_record` of each delivery with the receiving channels, by change and channel.
+/// Returns the receiving channels, `record` and `old_record` of each delivery, ordered by change
+/// and channel.
 async fn written(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<(Vec<u64>, Value, Value)> {
     let mut resolved = bench.visibility.resolve(batch).await;
     resolved
@@ -162,7 +163,7 @@ async fn filters_select_and_policies_see_generated_columns() {
 
     let relation = bench.relation("t").await;
     let images = bench.images(&relation, "true").await;
-    // The image decides, not the current row.
+    // The row image decides, not the current row.
     bench.run("update t set owner = null").await;
     let changes = images
         .iter()
@@ -185,7 +186,7 @@ async fn filters_select_and_policies_see_generated_columns() {
             json!({"id": 2, "n": 2}),
         ]
     );
-    // With the full old row, a deletion is also judged by its generated columns.
+    // With the full old row, generated columns also decide who receives a deletion.
     bench.run("alter table t replica identity full").await;
     let relation = bench.relation("t").await;
     let deleted = RowChange::Delete {
@@ -215,7 +216,7 @@ async fn old_values_of_generated_columns_are_sent_if_their_inputs_are_known() {
     };
     let by_key = bench.relation("t").await;
     let row = texts(&[Some("1"), Some("a"), Some("b")]);
-    // If the WAL omits a value, only the columns that depend on it are unknown.
+    // If the WAL omits a value, only the columns that depend on that value are unknown.
     let mut partial = row.clone();
     partial.0[2] = ColumnValue::Unchanged;
     assert_eq!(
@@ -286,7 +287,7 @@ async fn a_generated_primary_key_identifies_its_row() {
     for (change, old_record) in [
         // The key has not changed.
         (update(None), json!({"key": "1-2"})),
-        // It has changed, and the WAL does not contain the old one.
+        // The key has changed, and the WAL does not contain the old key.
         (
             update(Some(OldRow::Key(texts(&[None, None, None])))),
             json!({}),
@@ -306,7 +307,7 @@ async fn a_generated_primary_key_identifies_its_row() {
     }
 }
 
-/// The refusal of a filter or `select` on this column.
+/// Returns the refusal of a filter or `select` on this column.
 fn invalid(what: &str, column: &str, table: &str) -> String {
     let (filters, select) = match what {
         "filter" => (
@@ -369,7 +370,7 @@ async fn columns_with_unknown_values_are_refused_and_left_out() {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1, record);
     }
-    // A column that becomes readable is read.
+    // A column that becomes readable is included.
     bench
         .run("grant execute on function private.hidden to public")
         .await;
@@ -416,7 +417,7 @@ async fn a_filter_on_a_dropped_column_is_refused() {
         let change = || RowChange::Insert {
             new: images[0].clone(),
         };
-        // A function that may no longer be executed is noticed at its next call.
+        // A function that may no longer be executed is detected only when it is called next.
         let mut told = std::collections::BTreeMap::new();
         for _ in 0..2 {
             let seen = bench.seen(&relation, vec![change()]).await.remove(0);
@@ -432,7 +433,7 @@ async fn a_filter_on_a_dropped_column_is_refused() {
 
 #[tokio::test]
 async fn a_column_with_a_new_expression_is_computed_again() {
-    // A reading of the catalogue that would otherwise be valid for an hour.
+    // With this setting, a reading of the catalogue is valid for an hour.
     let config = VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),
         ..strict()
@@ -461,7 +462,7 @@ async fn a_column_with_a_new_expression_is_computed_again() {
     let found = inserted(&bench, &relation).await;
     assert_eq!(found[0].0, [1, 2]);
     assert_eq!(found[0].1, json!({"id": 1, "n": 3, "twice": 6}));
-    // A new definition in the stream also causes one.
+    // A new definition in the stream also causes a reading.
     bench
         .run(
             "alter table t drop twice; alter table t add m int default 5;

@@ -1,5 +1,5 @@
-//! The login role is not a superuser. Queries are prepared with its rights and executed with the
-//! subscriber's.
+//! The login role is not a superuser. Queries are prepared with its rights and executed with those
+//! of the subscriber.
 
 use rapport::change::RowChange;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::bench::{Bench, identity, strict, user};
 use crate::support::database::TestDatabase;
 
-/// `url` with another user.
+/// Returns `url` with a different user.
 fn as_user(url: &str, user: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (_, address) = rest.split_once('@').unwrap();
@@ -58,7 +58,7 @@ async fn a_login_without_superuser_executes_as_roles_granted_to_it() {
     assert_eq!(seen[0].rows, [2, 4].into());
     assert!(seen[0].unanswered.is_empty());
 
-    // The login may no longer assume this role, so the query fails and does not run with other
+    // The login may no longer assume this role. The query must fail instead of running with other
     // rights.
     bench
         .run(&format!("revoke authenticated from {login}"))
@@ -71,7 +71,7 @@ async fn a_login_without_superuser_executes_as_roles_granted_to_it() {
     assert_eq!(seen[0].rows, [2, 4].into());
 
     drop(bench);
-    // Roles outlive their database, so this one is dropped.
+    // Roles outlive their database, so the login is dropped here.
     let admin = database.connect().await;
     admin
         .batch_execute(&format!(

@@ -1,4 +1,4 @@
-//! Many identities in one call get the same results as each by itself.
+//! Many identities that share one call get the same results as each identity alone.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::bench::{Bench, Seen, identity, rows, strict, user};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
-/// Enough users for calls over several connections.
+/// Enough users to require calls over several connections.
 const PEOPLE: std::ops::Range<u32> = 10..70;
 
 async fn watched(config: VisibilityConfig, sql: &str) -> Bench {
@@ -42,7 +42,7 @@ async fn insert(bench: &Bench, id: u32, owner: u32) -> Seen {
         .remove(0)
 }
 
-/// The loop functions in the whole database.
+/// Returns the number of loop functions in the whole database.
 async fn loops(bench: &Bench) -> i64 {
     let sql = "select count(*) from pg_proc where proname like 'rapport_ask_%'";
     bench.admin.query_one(sql, &[]).await.unwrap().get(0)
@@ -99,7 +99,7 @@ async fn an_error_affects_only_its_own_identity() {
 }
 
 #[tokio::test]
-async fn one_whose_policy_never_ends_takes_no_other_with_it() {
+async fn a_policy_that_never_ends_affects_only_its_identity() {
     let config = VisibilityConfig {
         statement_timeout: Duration::from_millis(500),
         ..strict()
@@ -119,7 +119,7 @@ async fn one_whose_policy_never_ends_takes_no_other_with_it() {
 }
 
 #[tokio::test]
-async fn names_and_texts_of_a_policy_mean_what_they_mean_in_it() {
+async fn names_and_texts_in_a_policy_keep_their_meaning() {
     let bench = Bench::new(
         "create table odd (id int primary key, \"rapport ordinals\" text, \"rapport turn\" int, found boolean, sqlstate text);
          alter table odd enable row level security;
@@ -175,8 +175,8 @@ async fn without_the_right_to_create_functions_identities_are_checked_one_by_one
         .unwrap();
 }
 
-/// The server then plans every statement again, under the role that happens to execute it. That
-/// role cannot resolve names in a schema on which it has no right.
+/// After a schema is created, PostgreSQL replans every statement under the role that happens to
+/// execute it. That role cannot resolve names in a schema on which it has no rights.
 #[tokio::test]
 async fn a_new_schema_does_not_break_plans() {
     let bench = watched(
@@ -193,7 +193,7 @@ async fn a_new_schema_does_not_break_plans() {
 }
 
 #[tokio::test]
-async fn objects_that_a_policy_uses_can_be_dropped_and_made_anew() {
+async fn objects_that_a_policy_uses_can_be_recreated() {
     let bench = watched(
         strict(),
         "create table members (who uuid);
@@ -219,7 +219,8 @@ async fn objects_that_a_policy_uses_can_be_dropped_and_made_anew() {
     assert!(loops(&bench).await > 0);
 }
 
-/// Rows of many owners come in one batch: one for each user and one without an owner, twice.
+/// Inserts two rows per user in one batch: one that belongs to the user, and one of an unknown
+/// owner. Each user must receive only their own row.
 async fn a_row_for_each(bench: &Bench) {
     let sql = "insert into notes
         select 2 * n, ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'b'
@@ -264,7 +265,7 @@ async fn users_with_filters_are_checked_for_their_own_rows() {
     ))
     .await;
     for n in PEOPLE {
-        // Each user is checked for other rows: their own and a few of others.
+        // Each user is checked for different rows: their own, and a few of other users.
         let filter = format!("id=gte.{}", 2 * n - 6);
         let params = serde_json::json!({"schema": "public", "table": "notes", "filter": filter});
         bench
@@ -275,8 +276,9 @@ async fn users_with_filters_are_checked_for_their_own_rows() {
     a_row_for_each(&bench).await;
 }
 
-/// Every connection has its own plan, which the server makes again. A repeated execution may use
-/// another connection than the first: the one that a slow policy has kept busy.
+/// Every connection has its own plan, which PostgreSQL may have to replace. A repeated execution
+/// may use a different connection than the first one, for example a connection that a slow policy
+/// has kept busy.
 #[tokio::test]
 async fn plans_of_all_connections_may_be_outdated() {
     const GATE: i64 = 1;
@@ -324,7 +326,7 @@ async fn plans_of_all_connections_may_be_outdated() {
     let (notes, first) = insertion("notes", 1).await;
     let (_, second) = insertion("notes", 2).await;
     let (gated, row) = insertion("gated", 1).await;
-    // Two checks at once, so one on each connection.
+    // Two identities are checked at the same time, one on each connection.
     bench.settle(&[&notes, &gated]).await;
     assert_eq!(bench.seen(&notes, first).await, [rows(&[10, 11])]);
     bench
@@ -347,7 +349,7 @@ async fn plans_of_all_connections_may_be_outdated() {
     gate.batch_execute(&format!("select pg_advisory_lock({GATE})"))
         .await
         .unwrap();
-    // The busy connection is free by the time the policies are read again.
+    // The busy connection must be free by the time the policies are read again.
     catalog
         .batch_execute("begin; lock table pg_catalog.pg_policy in access exclusive mode")
         .await

@@ -1,4 +1,4 @@
-//! Tests row visibility against PostgreSQL.
+//! Tests of row visibility against PostgreSQL.
 
 pub(crate) mod bench;
 

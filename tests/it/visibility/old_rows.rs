@@ -1,4 +1,4 @@
-//! The old row of an UPDATE: which subscribers receive more of it than the primary key.
+//! The old row of an UPDATE, and which subscribers receive more of it than the primary key.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ grant select on notes to authenticated, anon, service_role;
 alter publication supabase_realtime add table notes;
 ";
 
-/// Channels 1 and 2 of two users, 3 of a role whose policy shows every row, 4 of one without
-/// row-level security.
+/// Starts a bench with channels 1 and 2 of two users, 3 of a role whose policy shows every row, and
+/// 4 of a role that bypasses row-level security.
 async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
     let bench = Bench::with(config, &format!("{NOTES}{sql}")).await;
     bench.watch_as_each("notes").await;
     bench
 }
 
-/// Two versions of a row, as the WAL contains them.
+/// Returns two versions of a row, as the WAL contains them.
 async fn versions(bench: &Bench, relation: &Relation, old: &str, new: &str) -> (Row, Row) {
     let mut images = Vec::new();
     for values in [old, new] {
@@ -40,7 +40,7 @@ async fn versions(bench: &Bench, relation: &Relation, old: &str, new: &str) -> (
     (images.remove(0), new)
 }
 
-/// The `old_record` of each channel that receives the update.
+/// Returns, for each change, the `old_record` of every channel that receives it.
 async fn old_records(
     bench: &Bench,
     relation: &Arc<Relation>,
@@ -105,7 +105,8 @@ async fn a_row_that_becomes_visible_does_not_show_its_earlier_version() {
             ],
         ]
     );
-    // Both users are checked for both owners. The three images of the second owner are one input.
+    // Each of the two users is checked for both owners. The three images with the second owner are
+    // a single input.
     assert_eq!(bench.metrics.asked_by_image.get() - asked, 4);
 }
 
@@ -120,7 +121,7 @@ async fn an_old_row_with_equal_values_costs_no_additional_input() {
     let told = old_records(&bench, &relation, vec![full(old, new)]).await;
     assert_eq!(told[0].len(), 3);
     assert_eq!(told[0][0].1["body"], "before");
-    // One input for each of the two users.
+    // There is one input for each of the two users.
     assert_eq!(bench.metrics.asked_by_image.get() - asked, 2);
 }
 
@@ -143,19 +144,19 @@ async fn a_setting_sends_old_rows_unchecked() {
 #[tokio::test]
 async fn old_rows_of_an_index_identity_are_sent_if_they_can_be_checked() {
     for (index, policy, expected) in [
-        // The policy reads what the index contains.
+        // The policy reads only columns that the index contains.
         (
             "slug, owner",
             "",
             json!({ "owner": user(1), "slug": "old" }),
         ),
-        // It reads a column that the WAL lacks.
+        // The policy reads a column that the WAL does not contain.
         (
             "slug, owner",
             "alter policy own on notes using (owner = auth.uid() and body is not null)",
             json!({}),
         ),
-        // The key itself is always shown.
+        // The primary key is always shown.
         (
             "slug, id",
             "alter policy own on notes using (owner = auth.uid() and body is not null)",
@@ -175,7 +176,7 @@ async fn old_rows_of_an_index_identity_are_sent_if_they_can_be_checked() {
             old: Some(key_image(&relation, &old)),
             new: new.clone(),
         };
-        // If the identity has not changed, it is that of the new row.
+        // If the identity has not changed, the old row has the identity of the new row.
         let unchanged = RowChange::Update { old: None, new };
         let told = old_records(&bench, &relation, vec![change, unchanged]).await;
         assert_eq!(told[0][0], (1, expected), "{index} {policy}");

@@ -1,4 +1,5 @@
-//! The database fails during a check: nothing is decided without it, and nothing is lost.
+//! The database fails during a check. No visibility is decided without the database, and nothing is
+//! lost.
 
 use std::sync::Arc;
 

@@ -133,7 +133,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("mood[]", &["array['sad', 'very \"happy\"']::mood[]"]),
     ("bytea[]", &["array['\\x00ff'::bytea]"]),
     ("int4range[]", &["array['[1,5)'::int4range]"]),
-    // Numbers at their limits, as floating point prints them.
+    // Numbers at the limits of their types, as floating-point types print them.
     (
         "double precision[]",
         &["array['-0', 'NaN', '-Infinity', 1e15, 1e16, 5e-324, null]::float8[]"],
@@ -143,14 +143,14 @@ const VALUES: &[(&str, &[&str])] = &[
     ("numeric(20,0)", &["'12345678901234567890'"]),
     ("numeric(3,-2)", &["12345"]),
     ("money[]", &["array['-12.34'::money, null]"]),
-    // Texts of fixed and limited length, with their blanks.
+    // Texts of fixed and limited length, including trailing spaces.
     ("char(3)[]", &["array['a', 'abc', null]::char(3)[]"]),
     ("\"char\"[]", &["array['a'::\"char\"]"]),
     ("bpchar", &["'no length  '"]),
     ("varchar[]", &["array['', 'a b', 'null', 'NULL', 'é,{}']"]),
     ("name[]", &["array['x'::name]"]),
     ("short", &["'ab'"]),
-    // Times.
+    // Dates, times and intervals.
     (
         "timestamp(0)",
         &[
@@ -185,7 +185,7 @@ const VALUES: &[(&str, &[&str])] = &[
         &["array['{[2026-01-01,2026-02-01),[2026-03-01,)}'::tstzmultirange]"],
     ),
     ("word_range", &["'[\"a b\",\"c,d\"]'"]),
-    // Structured texts.
+    // Structured texts, such as JSON, XML and text search types.
     (
         "json[]",
         &[r#"array['{"a": "x\\y \"q\" \u0041"}', '[1, 2]', 'null', '""', '1e300']::json[]"#],
@@ -219,7 +219,7 @@ const VALUES: &[(&str, &[&str])] = &[
         &["array['integer'::regtype, 'text[]'::regtype]"],
     ),
     ("oidvector", &["'1 2'", "''"]),
-    // Arrays by dimensions and bounds.
+    // Arrays with several dimensions and with explicit bounds.
     (
         "int[][]",
         &[
@@ -228,7 +228,7 @@ const VALUES: &[(&str, &[&str])] = &[
         ],
     ),
     ("text[]", &["array[array['a,b', '{}'], array['\"', null]]"]),
-    // Domains over arrays and rows, rows in rows, rows in arrays in rows.
+    // Domains over arrays and rows, rows inside rows, and rows inside arrays inside rows.
     ("few", &["'{1,2}'"]),
     ("few[]", &["array['{1}'::few, '{}'::few]"]),
     ("checked_pair", &["row(1, 'x')::pair"]),
@@ -311,7 +311,7 @@ async fn every_type_is_written_as_by_to_jsonb() {
     }
 }
 
-/// Equality of JSON values. Numbers are compared by value, because one may be written with an
+/// Compares JSON values. Numbers are compared by value, because one may be written with an
 /// exponent.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
@@ -335,7 +335,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// `record` and `old_record` of a delivery with a row.
+/// Returns `record` and `old_record` of a delivery with a row.
 fn written(
     batch: &[Arc<ChangeTransaction>],
     delivery: &rapport::visibility::Delivery,
@@ -435,7 +435,7 @@ async fn large_rows_are_reduced_and_unknown_values_omitted() {
     let images = bench.images(&relation, "true").await;
     let mut partial = images[1].clone();
     partial.0[2] = ColumnValue::Unchanged;
-    // The same table before its identity became the whole row.
+    // The definition of the table before its identity became the whole row.
     let mut by_key = (*relation).clone();
     by_key.identity = ReplicaIdentity::Default;
     for column in &mut by_key.columns {
@@ -525,7 +525,7 @@ async fn a_table_without_primary_key_is_refused_whatever_the_filter() {
     let seen = bench.insert("t", "insert into t values (1)", "true").await;
     let refused = "Error 400: Bad Request, no primary key";
     assert_eq!(seen[0].refused, [(1, refused), (2, refused)].into());
-    // A subscriber whose filter accepts the row does not receive it either.
+    // A subscriber whose filter would accept the row does not receive it either.
     bench.visibility.unsubscribe(ChannelId(2));
     let seen = bench.insert("t", "insert into t values (2)", "a = 2").await;
     assert_eq!(seen[0].refused, [(1, refused)].into());

@@ -37,7 +37,8 @@ fn insert(id: u32, owner: u32) -> String {
     )
 }
 
-/// The channels that receive a new document of this owner. None of them receives an error.
+/// Returns the channels that receive a new document of this owner. None of the channels may receive
+/// an error.
 async fn readers(bench: &Bench, id: u32, owner: u32) -> Vec<u32> {
     let condition = format!("id = {id}");
     let seen = bench
@@ -49,7 +50,7 @@ async fn readers(bench: &Bench, id: u32, owner: u32) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn without_any_policy_only_those_who_bypass_see_rows() {
+async fn without_any_policy_only_roles_that_bypass_row_security_see_rows() {
     let bench = documents("").await;
     assert_eq!(readers(&bench, 1, 1).await, [4]);
 }
@@ -63,7 +64,8 @@ async fn permissive_policies_add_rows_and_restrictive_ones_remove_them() {
          create policy writers on documents for insert to anon with check (true);",
     )
     .await;
-    // anon has subject and team of user 1, but only the second policy.
+    // The claims of anon contain the subject and team of user 1, but only the second policy applies
+    // to anon.
     assert_eq!(readers(&bench, 1, 1).await, [1, 3, 4]);
     assert_eq!(readers(&bench, 2, 2).await, [2, 4]);
     let secret = insert(3, 1).replace("'text'", "'secret'");
@@ -96,7 +98,7 @@ async fn owners_bypass_unless_forced_and_memberships_count() {
 }
 
 #[tokio::test]
-async fn a_table_without_row_security_is_for_all_who_may_select() {
+async fn a_table_without_row_security_is_visible_to_all_who_may_select() {
     let bench = Bench::new(
         "create table open (id int primary key, a text, b text);
          grant select on open to authenticated; grant select (id, a) on open to anon;
@@ -114,7 +116,7 @@ async fn a_table_without_row_security_is_for_all_who_may_select() {
 }
 
 #[tokio::test]
-async fn those_who_may_select_nothing_are_told_nothing_where_that_is_configured() {
+async fn a_setting_hides_changes_from_roles_that_may_select_nothing() {
     const SCHEMA: &str = "create table closed (id int primary key);
          grant select on closed to authenticated;
          alter publication supabase_realtime add table closed;
@@ -143,7 +145,8 @@ async fn those_who_may_select_nothing_are_told_nothing_where_that_is_configured(
             false => &[],
         };
         assert_eq!(seen[0].refused, told.iter().copied().collect());
-        // Only rights are concerned: the error for a table without a primary key is sent as before.
+        // The setting concerns only rights. The error for a table without a primary key is still
+        // sent.
         let seen = bench
             .insert("keyless", "insert into keyless values (1)", "true")
             .await;
@@ -192,7 +195,7 @@ async fn membership_through_a_function_in_a_schema_without_usage() {
         ))
         .await;
     assert_eq!(readers(&bench, 1, 1).await, [2, 4]);
-    // A right that `select` needs and the role has lost hides the rows.
+    // The role has lost a right that `select` needs, so the rows are hidden.
     bench
         .run("revoke execute on function private.is_member from public")
         .await;
@@ -347,7 +350,7 @@ async fn a_failing_row_does_not_affect_others() {
 }
 
 #[tokio::test]
-async fn a_policy_that_never_ends_is_cut_off() {
+async fn a_policy_that_never_ends_is_cancelled() {
     let config = VisibilityConfig {
         statement_timeout: Duration::from_millis(200),
         ..strict()
@@ -375,7 +378,7 @@ async fn a_policy_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn what_a_policy_remembers_is_forgotten_before_the_next_identity() {
+async fn settings_made_by_a_policy_do_not_reach_the_next_identity() {
     let bench = documents(
         "create function private.cached_uid() returns uuid language plpgsql as $$
          begin

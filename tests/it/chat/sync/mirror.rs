@@ -1,4 +1,4 @@
-//! A client's copy of the chat: loaded once, and then updated only through `/sync`, as the
+//! A client's copy of the chat. It is loaded once, and then updated only through `/sync`, as the
 //! documentation describes.
 
 use std::collections::BTreeMap;
@@ -10,17 +10,18 @@ use crate::support::chat_server::{ChatServer, Person};
 /// The state of a client.
 pub(super) struct Mirror {
     pub(super) person: Person,
-    /// The position of the next request.
+    /// The cursor for the next request.
     pub(super) cursor: String,
     conversations: BTreeMap<String, Value>,
-    /// By conversation, then by id.
+    /// Messages by conversation, then by id.
     messages: BTreeMap<String, BTreeMap<String, Value>>,
-    /// The positions of other members, by conversation.
+    /// The receipts of the other members, by conversation.
     receipts: BTreeMap<String, Vec<Value>>,
 }
 
 impl Mirror {
-    /// The first load: the list through `/sync` in pages of `limit`, then every history.
+    /// Loads everything for the first time: the list through `/sync` in pages of `limit`, then
+    /// every history.
     pub(super) async fn load(server: &ChatServer, person: Person, limit: u32) -> Self {
         let mut mirror = Self {
             person,
@@ -41,7 +42,7 @@ impl Mirror {
         mirror
     }
 
-    /// Fetches one chain of pages. Returns their number.
+    /// Fetches one chain of pages. Returns the number of pages.
     pub(super) async fn sync(&mut self, server: &ChatServer, limit: u32) -> usize {
         let mut pages = 1;
         while self.page(server, limit).await["has_more"] == true {
@@ -50,7 +51,7 @@ impl Mirror {
         pages
     }
 
-    /// The next page.
+    /// Fetches and applies the next page.
     pub(super) async fn page(&mut self, server: &ChatServer, limit: u32) -> Value {
         let path = format!("/sync?limit={limit}&since={}", self.cursor);
         self.fetch(server, &path).await
@@ -101,7 +102,7 @@ impl Mirror {
         self.messages.entry(of).or_default().insert(id, message);
     }
 
-    /// What the client would show, with delivery status derived from the positions.
+    /// Returns what the client would show, with each delivery status derived from the receipts.
     pub(super) fn state(&self) -> Value {
         for (id, messages) in &self.messages {
             assert!(
@@ -166,7 +167,7 @@ impl Mirror {
     }
 }
 
-/// What a client shows that loads everything again through the other routes.
+/// Returns what a client would show that loads everything again through the other routes.
 pub(super) async fn fresh(server: &ChatServer, person: Person) -> Value {
     let mut conversations = Map::new();
     let mut path = "/conversations?archived=all&limit=100".to_owned();
@@ -184,7 +185,7 @@ pub(super) async fn fresh(server: &ChatServer, person: Person) -> Value {
     }
 }
 
-/// A whole conversation, including deleted messages, oldest first.
+/// Fetches a whole conversation, including deleted messages, oldest first.
 async fn history(server: &ChatServer, person: Person, conversation: &str) -> Vec<Value> {
     let base = format!("/messages?conversation_id={conversation}&include_deleted=true&limit=200");
     let mut messages = Vec::new();
@@ -200,7 +201,7 @@ async fn history(server: &ChatServer, person: Person, conversation: &str) -> Vec
     }
 }
 
-/// Panics with the first difference unless the client shows the same as a fresh load.
+/// Panics with the first difference unless the client shows the same as after a fresh load.
 pub(super) async fn assert_like_fresh(server: &ChatServer, mirror: &Mirror, what: &str) {
     let (kept, loaded) = (mirror.state(), fresh(server, mirror.person).await);
     if kept != loaded {
@@ -212,7 +213,7 @@ pub(super) async fn assert_like_fresh(server: &ChatServer, mirror: &Mirror, what
     }
 }
 
-/// The first difference between two values.
+/// Returns the first difference between two values.
 fn difference(path: &str, kept: &Value, loaded: &Value) -> String {
     match (kept, loaded) {
         (Value::Object(one), Value::Object(two)) if one.keys().eq(two.keys()) => one

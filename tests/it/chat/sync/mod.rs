@@ -1,4 +1,4 @@
-//! Synchronisation.
+//! Synchronisation through `/sync`.
 
 mod mirror;
 mod random;
@@ -105,7 +105,7 @@ async fn pages_respect_the_limit_and_are_complete() {
         (&first["messages"], &first["has_more"]),
         (&json!([]), &json!(true))
     );
-    // A later change is included in the next chain at the latest.
+    // A change made after the first page is included in the next chain at the latest.
     let late = server.say(Ben, &with_ben, "late").await;
     let mut pages = vec![paged.page(&server, 2).await];
     while pages.last().unwrap()["has_more"] == true {
@@ -119,7 +119,7 @@ async fn pages_respect_the_limit_and_are_complete() {
     assert_eq!(
         pages.len(),
         6,
-        "12 messages, the first two on the page of the last conversation"
+        "12 messages; the page of the last conversation holds the first two"
     );
     let next = paged.page(&server, 200).await;
     assert_eq!(next["messages"][0]["id"], late["id"]);
@@ -150,7 +150,7 @@ async fn invalid_and_expired_cursors_are_refused() {
         .await
         .assert_refused(410, "resync_required");
     let owner = server.database.connect().await;
-    // Too old, because the horizon is now.
+    // With a horizon of zero seconds, the cursor is too old.
     let horizon = async |seconds: &str| {
         let set = "update chat.config set value = $1::text::jsonb where key = 'sync_horizon_s'";
         assert_eq!(owner.execute(set, &[&seconds]).await.unwrap(), 1);
@@ -162,7 +162,7 @@ async fn invalid_and_expired_cursors_are_refused() {
         .assert_refused(410, "resync_required");
     horizon("60").await;
     assert_eq!(server.get(Ana, &path).await.status, 200);
-    // The operator can enforce it, after rows were restored.
+    // An operator can force clients to resynchronise, for example after rows were restored.
     owner
         .execute(
             "update chat.config set value = '\"other\"' where key = 'sync_epoch'",
@@ -187,7 +187,7 @@ async fn a_cursor_with_future_transactions_is_refused() {
     let mut json: Value = serde_json::from_slice(&json).unwrap();
     json[1]["since"] = json!("1000000000:1000000000:");
     let ahead = URL_SAFE_NO_PAD.encode(json.to_string());
-    // As after a restore to an earlier point in time that kept the identity.
+    // This is the state after a restore to an earlier point in time that kept the identity.
     server
         .get(Ana, &format!("/sync?since={ahead}"))
         .await
@@ -225,7 +225,8 @@ async fn other_users_conversations_are_not_returned() {
     let page = member.page(&server, 9).await;
     assert_eq!(page["messages"][0]["content"], "secret");
     assert_eq!(page["conversations"][0]["draft"], Value::Null);
-    // Another user's cursor returns what its bearer may see, and nothing of its owner.
+    // Another user's cursor returns only what the caller may see, and nothing that belongs to the
+    // cursor's owner.
     let borrowed = format!("/sync?since={}", member.cursor);
     server.say(Ana, &conversation, "again").await;
     let page = server.get(Zoe, &borrowed).await;

@@ -1,8 +1,8 @@
-//! Random conversations of several users, in transactions that overlap and commit in any order, and
-//! clients that synchronise in between. At the end each client must show the same as a fresh load.
+//! Several users act randomly, in transactions that overlap and commit in any order, and clients
+//! synchronise in between. At the end, each client must show the same as after a fresh load.
 //!
 //! A single task drives everything, so that a seed identifies a run. Transactions overlap because
-//! they stay open while others run, and a statement that meets a lock gives up immediately.
+//! they stay open while others run. A statement that has to wait for a lock fails after 10 ms.
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use tokio_postgres::Client;
@@ -11,18 +11,18 @@ use super::mirror::{Mirror, assert_like_fresh};
 use crate::support::chat_server::ChatServer;
 use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Sue};
 
-/// Rounds of a run. After each round all transactions are ended and some clients are compared. A
-/// round has few enough changes that a later one does not hide an earlier one that was missed.
+/// Rounds of a run. After each round, all transactions are ended and some clients are compared. A
+/// round is short, so that later changes do not hide an earlier change that was missed.
 const ROUNDS: usize = 40;
 
-/// Steps of a round. Each step acts in a transaction, which it may begin and end, or lets a client
-/// synchronise.
+/// Steps of a round. A step either acts in a transaction, which it may begin and end, or lets a
+/// client synchronise.
 const STEPS: usize = 15;
 
 /// Maximum number of open transactions.
 const WRITERS: usize = 4;
 
-/// The seed of a single run to repeat.
+/// The environment variable with the seed of a run to repeat.
 const SEED_VARIABLE: &str = "RAPPORT_TEST_SEED";
 
 const PEOPLE: [Person; 4] = [Ana, Ben, Ada, Sue];
@@ -49,7 +49,7 @@ async fn clients_that_sync_show_the_same_as_a_fresh_load() {
     let asked = ProcessEnvironment
         .get(SEED_VARIABLE)
         .map(|seed| seed.parse().unwrap());
-    // Some fixed seeds, and a random one.
+    // By default, two fixed seeds and a random one.
     let seeds = asked.map_or_else(|| vec![1, 3, fastrand::u64(..)], |seed| vec![seed]);
     for seed in seeds {
         println!("{SEED_VARIABLE}={seed}");
@@ -80,7 +80,7 @@ async fn run(seed: u64) {
             is_open: false,
         });
     }
-    // Each user has two devices. The second synchronises only when it is compared.
+    // Each user has two devices. The second one synchronises only when it is compared.
     let mut mirrors = Vec::new();
     for person in PEOPLE.into_iter().chain(PEOPLE) {
         mirrors.push(Mirror::load(&server, person, random.u32(1..4)).await);
@@ -92,7 +92,7 @@ async fn run(seed: u64) {
             if random.u8(..100) < 12 {
                 let mirror = &mut mirrors[random.usize(..PEOPLE.len())];
                 let limit = random.u32(1..5);
-                // Sometimes it is interrupted between two pages.
+                // Sometimes the chain is interrupted after a page.
                 if random.bool() {
                     mirror.page(&server, limit).await;
                 } else {
@@ -113,7 +113,7 @@ async fn run(seed: u64) {
         for mirror in &mut mirrors {
             if is_last || random.u8(..100) < 15 {
                 // The first call completes an interrupted chain, up to the snapshot with which the
-                // chain began. The second one fetches the changes since.
+                // chain began. The second call fetches the later changes.
                 mirror.sync(&server, random.u32(1..30)).await;
                 mirror.sync(&server, random.u32(1..30)).await;
                 let what = format!("{SEED_VARIABLE}={seed} round {round}");
@@ -139,8 +139,8 @@ impl Writer {
         self.client.batch_execute(&begin).await.unwrap();
     }
 
-    /// Runs a statement in the open transaction, which may end with it. Returns whether it
-    /// succeeded.
+    /// Runs a statement in the open transaction, and then sometimes ends the transaction. Returns
+    /// whether the statement succeeded.
     async fn execute(&mut self, random: &mut fastrand::Rng, statement: &str) -> bool {
         let guarded = format!("savepoint step; {statement}; release savepoint step");
         let result = self.client.batch_execute(&guarded).await;
@@ -164,7 +164,8 @@ impl Writer {
     }
 }
 
-/// An action of a user. Some are refused, by the rules or because of a lock.
+/// Returns a random action of a user. Some actions are refused by the rules, or fail because of a
+/// lock.
 async fn statement(
     random: &mut fastrand::Rng,
     observer: &Client,
@@ -186,7 +187,7 @@ async fn statement(
     let newest: String = messages[0].get(0);
     let flag = random.bool();
     let reaction = ["👍", "🎉", ":ok:"][random.usize(..3)];
-    // An action of the owner within a user's transaction.
+    // Wraps an action of the owner for use within a user's transaction.
     let as_owner =
         |statement: String| format!("reset role; {statement}; set local role authenticated");
     match random.u8(..100) {

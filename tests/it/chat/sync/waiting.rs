@@ -14,10 +14,10 @@ use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 use crate::support::whole_server::WholeServer;
 
-/// Shorter than the wait of a request, so that a timeout is not mistaken for a signal.
+/// Shorter than the wait of a request, so that a timeout cannot be mistaken for a signal.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A server with its change stream, over a separate database.
+/// Starts a server with its change stream, on a separate database.
 async fn start() -> (TestDatabase, WholeServer) {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
@@ -28,18 +28,18 @@ async fn cursor_of(server: &WholeServer, person: Person) -> Value {
     server.get(person, "/sync").await.body["cursor"].clone()
 }
 
-/// Number of waiting requests.
+/// Returns the number of waiting requests.
 async fn waiting(server: &WholeServer) -> f64 {
     server.metric("rapport_chat_sync_waiting").await
 }
 
-/// A request that waits for changes since the cursor.
+/// Builds a request that waits for changes since the cursor.
 fn request(server: &WholeServer, person: Person, cursor: &Value) -> RequestBuilder {
     let path = format!("/sync?wait=25&since={}", cursor.as_str().unwrap());
     server.request(person, Method::GET, &path)
 }
 
-/// Starts a waiting request, and returns when it is registered.
+/// Starts a waiting request. Returns once the server has registered it.
 async fn wait(server: &WholeServer, person: Person, cursor: &Value) -> JoinHandle<Value> {
     let before = waiting(server).await;
     let request = request(server, person, cursor);
@@ -96,7 +96,7 @@ async fn changes_wake_only_the_requests_that_they_concern() {
             json!({}),
             "conversations",
         ),
-        // Ben's other devices.
+        // A wait of another device of Ben's.
         (
             Ben,
             Method::POST,
@@ -135,7 +135,7 @@ async fn changes_wake_only_the_requests_that_they_concern() {
     }
     assert!(!stranger.is_finished(), "no change concerns Zoe");
 
-    // A person who is added to a conversation is signalled; here by the first message.
+    // A user who is added to a conversation is signalled, here by its first message.
     server.open(Person::Sue, Zoe).await;
     let page = timeout(SOON, stranger).await.unwrap().unwrap();
     assert_eq!(page["conversations"].as_array().unwrap().len(), 1);
@@ -184,8 +184,8 @@ async fn without_the_change_stream_a_request_ends_at_its_timeout() {
         (200, &json!([]))
     );
 
-    // A commit during the wait is in the response, unless the machine is so slow that the wait
-    // ended first.
+    // A commit during the wait is in the response. If the machine is so slow that the wait has
+    // already ended, the attempt is repeated.
     loop {
         let waiting = server.request(Ben, Method::GET, &path).send();
         let waiting = Tasks::new().spawn("waiting client", waiting);
@@ -199,7 +199,7 @@ async fn without_the_change_stream_a_request_ends_at_its_timeout() {
         break;
     }
 
-    // A request does not wait if there are changes already, and neither does a first load.
+    // A request does not wait if there are changes already. A first load does not wait either.
     let begun = Instant::now();
     server.get(Ben, &path.replace("wait=1", "wait=25")).await;
     server.get(Zoe, "/sync?wait=25").await;
