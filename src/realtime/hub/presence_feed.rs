@@ -47,7 +47,7 @@ impl Hub {
         payload: TrackPayload,
         max_bytes: usize,
     ) -> Tracked {
-        // The channel has left, so it tracks nothing.
+        // A channel that has left tracks nothing.
         let Some(MemberEntry { topic, .. }) = self.entry_of(channel) else {
             return Tracked::Unchanged;
         };
@@ -104,8 +104,8 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
         for topic in topics {
             publish(&hub, &topic).await;
         }
-        // A long turn is followed by an equally long pause. Presence therefore uses at most half of
-        // a processor, and the changes that accumulate during a pause are sent together.
+        // After a long round, the pause is as long as the round. Presence therefore uses at most
+        // half of a processor, and the changes that accumulate during a pause are sent together.
         let pause = TICK.max(started.elapsed());
         tokio::select! {
             () = &mut stopped => return,
