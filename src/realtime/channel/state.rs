@@ -41,8 +41,7 @@ pub struct Channel {
     pub topic: Arc<str>,
     /// The `join_ref` of the join. Close frames and leaves refer to it.
     pub join_ref: Option<Ref>,
-    /// The `ref` of the join. Pushes of the server contain it if there is no `join_ref` (protocol
-    /// 2.5).
+    /// The `ref` of the join. Pushes of the server contain it if there is no `join_ref`.
     pub join_reference: Option<Ref>,
     /// The identity that the channel acts for.
     pub holder: Holder,
@@ -81,7 +80,7 @@ impl Channel {
         matches!(self.access, Access::Private(_))
     }
 
-    /// Returns whether the presence key is the `sub` of the token and permissions are rechecked.
+    /// Returns whether the topic is managed: see [`Rights::is_managed`].
     pub fn is_managed(&self) -> bool {
         self.access.rights().is_some_and(|rights| rights.is_managed)
     }

@@ -1,7 +1,7 @@
 //! The payloads of `phx_join` and `access_token` (protocol 3.1, 3.6).
 //!
-//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent, and a join is
-//! never refused for the shape of its payload.
+//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent. The only
+//! exception is `replay`, because a join with invalid replay options is refused.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};

@@ -1,4 +1,5 @@
-//! The idle connections of permission checks, and the last failure to open one.
+//! The idle connections of permission checks, for flights and for insertions (see [`super`]), and
+//! the last failure to open one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
