@@ -361,7 +361,8 @@ fn check_answers(message: &ClientMessage<'_>) {
     }
 }
 
-/// Returns the JSON of a message. Panics if it does not have the shape of its version (2.1, 2.2).
+/// Returns the JSON of a message. Panics if it does not have the shape of its version (protocol
+/// 2.1, 2.2).
 fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
     let text = unframed(&serializer.encode(message));
     let value: Value = serde_json::from_slice(&text)
