@@ -27,8 +27,8 @@ use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 /// batch, the first row would wait too long for the last.
 const MAX_BACKLOG_CHANGES: usize = 4_096;
 
-/// The same limit for the size of the accumulated changes in bytes. The bus then fills, and
-/// replication waits.
+/// The same limit for the total size of the changes, in bytes. While either limit is reached, the
+/// bus fills, and replication waits.
 const MAX_BACKLOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// Approximate number of frames queued before other tasks of the worker thread run. Queueing and

@@ -61,8 +61,8 @@ pub struct Member {
     /// Whether the channel's bindings are registered, so that it receives the state of the change
     /// stream.
     pub(super) is_subscribed: AtomicBool,
-    /// Which period above the rate limit for changes was last reported to the channel: its number,
-    /// as returned by [`Rate::excess`](super::rate::Rate::excess).
+    /// The number of the last excess of changes that was reported to the channel: see
+    /// [`Rate::excess`](super::rate::Rate::excess).
     pub(super) told_excess: AtomicU32,
     /// Whether the channel's permissions must be rechecked.
     needs_recheck: AtomicBool,

@@ -110,7 +110,7 @@ order by a.attnum";
 ///
 /// The column before the last one is true for policies that can only be evaluated on a row in the
 /// table. They use a whole row (a variable with attribute number 0), read the table themselves, or
-/// call a function that reads it.
+/// call a function that names it.
 ///
 /// The last column is true for policies that call an immutable function. PostgreSQL may evaluate
 /// such a function during planning, so a plan that contains it is valid for only one caller.
