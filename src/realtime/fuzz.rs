@@ -263,8 +263,9 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     assert_eq!(inner["payload"].get(), json.trim_matches(space));
 }
 
-/// Checks bodies of broadcast requests. Each accepted message is an object that contains the
-/// payload exactly as it was sent.
+/// Checks bodies of broadcast requests. Each accepted message of a batch is an object with `type`,
+/// `event` and a payload within the limit. An accepted body of a single message becomes a JSON
+/// object.
 pub fn request(data: &[u8]) {
     /// The maximum payload size. It is small, so that some payloads exceed it.
     const MAX_PAYLOAD: usize = 64;

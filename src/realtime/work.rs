@@ -1,9 +1,9 @@
 //! The asynchronous work of a session, such as registering bindings and checking permissions.
 //!
-//! The work runs inside the socket's own task, so it ends with the socket and needs no queue. A
-//! channel has at most one registration, one recheck and one broadcast to store at a time. It has
-//! few permission checks, because its messages wait for the first check of a write or of a new
-//! token.
+//! The work runs inside the socket's own task, so it ends with the socket and needs no queue. Only
+//! the storing of a broadcast has a task of its own. A channel has at most one registration, one
+//! recheck and one broadcast to store at a time. It has few permission checks, because its messages
+//! wait for the first check of a write or of a new token.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ use super::session::{
 };
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
-/// The longest pause before the second attempt to register bindings, after the database was
+/// The longest pause before the second attempt of the same work, after the database was
 /// unavailable.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 

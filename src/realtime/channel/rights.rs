@@ -109,7 +109,8 @@ pub enum NewToken {
     None,
     /// The first check is running. The messages of the topic wait for it.
     Checking(Holder),
-    /// Checks failed because the database was unavailable. Messages no longer wait.
+    /// Checks failed without a refusal, for example because the database was unavailable. Messages
+    /// no longer wait.
     Retrying {
         /// The identity in the new token.
         holder: Holder,

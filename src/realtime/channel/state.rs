@@ -35,7 +35,7 @@ use crate::visibility::ChannelId;
 /// A joined or joining channel.
 #[derive(Debug)]
 pub struct Channel {
-    /// Identifies the channel in the hub and in visibility.
+    /// Identifies the channel in the hub and in `visibility`.
     pub id: ChannelId,
     /// The full topic.
     pub topic: Arc<str>,
@@ -164,7 +164,8 @@ const CHANNEL_BYTES: usize = 1_024;
 const TOPIC_COPIES: usize = 7;
 
 /// Memory, in bytes, per byte of the bindings in the reply to a join. Bindings consist of short
-/// names. Each name is parsed into a separate string, and both the channel and visibility store it.
+/// names. Each name is parsed into a separate string, and both the channel and `visibility` store
+/// it.
 const BINDING_COPIES: usize = 8;
 
 /// Memory, in bytes, per tracked byte. It covers the payload itself, the state for new members, and

@@ -1,4 +1,4 @@
-//! The presence of one topic, both tracked and published. It uses no lock and no clock.
+//! The presence of one topic, both tracked and published, without a lock or a clock.
 //!
 //! There are two sets: the metas that are tracked now, and the metas that have been published to
 //! members. A change enters the first set immediately. Shortly afterwards [`PresenceSet::publish`]

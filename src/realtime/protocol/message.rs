@@ -235,7 +235,8 @@ pub enum ServerMessage {
     },
     /// `phx_reply`.
     Reply {
-        /// The channel's `join_ref`; `None` if there is no channel.
+        /// The channel's `join_ref`, if it has one. A leave of a topic that is not joined receives
+        /// its own `join_ref` instead.
         join_ref: Option<Ref>,
         /// The `ref` of the push that receives this reply.
         reference: Option<Ref>,

@@ -84,8 +84,8 @@ impl ReplayConfig {
 /// The object `config.presence`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
-    /// Whether the client uses presence. Defaults to `true`, because clients before 2.12 do not
-    /// send the option and would otherwise not see any joins.
+    /// Whether the client uses presence. Defaults to `true`, because official clients before 2.12
+    /// do not send the option and would otherwise not see any joins.
     pub enabled: bool,
     /// The key under which the client is listed. If `None`, the server chooses one.
     pub key: Option<String>,

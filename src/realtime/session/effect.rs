@@ -35,7 +35,7 @@ pub enum Effect {
     Track(TrackOrder),
     /// Remove a channel from the presence of its topic.
     Untrack(ChannelId),
-    /// Remove a channel from the hub and from visibility.
+    /// Remove a channel from the hub and from `visibility`.
     Detach(ChannelId),
     /// Close the socket.
     Close(CloseReason),

@@ -867,7 +867,7 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
         ]
     );
     // The answer about Ann's token arrives before Bob's token is checked, and must not apply to
-    // Bob's.
+    // Bob's token.
     let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
     assert_eq!(effects.len(), 2, "{effects:?}");
     assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");

@@ -47,7 +47,7 @@ impl Parameters {
     }
 }
 
-/// Handles `GET /socket/websocket`: checks the key and takes over the connection.
+/// Handles a handshake on either path of the socket: checks the key and takes over the connection.
 pub async fn upgrade(
     State(realtime): State<Realtime>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,

@@ -236,7 +236,8 @@ impl Socket {
         self.outbound.release_all();
     }
 
-    /// Handles the events of an open socket until it waits or ends.
+    /// Handles the events of an open socket until it waits or ends, or until other tasks of the
+    /// thread must run.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.outbound.register(cx.waker());
         self.queued_frames = 0;

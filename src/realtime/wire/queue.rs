@@ -52,7 +52,7 @@ pub(super) struct Queue {
     pub(super) counted: usize,
     /// Change in bytes to report to the budget when the lock is released.
     pub(super) budget_delta: i64,
-    /// Set when the socket is closed for memory that its task holds. Contains the kind, and the
+    /// Set when the socket is closed to free memory that its task holds. Contains the kind, and the
     /// number of bytes that the task will release.
     pub(super) pending_release: Option<(Held, i64)>,
     /// Set when nothing more is written, not even a close frame.

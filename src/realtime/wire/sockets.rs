@@ -33,7 +33,7 @@ impl fmt::Display for SocketId {
 
 /// When a budget is exceeded, at least this fraction (1/n) of it is freed. Finding the largest
 /// sockets requires a scan of all sockets. Freeing more than the excess makes scans rare, so that
-/// their cost per received byte is small.
+/// their cost per counted byte is small.
 const FREED_FRACTION: i64 = 8;
 
 /// The methods of a socket that the registry uses. The only implementation is

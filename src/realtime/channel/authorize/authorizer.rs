@@ -232,7 +232,7 @@ impl Inner {
 
     /// Sends one flight. The questions that remain in `groups` must be sent again.
     ///
-    /// If `may_be_stale` is set, questions whose statement failed remain as well. The server
+    /// If `may_be_stale` is set, questions whose statement failed remain as well. PostgreSQL
     /// replans a statement after certain schema changes, for instance whenever a schema is created.
     /// It does so under a caller's role, which may be unable to resolve the names in the statement.
     async fn ask_all(
