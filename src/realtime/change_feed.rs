@@ -1,8 +1,8 @@
 //! Delivers row changes from the bus to the channels that may see them, as determined by
 //! `visibility`.
 //!
-//! Guarantees: changes are delivered in commit order. Changes of the stream's state (live,
-//! interrupted, a gap) are reported in that order too. While `visibility` cannot query the
+//! Guarantees: changes are delivered in commit order. The other events of the stream (live,
+//! interrupted, gap) are reported at their place in this order. While `visibility` cannot query the
 //! database, this task waits. The bus then fills and replication stops reading, so no change is
 //! lost, and none is delivered unchecked.
 
@@ -21,15 +21,17 @@ use crate::shutdown::Tasks;
 use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_record};
 use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 
-/// Maximum number of changes that accumulate while the database is queried about the previous
-/// batch. A query costs little more for many rows than for a few, so batches may grow until they
-/// keep up with the load. In a larger batch, the first row would wait too long for the last.
+/// Once this many changes have accumulated, no further event is taken from the bus. Changes
+/// accumulate while the database is queried about the previous batch. A query costs little more for
+/// many rows than for a few, so batches may grow until they keep up with the load. In a larger
+/// batch, the first row would wait too long for the last.
 const MAX_BACKLOG_CHANGES: usize = 4_096;
 
-/// Maximum size of the accumulated changes in bytes. Above this limit, replication waits.
+/// The same limit for the total size of the changes, in bytes. While either limit is reached, the
+/// bus fills, and replication waits.
 const MAX_BACKLOG_BYTES: usize = 32 * 1024 * 1024;
 
-/// Maximum number of frames queued before other tasks of the worker thread run. Queueing and
+/// Approximate number of frames queued before other tasks of the worker thread run. Queueing and
 /// writing a frame takes a few microseconds, so this delays other tasks by a few milliseconds.
 const FRAMES_PER_TURN: usize = 2_048;
 
@@ -41,7 +43,7 @@ pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, task
         while backlog.wait_for_event().await {
             let batch = backlog.take_changes();
             if !batch.is_empty() {
-                // Boxed because its state is large and would otherwise be part of this task.
+                // Boxed, because the future is large and would otherwise be part of this task.
                 let resolving = Box::pin(visibility.resolve(&batch));
                 let resolved = backlog.accumulate_during(resolving).await;
                 deliver(&resolved.batch, &resolved.deliveries, &hub, &delivered).await;

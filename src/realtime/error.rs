@@ -1,7 +1,7 @@
 //! The reasons why a handshake, a join or a push is refused, and the text that the client receives.
 //!
-//! Only this file maps the reasons to statuses and replies. A text marked with a section number is
-//! part of the protocol.
+//! Only this file maps the reasons to statuses and replies. A text marked with a section number
+//! (protocol 3.4, for example) is part of the protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::protocol::{BroadcastError, PersistError, Reply};
 use crate::auth::{Claims, TokenError};
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 
-/// Returns the text of a token error where only a text is reported. A missing token is reported as
-/// malformed here, because only the handshake distinguishes the two.
+/// Returns the text of a token error for a message that reports only a text. A missing token is
+/// reported as malformed here, because only the handshake distinguishes the two.
 pub fn token_text(error: &TokenError) -> String {
     match error {
         TokenError::Missing => TokenError::Malformed.to_string(),
@@ -25,19 +25,19 @@ pub fn token_text(error: &TokenError) -> String {
 }
 
 /// Returns the error for claims that were valid and have expired by `now` (Unix time in seconds). A
-/// token is valid until just before its `exp` (1.4).
+/// token is valid until just before its `exp` (protocol 1.4).
 pub fn expiry(claims: &Claims, now: i64) -> Option<TokenError> {
     (claims.expires_at <= now).then(|| TokenError::Expired {
         seconds_ago: now.saturating_sub(claims.expires_at),
     })
 }
 
-/// The reason why a handshake is refused (1.3).
+/// The reason why a handshake is refused (protocol 1.3).
 #[derive(Debug, PartialEq, Eq)]
 pub enum HandshakeRefusal {
     /// The protocol version is not supported.
     Version,
-    /// Not a WebSocket handshake.
+    /// The request is not a WebSocket handshake.
     NotAnUpgrade,
     /// The API key is missing or invalid.
     Token(TokenError),
@@ -103,7 +103,7 @@ impl HandshakeRefusal {
     }
 }
 
-/// The reason why a join is refused (3.4).
+/// The reason why a join is refused (protocol 3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinRefusal {
     /// The topic is only `realtime:`.
@@ -120,7 +120,7 @@ pub enum JoinRefusal {
     Unauthorized(String),
     /// The database could not be queried.
     DatabaseUnavailable,
-    /// The permission check failed.
+    /// The permission check failed in another way.
     CheckFailed(AuthorizeError),
     /// Replay was requested for a public channel.
     ReplayOfPublicChannel,
@@ -140,7 +140,7 @@ pub enum JoinRefusal {
 }
 
 impl JoinRefusal {
-    /// Returns the refusal of a private join whose permission check failed (4.3).
+    /// Returns the refusal of a private join whose permission check failed (protocol 4.3).
     pub fn from_check_error(error: AuthorizeError, sub_topic: String) -> Self {
         match error {
             AuthorizeError::Policy { .. } => Self::Unauthorized(sub_topic),
@@ -200,7 +200,7 @@ impl JoinRefusal {
 /// The reason why a client's broadcast is not sent. The text is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastRefusal {
-    /// The payload is larger than this limit in bytes (4.2).
+    /// The payload is larger than this limit in bytes (protocol 4.2).
     #[error("The payload of a broadcast is too large: at most {0} bytes")]
     TooLarge(usize),
     /// The broadcast cannot be encoded as a frame.
@@ -238,8 +238,8 @@ impl BroadcastRefusal {
     }
 }
 
-/// The reason why a presence push is refused (5.1, 5.4). The text is sent to the client, except for
-/// `UnknownEvent`.
+/// The reason why a presence push is refused (protocol 5.1, 5.4). The text is sent to the client,
+/// except for `UnknownEvent`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PresenceRefusal {
     /// There were too many presence pushes and deliveries on the whole server recently.
@@ -302,24 +302,25 @@ impl PresenceRefusal {
     }
 }
 
-/// Sent when a channel starts to receive broadcasts from the database (3.5).
+/// Sent when a channel starts to receive broadcasts from the database (protocol 3.5).
 pub const MESSAGES_LIVE: &str = "Replication connection established";
 
-/// Sent before a channel is closed because broadcasts from the database are unavailable.
+/// Sent before a channel is closed because broadcasts from the database are unavailable (protocol
+/// 3.5).
 pub const MESSAGES_LATE: &str = "Replication connection was not established in time";
 
-/// Returns the text for a channel without permission to read (3.4, 3.5).
+/// Returns the text for a channel without permission to read (protocol 3.4, 3.5).
 pub fn no_permission(sub_topic: &str) -> String {
     format!("You do not have permissions to read from this Channel topic: {sub_topic}")
 }
 
-/// Returns the text for a channel that loses permission to read (3.5).
+/// Returns the text for a channel that loses permission to read (protocol 3.5).
 pub fn no_longer_permitted(sub_topic: &str) -> String {
     format!("You no longer have permission to read from this Channel topic: {sub_topic}")
 }
 
 /// Returns the text for a client whose message on a private channel was refused, either for lack of
-/// permission or because the check failed (3.4).
+/// permission or because the check failed (protocol 3.4).
 pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'static, str> {
     match error {
         None | Some(AuthorizeError::Policy { .. }) => {
@@ -331,7 +332,7 @@ pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'st
     }
 }
 
-/// Returns the text for a client whose broadcast was neither stored nor sent (4.8).
+/// Returns the text for a client whose broadcast was neither stored nor sent (protocol 4.8).
 pub fn store_refusal(error: &StoreError, sub_topic: &str) -> Cow<'static, str> {
     match error {
         StoreError::Forbidden | StoreError::CheckFailed(AuthorizeError::Policy { .. }) => format!(

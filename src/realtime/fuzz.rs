@@ -263,8 +263,9 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     assert_eq!(inner["payload"].get(), json.trim_matches(space));
 }
 
-/// Checks bodies of broadcast requests. Each accepted message is an object that contains the
-/// payload exactly as it was sent.
+/// Checks bodies of broadcast requests. Each accepted message of a batch is an object with `type`,
+/// `event` and a payload within the limit. An accepted body of a single message becomes a JSON
+/// object.
 pub fn request(data: &[u8]) {
     /// The maximum payload size. It is small, so that some payloads exceed it.
     const MAX_PAYLOAD: usize = 64;
@@ -361,7 +362,8 @@ fn check_answers(message: &ClientMessage<'_>) {
     }
 }
 
-/// Returns the JSON of a message. Panics if it does not have the shape of its version (2.1, 2.2).
+/// Returns the JSON of a message. Panics if it does not have the shape of its version (protocol
+/// 2.1, 2.2).
 fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
     let text = unframed(&serializer.encode(message));
     let value: Value = serde_json::from_slice(&text)

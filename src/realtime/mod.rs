@@ -9,8 +9,9 @@
 //! - Rows of `realtime.messages` and the server's own broadcasts. They are delivered to the members
 //!   of their topic.
 //!
-//! All output passes through the bounded queue of a socket. Each topic holds its presence, and the
-//! presence feed sends every change of the presence to the topic's members.
+//! All output passes through the outgoing side of a socket (`wire/outbound.rs`), whose queue is
+//! bounded. Each topic holds its presence, and the presence feed sends every change of the presence
+//! to the topic's members.
 //!
 //! To see how a message reaches a socket, read `wire`, `protocol` and `hub` first. To see what a
 //! client's message does, continue with `channel`, `session`, `work` and `socket`. `service`

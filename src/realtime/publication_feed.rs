@@ -1,4 +1,5 @@
-//! Sends a `system` message to channels when their table leaves the publication or returns to it.
+//! Sends a `system` message to a channel when one of its tables leaves the publication, and when
+//! all its tables are published again.
 
 use std::sync::Arc;
 

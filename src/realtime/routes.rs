@@ -8,8 +8,8 @@ use super::service::Realtime;
 use super::socket::upgrade;
 use crate::http::openapi::ApiRouter;
 
-/// Returns the routes to broadcast over HTTP and the two paths of the socket. One path is public;
-/// the other is for gateways that rewrite paths (protocol 1.1).
+/// Returns the routes of `api` and the two paths of the socket. One path is public; the other is
+/// for gateways that rewrite paths (protocol 1.1).
 #[expect(
     clippy::disallowed_methods,
     reason = "OpenAPI cannot describe a WebSocket; `docs/protocol.md` does"

@@ -7,7 +7,8 @@ use super::protocol::{Broadcast, UserPayload};
 use crate::bus::broadcasts::{Audiences, BroadcastListener};
 use crate::shutdown::Tasks;
 
-/// Maximum number of frames queued before other tasks of the worker thread run; see `change_feed`.
+/// Approximate number of frames queued before other tasks of the worker thread run. `change_feed`
+/// uses the same number and gives the reason.
 const FRAMES_PER_TURN: usize = 2_048;
 
 /// Runs until all senders are dropped or the server stops.

@@ -173,8 +173,8 @@ impl Realtime {
     /// Makes private topics managed if `is_managed` returns `true` for their name, which it
     /// receives without `realtime:`. On managed topics the presence key is the `sub` of the token,
     /// and `rechecks` can request a recheck of the permissions. On other topics clients choose
-    /// their presence keys, and permissions are checked only at the join and with each new token,
-    /// as in Supabase Realtime.
+    /// their presence keys, and permissions to read are checked only at the join and with each new
+    /// token, as in Supabase Realtime.
     #[must_use]
     pub fn with_managed_topics(mut self, is_managed: fn(&str) -> bool, rechecks: Rechecks) -> Self {
         self.shared = Arc::new(Shared {

@@ -1,7 +1,9 @@
 //! The asynchronous work of a session, such as registering bindings and checking permissions.
 //!
-//! The work runs inside the socket's own task, so it ends with the socket and needs no queue. A
-//! channel has at most one registration, one permission check and one recheck at a time.
+//! The work runs inside the socket's own task, so it ends with the socket and needs no queue. Only
+//! the storing of a broadcast has a task of its own. A channel has at most one registration, one
+//! recheck and one broadcast to store at a time. It has few permission checks, because its messages
+//! wait for the first check of a write or of a new token.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +25,7 @@ use super::session::{
 };
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
-/// The longest pause before the second attempt to register bindings, after the database was
+/// The longest pause before the second attempt of the same work, after the database was
 /// unavailable.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -34,8 +36,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// live. Supabase Realtime waits equally long.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum number of concurrent rechecks. It equals the size of a few batches of checks, so that
-/// joins do not wait behind a change that concerns thousands of channels.
+/// Maximum number of concurrent rechecks. Their questions fill only one or two flights (see
+/// `channel/authorize`), so that joins do not wait behind a change that concerns thousands of
+/// channels.
 pub const MAX_RECHECKS: usize = 32;
 
 /// Work in progress.
@@ -259,7 +262,8 @@ impl Workshop {
         }
         let mut state = self.hub.mark_subscribed(channel);
         // If the channel has left in the meantime, this must not wait. The registration is removed
-        // when the session receives the outcome, which never happens if the socket ends first.
+        // only when the session receives the outcome, and it never receives the outcome if the
+        // socket ends first.
         if until_live && self.hub.has_member(channel) {
             let mut stream = self.hub.watch_stream();
             // The hub outlives this work, so waiting ends only with the condition.

@@ -27,7 +27,7 @@ const SECRET_HEADERS: [HeaderName; 5] = [
 
 /// Returns the caller's claims. The token in `Authorization: Bearer` wins over the header `apikey`,
 /// which in turn wins over the query parameter `apikey` that some clients send. Returns `None` if
-/// the first one that is present is invalid.
+/// the first one that is present is invalid, or if none is present.
 ///
 /// While no user is signed in, clients send an opaque key as the bearer token. Such a key is used
 /// last, as an API key.

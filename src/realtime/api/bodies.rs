@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use crate::http::budget::Share;
 use crate::http::input::body;
 
-/// Maximum time for a body to arrive. The largest body needs all of it at 140 kB/s.
+/// Maximum time for a body to arrive. At 140 kB/s, the largest body takes this long.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A received body. It counts towards the budget until it is dropped.

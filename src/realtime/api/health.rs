@@ -20,8 +20,9 @@ struct Health {
     readiness: Readiness,
 }
 
-/// Returns the route `GET /api/tenants/{id}/health`. There is only one tenant, and every id refers
-/// to it. The route exists only under `/api`, because gateways do not expose the routes of tenants.
+/// Returns the route `GET /api/tenants/{id}/health`. Supabase Realtime calls a project a tenant.
+/// Here there is only one, and every id refers to it. The route exists only under `/api`, because
+/// gateways do not expose the routes of tenants.
 pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
     let strangers = from_fn_with_state(realtime.strangers.clone(), strangers::admit);
     api().map(|routes| {

@@ -96,7 +96,8 @@ async fn ping() -> Json<Value> {
 }
 
 /// Refuses requests while the server exceeds its rate of events, and reports the rate in headers.
-/// As in Supabase Realtime, the rate is checked before the token.
+/// As in Supabase Realtime, the rate is checked before the token. The limits for requests without a
+/// sign-in apply as well.
 async fn check_rate(State(realtime): State<Realtime>, request: Request, next: Next) -> Response {
     let hub = &realtime.shared.hub;
     let mut response = if hub.rates().events.is_over() {

@@ -227,8 +227,8 @@ fn check_failed(error: &AuthorizeError) -> (StatusCode, &'static str) {
 }
 
 /// Returns the header that lists the refused messages of a batch, with positions counted from 0:
-/// `0-2;reason=forbidden, 7;reason=database`. Returns `None` if no message was refused. Supabase
-/// Realtime drops refused messages silently.
+/// `0-2;reason=forbidden, 7;reason=policy_error`. Returns `None` if no message was refused.
+/// Supabase Realtime drops refused messages silently.
 pub(super) fn refused_list(refused: &[(usize, &'static str)]) -> Option<String> {
     let mut ranges: Vec<(usize, usize, &str)> = Vec::new();
     for &(at, reason) in refused {

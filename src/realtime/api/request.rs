@@ -1,4 +1,4 @@
-//! Parses requests to broadcast (protocol 1.5). Pure.
+//! Parses requests to broadcast (protocol 1.5), without any I/O.
 //!
 //! Payloads are forwarded as they were written, without being decoded and encoded again. Numbers
 //! therefore keep their digits, and a large payload is copied at most once.

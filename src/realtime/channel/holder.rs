@@ -34,7 +34,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Returns the identity that visibility uses.
+    /// Returns the identity in the form that `visibility` uses.
     pub fn identity(&self) -> Arc<Identity> {
         Arc::new(Identity {
             role: self.claims.role.clone(),

@@ -17,7 +17,7 @@ const ID_BITS: u32 = 27;
 pub struct Subscription {
     /// The bindings, or the reason why they cannot be used.
     pub bindings: Result<Vec<Binding>, SubscribeError>,
-    /// The options that differ from the defaults.
+    /// The options that the client chose.
     pub options: SubscribeOptions,
     /// Whether the bindings are being registered.
     pub registration: Registration,
@@ -62,7 +62,7 @@ impl Registration {
 }
 
 /// Assigns an id to each binding, in order. Bindings with equal parameters have the same id, and
-/// others never do (3.3).
+/// others never do (protocol 3.3).
 pub fn assign_ids(bindings: &[BindingParams]) -> Vec<u32> {
     let mut given: HashMap<u32, &Value> = HashMap::with_capacity(bindings.len());
     let mut ids = Vec::with_capacity(bindings.len());
@@ -92,7 +92,8 @@ fn hash(params: &Value) -> u32 {
     u32::try_from(folded).unwrap_or(0) + 1
 }
 
-/// Returns the array of bindings for the reply: each as the client wrote it, with its id (3.3).
+/// Returns the array of bindings for the reply: each as the client wrote it, with its id (protocol
+/// 3.3).
 pub fn echo(bindings: &[BindingParams], ids: &[u32]) -> String {
     let mut out = String::from("[");
     for (at, (binding, id)) in bindings.iter().zip(ids).enumerate() {
@@ -105,7 +106,8 @@ pub fn echo(bindings: &[BindingParams], ids: &[u32]) -> String {
     out
 }
 
-/// Parses the bindings for visibility. One invalid binding invalidates all of them (6.3).
+/// Parses the bindings for `visibility`. One invalid binding invalidates all of them (protocol
+/// 6.3).
 ///
 /// # Errors
 /// Returns the reason why the first invalid binding cannot be parsed.
@@ -120,7 +122,7 @@ pub fn parse(bindings: &[BindingParams], ids: &[u32]) -> Result<Vec<Binding>, Su
 }
 
 /// Returns the binding of a join without `config`. The sub-topic is `schema[:table[:filter]]`
-/// (3.1).
+/// (protocol 3.1).
 pub fn from_sub_topic(sub_topic: &str) -> BindingParams {
     let mut parts = sub_topic.splitn(3, ':');
     let mut params = json!({ "event": "*" });

@@ -51,8 +51,8 @@ pub enum Access {
 /// The rights of a channel on a private topic.
 #[derive(Debug)]
 pub struct Rights {
-    /// Whether the presence key is the `sub` of the token and permissions are rechecked after
-    /// changes.
+    /// Whether the topic is managed, as the topics of the chat are: the presence key is the `sub`
+    /// of the token, and permissions are rechecked after changes.
     pub is_managed: bool,
     /// The permissions to read. There are none until the join is allowed.
     pub read: Reading,
@@ -87,12 +87,12 @@ pub enum PresenceReading {
 }
 
 /// The permissions to write (protocol 4.3). They are checked at the first write, and again after
-/// each new token.
+/// each new token and each change that may revoke them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteState {
-    /// The permissions have not been checked yet.
+    /// The permissions have not been checked yet, or must be checked again.
     Unchecked,
-    /// The first write waits for a running check, either of writing or of reading presence.
+    /// A write waits for a running check, either of writing or of reading presence.
     Checking,
     /// The result of the check.
     Known(Permissions),
@@ -109,7 +109,8 @@ pub enum NewToken {
     None,
     /// The first check is running. The messages of the topic wait for it.
     Checking(Holder),
-    /// Checks failed because the database was unavailable. Messages no longer wait.
+    /// Checks failed without a refusal, for example because the database was unavailable. Messages
+    /// no longer wait.
     Retrying {
         /// The identity in the new token.
         holder: Holder,
@@ -219,7 +220,7 @@ impl NewToken {
 }
 
 impl Access {
-    /// Returns the rights on a private topic.
+    /// Returns the rights, or `None` on a public topic.
     pub fn rights(&self) -> Option<&Rights> {
         match self {
             Self::Public => None,
@@ -227,7 +228,7 @@ impl Access {
         }
     }
 
-    /// Returns the rights on a private topic for changing them.
+    /// Returns the rights for changing them, or `None` on a public topic.
     pub fn rights_mut(&mut self) -> Option<&mut Rights> {
         match self {
             Self::Public => None,

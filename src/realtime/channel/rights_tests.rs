@@ -150,7 +150,7 @@ fn presence_that_was_not_part_of_a_check_is_never_readable() {
 }
 
 #[test]
-fn a_channel_that_reads_less_is_closed_and_keeps_nothing() {
+fn new_permissions_to_read_are_applied_only_if_none_is_lost() {
     let cases = [
         (Permissions::ALL, Permissions::ALL, Ok(())),
         (BROADCAST, Permissions::ALL, Ok(())),

@@ -35,14 +35,13 @@ use crate::visibility::ChannelId;
 /// A joined or joining channel.
 #[derive(Debug)]
 pub struct Channel {
-    /// Identifies the channel in the hub and in visibility.
+    /// Identifies the channel in the hub and in `visibility`.
     pub id: ChannelId,
     /// The full topic.
     pub topic: Arc<str>,
     /// The `join_ref` of the join. Close frames and leaves refer to it.
     pub join_ref: Option<Ref>,
-    /// The `ref` of the join. Pushes of the server contain it if there is no `join_ref` (protocol
-    /// 2.5).
+    /// The `ref` of the join. Pushes of the server contain it if there is no `join_ref`.
     pub join_reference: Option<Ref>,
     /// The identity that the channel acts for.
     pub holder: Holder,
@@ -81,7 +80,7 @@ impl Channel {
         matches!(self.access, Access::Private(_))
     }
 
-    /// Returns whether the presence key is the `sub` of the token and permissions are rechecked.
+    /// Returns whether the topic is managed: see [`Rights::is_managed`].
     pub fn is_managed(&self) -> bool {
         self.access.rights().is_some_and(|rights| rights.is_managed)
     }
@@ -165,7 +164,8 @@ const CHANNEL_BYTES: usize = 1_024;
 const TOPIC_COPIES: usize = 7;
 
 /// Memory, in bytes, per byte of the bindings in the reply to a join. Bindings consist of short
-/// names. Each name is parsed into a separate string, and both the channel and visibility store it.
+/// names. Each name is parsed into a separate string, and both the channel and `visibility` store
+/// it.
 const BINDING_COPIES: usize = 8;
 
 /// Memory, in bytes, per tracked byte. It covers the payload itself, the state for new members, and

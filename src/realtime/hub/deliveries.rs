@@ -1,7 +1,7 @@
 //! Fan-out: writes messages to the queues of the sockets that receive them.
 //!
-//! Fan-out looks up a channel and queues a frame for the channel's socket. It never waits for a
-//! socket.
+//! For each receiving channel, fan-out queues a frame for the channel's socket. It never waits for
+//! a socket.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,8 +57,8 @@ impl Hub {
     }
 }
 
-/// Maximum number of bytes of broadcasts that are queued together. In a larger batch, the first
-/// broadcast would wait too long for the last. One read rarely yields more.
+/// A batch that has reached this many bytes takes no further broadcast. In a larger batch, the
+/// first broadcast would wait too long for the last. One read of a socket rarely yields more.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// Number of members that are read before the first of them is written to, so that the processor
@@ -66,8 +66,9 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// would prevent this, and the processor would wait for the memory of each member.
 const MEMBERS_AHEAD: usize = 16;
 
-/// The deliveries of one turn. Frames accumulate and are written when this value is dropped. A
-/// batch of broadcasts that becomes too large is queued earlier.
+/// The deliveries of one turn, that is, of a task that does not await in between. Frames accumulate
+/// and are written when this value is dropped. A batch of broadcasts that becomes too large is
+/// queued earlier.
 #[derive(Debug)]
 pub struct Deliveries<'a> {
     hub: &'a Hub,
@@ -221,8 +222,9 @@ impl Deliveries<'_> {
         Ok(batch.audience.members().len())
     }
 
-    /// Sends a row change. All recipients share `data`. Returns whether the change was queued for
-    /// the channel's socket or written to it.
+    /// Sends a row change to a channel. `ids` are the ids of the channel's matching bindings, and
+    /// all recipients share `data`. Returns whether the change was written to the channel's socket,
+    /// queued or held back.
     pub fn change(&mut self, channel: ChannelId, ids: &[u32], action: Action, data: &Body) -> bool {
         // A channel may leave while the recipients of a change are determined.
         let Some(member) = self.hub.member(channel) else {
@@ -250,8 +252,9 @@ impl Deliveries<'_> {
             .add(std::mem::take(&mut self.changes));
     }
 
-    /// Drops a change because the rate is over its limit. The channel receives one notice per
-    /// excess (protocol 4.4).
+    /// Drops a change because the rate is over its limit. The channel receives one notice for each
+    /// period in which the rate is over its limit (protocol 4.4). `excess` is the number of the
+    /// current period.
     fn skip_change(&mut self, member: &Member, excess: u32) {
         self.hub.metrics().limited(Limit::Events);
         self.hub.metrics().dropped(DropReason::RateLimited);
@@ -373,7 +376,7 @@ impl Deliveries<'_> {
                 metrics.dropped(DropReason::QueueFull);
             }
             // The socket is closing, the channel has left, or the channel has already received the
-            // message. In none of these cases is a message lost.
+            // message. None of these counts as a lost message.
             Queued::Refused | Queued::AlreadyReplayed => {}
         }
     }

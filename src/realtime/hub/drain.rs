@@ -19,7 +19,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(10);
 pub async fn drain(hub: &Hub, window: Duration) {
     hub.refuse_joins();
     let mut sockets = hub.sockets().all();
-    // In the order of connecting, all clients of one page would be closed together.
+    // Shuffled, so that sockets that connected together, such as those of one web page, are not
+    // closed together.
     fastrand::shuffle(&mut sockets);
     let pause = pause(sockets.len(), window);
     let begin = Instant::now();

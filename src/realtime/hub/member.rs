@@ -47,11 +47,11 @@ pub struct Member {
     pub(super) is_legacy: bool,
     /// Whether the join requested a replay. Replayed messages must not be delivered again as rows.
     pub(super) is_replaying: bool,
-    /// The user that the channel acts for. A plain mutex, held only to copy the id.
+    /// The user that the channel acts for. A plain mutex, held only to read or replace the id.
     person: Mutex<Option<Uuid>>,
     pub(super) gate: Gate,
     /// Whether the channel may read broadcasts. On a private channel the policies decide, and the
-    /// decision may change with a new token.
+    /// decision may change with a new token or a recheck.
     reads_broadcasts: AtomicBool,
     /// Whether the channel may read presence. Decided in the same way as `reads_broadcasts`.
     reads_presence: AtomicBool,
@@ -61,7 +61,8 @@ pub struct Member {
     /// Whether the channel's bindings are registered, so that it receives the state of the change
     /// stream.
     pub(super) is_subscribed: AtomicBool,
-    /// The number of the last excess of changes that was reported to the channel.
+    /// The number of the last excess of changes that was reported to the channel: see
+    /// [`Rate::excess`](super::rate::Rate::excess).
     pub(super) told_excess: AtomicU32,
     /// Whether the channel's permissions must be rechecked.
     needs_recheck: AtomicBool,
@@ -118,8 +119,8 @@ impl Member {
         self.reads_broadcasts.load(Ordering::Relaxed)
     }
 
-    /// Makes the member receive presence diffs after `version`. Called with the presence of its
-    /// topic locked.
+    /// Makes the member receive presence diffs after `version`. Called while the presence of its
+    /// topic is locked.
     pub(super) fn follow_presence(&self, version: u64) {
         self.presence_version.store(version, Ordering::Relaxed);
     }
@@ -136,7 +137,7 @@ impl Member {
             .is_some_and(|person| people.contains(&person))
     }
 
-    /// Makes the socket recheck the permissions of the channel.
+    /// Makes the task of the socket recheck the permissions of the channel.
     pub(super) fn request_recheck(&self) {
         // The mark is set before the request, because the socket's task reads the marks of its
         // channels after it has taken the request.

@@ -11,9 +11,11 @@ use uuid::Uuid;
 
 /// The bits of a UUID's variant within its second half. The version is in the first half.
 const VARIANT: u64 = 0b11 << 62;
+/// The variant of every UUID that RFC 9562 defines.
 const VARIANT_RFC_9562: u64 = 0b10 << 62;
 
-/// Generates ids and recognizes them. The keys are random and never leave the process.
+/// Generates ids and recognizes them with a keyed hash. Its keys are random and never leave the
+/// process.
 #[derive(Debug, Default)]
 pub struct OwnIds(RandomState);
 
@@ -24,8 +26,8 @@ impl OwnIds {
         Uuid::from_u64_pair(random, self.mark(random))
     }
 
-    /// Returns whether [`OwnIds::next`] generated the id. The probability that a foreign id is
-    /// mistaken for one of these is 2⁻⁶².
+    /// Returns whether [`OwnIds::next`] generated the id. The probability that another id is
+    /// mistaken for a generated one is 2⁻⁶².
     pub fn contains(&self, id: Uuid) -> bool {
         let (random, mark) = id.as_u64_pair();
         mark == self.mark(random)

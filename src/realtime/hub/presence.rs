@@ -1,4 +1,4 @@
-//! The presence of one topic, both tracked and published. Pure: no lock, no clock.
+//! The presence of one topic, both tracked and published, without a lock or a clock.
 //!
 //! There are two sets: the metas that are tracked now, and the metas that have been published to
 //! members. A change enters the first set immediately. Shortly afterwards [`PresenceSet::publish`]
@@ -91,7 +91,8 @@ impl PresenceSet {
         }
         let before = slot.map_or(0, Slot::bytes);
         let bytes = self.bytes - before + entry_bytes(key, &payload);
-        // A payload smaller than the previous one is always accepted, even if the topic is full.
+        // A payload that is not larger than the previous one is always accepted, even if the topic
+        // is full.
         if bytes > max_bytes && bytes > self.bytes {
             return Tracked::Full;
         }

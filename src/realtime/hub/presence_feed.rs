@@ -2,12 +2,12 @@
 //!
 //! Lifecycle: one task per process, which sleeps until the presence of a topic changes.
 //!
-//! Guarantees: a state is queued for a member before any diff. After the state, every newer diff is
-//! queued, in order, and no older one. The topic's presence lock ensures this. Under the lock, the
-//! state is read, its version is recorded at the member, and its frame is queued. Diffs are created
-//! under the same lock, and each is delivered only to members with a lower version. So a diff
-//! created before the state is not delivered to that member, and a diff created after it is queued
-//! after it. One task delivers all diffs, one after another.
+//! Guarantees: for a member that awaits a state, the state is queued before any diff. After the
+//! state, every newer diff is queued, in order, and no older one. The topic's presence lock ensures
+//! this. Under the lock, the state is read, its version is recorded at the member, and its frame is
+//! queued. Diffs are created under the same lock, and each is delivered only to members with a
+//! lower version. So a diff created before the state is not delivered to that member, and a diff
+//! created after it is queued after it. One task delivers all diffs, one after another.
 //!
 //! The lock protects only the presence of one topic. A broadcast never takes it, and it is not held
 //! while a diff is delivered.
@@ -47,7 +47,7 @@ impl Hub {
         payload: TrackPayload,
         max_bytes: usize,
     ) -> Tracked {
-        // The channel has left, so it tracks nothing.
+        // A channel that has left tracks nothing.
         let Some(MemberEntry { topic, .. }) = self.entry_of(channel) else {
             return Tracked::Unchanged;
         };
@@ -104,8 +104,8 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
         for topic in topics {
             publish(&hub, &topic).await;
         }
-        // A long turn is followed by an equally long pause. Presence therefore uses at most half of
-        // a processor, and the changes that accumulate during a pause are sent together.
+        // After a long round, the pause is as long as the round. Presence therefore uses at most
+        // half of a processor, and the changes that accumulate during a pause are sent together.
         let pause = TICK.max(started.elapsed());
         tokio::select! {
             () = &mut stopped => return,

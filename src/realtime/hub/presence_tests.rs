@@ -180,8 +180,9 @@ fn the_size_of_a_state_is_limited() {
 /// receive.
 struct Follower {
     state: Map<String, Value>,
-    /// References that have joined. No reference joins or leaves twice.
+    /// References that have joined. None may join twice.
     joined: HashSet<String>,
+    /// References that have left. None may leave twice.
     left: HashSet<String>,
 }
 

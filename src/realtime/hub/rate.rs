@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::RealtimeConfig;
 
 /// How often averages are computed. Supabase Realtime computes them every five seconds. With a
-/// shorter interval, an excess is noticed earlier and also ends earlier.
+/// shorter interval, a rate above its limit is noticed earlier, and so is its return below the
+/// limit.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Number of seconds that an average covers, as in Supabase Realtime.
@@ -32,11 +33,13 @@ pub struct Rate {
     /// The name of the rate in the log.
     name: &'static str,
     limit: u64,
-    /// The count since the last tick. Relaxed, because no other memory access depends on its order.
+    /// The count since the last tick. Accessed with relaxed ordering, because no other memory
+    /// access depends on its order.
     current: AtomicU64,
     average: AtomicU64,
     is_over: AtomicBool,
-    /// Number of times that the rate has exceeded its limit.
+    /// Number of excesses so far. An excess is a period in which the average is at or above the
+    /// limit.
     excesses: AtomicU32,
 }
 
@@ -91,7 +94,7 @@ impl Rate {
         self.limit
     }
 
-    /// Moves the count into `window`, which advances by `seconds`.
+    /// Moves the count into `window`, which advances by `seconds`, and computes the average.
     fn tick(&self, window: &mut Window, seconds: usize) {
         window.push(self.current.swap(0, Ordering::Relaxed), seconds);
         let span = MIN_SPAN_SECONDS.max(window.counts.len() as u64);
@@ -170,7 +173,7 @@ struct Window {
 }
 
 impl Window {
-    /// Appends a count that covers `seconds`.
+    /// Appends a count that covers `seconds`. The whole count is assigned to the last of them.
     fn push(&mut self, count: u64, seconds: usize) {
         for _ in 1..seconds.min(SPAN_SECONDS) {
             self.counts.push_back(0);

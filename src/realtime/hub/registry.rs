@@ -141,12 +141,12 @@ impl Hub {
         usize::try_from(self.metrics.sockets.get()).unwrap_or(0)
     }
 
-    /// Counts a socket when it joins its first channel.
+    /// Counts a socket as a user when it joins its first channel. See [`Hub::user_count`].
     pub fn add_user(&self) {
         self.metrics.sockets_joined.inc();
     }
 
-    /// Uncounts a socket that had joined a channel.
+    /// Reverts one call of [`Hub::add_user`].
     pub fn remove_user(&self) {
         self.metrics.sockets_joined.dec();
     }
@@ -199,7 +199,7 @@ impl Hub {
         self.member(channel)?.person()
     }
 
-    /// Makes sockets recheck the permissions of the channels that `requested` describes.
+    /// Makes sockets recheck the permissions of the private channels that `requested` describes.
     pub fn request_rechecks(&self, requested: &Requested) {
         for (name, people) in &requested.topics {
             let Some(topic) = self.topic(&TopicKey::new(name, true)) else {
@@ -328,7 +328,7 @@ impl Hub {
             .collect()
     }
 
-    /// Returns the topics whose presence has changed.
+    /// Returns the list of topics whose presence has changed.
     pub(super) fn presence(&self) -> &PresenceChanges {
         &self.presence
     }

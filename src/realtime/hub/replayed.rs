@@ -25,9 +25,9 @@ pub enum ReplayedPayload {
     Binary(Vec<u8>),
 }
 
-/// Appends the frame of a stored message. A message with a JSON payload becomes a text push of the
-/// channel. A message with a binary payload becomes a broadcast, for which version 1 has no frame
-/// (protocol 4.7).
+/// Appends the frame of a stored message. A message with a JSON payload becomes a text push on the
+/// channel. A message with a binary payload becomes a binary broadcast, for which version 1 has no
+/// frame (protocol 4.7).
 pub(super) fn push_frame(
     serializer: Serializer,
     topic: &TopicName,

@@ -40,7 +40,7 @@ pub struct Audience {
     members: Box<[Arc<Member>]>,
     has_v1: bool,
     has_v2: bool,
-    /// Whether `replaying` has members.
+    /// Whether any member requested a replay.
     has_replaying: bool,
 }
 
@@ -103,7 +103,7 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Removes a member. The last member in the list takes over its slot.
+    /// Removes a member. The last member in the list moves to the index that becomes free.
     pub(super) fn leave(&self, member: &Member) {
         let mut members = self.lock();
         let seat = member.seat.0.load(Ordering::Relaxed);

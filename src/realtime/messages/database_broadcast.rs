@@ -1,11 +1,12 @@
 //! Broadcasts rows of `realtime.messages` from the bus to the members of their topics (protocol
 //! 4.6).
 //!
-//! Guarantees: rows are sent in commit order, each once, and wait only for the bus. The database
-//! has already decided who may write them, and the members of a private topic were checked when
-//! they joined. Only rows with the extension `broadcast` are sent. Policies may admit rows with
-//! other extensions for other purposes, such as tracking presence, and these must not become
-//! broadcasts. A broadcast that cannot be sent is counted and logged.
+//! Guarantees: rows are sent in commit order, each once. Only the bus delays them, because no
+//! further check is needed: the database has already decided who may write them, and the members of
+//! a private topic were checked when they joined. Only rows whose column `extension` is `broadcast`
+//! are sent. Policies may admit rows with other values for other purposes, such as tracking
+//! presence, and these rows must not become broadcasts. A broadcast that cannot be sent is counted
+//! and logged.
 
 use std::sync::Arc;
 
@@ -18,10 +19,12 @@ use crate::bus::MessageListener;
 use crate::change::{ColumnValue, Relation, Row};
 use crate::shutdown::Tasks;
 
-/// Maximum number of frames queued before other tasks of the worker thread run, as for row changes.
+/// Approximate number of frames queued before other tasks of the worker thread run. `change_feed`
+/// uses the same number and gives the reason.
 const FRAMES_PER_TURN: usize = 2_048;
 
-/// The code of these log lines, which operators know from Supabase Realtime (protocol 4.6).
+/// The field `code` of the log lines in this file. Supabase Realtime logs the same code, so
+/// operators know it (protocol 4.6).
 const CODE: &str = "UnableToBroadcastChanges";
 
 /// The extension of rows that are broadcasts.
@@ -71,7 +74,7 @@ enum RowError {
     Invalid(#[from] BroadcastError),
 }
 
-/// Rows that are sent together.
+/// Rows that are sent together, without awaiting in between.
 struct Turn<'a> {
     deliveries: Deliveries<'a>,
     hub: &'a Hub,
@@ -177,8 +180,8 @@ struct Message<'a> {
 enum Payload<'a> {
     /// `jsonb`, which is one JSON value.
     Json(&'a str),
-    /// `bytea` without the leading `\x`. The session sets `bytea_output`, so this is the only
-    /// format.
+    /// `bytea` without the leading `\x`. The replication connection sets `bytea_output` to `hex`,
+    /// so this is the only format.
     Hex(&'a str),
 }
 

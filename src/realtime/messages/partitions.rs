@@ -1,6 +1,6 @@
 //! Maintains the daily partitions of `realtime.messages`: creates partitions for the coming days
 //! and drops expired ones. This is done only if Rapport's schema created the table. For a table
-//! that Supabase created, the SQL function does nothing.
+//! that Supabase created, `chat.maintain_message_partitions` does nothing.
 
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(4 * 60 * 60);
 /// table.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Limits the wait for another process that maintains the partitions. The function itself waits
-/// even less for locks on the table, because other statements queue behind it.
+/// Settings of the connection. They limit the wait for another process that maintains the
+/// partitions. For locks on the table, the SQL function waits even less, because other statements
+/// queue behind a waiting lock.
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
 
 /// Maximum time for one run. Without a limit, a network that drops packets could stop the

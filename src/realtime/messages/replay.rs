@@ -22,7 +22,7 @@ const MAX_CONNECTIONS: usize = 2;
 /// ten seconds, and the permission check comes first.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Settings of the session. The rights of callers are checked beforehand. If row-level security
+/// Settings of the connection. The rights of callers are checked beforehand. If row-level security
 /// would hide rows from the login, the query must fail instead of replaying only some of the
 /// messages.
 const SESSION: &str = "set row_security = off; set statement_timeout = '4s'; \
@@ -35,10 +35,10 @@ const COLUMNS: &str = "\
     from pg_catalog.pg_attribute \
     where attrelid = 'realtime.messages'::regclass and not attisdropped";
 
-/// Reads the newest messages since a time, oldest first, limited by number and bytes. The table
-/// stores UTC without a time zone. One minute of tolerance allows for clock differences (4.7).
-/// Messages of one transaction have the same time, but their position in the table usually follows
-/// the order of insertion.
+/// Reads the newest messages since a time, oldest first, limited by number and bytes (protocol
+/// 4.7). The table stores UTC without a time zone. One minute of tolerance allows for clock
+/// differences. Messages of one transaction have the same time. They are ordered by their position
+/// in the table, which usually follows the order of insertion.
 const NEWEST: &str = "\
     with newest as materialized ( \
         select id, event, inserted_at, ctid as place, payload::text as payload, binary_payload \

@@ -28,22 +28,23 @@ use crate::visibility::ChannelId;
 /// for the disk after every message.
 const MAX_CONNECTIONS: usize = 4;
 
-/// Memory for messages that are being stored or wait for a connection, in KiB. Each message counts
-/// as its payload plus one KiB. Messages above this limit are refused.
+/// Maximum memory for messages that are being stored or wait for a connection, in KiB. Each message
+/// counts as its payload plus one KiB. Messages beyond this limit are refused.
 const MAX_PENDING_KIB: usize = 64 << 10;
 
 /// Maximum time that a message waits for a connection. Together with the time for its statements,
 /// this stays below the ten seconds after which clients give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Settings of the session. The server stops a statement that a policy delays. No timeout on this
-/// side interrupts a commit, because its result would then be unknown.
+/// Settings of the connection. PostgreSQL stops a statement that a policy delays. Rapport itself
+/// has no timeout that could interrupt a commit, because the result of the commit would then be
+/// unknown.
 const SESSION: &str = "set statement_timeout = '3s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
 /// Assumes a role and its claims for one transaction. The claims are set in both conventions of
-/// PostgREST. Returns whether a policy mentions the right to store, as policies written for
-/// Supabase Realtime do.
+/// PostgREST. Returns whether a policy for INSERT mentions the extension `persistence`, which
+/// stands for the right to store. The policies of Supabase do.
 const ASSUME_ROLE: &str = "\
     select \
         exists ( \
@@ -119,7 +120,8 @@ pub enum StoreError {
         /// The SQLSTATE of PostgreSQL.
         sqlstate: String,
     },
-    /// The table lacks a column that the message needs, because an older version created the table.
+    /// The table lacks a column that the message needs, because Supabase or an older version
+    /// created the table.
     #[error("The table of messages lacks a required column")]
     Unsupported,
     /// The permission check failed, or the database could not be queried.
@@ -147,7 +149,9 @@ struct Inner {
     connector: Connector,
     tasks: Tasks,
     hub: Arc<Hub>,
+    /// One permit per KiB of [`MAX_PENDING_KIB`].
     memory: Arc<Semaphore>,
+    /// One permit per connection.
     permits: Semaphore,
     /// Unused connections. A plain mutex, held for a push or a pop.
     idle: Mutex<Vec<Client>>,
@@ -342,7 +346,7 @@ async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, St
             match sqlstate {
                 Some(UNDEFINED_COLUMN) => StoreError::Unsupported,
                 // The column type does not accept the value: U+0000, half of a surrogate pair, a
-                // number beyond every range, or too many levels of nesting.
+                // number that is too large, or too many levels of nesting.
                 Some(sqlstate) if sqlstate.starts_with("22") || sqlstate.starts_with("54") => {
                     StoreError::Payload {
                         sqlstate: sqlstate.to_owned(),

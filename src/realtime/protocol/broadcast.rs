@@ -1,4 +1,4 @@
-//! Broadcasts (4), encoded as whole WebSocket frames for the members of a topic.
+//! Broadcasts (protocol 4), encoded as whole WebSocket frames for the members of a topic.
 //!
 //! The payload is never decoded, so members receive the client's bytes.
 
@@ -14,16 +14,16 @@ use super::serializer::Serializer;
 /// The first byte of a binary frame that contains a broadcast to a member.
 const KIND_USER_BROADCAST: u8 = 4;
 
-/// Maximum length of a topic, event or metadata in a binary frame, whose header has one byte for
-/// each length (2.4).
+/// Maximum length in bytes of a topic, event or metadata in a binary frame. The header has one byte
+/// for each length (protocol 2.4).
 const MAX_NAME_BYTES: usize = 255;
 
 /// One message to the members of a topic.
 #[derive(Clone, Copy, Debug)]
 pub enum Broadcast<'a> {
     /// A binary push, a single message over REST, or a row of `realtime.messages`. Members with
-    /// version 2 receive it as a binary frame. Members with version 1 receive it as text, and not
-    /// at all if the payload is not JSON.
+    /// version 2 receive it as a binary frame. Members with version 1 receive it as text if the
+    /// payload is JSON, and otherwise not at all.
     User {
         /// The user's own event name.
         event: &'a str,
@@ -72,7 +72,7 @@ pub enum BroadcastError {
 impl<'a> UserPayload<'a> {
     /// Checks bytes that a client declares as JSON, once for all receivers. Members with version 1
     /// receive them inside a text frame, which must remain UTF-8 and a single JSON value. Clients
-    /// of version 2 parse the bytes without handling errors. The check does not depend on the
+    /// with version 2 parse the bytes without handling errors. The check does not depend on the
     /// receivers, so a refusal does not either.
     ///
     /// # Errors
@@ -94,7 +94,8 @@ impl<'a> UserPayload<'a> {
 }
 
 impl Broadcast<'_> {
-    /// Checks whether the broadcast can be sent to the members of `topic`, which is the full topic.
+    /// Checks whether the broadcast can be sent to the members of `topic`, which is the full topic
+    /// (with `realtime:`).
     ///
     /// # Errors
     /// See [`BroadcastError`].
@@ -216,8 +217,9 @@ impl Broadcast<'_> {
     }
 }
 
-/// Appends the frame of a stored JSON message (4.7): a push on one channel, which is given by its
-/// topic as JSON text and its `join_ref`. `payload` and `metadata` are JSON texts.
+/// Appends the frame of a stored JSON message (protocol 4.7). The frame is a push on one channel,
+/// which is given by its topic as JSON text and its `join_ref`. `payload` and `metadata` are JSON
+/// texts.
 pub fn push_replayed(
     serializer: Serializer,
     (topic_json, join_ref): (&str, Option<&Ref>),
@@ -275,7 +277,8 @@ mod tests {
         }
     }
 
-    /// Returns a frame with a short header and this payload.
+    /// Returns an unmasked frame that begins with the byte `first` and has this payload of at most
+    /// 65,535 bytes.
     fn framed(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![first];
         match u8::try_from(payload.len()) {
@@ -400,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn broadcasts_that_fit_no_frame_are_refused() {
+    fn lengths_and_payloads_of_broadcasts_are_checked() {
         let long = "x".repeat(256);
         let fits = "x".repeat(255);
         let json = UserPayload::Json("{}");

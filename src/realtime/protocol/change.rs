@@ -1,41 +1,45 @@
-//! The `data` of a row change (6.4). It is encoded once, and all channels that receive it share the
-//! bytes.
+//! The `data` of a row change (protocol 6.4). It is encoded once, and all channels that receive it
+//! share the bytes.
 
 use jiff::Timestamp;
 
 use super::json::push_string;
 use crate::change::{Action, TableName, TimestampMicros};
 
-/// A row change on the wire, without its row images.
+/// A row change on the wire. The row images are not included: the arguments of
+/// [`ChangeData::write`] write them.
 #[derive(Clone, Copy, Debug)]
 pub struct ChangeData<'a> {
     /// The table.
     pub table: &'a TableName,
     /// The kind of the change.
     pub action: Action,
-    /// The row data for the receivers.
+    /// What the receivers learn about the row.
     pub row: RowData<'a>,
 }
 
-/// The data of a changed row for the receivers.
+/// What the receivers of a change learn about the row.
 #[derive(Clone, Copy, Debug)]
 pub enum RowData<'a> {
-    /// The row, which the receivers may see.
+    /// The receivers may see the row, so its images are written.
     Visible {
         /// The time of the commit. It is written in milliseconds.
         committed_at: TimestampMicros,
         /// The JSON array of columns.
         columns: &'a [u8],
-        /// The reason why the images are incomplete, or `None` if they are complete (6.5, item 8).
+        /// The reason why the images are incomplete, or `None` if they are complete (protocol 6.5,
+        /// item 8).
         error: Option<&'static str>,
     },
-    /// Receivers learn only that the row changed, and the reason why the row is withheld (6.5).
+    /// Receivers learn only that the row changed, and the reason why the row is withheld (protocol
+    /// 6.5). The images are written as `{}`.
     Refused(&'static str),
 }
 
 impl ChangeData<'_> {
     /// Writes the JSON object. `record` and `old_record` write the row images after and before the
-    /// change, also as JSON objects. Each is called only if a change of this kind has the image.
+    /// change, also as JSON objects. `record` is not called for a DELETE, `old_record` is not
+    /// called for an INSERT, and neither is called if the row is refused.
     pub fn write(
         &self,
         out: &mut Vec<u8>,

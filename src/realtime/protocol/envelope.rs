@@ -1,4 +1,4 @@
-//! The common contents of both encodings of a server message: the fields of the envelope, and the
+//! What both encodings of a server message have in common: the fields of the envelope, and the
 //! payload.
 
 use super::json::push_string;
@@ -12,7 +12,7 @@ pub(super) struct Envelope<'a> {
     pub(super) event: &'static str,
 }
 
-/// Returns the envelope of a message (table of 2.2). Version 1 does not write `join_ref`.
+/// Returns the envelope of a message (protocol 2.2). Version 1 does not write `join_ref`.
 pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
     match message {
         ServerMessage::Heartbeat { reference } => Envelope {
@@ -33,7 +33,7 @@ pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
             event: "phx_reply",
         },
         // The `ref` of a close is the `ref` of the join, because clients ignore a close with any
-        // other.
+        // other `ref`.
         ServerMessage::Close { join_ref, topic } => Envelope {
             join_ref: join_ref.as_ref(),
             reference: join_ref.as_ref(),

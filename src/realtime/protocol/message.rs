@@ -9,23 +9,25 @@ use uuid::Uuid;
 
 use super::json::json_string;
 
-/// The prefix of every channel topic. The rest is the sub-topic: the name that SQL and REST use.
+/// The prefix of every channel topic. A topic with this prefix is called the full topic. The rest
+/// is the sub-topic: the name that SQL and REST use.
 pub const TOPIC_PREFIX: &str = "realtime:";
 
-/// The error for a frame that is not a message of the protocol (2.3). It is neither reported nor
-/// logged. Supabase Realtime does not report it either, and with a log line per frame clients could
-/// fill a disk.
+/// The error for a frame that is not a message of the protocol (protocol 2.3). It is neither
+/// reported to the client nor logged. Supabase Realtime does not report it either, and with a log
+/// line per frame clients could fill a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("The frame is not a message of this protocol version")]
 pub struct MalformedMessage;
 
-/// A `ref` or `join_ref`, kept as the JSON text that the client sent, because it is echoed (2.2).
+/// A `ref` or `join_ref`, kept as the JSON text that the client sent, because it is echoed
+/// (protocol 2.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref(Arc<str>);
 
 impl Ref {
-    /// Official clients send a string with a number that counts from 1. The limit only prevents
-    /// clients from causing large replies with a long reference.
+    /// Maximum length of the JSON text. Official clients send a string with a number that counts
+    /// from 1. The limit only prevents clients from causing large replies with a long reference.
     const MAX_BYTES: usize = 255;
 
     /// Reads a reference from JSON. `null` gives `None`.
@@ -68,7 +70,8 @@ pub struct ClientMessage<'a> {
     pub event: ClientEvent<'a>,
 }
 
-/// The action that a client message requests (2.5). Payloads are parsed only where they are needed.
+/// The action that a client message requests (protocol 2.5). Payloads are parsed only where they
+/// are needed.
 #[derive(Clone, Debug)]
 pub enum ClientEvent<'a> {
     /// `heartbeat`, valid only on the topic `phoenix`.
@@ -81,7 +84,7 @@ pub enum ClientEvent<'a> {
     AccessToken(&'a RawValue),
     /// `broadcast` in a text frame. The payload is forwarded unchanged.
     Broadcast(&'a RawValue),
-    /// A broadcast in a binary frame (kind 3).
+    /// A broadcast in a binary frame (kind 3, protocol 2.4).
     UserBroadcast {
         /// The user's own event name.
         event: &'a str,
@@ -113,7 +116,7 @@ impl<'a> ClientEvent<'a> {
     }
 }
 
-/// How to read the payload of a user broadcast (2.4).
+/// How to read the payload of a user broadcast (protocol 2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadEncoding {
     /// Opaque bytes.
@@ -146,19 +149,19 @@ impl Status {
 pub enum Reply {
     /// `ok` with an empty response.
     Ok,
-    /// `ok` to a join. Contains the array of bindings with their ids, as JSON text (3.3).
+    /// `ok` to a join. Contains the array of bindings with their ids, as JSON text (protocol 3.3).
     Joined(String),
     /// `error` with a reason.
     Error(Cow<'static, str>),
-    /// `error` without a reason (5.1).
+    /// `error` without a reason (protocol 5.1).
     Refused,
-    /// `ok` to a stored broadcast. Contains the id of its row (4.8).
+    /// `ok` to a stored broadcast. Contains the id of its row (protocol 4.8).
     Stored(Uuid),
     /// `error` to a broadcast that was not stored: the response has `error` instead of `reason`
-    /// (4.8).
+    /// (protocol 4.8).
     NotStored(Cow<'static, str>),
     /// `error` to a broadcast above the size limit: the response is a string instead of an object
-    /// (4.2).
+    /// (protocol 4.2).
     PayloadSizeExceeded,
 }
 
@@ -181,7 +184,7 @@ impl Extension {
     }
 }
 
-/// The payload of a `system` message without the channel's name (3.5).
+/// The payload of a `system` message without the channel's name (protocol 3.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemNotice {
     /// The subject of the message.
@@ -221,8 +224,8 @@ impl SystemNotice {
     }
 }
 
-/// A message to one socket. Row changes and broadcasts are not among these messages: sockets share
-/// their bytes, so separate functions encode them.
+/// A message to one socket. Row changes, broadcasts and presence are not among these messages:
+/// sockets share their bytes, so separate functions encode them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerMessage {
     /// `phx_reply` to a heartbeat.
@@ -232,7 +235,8 @@ pub enum ServerMessage {
     },
     /// `phx_reply`.
     Reply {
-        /// The channel's `join_ref`; `None` if there is no channel.
+        /// The channel's `join_ref`, if it has one. A leave of a topic that is not joined receives
+        /// its own `join_ref` instead.
         join_ref: Option<Ref>,
         /// The `ref` of the push that receives this reply.
         reference: Option<Ref>,
@@ -260,7 +264,7 @@ pub enum ServerMessage {
 }
 
 impl ServerMessage {
-    /// Replaces the reply, if the message is one.
+    /// Replaces the contents of a reply. Does nothing to other messages.
     pub fn replace_reply(&mut self, other: Reply) {
         if let Self::Reply { reply, .. } = self {
             *reply = other;

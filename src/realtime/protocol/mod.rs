@@ -1,7 +1,7 @@
 //! The wire format: the Phoenix messages of both protocol versions, as two enums and two encodings.
 //!
-//! Pure. No other module contains names or shapes of the wire format. Section numbers refer to the
-//! description of the protocol in `docs/protocol.md`.
+//! Only this module reads and writes the messages. It does no I/O. References such as "protocol
+//! 2.1" name a section of `docs/protocol.md`.
 //!
 //! Read `message` first: it defines the typed messages. `payload` parses what clients send in them.
 //! `v1` and `v2` are the two encodings, `envelope` contains what they share, and `serializer`

@@ -1,7 +1,7 @@
-//! The payloads of `phx_join` and `access_token` (3.1, 3.6).
+//! The payloads of `phx_join` and `access_token` (protocol 3.1, 3.6).
 //!
-//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent, and a join is
-//! never refused for the shape of its payload.
+//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent. The only
+//! exception is `replay`, because a join with invalid replay options is refused.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -46,7 +46,7 @@ pub struct BroadcastConfig {
     pub replay: ReplayConfig,
 }
 
-/// The option `config.broadcast.replay` (4.7).
+/// The option `config.broadcast.replay` (protocol 4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayConfig {
     /// The option is absent.
@@ -84,8 +84,8 @@ impl ReplayConfig {
 /// The object `config.presence`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
-    /// Whether the client uses presence. Defaults to `true`, because clients before 2.12 do not
-    /// send the option and would otherwise not see any joins.
+    /// Whether the client uses presence. Defaults to `true`, because official clients before 2.12
+    /// do not send the option and would otherwise not see any joins.
     pub enabled: bool,
     /// The key under which the client is listed. If `None`, the server chooses one.
     pub key: Option<String>,
@@ -116,10 +116,10 @@ impl JoinPayload {
     /// Reads a join's payload.
     ///
     /// # Errors
-    /// Fails if the payload is not valid JSON throughout, for instance if a number is beyond every
-    /// range, or if a string contains half of a surrogate pair. Such a message is dropped (2.3). If
-    /// it were treated as an empty payload, it would join a different channel than the client
-    /// intended.
+    /// Fails if the payload is not valid JSON throughout, for instance if a number is too large for
+    /// a 64-bit float, or if a string contains half of a surrogate pair. Such a message is dropped
+    /// (protocol 2.3). If it were treated as an empty payload, it would join a different channel
+    /// than the client intended.
     pub fn parse(payload: &RawValue) -> Result<Self, MalformedMessage> {
         let value = serde_json::from_str(payload.get()).map_err(|_| MalformedMessage)?;
         let Value::Object(object) = value else {
@@ -221,7 +221,7 @@ impl BindingParams {
         Self { params, text }
     }
 
-    /// Appends the parameters as the client wrote them, with the binding's `id` (3.3).
+    /// Appends the parameters as the client wrote them, with the binding's `id` (protocol 3.3).
     pub fn push_echo(&self, id: u32, out: &mut String) {
         use std::fmt::Write as _;
         let mut text = self.text.trim_end();
@@ -247,7 +247,7 @@ impl BindingParams {
 /// The payload of `access_token`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessToken {
-    /// No action is needed: the value is `null`, is not a string, or is an opaque API key, which
+    /// No action is needed: the value is absent, is not a string, or is an opaque API key, which
     /// stands for the connection's token.
     Ignored,
     /// A token to verify.
@@ -287,12 +287,14 @@ fn boolean(value: Option<&Value>) -> Option<bool> {
     }
 }
 
-/// Returns whether a value is true in Elixir, as every value except `null` and `false` is.
+/// Returns whether a value counts as true in Elixir, the language of Supabase Realtime: every value
+/// except `null` and `false` does.
 fn is_truthy(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Bool(false))
 }
 
-/// Returns a presence key as text. Clients may send any JSON value as the key.
+/// Returns a presence key as text. Clients may send any JSON value as the key. `null` and the empty
+/// string count as absent.
 fn presence_key(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,

@@ -1,4 +1,5 @@
-//! The `persist` option of broadcasts (4.8). It stores the broadcast, so that it can be replayed.
+//! The `persist` option of broadcasts (protocol 4.8), which stores a broadcast so that it can be
+//! replayed.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -13,7 +14,7 @@ pub struct Persist {
 /// The reason why `persist` is refused. The text is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PersistError {
-    /// The value is neither a boolean nor an object with an optional `ttl`.
+    /// The option has none of the accepted forms, or its `ttl` is not a whole number.
     #[error("must be true, or an object whose ttl is a whole number of seconds")]
     Unreadable,
     /// The `ttl` is out of range. Contains the maximum in seconds.

@@ -1,7 +1,8 @@
-//! The messages of presence (5): the pushes of clients, and the maps that the server sends.
+//! The messages of presence (protocol 5): the pushes of clients, and the maps that the server
+//! sends.
 //!
-//! Pure. A tracked payload is never decoded. Its fields are copied into the meta as the client
-//! wrote them.
+//! The values in a tracked payload are copied into the meta as the client wrote them. They are
+//! parsed only to compare two payloads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,7 +39,7 @@ const META_OVERHEAD_BYTES: usize = 64;
 /// in practice.
 const MAX_COMPARED_BYTES: usize = 16 << 10;
 
-/// The action that a `presence` push requests (5.1).
+/// The action that a `presence` push requests (protocol 5.1).
 #[derive(Clone, Copy, Debug)]
 pub enum PresenceCall<'a> {
     /// List the client with this payload. An absent payload stands for an empty object.
@@ -81,8 +82,8 @@ impl<'a> PresenceCall<'a> {
 }
 
 /// Returns whether a presence key is the name of a property that every JavaScript object has.
-/// Clients before 2.100 look keys up in an object. They fail on each state and diff with such a
-/// key, so a single client could break presence for all others.
+/// `realtime-js` before 2.100 looks keys up in an object. It fails on each state and diff with such
+/// a key, so a single client could break presence for all others.
 pub fn is_hostile_key(key: &str) -> bool {
     const NAMES: [&str; 12] = [
         "__defineGetter__",
@@ -101,8 +102,8 @@ pub fn is_hostile_key(key: &str) -> bool {
     NAMES.binary_search(&key).is_ok()
 }
 
-/// Identifies a meta. Only by this reference do clients distinguish a user's devices, and old metas
-/// from new ones (5.2). Written as 16 characters of URL-safe base64.
+/// Identifies a meta. Clients use only this reference to distinguish a user's devices, and old
+/// metas from new ones (protocol 5.2). Written as 16 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PhxRef([u8; 12]);
 
@@ -193,8 +194,8 @@ impl TrackPayload {
     }
 }
 
-/// Compares payloads as JSON, in which the order of keys does not matter. Invalid and large
-/// payloads are compared as text.
+/// Compares payloads as JSON, in which the order of keys does not matter. Payloads that are large
+/// or cannot be parsed are compared as text.
 impl PartialEq for TrackPayload {
     fn eq(&self, other: &Self) -> bool {
         let is_small = self.0.len().max(other.0.len()) <= MAX_COMPARED_BYTES;
@@ -267,8 +268,8 @@ impl Meta {
 }
 
 impl Serializer {
-    /// Encodes the `presence_state` for one channel. All receivers share `state`. `topic` is the
-    /// topic as JSON text.
+    /// Encodes the `presence_state` for one channel. The bytes of the payload `state` are shared by
+    /// all channels that receive it. `topic` is the topic as JSON text.
     pub fn encode_presence_state(self, join_ref: Option<&Ref>, topic: &str, state: Body) -> Frame {
         let head = |out: &mut Vec<u8>| match self {
             Self::V1 => {

@@ -5,7 +5,8 @@ use super::super::wire::frame::Frame;
 use super::message::{ClientMessage, MalformedMessage, ServerMessage};
 use super::{v1, v2};
 
-/// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (1.3).
+/// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (protocol
+/// 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serializer {
     /// `1.0.0`: JSON objects, no binary frames.
@@ -35,8 +36,8 @@ impl Serializer {
     /// Reads a text frame.
     ///
     /// # Errors
-    /// Fails if the frame is not a message of this version (2.3). The caller drops and counts it,
-    /// and the socket stays open.
+    /// Fails if the frame is not a message of this version (protocol 2.3). The caller drops and
+    /// counts it, and the socket stays open.
     pub fn decode_text(self, text: &str) -> Result<ClientMessage<'_>, MalformedMessage> {
         match self {
             Self::V1 => v1::decode(text),
@@ -44,7 +45,7 @@ impl Serializer {
         }
     }
 
-    /// Reads a binary frame (2.4).
+    /// Reads a binary frame (protocol 2.4).
     ///
     /// # Errors
     /// Fails if the frame is not a push of this version. Version 1.0.0 has no binary frames.
@@ -67,8 +68,8 @@ impl Serializer {
         )
     }
 
-    /// Encodes a row change (6.4). All receivers share `data`, and only the envelope is written
-    /// here. `topic` is the topic as JSON text. `ids` are the ids of the channel's matching
+    /// Encodes a row change (protocol 6.4). All receivers share `data`, and only the envelope is
+    /// written here. `topic` is the topic as JSON text. `ids` are the ids of the channel's matching
     /// bindings.
     pub fn encode_change(self, topic: &str, ids: &[u32], data: Body) -> Frame {
         match self {
@@ -85,8 +86,8 @@ impl Serializer {
         }
     }
 
-    /// Encodes a row change for a channel that joined without a `config` (3.1). The event is the
-    /// kind of the change, and `data` is the payload.
+    /// Encodes a row change for a channel that joined without a `config` (protocol 3.1). `event` is
+    /// the kind of the change, and `data` is the payload.
     pub fn encode_legacy_change(self, topic: &str, event: &str, data: Body) -> Frame {
         match self {
             Self::V1 => Frame::text(

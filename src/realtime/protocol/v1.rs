@@ -1,4 +1,4 @@
-//! Version 1.0.0: every frame is a JSON object (2.1).
+//! Version 1.0.0: every frame is a JSON object (protocol 2.1).
 
 use std::borrow::Cow;
 
@@ -14,7 +14,8 @@ pub(super) const CHANGE_TAIL: &[u8] = b"},\"ref\":null}";
 /// The bytes after the data of a change on a channel that joined without a `config`.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b",\"ref\":null}";
 
-/// A frame as a JSON object. All keys except `join_ref` must be present. They may be `null`.
+/// A frame as a JSON object. All keys except `join_ref` must be present. Only `payload` and the
+/// references may be `null`.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow)]

@@ -1,5 +1,5 @@
-//! Version 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` (2.2) and binary pushes
-//! (2.4).
+//! Version 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` (protocol 2.2) and binary
+//! pushes (protocol 2.4).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,7 +21,7 @@ pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b"]";
 
 /// The first byte of a binary frame that contains an ordinary push.
 const KIND_PUSH: u8 = 0;
-/// The first byte of a binary frame that contains a broadcast with only the user's payload.
+/// The first byte of a binary frame that contains a broadcast.
 const KIND_USER_BROADCAST_PUSH: u8 = 3;
 
 /// The five elements of a frame. Further elements are ignored.
@@ -83,8 +83,9 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, MalformedMessage> 
     })
 }
 
-/// Reads a binary frame: the kind, one byte for the length of each part, then the parts without
-/// separators.
+/// Reads a binary frame: the kind, one byte for the length of each part except the payload, then
+/// the parts without separators. Kind 3 has one more byte before the parts, for the encoding of the
+/// payload.
 pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedMessage> {
     match data {
         [KIND_PUSH, join_ref, reference, topic, event, rest @ ..] => {

@@ -14,7 +14,8 @@ use crate::config::RealtimeConfig;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::{DropReason, Limit};
 
-/// The error text for a channel that sends while the server exceeds its rate of events (3.5).
+/// The error text for a channel that sends while the server exceeds its rate of events (protocol
+/// 3.5).
 const TOO_MANY_EVENTS: &str = "Too many messages per second";
 
 /// A push that requests a broadcast. As in Supabase Realtime, the metadata of a binary push is not

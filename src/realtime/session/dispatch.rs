@@ -152,7 +152,8 @@ impl Session {
                 self.join(message, payload, now, effects);
                 return;
             }
-            // No other reply to an unjoined topic contains the `join_ref`, as in Supabase Realtime.
+            // For a topic that is not joined, no other reply contains the `join_ref`, as in
+            // Supabase Realtime.
             ClientEvent::Leave => (message.join_ref.clone(), Reply::Ok),
             _ => {
                 self.shared.hub.metrics().dropped(DropReason::NotJoined);
@@ -180,8 +181,8 @@ impl Session {
         match &message.event {
             ClientEvent::Join(payload) => self.join(message, payload, now, effects),
             ClientEvent::Leave => {
-                // Unlike other events, a leave must have the current `join_ref`: a late one must
-                // not end a channel that has been joined again (protocol 2.5, 2.6).
+                // Unlike other events, a leave must have the channel's `join_ref`, if there is one:
+                // a late leave must not end a channel that has been joined again (protocol 2.5).
                 if channel.join_ref.is_none() || channel.join_ref == message.join_ref {
                     effects.push(Effect::Send(channel.reply(reference, Reply::Ok)));
                     effects.push(Effect::Send(channel.close()));
@@ -223,9 +224,9 @@ impl Session {
 }
 
 impl ClientEvent<'_> {
-    /// Returns whether the event can start or end a channel, or change its identity. The most
-    /// frequent events cannot. Since a socket may have many channels, their deadlines are not
-    /// searched after such events.
+    /// Returns whether the purpose of the event is to start or end a channel, or to change its
+    /// identity. The most frequent events have other purposes. Since a socket may have many
+    /// channels, their deadlines are searched after such an event only if it ended a channel.
     fn may_move_deadlines(&self) -> bool {
         match self {
             Self::Join(_) | Self::Leave | Self::AccessToken(_) => true,

@@ -35,7 +35,7 @@ pub enum Effect {
     Track(TrackOrder),
     /// Remove a channel from the presence of its topic.
     Untrack(ChannelId),
-    /// Remove a channel from the hub and from visibility.
+    /// Remove a channel from the hub and from `visibility`.
     Detach(ChannelId),
     /// Close the socket.
     Close(CloseReason),
@@ -151,7 +151,7 @@ pub struct SubscribeOrder {
     pub identity: Arc<Identity>,
     /// All bindings of the channel.
     pub bindings: Vec<Binding>,
-    /// The options that differ from the defaults.
+    /// The options that the client chose.
     pub options: SubscribeOptions,
     /// How long the session waits for the result. After this time it receives
     /// [`WorkResult::SubscribeLate`], and the work continues.
@@ -267,7 +267,7 @@ pub enum WorkResult {
         /// The answer.
         answer: Result<Permissions, AuthorizeError>,
     },
-    /// The broadcast was either stored and sent, or neither.
+    /// The broadcast was stored and sent, or it was neither stored nor sent.
     Persisted {
         /// The `ref` of the push.
         reference: Option<Ref>,

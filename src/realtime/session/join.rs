@@ -38,9 +38,11 @@ const REPLAY_DEFAULT_LIMIT: i64 = 25;
 /// request a replay at the same time, and live messages need room too.
 const REPLAY_SHARE_OF_QUEUE: usize = 4;
 
-/// How long the reply to a join waits if the client requests the wait. The default and the maximum
-/// are the same as in Supabase Realtime.
+/// How long the reply to a join waits if the client requests the wait without a time, in
+/// milliseconds. Supabase Realtime has the same default.
 const WAIT_DEFAULT_MS: u64 = 15_000;
+/// The longest wait that a client can request, in milliseconds. Supabase Realtime has the same
+/// limit.
 const WAIT_MAX_MS: u64 = 20_000;
 
 impl Session {
@@ -92,7 +94,7 @@ impl Session {
         }
     }
 
-    /// Makes the immediate checks, in the order of protocol 3.2.
+    /// Makes the immediate checks, in the order of protocol 3.2, and creates the channel.
     fn begin_join(
         &mut self,
         message: &ClientMessage<'_>,

@@ -2,12 +2,13 @@
 //!
 //! The session decides, and `socket/` executes. The code here never waits, reads a clock or uses a
 //! stream. The time is an argument. Work that needs the database is an effect, whose result returns
-//! as an [`Outcome`]. Until then, the messages of the topic wait in order, while other topics
-//! continue.
+//! as an [`Outcome`]. Until then, the messages of the topic may have to wait in order, while other
+//! topics continue.
 //!
-//! Read `effect` and `state` first, then `dispatch`. It passes each event to the file that handles
-//! it: `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` or `presence`.
-//! While one of them keeps a channel busy, `waiting` holds the channel's further messages.
+//! Read `effect` and `state` first, then `dispatch`, which passes each event to the file that
+//! handles it: `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` or
+//! `presence`. While the work of one of them keeps a channel busy, `waiting` holds the channel's
+//! further messages.
 
 mod broadcast;
 mod dispatch;

@@ -53,7 +53,7 @@ impl Session {
         self.count_held();
     }
 
-    /// Handles the result of storing: the broadcast was either stored and sent, or neither.
+    /// Handles the result of storing. After an error, the broadcast was neither stored nor sent.
     pub(super) fn stored_broadcast(
         &mut self,
         topic: &Arc<str>,

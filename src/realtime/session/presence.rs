@@ -123,8 +123,9 @@ impl Channel {
 }
 
 impl Tracking {
-    /// Returns the presence key on a managed topic, which is the `sub` of the token. Returns `None`
-    /// if there is no `sub`. The key is then random, never chosen by the client.
+    /// Returns the presence key on a managed topic (see `Rights::is_managed`), which is the `sub`
+    /// of the token. Returns `None` if there is no `sub`. The key is then random, never chosen by
+    /// the client.
     pub(super) fn key_of_subject(holder: &Holder) -> Option<Arc<str>> {
         let subject = holder.claims.subject.as_deref();
         subject.filter(|it| !it.is_empty()).map(Arc::from)
@@ -135,7 +136,7 @@ impl Tracking {
         self.tracked != Tracked::Nothing
     }
 
-    /// Returns the presence key of the channel. If the client chose none, generates a unique one.
+    /// Returns the presence key of the channel. If there is none yet, generates a unique one.
     fn key(&mut self) -> Arc<str> {
         let key = self
             .key

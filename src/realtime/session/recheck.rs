@@ -16,7 +16,8 @@ use crate::limits::UnixMillis;
 use crate::visibility::ChannelId;
 
 impl Session {
-    /// Starts a recheck of the managed channels that `is_meant` accepts.
+    /// Starts a recheck of the channels that `is_meant` accepts and whose topic is managed (see
+    /// `Rights::is_managed`).
     pub fn recheck(&mut self, is_meant: impl Fn(ChannelId) -> bool, effects: &mut Vec<Effect>) {
         for channel in self.channels.values_mut() {
             let (id, access) = (channel.id, &mut channel.access);
@@ -76,7 +77,8 @@ impl Session {
         }
     }
 
-    /// Removes the presence of a channel that may no longer show it.
+    /// Applies the rechecked permissions to write. Removes the presence of a channel that may no
+    /// longer show it.
     fn write_rechecked(
         &mut self,
         topic: &Arc<str>,
@@ -112,9 +114,9 @@ impl Channel {
         }
     }
 
-    /// Repeats a recheck that failed because the database was unavailable. The channel keeps its
-    /// permissions until there is a result. As with a new token, an outage does not close the
-    /// channel.
+    /// Repeats a recheck that failed without a refusal, usually because the database was
+    /// unavailable. The channel keeps its permissions until there is a result. As with a new token,
+    /// an outage does not close the channel.
     fn try_again(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
         self.begin_recheck(headers, failures.saturating_add(1), effects);
     }

@@ -13,10 +13,11 @@ use crate::bus::people::Device;
 use crate::config::RealtimeConfig;
 use crate::limits::{Bucket, UnixMillis};
 
-/// Number of notices about refused pushes that a socket may receive in a burst, and then per
-/// second. All refusals are counted in the metrics. A client that sends a thousand refused pushes
-/// does not need a thousand notices.
+/// Number of notices about refused pushes that a socket may receive in a burst. All refusals are
+/// counted in the metrics. A client that sends a thousand refused pushes does not need a thousand
+/// notices.
 pub(super) const NOTICE_BURST: u32 = 5;
+/// Number of such notices per second after the burst.
 const NOTICES_PER_SECOND: u32 = 1;
 
 /// Data that all sessions share.
@@ -30,8 +31,8 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     /// Recognizes tokens that were seen before.
     pub marks: TokenMarks,
-    /// Returns whether the server manages presence keys and permissions on a private topic, whose
-    /// name is given without `realtime:`.
+    /// Returns whether a private topic, whose name is given without `realtime:`, is managed: see
+    /// [`Rights::is_managed`](super::super::channel::Rights::is_managed).
     pub is_managed: fn(&str) -> bool,
 }
 

@@ -1,4 +1,5 @@
-//! Tests of sessions: a script passes messages and results in, and compares the effects in order.
+//! Tests of sessions: a script passes messages and results to a session, and compares the effects
+//! in order.
 
 mod persist;
 mod presence;
@@ -158,7 +159,7 @@ impl Script {
         self.answer(Question::Read { presence: false }, answer, token)
     }
 
-    /// Creates a session with a private channel that may read, without presence.
+    /// Creates a session with a private channel that may read broadcasts, without presence.
     fn private(ack: bool) -> Self {
         let mut script = Self::new();
         let payload = private(json!({ "broadcast": { "ack": ack } }));
@@ -866,7 +867,7 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
         ]
     );
     // The answer about Ann's token arrives before Bob's token is checked, and must not apply to
-    // Bob's.
+    // Bob's token.
     let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
     assert_eq!(effects.len(), 2, "{effects:?}");
     assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");
@@ -1018,7 +1019,7 @@ fn the_first_track_checks_the_permission_to_read_presence() {
     script.answer(Question::Read { presence: true }, Ok(NOTHING), None);
     let effects = script.answer(Question::Write, Ok(PRESENCE), None);
     assert!(effects[0].starts_with("track 1 as "), "{effects:?}");
-    // The waiting track is counted only once. Untracking needs no permission.
+    // Untracking needs no permission.
     let untrack = json!(["1", "3", "realtime:a", "presence", {"event": "untrack"}]);
     assert_eq!(
         script.push(&untrack),

@@ -10,13 +10,13 @@ use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
-/// Maximum total size of the payloads that wait in all channels of a socket, in bytes. It is at
-/// least the size of the largest client frame, because the first message of a channel usually
-/// waits.
+/// Maximum total size of the payloads that wait in all channels of a socket, in bytes. It exceeds
+/// the default of `realtime.max_frame_bytes`, because the first message of a channel usually waits.
 const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
 
-/// The replies to pushes that arrive while too many messages wait.
+/// The reply to a push that arrives while too many messages wait for the reply to a join.
 const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
+/// The reply to a push that arrives while too many messages wait for other work of the channel.
 pub(super) const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
 
 impl Session {

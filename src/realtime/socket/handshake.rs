@@ -25,7 +25,8 @@ use crate::http::middleware::RequestId;
 use crate::limits::UnixMillis;
 
 /// The parameters of the socket's URL. Other parameters are ignored. If a parameter appears twice,
-/// the last one wins, because an endpoint may put its own before the client's.
+/// the last one wins, because the configured URL of an endpoint may contain one, and the client
+/// appends its own.
 #[derive(Debug, Default)]
 struct Parameters {
     apikey: Option<String>,
@@ -46,7 +47,7 @@ impl Parameters {
     }
 }
 
-/// Handles `GET /socket/websocket`: checks the key and takes over the connection.
+/// Handles a handshake on either path of the socket: checks the key and takes over the connection.
 pub async fn upgrade(
     State(realtime): State<Realtime>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
@@ -101,7 +102,8 @@ struct Handshake {
     on_upgrade: OnUpgrade,
 }
 
-/// Checks the client's address first, and then everything else in the order of protocol 1.3.
+/// Checks whether the server is stopping, then the client's address, and then everything else
+/// (protocol 1.3).
 fn handshake(
     realtime: &Realtime,
     parameters: &Parameters,

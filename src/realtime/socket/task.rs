@@ -1,4 +1,5 @@
-//! The task of a socket. No other file reads or writes a WebSocket.
+//! The task of a socket. No other file reads a WebSocket, and other tasks write to one only through
+//! [`Outbound`].
 //!
 //! Lifecycle: there is one task per socket, from the upgrade to the end of the TCP connection. The
 //! task owns no buffer while it waits. Bytes are read into a buffer of the worker thread, and only
@@ -137,7 +138,7 @@ struct Socket {
     /// The frame or message that the client has not finished, if any.
     unfinished: Option<Unfinished>,
     effects: Vec<Effect>,
-    /// Number of frames queued for sockets in this turn.
+    /// Number of frames queued for sockets in this turn, that is, in one call of [`Socket::poll`].
     queued_frames: u64,
     /// The id of the socket, under which the hub lists it.
     id: SocketId,
@@ -235,7 +236,8 @@ impl Socket {
         self.outbound.release_all();
     }
 
-    /// Handles the events of an open socket until it waits or ends.
+    /// Handles the events of an open socket until it waits or ends, or until other tasks of the
+    /// thread must run.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.outbound.register(cx.waker());
         self.queued_frames = 0;

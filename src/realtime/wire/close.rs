@@ -18,8 +18,8 @@ pub enum CloseReason {
     Unfinished,
     /// The client reads too slowly.
     SlowConsumer,
-    /// All sockets together hold too much memory of this kind, and this socket is among the
-    /// largest.
+    /// All sockets together hold too much memory of this kind, and this socket is among those that
+    /// hold the most.
     Memory(Held),
     /// The server is stopping.
     Restarting,
@@ -39,13 +39,14 @@ impl CloseReason {
         }
     }
 
-    /// Returns whether the queued frames are dropped.
+    /// Returns whether the queued frames are dropped instead of being written before the close
+    /// frame.
     pub fn drops_queue(self) -> bool {
         matches!(self, Self::SlowConsumer | Self::Memory(Held::Queues))
     }
 
     /// Returns the close code and the reason text (RFC 6455, 7.4.1). 1012 and 1013 are registered
-    /// with IANA.
+    /// with IANA. `None` if the peer closed without a code.
     pub fn frame_parts(self) -> Option<(u16, &'static str)> {
         Some(match self {
             Self::Peer(code) => (code?, ""),

@@ -1,7 +1,7 @@
 //! WebSocket frames (RFC 6455) without a socket: prepared frames to send, and a reader of received
 //! bytes.
 //!
-//! Pure. A server does not mask its frames, so the same bytes can be sent to every receiver.
+//! A server does not mask its frames, so the same bytes can be sent to every receiver.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -19,7 +19,8 @@ const MAX_HEADER_BYTES: usize = 10;
 const MAX_CONTROL_BYTES: usize = 125;
 
 /// A whole frame, ready to be written. It consists of its own head, a body that other frames may
-/// share, and a constant tail.
+/// share, and a constant tail. A frame made by [`Frame::shared`] has only a body, which may contain
+/// several whole frames.
 #[derive(Debug)]
 pub struct Frame {
     head: Vec<u8>,
@@ -78,7 +79,8 @@ impl Frame {
         )
     }
 
-    /// Wraps one or more whole frames written by [`push_frame`], which many queues share.
+    /// Wraps one or more whole frames that [`push_frame`] has written, so that many queues can
+    /// share their bytes.
     pub fn shared(frames: Body) -> Self {
         Self {
             head: Vec::new(),
@@ -139,7 +141,7 @@ pub enum FrameKind {
     Binary,
 }
 
-/// Appends a whole frame whose payload consists of these parts.
+/// Appends a whole frame to `out`. The frame's payload consists of `parts`.
 pub fn push_frame(kind: FrameKind, parts: &[&[u8]], out: &mut Vec<u8>) {
     let payload = parts.iter().map(|part| part.len()).sum();
     let opcode = OpCode::Data(match kind {
@@ -186,7 +188,8 @@ pub enum Received<'a> {
     Binary(Cow<'a, [u8]>),
     /// A ping, to which the server replies with the same payload.
     Ping(&'a [u8]),
-    /// An unsolicited pong, which shows that the peer is alive.
+    /// A pong, which shows that the peer is alive. It is unsolicited, because the server sends no
+    /// pings.
     Pong,
     /// A request to close the socket. Contains the peer's code, if it sent one.
     Close(Option<u16>),
@@ -233,7 +236,7 @@ pub struct FrameReader {
 struct Fragments {
     is_text: bool,
     data: Vec<u8>,
-    /// The number of the first frame.
+    /// The number of the message's first frame, counted as in [`FrameReader::frames`].
     first: u64,
 }
 
@@ -315,7 +318,8 @@ impl FrameReader {
         Ok(used)
     }
 
-    /// Makes the checks that do not need the payload. Clients must mask (RFC 6455, 5.1).
+    /// Makes the checks that do not need the payload, and returns the mask. Clients must mask their
+    /// frames (RFC 6455, 5.1).
     fn check(
         &self,
         header: &FrameHeader,
@@ -396,7 +400,8 @@ impl FrameReader {
     }
 }
 
-/// Reads the payload of a close frame: empty, or a code of two bytes followed by a reason in UTF-8.
+/// Returns the code in the payload of a close frame. The payload is empty, or a code of two bytes
+/// followed by a reason in UTF-8.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     match payload {
         [] => Ok(None),

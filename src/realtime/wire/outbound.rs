@@ -38,9 +38,10 @@ pub struct Outbound {
     queue: Mutex<Queue>,
     /// Wakes the socket's task when something is left for it to do.
     task: AtomicWaker,
-    /// The memory that this socket holds. Changes are also reported to `sockets`, the registry that
-    /// contains this socket while it is open.
+    /// The memory that this socket holds.
     holdings: Holdings,
+    /// The registry that contains this socket while it is open. Changes of `holdings` are also
+    /// reported to it.
     sockets: Arc<Sockets>,
     /// Set when the permissions of some of the socket's channels must be rechecked.
     needs_recheck: AtomicBool,
@@ -53,9 +54,9 @@ pub enum Queued {
     Written,
     /// The frame is queued, and the caller must flush.
     ToFlush,
-    /// The frame is queued, and another task will flush.
+    /// The frame is queued or held back, and the caller need not flush.
     Pending,
-    /// The frame was dropped because the channel has received its row by replay.
+    /// The frame contains a row that the channel has received by replay, so it was dropped.
     AlreadyReplayed,
     /// The frame was dropped because the socket is closing or the channel has left.
     Refused,
@@ -69,7 +70,7 @@ pub enum Queued {
 #[derive(Debug, Default)]
 pub struct Gate {
     state: AtomicU8,
-    /// Locked only while the lock of the outbound is held, so it is never contended.
+    /// Locked only while the lock of the [`Outbound`] is held, so it is never contended.
     contents: Mutex<GateContents>,
 }
 
@@ -77,8 +78,8 @@ pub struct Gate {
 struct GateContents {
     /// Deliveries that arrived before the join was answered. A delivery of a row has the row's id.
     held: Vec<(Option<Uuid>, Frame)>,
-    /// Ids of messages that were replayed and whose rows have not arrived. Unordered, because there
-    /// are at most a few hundred, and only while their rows may still arrive.
+    /// Ids of messages that were replayed and whose rows have not arrived since. Searched from the
+    /// start, because there are at most a few hundred.
     replayed: Vec<Uuid>,
 }
 
@@ -99,8 +100,9 @@ impl Gate {
     const CLOSED: u8 = 2;
 }
 
-/// The deliveries of one turn. They are queued first. At the end of the turn, everything queued for
-/// a socket is written in one system call. Dropping this value flushes it.
+/// The sockets for which a task has queued frames in one turn, that is, without awaiting in
+/// between. At the end of the turn, everything queued for a socket is written in one system call.
+/// Dropping this value flushes it.
 #[derive(Debug, Default)]
 pub struct Fanout {
     listed: Vec<Arc<Outbound>>,
@@ -137,7 +139,7 @@ impl Outbound {
             && self.needs_recheck.swap(false, Ordering::SeqCst)
     }
 
-    /// Sets the memory of a kind that the socket's task holds.
+    /// Sets how much memory of the kind `held` the socket's task holds.
     pub fn set_held(&self, held: Held, bytes: usize) {
         if self.holdings.get(held) != bytes {
             let before = self.holdings.set(held, bytes);
@@ -170,8 +172,8 @@ impl Outbound {
     }
 
     /// Closes the socket with a close frame. If the reason is a slow reader or the memory of
-    /// queues, queued frames are dropped; otherwise they are written first. Only the first reason
-    /// counts.
+    /// queues, queued frames are dropped, except one that is partly written. Otherwise they are
+    /// written first. Only the first reason counts.
     pub fn close(&self, reason: CloseReason) {
         let mut queue = self.lock();
         queue.begin_close(reason);
@@ -264,8 +266,9 @@ impl Outbound {
         }
     }
 
-    /// Writes `frames` immediately if the queue is empty and the socket accepts them. Otherwise
-    /// queues them.
+    /// Writes `frames` immediately if the socket is not closing, the gate is open, the queue is
+    /// empty and every task may write to the stream. Bytes that the socket does not accept are
+    /// queued. In all other cases, works like [`Self::enqueue`].
     fn write(&self, gate: &Gate, frames: &Body) -> Queued {
         let mut queue = self.lock();
         if queue.closing.is_none()
@@ -274,9 +277,9 @@ impl Outbound {
             && let Some(stream) = &self.stream
         {
             // `send` is called without consulting the runtime's record of whether the socket is
-            // writable. Reading that record costs one cache miss per receiver, which is 5 % of a
-            // broadcast to a thousand receivers, and the kernel knows the answer anyway. The
-            // socket's task receives the same error and ends the socket.
+            // writable. Reading that record costs one cache miss per receiver, which is 5 % of the
+            // time of a broadcast to a thousand receivers, and the kernel knows the answer anyway.
+            // The socket's task receives the same error and ends the socket.
             let written = SockRef::from(stream.as_ref()).send(frames).unwrap_or(0);
             if written == frames.len() {
                 return Queued::Written;
@@ -294,6 +297,8 @@ impl Outbound {
         self.enqueue(Some((gate, None)), Frame::shared(frames.clone()))
     }
 
+    /// Queues `frame`. If a gate is given, the frame is held back or dropped according to its
+    /// state. The id is given if the frame contains a row.
     fn enqueue(&self, gate: Option<(&Gate, Option<Uuid>)>, frame: Frame) -> Queued {
         let mut queue = self.lock();
         if queue.closing.is_some() {
@@ -358,7 +363,7 @@ impl Outbound {
         Queued::Overflowed
     }
 
-    /// Releases the lock of the queue, and reports a change in memory to the budget.
+    /// Releases the lock of the queue, and reports a change in memory to the registry.
     fn unlock_and_report(&self, mut queue: MutexGuard<'_, Queue>) {
         let budget_delta = std::mem::take(&mut queue.budget_delta);
         if budget_delta != 0 {
@@ -440,8 +445,8 @@ impl Fanout {
         self.schedule_flush(outbound, outbound.enqueue(Some((gate, Some(id))), frame))
     }
 
-    /// Writes `frames` for a channel immediately, or queues them behind frames that are already
-    /// queued.
+    /// Does the same as [`Fanout::deliver`] with shared `frames`, but writes them immediately if no
+    /// frame is queued.
     pub fn write(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frames: &Body) -> Queued {
         self.schedule_flush(outbound, outbound.write(gate, frames))
     }
@@ -453,7 +458,7 @@ impl Fanout {
         queued
     }
 
-    /// Writes all queued frames.
+    /// Flushes the queues of these sockets.
     pub fn flush(&mut self) {
         for outbound in self.listed.drain(..) {
             outbound.flush();

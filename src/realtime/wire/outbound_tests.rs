@@ -282,7 +282,7 @@ fn a_body_queued_for_several_sockets_counts_once() {
 }
 
 #[test]
-fn frames_that_a_socket_accepts_immediately_never_count() {
+fn frames_do_not_count_before_they_are_flushed() {
     let (sockets, open) = open_sockets(|_| 0, 1);
     let mut fanout = Fanout::default();
     for _ in 0..10 {

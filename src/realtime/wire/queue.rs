@@ -1,5 +1,6 @@
 //! The bounded queue of frames to be written to one socket, in order. It also tracks which of its
-//! frames count towards the budget for all queues. Pure: the caller passes a function that writes.
+//! frames count towards the memory budget for all queues. It does no I/O: the caller passes a
+//! function that writes.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,14 +14,16 @@ use crate::observability::metrics::Held;
 /// Maximum number of buffers per vectored write. A frame has up to three. Linux accepts up to 1024.
 const MAX_SLICES: usize = 192;
 
-/// Maximum number of frames that accumulate during one turn of deliveries. Once a queue has this
-/// many frames, they are written without waiting for the end of the turn. Otherwise a large
-/// transaction would make the client look like a slow reader.
+/// Maximum number of frames that accumulate for one socket during a turn of a
+/// [`Fanout`](super::outbound::Fanout). Once a queue has this many frames, they are written without
+/// waiting for the end of the turn. Otherwise a large transaction would make the client look like a
+/// slow reader.
 pub(super) const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
 
-/// Maximum number of remaining bytes of a partly written frame when its socket is closed for
-/// memory. If more bytes remain, the connection is cut instead. Otherwise they would occupy memory
-/// until the peer reads them or the time for the close handshake is over.
+/// Maximum number of bytes that may remain to be written when a socket is closed to free the memory
+/// of queues. They belong to a partly written frame and the close frame. If more bytes remain, the
+/// connection is cut instead. Otherwise they would occupy memory until the peer reads them or the
+/// time for the close handshake is over.
 pub(super) const MAX_CLOSING_BYTES: usize = 64 * 1024;
 
 /// The maximum size of a queue.
@@ -41,14 +44,15 @@ pub(super) struct Queue {
     pub(super) bytes: usize,
     /// Bytes of the first frame that have been written.
     pub(super) written: usize,
-    /// The frames that the gates of all channels hold back. They share the limits of this queue.
+    /// The size of the frames that the gates of all channels hold back. These frames share the
+    /// limits of this queue.
     pub(super) held: HeldFrames,
     /// Number of frames at the front that count towards the budget for all queues. The frames
     /// behind them are about to be written. Frames held back by gates always count.
     pub(super) counted: usize,
     /// Change in bytes to report to the budget when the lock is released.
     pub(super) budget_delta: i64,
-    /// Set when the socket is closed for memory that its task holds. Contains the kind, and the
+    /// Set when the socket is closed to free memory that its task holds. Contains the kind, and the
     /// number of bytes that the task will release.
     pub(super) pending_release: Option<(Held, i64)>,
     /// Set when nothing more is written, not even a close frame.
@@ -93,7 +97,7 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
-    /// Counts the frames that are not counted yet, because the socket has not accepted them.
+    /// Counts the frames that are not counted yet. Called when the socket does not accept them.
     pub(super) fn count(&mut self) {
         for frame in self.frames.range(self.counted..) {
             self.budget_delta += retain(frame);
@@ -101,8 +105,7 @@ impl Queue {
         self.counted = self.frames.len();
     }
 
-    /// Drops all frames except the first `left`. At most one of the remaining frames may be partly
-    /// written.
+    /// Drops all frames except the first `left`: none, or the one that is partly written.
     pub(super) fn truncate(&mut self, left: usize) {
         while self.frames.len() > left
             && let Some(frame) = self.frames.pop_back()

@@ -6,8 +6,8 @@
 //! affected.
 //!
 //! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
-//! owns is released only when that task runs. Until then, sockets pause reading: see
-//! [`Registry::is_congested`].
+//! owns is released only when that task runs. Until then, all sockets pause reading if the budget
+//! is exceeded: see [`Registry::is_congested`].
 //!
 //! A frame that a socket accepts immediately does not affect the budgets.
 
@@ -33,7 +33,7 @@ impl fmt::Display for SocketId {
 
 /// When a budget is exceeded, at least this fraction (1/n) of it is freed. Finding the largest
 /// sockets requires a scan of all sockets. Freeing more than the excess makes scans rare, so that
-/// their cost per received byte is small.
+/// their cost per counted byte is small.
 const FREED_FRACTION: i64 = 8;
 
 /// The methods of a socket that the registry uses. The only implementation is
@@ -138,9 +138,9 @@ impl<S: Evict> Registry<S> {
         self.budget(held).in_use.get()
     }
 
-    /// Returns whether a budget is exceeded because other sockets have used memory that closing
-    /// sockets have not released yet. A socket that is about to read first lets the tasks of the
-    /// closing sockets run. These tasks only have to be woken, so congestion is short.
+    /// Returns whether a budget is exceeded while closing sockets still hold memory that they will
+    /// release. A socket that is about to read first lets the tasks of the closing sockets run.
+    /// These tasks only have to be woken, so congestion is short.
     pub fn is_congested(&self) -> bool {
         self.budgets.iter().any(|budget| {
             budget.pending_release.load(Ordering::Relaxed) > 0 && budget.in_use.get() > budget.limit

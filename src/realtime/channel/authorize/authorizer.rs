@@ -1,4 +1,4 @@
-//! Answers questions about permissions in flights.
+//! Answers questions about permissions in flights, which are explained in [`super`].
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -28,8 +28,8 @@ use crate::shutdown::Tasks;
 /// questions.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// Maximum number of consecutive readings of the catalogue in one flight that turn out to be
-/// outdated.
+/// Maximum number of attempts to answer the questions of one flight. An attempt fails if the
+/// reading of the catalogue turns out to be outdated, or if statements must be prepared again.
 const MAX_READINGS: usize = 5;
 
 /// A role name that `set_config` interprets as a reset to the login's own role.
@@ -49,7 +49,7 @@ struct Inner {
     connections: Arc<Connections>,
     insertions: Arc<Insertions>,
     /// The latest reading of the catalogue, and the time when it began. A plain mutex: it is held
-    /// only to copy them.
+    /// only to copy or replace them.
     reading: Mutex<Option<(Arc<Reading>, Instant)>>,
 }
 
@@ -116,7 +116,7 @@ impl Inner {
             is_repeated: false,
         })?;
         self.take_off(false);
-        // The sender is dropped only if the whole task has failed.
+        // The sender is dropped only if the task of the flight has failed.
         let unwrap =
             |answer: Result<Answer, _>| answer.unwrap_or(Err(AuthorizeError::unexpected()));
         if let Ok(answer) = timeout(SLOW, &mut receiver).await {
@@ -154,7 +154,8 @@ impl Inner {
                 Some(evaluator) => evaluator,
                 None => match self.connections.open_evaluator().await {
                     Ok(evaluator) => evaluator,
-                    // The login may not park a connection, so the policies cannot be evaluated.
+                    // The login may not park a connection (see `db::parked`), so the policies
+                    // cannot be evaluated.
                     Err(AuthorizeError::Policy { .. }) => {
                         self.insertions.start_all(&mut groups);
                         continue;
@@ -231,7 +232,7 @@ impl Inner {
 
     /// Sends one flight. The questions that remain in `groups` must be sent again.
     ///
-    /// If `may_be_stale` is set, questions whose statement failed remain as well. The server
+    /// If `may_be_stale` is set, questions whose statement failed remain as well. PostgreSQL
     /// replans a statement after certain schema changes, for instance whenever a schema is created.
     /// It does so under a caller's role, which may be unable to resolve the names in the statement.
     async fn ask_all(
@@ -378,7 +379,8 @@ impl Inner {
 
 /// The result of a flight.
 enum Flown {
-    /// The connection can be used again.
+    /// Every question was answered or passed on to an insertion, and the connection can be used
+    /// again.
     Sound,
     /// The connection cannot be used again.
     Broken,

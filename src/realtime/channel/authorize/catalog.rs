@@ -31,8 +31,8 @@ const MAX_ROLES: usize = 256;
 /// their schema. Their printed names therefore have the same meaning under any other search path.
 const BEGIN: &str = "begin isolation level repeatable read read only; set local search_path = ''";
 
-/// Finds `realtime.messages`. The schema is looked up as a row, because the current role may not
-/// use it.
+/// Finds `realtime.messages`. The schema is looked up as a row of `pg_namespace`, because the
+/// current role need not have the right to use the schema.
 const MESSAGES: &str = "
   select c.oid
   from pg_catalog.pg_class c
@@ -49,8 +49,8 @@ pub(super) fn fingerprint() -> String {
 /// The column `more` is true if anything else can make an insertion fail or change the row:
 /// triggers, rules, constraints, unique keys without the id, expressions in indexes, computed
 /// columns, columns that must be given, and defaults that are not plainly constant. Two index
-/// predicates and one constraint are exempt, because the tables of Supabase Realtime and Rapport
-/// have them and the rows of questions never match them.
+/// predicates and one constraint are exempt: the tables of Supabase Realtime and Rapport have them,
+/// and the rows that questions insert never match them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -106,13 +106,14 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
 
-/// Reads the policies in the order of their names.
+/// Reads the policies for SELECT and INSERT, in the order of their names.
 ///
-/// Some policies can only be evaluated on a row in the table: policies that use a whole row (a
-/// variable with attribute number 0), read the table themselves, or call a function that reads it.
+/// The column before the last one is true for policies that can only be evaluated on a row in the
+/// table. They use a whole row (a variable with attribute number 0), read the table themselves, or
+/// call a function that names it.
 ///
-/// PostgreSQL may evaluate an immutable function during planning. A plan with such a function is
-/// therefore valid for only one caller.
+/// The last column is true for policies that call an immutable function. PostgreSQL may evaluate
+/// such a function during planning, so a plan that contains it is valid for only one caller.
 const POLICIES: &str = r"
 select p.oid, p.polpermissive, p.polcmd::text,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
@@ -182,8 +183,8 @@ pub(super) enum Way {
     Insert,
 }
 
-/// A statement that evaluates policies. Its parameters are the topic and the id of a message, both
-/// as text, and a list of extensions. It returns one row per extension.
+/// A statement that evaluates policies. Its parameters are the topic and the id of a message, and a
+/// list of extensions. It returns one row per extension.
 #[derive(Debug)]
 pub(super) struct Evaluation {
     /// The id of the statement, which is unique within this process.
@@ -191,8 +192,8 @@ pub(super) struct Evaluation {
     pub(super) sql: String,
     /// Whether each execution must be planned for its caller.
     pub(super) is_planned_anew: bool,
-    /// Whether the statement fails although an insertion succeeds. If so, insertions are used
-    /// instead.
+    /// Whether the statement cannot be prepared, or fails although an insertion succeeds. If so,
+    /// insertions are used instead.
     is_unequal: AtomicBool,
 }
 
@@ -207,7 +208,7 @@ impl Evaluation {
         }
     }
 
-    /// Records that the statement itself fails although an insertion succeeds.
+    /// Makes insertions replace the statement.
     pub(super) fn give_up(&self) {
         self.is_unequal.store(true, Ordering::Relaxed);
     }
@@ -219,10 +220,11 @@ pub(super) struct Reading {
     pub(super) fingerprint: String,
     table: Table,
     policies: Vec<Policy>,
-    /// The rights by role. A plain mutex: it is held only for a look-up or an insertion.
+    /// The rights by role, or `None` for a role that does not exist. A plain mutex: it is held only
+    /// for a look-up or an insertion.
     roles: Mutex<HashMap<String, Option<Arc<Rights>>>>,
-    /// The prepared answers, by role and by whether the question is about writing. A plain mutex,
-    /// held as briefly as that of the roles.
+    /// How to answer questions, by role and by whether they are about writing. A plain mutex: it is
+    /// held only to look up or determine one entry.
     evaluations: Mutex<HashMap<(String, bool), Way>>,
 }
 

@@ -1,4 +1,5 @@
-//! The idle connections of permission checks, and the last failure to open one.
+//! The idle connections of permission checks, for flights and for insertions (see [`super`]), and
+//! the last failure to open one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub(super) struct Connections {
     /// Idle connections for insertions. A plain mutex: it is held only for a push or a pop.
     probers: Mutex<Vec<Prober>>,
     /// The time and the reason of the last failure to connect. A plain mutex: it is held only to
-    /// copy them.
+    /// copy or replace them.
     failure: Mutex<Option<(Instant, AuthorizeError)>>,
 }
 

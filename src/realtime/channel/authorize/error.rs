@@ -9,7 +9,7 @@ use crate::db::connect::ConnectError;
 /// the database, except the text of a cancellation, which clients may read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthorizeError {
-    /// A policy failed, or the role does not exist. Nothing is allowed.
+    /// A policy failed, or the role does not exist or may not be used. Nothing is allowed.
     #[error("The policies cannot be evaluated for this caller: {sqlstate}")]
     Policy {
         /// PostgreSQL's code for the error.
@@ -45,7 +45,7 @@ impl AuthorizeError {
         matches!(self, Self::Policy { .. })
     }
 
-    /// Creates the error for a session that was not in the expected state.
+    /// Creates the error for a connection that was not in the expected state.
     pub(super) fn unexpected() -> Self {
         Self::Failed {
             sqlstate: "XX000".to_owned(),

@@ -18,7 +18,7 @@ use crate::db::connect::Connector;
 use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
 
-/// Settings of the session. A policy may be a slow query, so the server stops it before the
+/// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
 /// question times out.
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";

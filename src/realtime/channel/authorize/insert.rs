@@ -1,5 +1,6 @@
-//! Checks permissions by writing. Messages are inserted, selected as the caller, and rolled back
-//! (protocol 4.3). Nothing is ever committed.
+//! Checks permissions by inserting messages, all of which are rolled back (protocol 4.3). To check
+//! reading, messages are inserted with the rights of the login and then selected as the caller. To
+//! check writing, they are inserted as the caller. Nothing is ever committed.
 //!
 //! No statement is prepared in advance. Each statement is analysed and planned as the caller in
 //! question, so one caller's plan is never used for another.
@@ -16,7 +17,7 @@ use crate::db::connect::Connector;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::shutdown::Tasks;
 
-/// Settings of the session. A policy may be a slow query, so the server stops it before the
+/// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
 /// question times out.
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
@@ -49,8 +50,7 @@ fn become_statement() -> String {
 /// The SQLSTATE for a row that `with check` refuses, and for a missing grant.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// A connection that checks by insertion. To check reading, it first inserts with the login's own
-/// rights, and then reads as the caller.
+/// A connection that checks by insertion.
 pub(super) struct Prober {
     pub(super) client: Client,
 }

@@ -1,4 +1,4 @@
-//! The limits that flights and insertions share.
+//! The limits that flights and insertions share (see [`super`]).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// depending on the size of the machine.
 pub(super) const MAX_CONNECTIONS: usize = 4;
 
-/// The statement timeout that the session sets and the server enforces.
+/// The statement timeout that each connection sets and PostgreSQL enforces.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a question waits in the queue. The sum of this time and [`ANSWER_TIMEOUT`] is less than

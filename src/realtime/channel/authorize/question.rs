@@ -22,8 +22,9 @@ pub enum Question {
     Write,
 }
 
-/// The names of the extensions, as in the column `extension`.
+/// The extension of broadcasts, as in the column `extension`.
 pub(super) const BROADCAST: &str = "broadcast";
+/// The extension of presence, as in the column `extension`.
 pub(super) const PRESENCE: &str = "presence";
 
 impl Question {

@@ -1,4 +1,4 @@
-//! The questions that wait for a flight.
+//! The questions that wait for a flight (see [`super`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const WAITING_PER_FLIGHT: usize = 16;
 /// questions of a flight in order, so a slow question delays those behind it.
 const CAUTION: Duration = Duration::from_secs(2);
 
-/// Maximum number of questions in the queue. Further questions would exceed
+/// Maximum number of questions in the queue. Further questions would wait longer than
 /// [`QUEUE_TIMEOUT`](super::limits::QUEUE_TIMEOUT) anyway.
 pub(super) const MAX_QUEUED: usize = 20_000;
 

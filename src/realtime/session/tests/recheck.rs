@@ -9,8 +9,9 @@ const BOTH: Permissions = Permissions::ALL;
 
 const READING: Question = Question::Read { presence: true };
 
-/// The order after a change. For a channel that tracks presence, it is `RECHECK_ALL`.
+/// The order after a change, for a channel that does not track presence.
 const RECHECK: &str = "recheck 1 to read with presence as ann after 0 failures";
+/// The order after a change, for a channel that tracks presence.
 const RECHECK_ALL: &str = "recheck 1 to read with presence as ann after 0 failures, and to write";
 
 impl Script {
