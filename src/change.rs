@@ -1,7 +1,7 @@
 //! The data types of row changes, from replication to subscribers.
 //!
 //! All types are plain values; this module performs no I/O. Column values are in PostgreSQL's text
-//! output format under the fixed settings of the replication session (ISO dates, UTC, hex bytea)
+//! output format under the fixed settings of the replication connection (ISO dates, UTC, hex bytea)
 //! and are shared without copying.
 
 use std::fmt;
@@ -65,7 +65,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The part of the old row that an UPDATE or DELETE contains (`pg_class.relreplident`).
+/// The part of the old row that the WAL contains for an UPDATE or DELETE (`pg_class.relreplident`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaIdentity {
     /// The primary key, if there is one.
@@ -137,8 +137,8 @@ pub struct NamedRow<'a> {
 }
 
 impl<'a> NamedRow<'a> {
-    /// Returns the text value of a column, or `None` if the value is null or unchanged out of line,
-    /// or if the table has no such column.
+    /// Returns the text value of a column, or `None` if the value is null or
+    /// [`ColumnValue::Unchanged`], or if the table has no such column.
     pub fn text(self, column: &str) -> Option<&'a str> {
         let columns = &self.relation.columns;
         let place = columns.iter().position(|found| found.name == column)?;
@@ -148,8 +148,8 @@ impl<'a> NamedRow<'a> {
         }
     }
 
-    /// Returns whether another image of the same table has equal values in all columns except
-    /// `changing`.
+    /// Returns whether another image of the same table has equal values in all columns, apart from
+    /// those named in `changing`.
     pub fn equals_except(self, changing: &[&str], other: Self) -> bool {
         let columns = &self.relation.columns;
         columns.len() == other.relation.columns.len()
