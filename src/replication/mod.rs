@@ -10,8 +10,8 @@
 //! exists. A listener that then reads the tables misses nothing.
 //!
 //! # Acknowledgement
-//! A position is acknowledged only after the sink has taken everything before it. A full sink stops
-//! the reading, but not the keepalives.
+//! A position is acknowledged only after the queues of the bus have taken everything before it. A
+//! full queue stops the reading, but not the keepalives.
 //! [`ReplicationConfig::max_wal_held_bytes`](crate::config::ReplicationConfig::max_wal_held_bytes)
 //! bounds the WAL that PostgreSQL must keep.
 //!
@@ -21,10 +21,10 @@
 //! read once all transactions that began before its creation have been read.
 //!
 //! # Slot
-//! There is one slot per database. It is permanent and is created after the publication (`slot`,
-//! `publication`, `prepare`). A clean stop drops it, unless the configuration keeps it. One process
-//! reads it at a time. Another process waits, and takes over when the first one ends or becomes
-//! silent.
+//! There is one slot per database. It is permanent and is created after the configured publication
+//! (`slot`, `publication`, `prepare`). A clean stop drops it, unless the configuration keeps it.
+//! One process reads it at a time. Another process waits, and takes over when the first one ends or
+//! becomes silent.
 //!
 //! # Tasks
 //! There is one task, `replication`. The replication client runs another one, which ends with it.
