@@ -41,8 +41,8 @@ struct Recorded {
 }
 
 impl Descriptions {
-    /// Returns the maximum age of a reading for rows with these descriptions, or zero if one is
-    /// new.
+    /// Returns the maximum age of a reading for rows with these descriptions. It is zero if one of
+    /// them is new.
     pub(super) fn age_limit<'a>(
         &self,
         relations: impl Iterator<Item = &'a Arc<Relation>>,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_from_before_a_definition_is_too_old() {
+    fn a_reading_from_before_a_description_is_too_old() {
         let descriptions = Descriptions::default();
         let limit =
             |relations: &[&Arc<Relation>]| descriptions.age_limit(relations.iter().copied());

@@ -3,8 +3,8 @@
 //! If partitions are published as their root (`publish_via_partition_root`), a change has the
 //! root's replica identity in its description, but its image contains the columns of the
 //! partition's own identity. The change does not name the partition, and neither identity follows
-//! from the other. Therefore only the columns that all partitions have in common are known to be
-//! present.
+//! from the other. Therefore only the columns that belong to the identity of every partition are
+//! known to be present.
 
 use std::collections::HashMap;
 
@@ -128,7 +128,7 @@ pub(super) async fn read(
             continue;
         };
         table.is_partitioned = row.try_get(2)?;
-        // The images of a table that is not partitioned are marked correctly.
+        // The images of a table that is not partitioned are always marked correctly as full or not.
         table.has_whole_old_rows = !table.is_partitioned || row.try_get(3)?;
         let name: &str = row.try_get(1)?;
         let Some(column) = table.columns.iter_mut().find(|known| known.name == name) else {
