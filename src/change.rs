@@ -96,9 +96,9 @@ pub struct Column {
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
 ///
-/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a
-/// table have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows
-/// after such a change from rows before it.
+/// PostgreSQL also sends the definition of a table again when its policies, owner or privileges
+/// have changed. Each definition that arrives is a separate `Arc`, so `Arc::ptr_eq` distinguishes
+/// rows after such a change from rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.
@@ -335,7 +335,8 @@ pub enum StreamEvent {
     /// The connection is down. Nothing is lost, because changes committed during the outage follow
     /// later.
     Interrupted,
-    /// The slot was lost. Changes between the last delivered one and the next may be missing.
+    /// The slot was lost, or the history of the database has changed, for example after a failover.
+    /// Changes between the last delivered one and the next may be missing.
     Gap,
 }
 

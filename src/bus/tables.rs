@@ -28,7 +28,7 @@ pub enum TableEvent {
     /// the listener; the others may belong to any table. Changes appear in the WAL shortly before
     /// other transactions can see them ([`crate::db::Snapshot`]).
     Changes(Arc<ChangeTransaction>),
-    /// Changes were missed, because the WAL had a gap or the listener was too slow. The listener
+    /// Changes were missed, because the stream had a gap or the listener was too slow. The listener
     /// must read the tables.
     Missed,
     /// Changes committed from now on are delivered.

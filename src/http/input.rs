@@ -31,7 +31,7 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The largest integer that every JSON parser reads exactly, because many use doubles (RFC 8259,
-/// section 6). The same holds for its negative.
+/// section 6). The smallest is its negative.
 const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
 /// The description of the values that [`moment`] accepts, for hints.

@@ -117,7 +117,7 @@ pub struct ReplicationMetrics {
     pub bytes: Counter,
     /// Tables emptied by TRUNCATE. Subscribers are not notified of that.
     pub truncated_tables: Counter,
-    /// Reconnects after a lost connection.
+    /// Connections that were lost and attempts that failed, each followed by another attempt.
     pub reconnects: Counter,
     /// Number of times that the slot was recreated and changes may have been missed.
     pub slot_recreated: Counter,
@@ -181,7 +181,8 @@ impl ReplicationMetrics {
 pub struct VisibilityMetrics {
     /// Decisions that were made without SQL. There is one decision per identity and change.
     pub decided_locally: Counter,
-    /// Decisions made by evaluating policies in PostgreSQL on the row image.
+    /// Decisions made by evaluating policies in PostgreSQL on the row image. Rows that are equal in
+    /// the columns that the policies read count once per identity.
     pub asked_by_image: Counter,
     /// Decisions made by selecting the row by key, because its image is incomplete.
     pub asked_by_key: Counter,
@@ -191,17 +192,17 @@ pub struct VisibilityMetrics {
     pub unanswered: Counter,
     /// Checks that were split in half because one of several rows failed.
     pub bisections: Counter,
-    /// Checks repeated because the database was unavailable.
+    /// Queries repeated because the database was unavailable.
     pub retries: Counter,
     /// Polls that found a committed transaction not yet visible, so that its changes had to wait.
     pub commit_waits: Counter,
     /// Comparisons of the catalogue with the cached information.
     pub catalog_checks: Counter,
-    /// Number of times that the catalogue was read again after a change.
+    /// Number of times that the catalogue was read: at first, after a change, or for a new role.
     pub catalog_loads: Counter,
     /// Seconds spent on the checks of one batch.
     pub ask_seconds: Histogram,
-    /// Changes resolved together.
+    /// Changes in one table batch.
     pub batch_changes: Histogram,
 }
 

@@ -11,9 +11,9 @@
 //!
 //! Repeated changes are recognized by commit LSN and ordinal. The positions of commit records
 //! strictly increase. Decoding a transaction again returns the same changes in the same order,
-//! because the decoder reads the catalogs as they were at the time of the transaction. Rows
-//! inserted into `realtime.messages` are counted separately from row changes, because they are
-//! handed over separately, and a connection reads them only if their publication exists.
+//! because the decoder reads the catalogue as it was at the time of the transaction. Rows inserted
+//! into `realtime.messages` are counted separately from row changes, because they are handed over
+//! separately, and a connection reads them only if their publication exists.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub(super) struct ChunkLimits {
     pub bytes: usize,
 }
 
-/// The part of the stream that has been handed over. This outlives the connection.
+/// The part of the stream that has been handed over. It outlives the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// The last commit that was handed over, in part or completely.

@@ -1,13 +1,14 @@
-//! Reads row changes and broadcast messages from PostgreSQL's write-ahead log (WAL) into bounded
-//! queues.
+//! Reads row changes, and broadcasts as rows of `realtime.messages`, from PostgreSQL's write-ahead
+//! log (WAL) into bounded queues.
 //!
 //! # Guarantees
 //! While the slot exists and the process runs, every committed change of a published table and
 //! every row inserted into `realtime.messages` is handed over exactly once, in commit order, no
 //! matter how often the connection breaks. After a restart, reading continues at the last
 //! acknowledgement, so changes that were handed over shortly before a crash may be repeated. If the
-//! slot is lost, [`StreamEvent::Gap`](crate::change::StreamEvent::Gap) follows once the new slot
-//! exists. A listener that then reads the tables misses nothing.
+//! slot is lost or the history of the database changes,
+//! [`StreamEvent::Gap`](crate::change::StreamEvent::Gap) follows once the stream is live again. A
+//! listener that then reads the tables misses nothing.
 //!
 //! # Acknowledgement
 //! A position is acknowledged only after the queues of the bus have taken everything before it. A

@@ -48,10 +48,9 @@ impl Preparation {
     /// slot's origin and which publications exist.
     ///
     /// # Errors
-    /// [`SessionError::SlotBusy`] while another process reads the slot,
-    /// [`SessionError::ForeignSlot`] if the slot belongs to another plugin or database,
-    /// [`SessionError::PublicationMissing`] if there is no publication, [`SessionError::Stopped`],
-    /// or the error of a statement.
+    /// [`SessionError::SlotBusy`] while a walsender reads the slot, [`SessionError::ForeignSlot`]
+    /// if the slot belongs to another plugin or database, [`SessionError::PublicationMissing`] if
+    /// there is no publication, [`SessionError::Stopped`], or the error of a statement.
     pub(super) async fn prepare(
         &mut self,
         client: &Client,

@@ -1,6 +1,6 @@
 //! The publications: the configured one for row changes, and the one for `realtime.messages`.
 //!
-//! A publication must exist before the slot. A slot reads the catalogs as they were at each change.
+//! A publication must exist before the slot. A slot reads the catalogue as it was at each change.
 //! If the slot is older than its publication, decoding the first change therefore always fails
 //! (before PostgreSQL 18).
 

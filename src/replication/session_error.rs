@@ -94,7 +94,7 @@ impl SessionError {
     /// way. `is_streaming` states whether the server had accepted the slot before the error.
     ///
     /// - 42704 while streaming: the publication of row changes did not exist when the change was
-    ///   written. The decoder reads the catalogs as they were at that time, so creating the
+    ///   written. The decoder reads the catalogue as it was at that time, so creating the
     ///   publication now does not help.
     /// - 58P01: the WAL that the slot needs is gone.
     /// - [`SessionError::WalHeld`]: the slot holds more WAL than the configuration allows.

@@ -49,6 +49,7 @@ pub(super) struct Stream {
     pub address: Address,
     pub config: ReplicationConfig,
     pub slot: SlotName,
+    /// The queues to which the stream sends.
     pub sinks: Sinks,
     pub status: watch::Sender<ReplicationStatus>,
     pub metrics: ReplicationMetrics,

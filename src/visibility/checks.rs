@@ -96,8 +96,8 @@ impl CheckResult {
     }
 }
 
-/// A statement fails whatever its input. The catalogue must be read again, and then access must be
-/// decided again.
+/// The error if a statement fails whatever its input. The catalogue must be read again, and then
+/// access must be decided again.
 #[derive(Debug)]
 pub(super) struct StaleCatalog;
 

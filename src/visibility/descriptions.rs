@@ -6,7 +6,8 @@
 //! the table or its columns, columns, replica identity, and publications. Rows that follow a new
 //! description are judged by a reading that begins after their commit is visible. The rules are
 //! therefore not older than the row. `VACUUM`, `ANALYZE` and a new connection also cause a
-//! description. For this reason, the reading compares a fingerprint first.
+//! description. Therefore a fingerprint is compared first, and the catalogue is read again only if
+//! the fingerprint has changed.
 //!
 //! The stream does not show changes to role attributes and memberships, to functions and other
 //! tables that policies name, and to rights on the schema (before PostgreSQL 16). It also does not

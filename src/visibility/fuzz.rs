@@ -46,8 +46,8 @@ pub fn filter(data: &[u8]) {
     }
 }
 
-/// Prints a condition in the grammar. Returns `None` for a list with unbalanced parentheses, which
-/// is parsed differently if another condition follows.
+/// Prints a condition in the grammar. Returns `None` for a list with parentheses, quotes or
+/// backslashes, because unbalanced ones are parsed differently if another condition follows.
 fn print(condition: &Condition) -> Option<String> {
     let Condition {
         column,
@@ -68,8 +68,8 @@ fn print(condition: &Condition) -> Option<String> {
     Some(format!("{column}={not}{}.{value}", operator.as_str()))
 }
 
-/// Parses the parameters of a subscription. Writing the result as parameters and parsing these must
-/// return the same result.
+/// Parses the parameters of a subscription. Writing the result's event and columns back to the
+/// parameters and parsing them again must return the same result.
 pub fn subscription(data: &[u8]) {
     let Ok(params) = serde_json::from_slice::<Value>(data) else {
         return;

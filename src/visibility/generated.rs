@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none if the expression fails on one of them. If
-    /// only the new image lacked the value, that of the old image would count as unchanged.
+    /// Computes one column for all images, or for none if the expression fails on one of them.
+    /// Otherwise a new image without the value would take it from the old image.
     async fn compute(
         &self,
         catalog: &Catalog,

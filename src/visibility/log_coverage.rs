@@ -50,7 +50,7 @@ with recursive part as (
 /// Returns the statement that reads, for each column of a published table:
 /// - the table and the column's name;
 /// - whether the table is partitioned;
-/// - whether old images are full in all relations that store its rows;
+/// - whether old images are full in all relations that store rows of the table;
 /// - whether the column is part of the replica identity of all these relations;
 /// - whether the WAL contains the column;
 /// - the expression of a generated column that the WAL does not contain, and the columns that it

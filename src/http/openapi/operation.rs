@@ -11,7 +11,7 @@ use super::schema::{self, Schema};
 use crate::error_code::ErrorCode;
 use crate::http::error::{status, text};
 
-/// A query parameter, a request header, or a body field.
+/// A path or query parameter, a request header, or a body field.
 #[derive(Clone, Debug)]
 pub struct Input {
     name: &'static str,
@@ -367,8 +367,8 @@ impl Operation {
         .answers(200, meaning, json!({ "anyOf": [rows, page] }))
     }
 
-    /// Like [`Operation::lists`], with the parameters and headers that all paginated routes have. A
-    /// page has `default` rows, or at most `most` if the request contains `limit`.
+    /// Like [`Operation::lists`], with the parameters and headers that all paginated routes have.
+    /// `default` is the page size without `limit`, and `most` the maximum page size.
     #[must_use]
     pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
         self.query(limit(default))
