@@ -1,7 +1,7 @@
 //! The data types of row changes, from replication to subscribers.
 //!
 //! All types are plain values; this module performs no I/O. Column values are in PostgreSQL's text
-//! output format under the fixed settings of the replication session (ISO dates, UTC, hex bytea)
+//! output format under the fixed settings of the replication connection (ISO dates, UTC, hex bytea)
 //! and are shared without copying.
 
 use std::fmt;
@@ -65,7 +65,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The part of the old row that an UPDATE or DELETE contains (`pg_class.relreplident`).
+/// The part of the old row that the WAL contains for an UPDATE or DELETE (`pg_class.relreplident`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaIdentity {
     /// The primary key, if there is one.
@@ -96,9 +96,9 @@ pub struct Column {
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
 ///
-/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a
-/// table have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows
-/// after such a change from rows before it.
+/// PostgreSQL also sends the definition of a table again when its policies, owner or privileges
+/// have changed. Each definition that arrives is a separate `Arc`, so `Arc::ptr_eq` distinguishes
+/// rows after such a change from rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.
@@ -137,8 +137,8 @@ pub struct NamedRow<'a> {
 }
 
 impl<'a> NamedRow<'a> {
-    /// Returns the text value of a column, or `None` if the value is null or unchanged out of line,
-    /// or if the table has no such column.
+    /// Returns the text value of a column, or `None` if the value is null or
+    /// [`ColumnValue::Unchanged`], or if the table has no such column.
     pub fn text(self, column: &str) -> Option<&'a str> {
         let columns = &self.relation.columns;
         let place = columns.iter().position(|found| found.name == column)?;
@@ -148,8 +148,8 @@ impl<'a> NamedRow<'a> {
         }
     }
 
-    /// Returns whether another image of the same table has equal values in all columns except
-    /// `changing`.
+    /// Returns whether another image of the same table has equal values in all columns, apart from
+    /// those named in `changing`.
     pub fn equals_except(self, changing: &[&str], other: Self) -> bool {
         let columns = &self.relation.columns;
         columns.len() == other.relation.columns.len()
@@ -335,7 +335,8 @@ pub enum StreamEvent {
     /// The connection is down. Nothing is lost, because changes committed during the outage follow
     /// later.
     Interrupted,
-    /// The slot was lost. Changes between the last delivered one and the next may be missing.
+    /// The slot was lost, or the history of the database has changed, for example after a failover.
+    /// Changes between the last delivered one and the next may be missing.
     Gap,
 }
 

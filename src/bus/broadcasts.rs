@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use crate::observability::metrics::BusMetrics;
 
 /// Capacity of the queue. A broadcast has a few hundred bytes and takes some microseconds to send,
-/// or more with many members. This capacity therefore covers the burst of one tick.
+/// or more with many members. So the queue takes at most some MB, and covers a burst of some tens
+/// of milliseconds.
 const CAPACITY: usize = 8_192;
 
 /// A broadcast on a private topic.
@@ -32,7 +33,8 @@ pub trait Audiences: fmt::Debug + Send + Sync {
     /// anything is computed for the topic.
     fn has_members(&self, topic: &str) -> bool;
 
-    /// Returns the topics with members whose names start with `prefix`. Iterates over all topics.
+    /// Returns the topics that have members and a name that starts with `prefix`. Iterates over all
+    /// topics.
     fn topics(&self, prefix: &str) -> Vec<String>;
 }
 
@@ -74,7 +76,7 @@ impl Broadcasts {
             .is_some_and(|audiences| audiences.has_members(topic))
     }
 
-    /// Returns the private topics with members whose names start with `prefix`.
+    /// Returns the private topics that have members and a name that starts with `prefix`.
     pub fn topics(&self, prefix: &str) -> Vec<String> {
         self.audiences
             .get()

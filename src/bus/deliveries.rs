@@ -1,5 +1,6 @@
-//! Records which messages were delivered to the sockets of users. One part of the process delivers
-//! rows. Another part knows which rows are messages, and writes the deliveries to the database.
+//! Records up to which position the messages of a conversation were delivered to the sockets of a
+//! user. One part of the process delivers rows. Another part knows which rows are messages, and
+//! writes the positions to the database.
 //!
 //! The record is a state, not a queue. The writer takes the positions that have changed since the
 //! last time and puts back those that it could not write.
@@ -40,8 +41,8 @@ pub struct Delivered {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The function that recognizes new messages. Until it is set, no deliveries of rows are
-    /// recorded.
+    /// The function that recognizes new messages. Until it is set, [`Delivered::of_change`] records
+    /// nothing.
     read: OnceLock<ReadMessage>,
     /// The positions by conversation and user. A standard mutex, because it is held only to change
     /// one position or to take all.
@@ -50,7 +51,7 @@ struct Inner {
     metrics: BusMetrics,
 }
 
-/// The recorder of one message's deliveries.
+/// Records the users to whose sockets one message was delivered.
 #[derive(Debug)]
 pub struct Recipients<'a> {
     message: Message,
@@ -76,7 +77,7 @@ impl Delivered {
     }
 
     /// Returns the recorder of a new message's deliveries, or `None` if the row change is not a new
-    /// message. Called once per row change.
+    /// message. Called once per row change that is delivered.
     pub fn of_change(&self, change: &ChangeEvent) -> Option<Recipients<'_>> {
         Some(Recipients {
             message: self.inner.read.get()?(change)?,

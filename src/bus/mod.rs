@@ -1,12 +1,12 @@
 //! The bus, which carries events between parts of the process that must not depend on each other.
 //!
-//! Events travel through bounded queues. A publisher that is faster than the listener waits, so a
-//! slow visibility check slows the reading of the WAL instead of filling memory. Row changes and
-//! rows of `realtime.messages` have separate queues, so that visibility checks of row changes do
-//! not delay these rows as long as the queue of changes has room. Other parts can listen to the
-//! changes of some tables ([`tables`]); nothing ever waits for such listeners. In the other
-//! direction, the bus carries broadcasts of the server ([`broadcasts`]), the users with sockets
-//! ([`people`]), the messages delivered to them ([`deliveries`]), and the channels whose
+//! What replication reads travels through bounded queues. While a queue is full, replication waits,
+//! so a slow visibility check slows the reading of the WAL instead of filling memory. Row changes
+//! and rows of `realtime.messages` have separate queues. So visibility checks of row changes do not
+//! delay broadcasts from the database, as long as the queue of row changes has room. Other parts
+//! can listen to the changes of some tables ([`tables`]); nothing ever waits for such listeners. In
+//! the other direction, the bus carries broadcasts of the server ([`broadcasts`]), the users with
+//! sockets ([`people`]), the messages delivered to them ([`deliveries`]), and the channels whose
 //! permissions must be checked again ([`rechecks`]).
 
 pub mod broadcasts;
@@ -27,7 +27,7 @@ use self::tables::{TableListener, Tables};
 use crate::change::{InsertedMessages, StreamEvent, TableName};
 use crate::observability::metrics::BusMetrics;
 
-/// The bus of one process. Replication publishes on it, and the change feed listens.
+/// The bus of one process, from which each part obtains its end of a queue or its registry.
 #[derive(Clone, Debug)]
 pub struct Bus {
     changes: mpsc::Sender<StreamEvent>,
@@ -62,7 +62,8 @@ pub struct MessageListener {
 }
 
 impl Bus {
-    /// Creates a bus that queues at most `capacity` events of each kind.
+    /// Creates a bus. `capacity` is the maximum length of two of its queues: the one for row
+    /// changes, and the one for rows of `realtime.messages`.
     pub fn new(capacity: usize, metrics: BusMetrics) -> (Self, Listener) {
         let (changes, change_receiver) = mpsc::channel(capacity);
         let (messages, message_receiver) = mpsc::channel(capacity);
@@ -111,9 +112,9 @@ impl Bus {
         self.messages_live.clone()
     }
 
-    /// Listens to the changes of these tables from now on. Listeners receive an event when the main
-    /// listener, for which replication waits, takes it. If the main listener is blocked for a long
-    /// time, these events are delayed as well.
+    /// Listens to the changes of these tables from now on. The returned listener receives an event
+    /// when [`Listener`] takes it from the queue. If [`Listener`] is blocked for a long time, the
+    /// event is delayed as well.
     pub fn listen_to_tables(&self, tables: Vec<TableName>) -> TableListener {
         self.tables.listen(tables)
     }

@@ -25,6 +25,7 @@ struct PeopleInner {
 
 #[derive(Debug, Default)]
 struct Attendance {
+    /// The number of devices of each user who has one.
     devices: HashMap<Uuid, usize>,
     /// The users whose devices changed since the last [`People::take_changed`], with `true` if a
     /// device was added.
@@ -62,7 +63,8 @@ impl People {
         }
     }
 
-    /// Returns the users whose devices changed since the last call, and whether a device was added.
+    /// Returns the users whose devices changed since the last call, with `true` for those to whom a
+    /// device was added.
     pub fn take_changed(&self) -> HashMap<Uuid, bool> {
         std::mem::take(&mut self.lock().changed)
     }

@@ -30,7 +30,7 @@ struct Inner {
 /// The requests since the last [`Rechecks::take`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Requested {
-    /// The number of distinct requests.
+    /// The number of requests, without repeated ones.
     count: usize,
     /// Whether all channels must be checked.
     pub everything: bool,
@@ -138,7 +138,7 @@ mod tests {
     const BEN: Uuid = Uuid::from_u128(2);
 
     #[test]
-    fn requests_that_include_each_other_count_once() {
+    fn requests_for_the_same_topic_are_combined() {
         let rechecks = Rechecks::default();
         assert_eq!(rechecks.take(), Requested::default());
         rechecks.member("a".to_owned(), ANA);

@@ -2,8 +2,8 @@
 //! changes.
 //!
 //! A listener receives changes in commit order, each once, and the publisher never waits. If a
-//! listener falls behind, its queue is cleared and it receives `Missed`. Such a listener has to
-//! read the tables again anyway, and old events would only delay it further.
+//! listener falls behind, its queue is cleared and it receives `Missed`. It must then read the
+//! tables anyway, and old events would only delay it further.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,10 +13,12 @@ use tokio::sync::Notify;
 use crate::change::{ChangeTransaction, StreamEvent, TableName};
 use crate::observability::metrics::BusMetrics;
 
-/// Limits of one listener's queue, in events and in bytes of their changes. A listener takes
-/// microseconds per event unless it waits for the database, so this covers some seconds of a busy
-/// WAL.
+/// Maximum number of events in a listener's queue. A listener needs microseconds per event, except
+/// while it waits for the database. The queue covers such a wait of some seconds while the WAL is
+/// busy.
 const MAX_EVENTS: usize = 4_096;
+
+/// Maximum size of the changes in a listener's queue, in bytes. A single event may be larger.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// An event for listeners of some tables.
@@ -24,9 +26,9 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 pub enum TableEvent {
     /// Changes of one transaction or of a chunk of it. At least one of them belongs to a table of
     /// the listener; the others may belong to any table. Changes appear in the WAL shortly before
-    /// other sessions can see them ([`crate::db::Snapshot`]).
+    /// other transactions can see them ([`crate::db::Snapshot`]).
     Changes(Arc<ChangeTransaction>),
-    /// Changes were missed, because the WAL had a gap or the listener was too slow. The listener
+    /// Changes were missed, because the stream had a gap or the listener was too slow. The listener
     /// must read the tables.
     Missed,
     /// Changes committed from now on are delivered.
@@ -230,7 +232,7 @@ mod tests {
         }))
     }
 
-    /// Takes the queued events and returns them in short form: the number of a transaction, or the
+    /// Takes the queued events and returns them in short form: the `xid` of a transaction, or the
     /// name of another event.
     fn waiting(listener: &mut TableListener) -> String {
         let mut found = Vec::new();
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_listener_receives_missed_and_the_others_lose_nothing() {
+    fn a_listener_whose_queue_is_full_receives_missed() {
         let metrics = BusMetrics::default();
         let tables = Tables::new(metrics.clone());
         let mut slow = tables.listen(listened(&["a"]));
@@ -286,7 +288,7 @@ mod tests {
         tables.publish(&transaction(2, "a", 1));
         tables.publish(&transaction(3, "a", 1));
         assert_eq!(waiting(&mut bytes), "missed live 3");
-        // An event larger than the byte limit is still delivered, alone.
+        // An event larger than the byte limit is still delivered.
         tables.publish(&transaction(4, "a", 2 * MAX_BYTES));
         assert_eq!(waiting(&mut bytes), "4");
     }

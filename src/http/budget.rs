@@ -1,8 +1,8 @@
 //! Limits the memory of incomplete request heads and bodies.
 //!
-//! Any client may start a request and send the rest byte by byte. All incomplete heads and bodies
-//! share a budget. Once it is used up, each of them may take only a modest size, so that small
-//! requests succeed regardless of other clients.
+//! Any client may start a request and send the rest byte by byte. All incomplete heads share one
+//! budget, and all incomplete bodies share another. Once a budget is used up, each head or body may
+//! take only a modest size, so that small requests succeed regardless of other clients.
 
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
 
-/// The shared budget. Clones are cheap.
+/// A shared budget. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Budget {
     max_bytes: i64,

@@ -62,7 +62,8 @@ impl Authentication {
     /// Returns the caller of a request with this method and these headers.
     ///
     /// # Errors
-    /// 401 without a valid token. 403 for a service token or a possible cross-site request forgery.
+    /// 401 without a valid token, or with an unknown `apikey`. 403 for a service token or a
+    /// possible cross-site request forgery.
     pub fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
         self.check_api_key(headers)?;
         let claims = match bearer(headers)? {
@@ -124,8 +125,9 @@ impl Authentication {
     }
 }
 
-/// Returns the token of an `Authorization: Bearer` header, or `None` if there is no such header or
-/// it contains an opaque key. Client libraries send an opaque key while no user is signed in.
+/// Returns the token of the `Authorization` header, or `None` if there is no such header or it
+/// contains an opaque key. Client libraries send an opaque key while no user is signed in. A scheme
+/// other than `Bearer` is an error.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(None);

@@ -19,12 +19,13 @@ use super::error::ApiError;
 const TAG_BYTES: usize = 16;
 
 /// Maximum body size in bytes that is buffered for hashing. All responses are built in memory. The
-/// largest has 200 messages of 20,000 four-byte code points, doubled by escapes, and stays far
-/// below this size.
+/// largest has 200 messages of 20,000 four-byte code points, doubled by escapes, and takes about
+/// half this size.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Middleware for routes whose responses depend on the caller. It adds `Cache-Control` and `Vary`.
-/// For GET and HEAD, it also adds a tag and compares the tag with `If-None-Match`.
+/// If the request is GET or HEAD and the status is 200, it also adds a tag and compares the tag
+/// with `If-None-Match`.
 pub async fn conditional(request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let known = request

@@ -10,18 +10,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The suffix of every session cookie. The text before it depends on the project's host name, which
-/// differs if browser and server use different addresses.
+/// The suffix of a session cookie's name. The text before it depends on the project's host name,
+/// which differs if browser and server use different addresses.
 const NAME_ENDING: &str = "-auth-token";
 
-/// The prefix of every session cookie.
+/// The prefix of a session cookie's name.
 const NAME_BEGINNING: &str = "sb-";
 
 /// Maximum number of sessions that are tried. A browser has one per project on the same domain. The
 /// limit prevents a client from choosing how much the server decodes.
 const MAX_SESSIONS: usize = 8;
 
-/// The prefix of a value that is the base64url encoding of the session's JSON.
+/// The prefix of a cookie's value that is the base64url encoding of the session's JSON.
 const ENCODING_MARK: &str = "base64-";
 
 /// Returns the access token of the first session found in these `Cookie` header values. If `names`

@@ -1,8 +1,8 @@
 //! Serves `/demo`, the demonstration page. It is a folder of files that are embedded in the program
 //! (`assets/demo`).
 //!
-//! The page's content security policy allows it to load only these files and to connect only to
-//! this server.
+//! The page's content security policy allows it to load only these files and to send HTTP requests
+//! only to this server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::error_code::ErrorCode;
 /// The path of the page. It ends with a slash so that relative addresses in the page work.
 const BASE: &str = "/demo/";
 
-/// The file that is sent for the folder itself.
+/// The file that is sent for a folder.
 const INDEX: &str = "index.html";
 
 /// The suffix of compressed files. Their addresses do not contain it.
@@ -34,11 +34,11 @@ const COMPRESSED: &str = ".gz";
 /// The folder in which Vite stores files whose names contain a hash of their content.
 const HASHED: &str = "assets/";
 
-/// The page's policy (Content Security Policy 3). `ws:` and `wss:` are allowed because not every
-/// browser includes sockets to the page's own host in `'self'`. Component libraries position
-/// elements by `style` attributes; style elements and foreign stylesheets remain forbidden. Images
-/// that the page creates have `data:` and `blob:` addresses, and workers have `blob:` addresses if
-/// a library creates them without a file.
+/// The page's policy (Content Security Policy 3). `ws:` and `wss:` allow sockets to any host,
+/// because not every browser includes sockets to the page's own host in `'self'`. Component
+/// libraries position elements by `style` attributes; style elements and foreign stylesheets remain
+/// forbidden. Images that the page creates have `data:` and `blob:` addresses, and workers have
+/// `blob:` addresses if a library creates them without a file.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; \
     font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; \
@@ -47,7 +47,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 /// The embedded files. `build.rs` writes the path in the folder and the content of each.
 static EMBEDDED: Files = include!(concat!(env!("OUT_DIR"), "/demo_files.rs"));
 
-/// Files as a build embeds them: path and content, sorted by path.
+/// Files as a build embeds them: path in the folder and content, sorted by path.
 pub type Files = &'static [(&'static str, &'static [u8])];
 
 /// Returns the files that are embedded in this program. There are none if the folder was empty when

@@ -87,8 +87,8 @@ impl ApiError {
         self.cause.as_deref()
     }
 
-    /// Returns the body (chat API 2.3). `error` stays a string, because dashboards display it
-    /// unchanged.
+    /// Returns the body, in the format of `docs/api.md`, *Refusals*. `error` is always a string,
+    /// because dashboards display it unchanged.
     pub(super) fn body(&self, request_id: &str) -> Value {
         let text = text(self.code);
         json!({
@@ -159,7 +159,7 @@ impl From<TokenError> for ApiError {
     }
 }
 
-/// Returns the HTTP status of each code (chat API 2.2).
+/// Returns the HTTP status of each code, as listed in `docs/error-codes.md`.
 pub(super) fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::MalformedRequest => StatusCode::BAD_REQUEST,
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_the_same_status_headers_and_body() {
+    fn the_status_headers_and_body_of_every_refusal_are_unchanged() {
         let codes = ErrorCode::ALL.iter().copied();
         let mut cases: Vec<(String, ApiError)> = codes
             .map(|code| (code.as_str().to_owned(), ApiError::new(code)))

@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use super::budget::{Budget, Share};
 use crate::observability::metrics::HttpMetrics;
 
-/// Timeout for a request head, counted from the end of the previous request. It exceeds the time
-/// for which load balancers keep an idle connection (60 seconds for nginx and AWS). The load
-/// balancer must be the side that closes the connection. Otherwise it may send a request on a
-/// connection that was just closed.
+/// Timeout for a request head, counted from the opening of the connection or the end of the
+/// previous request. It exceeds the time for which load balancers keep an idle connection (60
+/// seconds for nginx and AWS). The load balancer must be the side that closes the connection.
+/// Otherwise it may send a request on a connection that was just closed.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Maximum size of an incomplete head that is still read further. This is the largest size that

@@ -30,7 +30,8 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// client would occupy a connection without benefit.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The largest integer up to which every integer has an exact double (RFC 8259, section 6).
+/// The largest integer that every JSON parser reads exactly, because many use doubles (RFC 8259,
+/// section 6). The smallest is its negative.
 const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
 /// The description of the values that [`moment`] accepts, for hints.
@@ -40,7 +41,8 @@ const MOMENT: &str = "a time such as 2026-01-31T12:00:00Z";
 #[derive(Debug, Default)]
 pub struct Fields {
     values: Map<String, Value>,
-    /// The names that the route documents. Present only in builds that check the names.
+    /// The names that the route documents. Present only in debug builds, which check that the route
+    /// reads no other name.
     declared: Option<Declared>,
 }
 
@@ -53,7 +55,7 @@ pub struct BeaconFields(pub Fields);
 #[derive(Debug, Default)]
 pub struct Parameters {
     values: HashMap<String, String>,
-    /// As in [`Fields`]: the documented names, in builds that check them.
+    /// The names that the route documents. Present only in debug builds, as in [`Fields`].
     declared: Option<Declared>,
 }
 
@@ -61,15 +63,15 @@ impl Fields {
     /// Returns the field as a string. U+0000 is refused, because PostgreSQL cannot store it.
     ///
     /// # Errors
-    /// 422 if the field has another type.
+    /// 422 if the field has another type or contains U+0000.
     pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         self.typed(name, "a text without U+0000", |value| {
             value.as_str().filter(|text| !text.contains('\0'))
         })
     }
 
-    /// Returns the field as a string. A value of another type is returned as JSON. Only for values
-    /// that are shown to humans.
+    /// Returns the field as a string. A value of another type is returned as JSON. Use it only for
+    /// values that are shown to humans.
     pub fn lossy_text(&self, name: &str) -> Option<String> {
         self.check_declared(name);
         let found = [name, &camel_case(name)]
@@ -113,7 +115,7 @@ impl Fields {
     /// Returns the field as an object. U+0000 is refused as in [`Fields::text`].
     ///
     /// # Errors
-    /// 422 if the field has another type.
+    /// 422 if the field has another type or contains U+0000.
     pub fn object(&self, name: &str) -> Result<Option<&Value>, ApiError> {
         self.typed(name, "an object without U+0000", |value| {
             (value.is_object() && !has_nul(value)).then_some(value)
@@ -151,10 +153,10 @@ impl Fields {
         })
     }
 
-    /// Returns all fields, including nulls, under their column names.
+    /// Returns all fields, including nulls, under their names in snake case.
     ///
     /// # Errors
-    /// 422 if any text contains U+0000, because PostgreSQL cannot store it.
+    /// 422 if a name or a text contains U+0000, because PostgreSQL cannot store it.
     pub fn into_snake_case(self) -> Result<Value, ApiError> {
         let fields: Map<_, _> = self
             .values
@@ -197,7 +199,7 @@ impl Fields {
         }
     }
 
-    /// Asserts that the operation documents this name, in builds that check the names.
+    /// Asserts, in debug builds, that the operation documents this name.
     fn check_declared(&self, name: &str) {
         if let Some(declared) = &self.declared {
             debug_assert!(
@@ -389,8 +391,9 @@ impl Parameters {
         self.typed(name, "a UUID", |value| Uuid::try_parse(value).ok())
     }
 
-    /// Returns the parameter as a moment (see [`moment`]). A space is read as the `+` of the
-    /// offset, because a client that does not escape a moment from a response sends a space.
+    /// Returns the parameter as a moment (see [`moment`]). A space may stand for the `+` of the
+    /// offset. A client that copies a moment from a response without escaping it sends a `+`, which
+    /// a query string decodes to a space.
     ///
     /// # Errors
     /// 422 if the parameter is not a moment.
@@ -606,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_names_a_field_that_cannot_be_stored() {
+    fn the_hint_names_the_invalid_field() {
         let Value::Object(map) = json!({
             "text": "a\u{0}", "exact": 9_007_199_254_740_991_i64, "rounded": 9_007_199_254_740_992_i64,
         }) else {

@@ -32,8 +32,8 @@ struct Scrape {
     token_hash: Option<[u8; 32]>,
 }
 
-/// Returns the route for the public listener. It exists only if a token is set, because metrics
-/// reveal how busy the service is.
+/// Returns the route for the public listener. The route exists only if a token is set, because
+/// metrics reveal how busy the service is.
 pub fn routes(
     metrics: Arc<Metrics>,
     readiness: Readiness,

@@ -37,9 +37,10 @@ pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Rou
         .layer(from_fn_with_state(metrics, around))
 }
 
-/// Responds to a method that the path does not support. The router adds `Allow`, which is all that
-/// OPTIONS requests. A router with its own layers must set this fallback before it adds them,
-/// because this fallback handles preflight requests and the CORS layer must see those.
+/// Responds to a method that the path does not support. For OPTIONS, the response needs no more
+/// than `Allow`, which the router adds. A router with its own layers must set this fallback before
+/// it adds them, because preflight requests reach this fallback and must pass through the CORS
+/// layer first.
 pub async fn method_not_allowed(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();

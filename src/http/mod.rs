@@ -1,7 +1,7 @@
 //! The code that all HTTP routes share: errors, callers, input, pagination and headers.
 //!
 //! This module does not depend on any feature. [`finish`] wraps the complete router once.
-//! [`origin::Origins`] decides which web pages may use it.
+//! [`origin::Origins`] decides which web pages may use the routes.
 
 pub mod admission;
 pub mod budget;

@@ -19,12 +19,12 @@ const PREFLIGHT_MAX_AGE: &str = "3600";
 /// Methods that a page may use.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
-/// Headers that a page may send (chat API 2.2).
+/// Request headers that a page may send.
 const ALLOWED_HEADERS: &str = "authorization, apikey, x-client-info, x-supabase-api-version, content-type, \
     idempotency-key, if-match, if-none-match, prefer";
 
-/// Headers that a page may read (chat API 2.2). They are listed individually, because in responses
-/// with credentials, browsers treat a wildcard as a header named `*`.
+/// Response headers that a page may read. They are listed individually, because in responses with
+/// credentials, browsers treat a wildcard as a header named `*`.
 const EXPOSED_HEADERS: &str = "x-next-cursor, link, etag, retry-after, x-request-id, idempotency-replayed, \
     x-total-unread, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
 

@@ -39,7 +39,7 @@ pub fn cursor<T: Serialize>(position: &T) -> Result<String, ApiError> {
 /// that the caller may see anyway.
 ///
 /// # Errors
-/// 400 if the cursor was not issued by this server.
+/// 400 if the cursor is not valid for this list.
 pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
     let json = URL_SAFE_NO_PAD
         .decode(cursor)
@@ -65,7 +65,7 @@ pub fn cursor_in<T: Serialize>(conversation: Uuid, position: &T) -> Result<Strin
 /// conversation, if the parameter is present.
 ///
 /// # Errors
-/// 400 if the cursor was not issued by this server or belongs to another conversation.
+/// 400 if the cursor is not valid for this list or belongs to another conversation.
 pub fn position_in<T: DeserializeOwned>(
     conversation: Uuid,
     parameters: &Parameters,
@@ -107,7 +107,7 @@ impl PageSize {
     }
 
     /// Returns the number of rows that the statement for the page must return. This is one more
-    /// than the page has, which shows whether another page follows.
+    /// than the page has. The surplus row shows that another page follows.
     pub fn fetched(self) -> i32 {
         self.0 + 1
     }
@@ -257,8 +257,8 @@ impl Page {
         response
     }
 
-    /// Renders the page as an object. The `ETag` does not cover `server_time`, because it would
-    /// otherwise differ in every response.
+    /// Renders the page as an object. The `ETag` does not cover `server_time`, because the tag
+    /// would otherwise differ in every response.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
             cursor

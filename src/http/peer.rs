@@ -26,8 +26,9 @@ impl TrustedProxies {
 
     /// Returns the address of the client that sent a request. This is the peer address of the
     /// connection or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that is
-    /// not a trusted proxy. Each proxy appends the address of its own peer, so a client can forge
-    /// all addresses further to the left.
+    /// not a trusted proxy. If all of them are trusted proxies, it is the first one. Each proxy
+    /// appends the address of its own peer, so a client can forge only addresses further to the
+    /// left.
     ///
     /// Returns `None` only if the listener does not report the peer address.
     pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {

@@ -1,6 +1,6 @@
 //! Limits how many requests one address may send without signing in.
 //!
-//! A client with the public key, or with none, can be identified only by its address. Signed-in
+//! A client with the public key or without any key can be identified only by its address. Signed-in
 //! users have separate limits per user.
 
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Strangers {
         }))
     }
 
-    /// Counts a request unless it is signed in.
+    /// Counts a request, unless it contains a valid token of a user or a service.
     ///
     /// # Errors
     /// 429 with the time until the next permit, if none is available now.
@@ -56,8 +56,8 @@ impl Strangers {
             return Ok(());
         };
         let headers = request.headers();
-        // The token is verified before the address is counted, because verifying it changes no
-        // state.
+        // The tokens are verified before the address is counted, so that requests with a valid one
+        // use no permit. Verification changes no state.
         if inner.is_known(request.uri(), headers) {
             return Ok(());
         }

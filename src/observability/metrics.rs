@@ -2,8 +2,8 @@
 //!
 //! Subsystems hold clones of their section, and `/metrics` reads the registry. `docs/metrics.md`
 //! lists every name, which a test checks. Labels have few values by design. A user, topic or
-//! address never becomes a label value, because each combination is kept for the lifetime of the
-//! process.
+//! address never becomes a label value, because every combination of label values that has occurred
+//! is kept for the lifetime of the process.
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -107,17 +107,17 @@ impl Metrics {
 /// The metrics of reading row changes from the database. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicationMetrics {
-    /// Committed transactions with a change of a published table.
+    /// Committed transactions with a row change or a row inserted into `realtime.messages`.
     pub transactions: Counter,
-    /// Row changes in these transactions.
+    /// Row changes in these transactions, without rows of `realtime.messages`.
     pub changes: Counter,
     /// Rows inserted into `realtime.messages`.
     pub messages: Counter,
-    /// Bytes of the messages that contained these changes and rows.
+    /// Bytes of the pgoutput messages read, except those that begin or commit a transaction.
     pub bytes: Counter,
     /// Tables emptied by TRUNCATE. Subscribers are not notified of that.
     pub truncated_tables: Counter,
-    /// Reconnects after a lost connection.
+    /// Connections that were lost and attempts that failed, each followed by another attempt.
     pub reconnects: Counter,
     /// Number of times that the slot was recreated and changes may have been missed.
     pub slot_recreated: Counter,
@@ -181,7 +181,8 @@ impl ReplicationMetrics {
 pub struct VisibilityMetrics {
     /// Decisions that were made without SQL. There is one decision per identity and change.
     pub decided_locally: Counter,
-    /// Decisions made by evaluating policies in PostgreSQL on the row image.
+    /// Decisions made by evaluating policies in PostgreSQL on the row image. Rows that are equal in
+    /// the columns that the policies read count once per identity.
     pub asked_by_image: Counter,
     /// Decisions made by selecting the row by key, because its image is incomplete.
     pub asked_by_key: Counter,
@@ -191,17 +192,17 @@ pub struct VisibilityMetrics {
     pub unanswered: Counter,
     /// Checks that were split in half because one of several rows failed.
     pub bisections: Counter,
-    /// Checks repeated because the database was unavailable.
+    /// Queries repeated because the database was unavailable.
     pub retries: Counter,
     /// Polls that found a committed transaction not yet visible, so that its changes had to wait.
     pub commit_waits: Counter,
     /// Comparisons of the catalogue with the cached information.
     pub catalog_checks: Counter,
-    /// Number of times that the catalogue was read again after a change.
+    /// Number of times that the catalogue was read: at first, after a change, or for a new role.
     pub catalog_loads: Counter,
     /// Seconds spent on the checks of one batch.
     pub ask_seconds: Histogram,
-    /// Changes resolved together.
+    /// Changes in one table batch.
     pub batch_changes: Histogram,
 }
 
@@ -218,7 +219,7 @@ impl Default for VisibilityMetrics {
             commit_waits: Counter::default(),
             catalog_checks: Counter::default(),
             catalog_loads: Counter::default(),
-            // From 0.2 ms to 13 s.
+            // From 0.2 ms to 12 s.
             ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
             // From 1 to 4,096 changes.
             batch_changes: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
@@ -305,7 +306,8 @@ pub struct PresenceMetrics {
     pub reports: Counter,
     /// Reports that were postponed because a transaction held the user's rows.
     pub reports_held: Counter,
-    /// Leases taken by the process: one at start, and one after each lost lease.
+    /// Leases taken by the process: one at start, and one after each lost lease. The users of a
+    /// process count as online for as long as its lease is valid.
     pub leases: Counter,
 }
 
@@ -440,7 +442,7 @@ pub struct RealtimeMetrics {
     pub frames_dropped: Family<DropLabels, Counter>,
     /// Closed sockets, by reason.
     pub sockets_closed: Family<CloseLabels, Counter>,
-    /// Sockets refused because of a limit or an invalid key.
+    /// Refused handshakes, for any reason.
     pub sockets_refused: Counter,
     /// Refused joins.
     pub joins_refused: Counter,
@@ -553,7 +555,8 @@ pub enum Held {
     Frames,
     /// Frames waiting to be written.
     Queues,
-    /// Channels: topics, subscriptions, tracked presence, and messages that wait for them.
+    /// Channels: their topics, subscriptions and tracked presence, and the messages that wait for a
+    /// check of a channel.
     Channels,
 }
 
@@ -872,8 +875,8 @@ impl Default for HttpMetrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            // From 0.5 ms to 16 s. Shorter times are dominated by clock noise, and proxies do not
-            // wait longer.
+            // From 0.5 ms to 16 s. Shorter times are mostly clock noise, and for longer ones the
+            // exact value does not matter.
             request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             pool_exhausted: Counter::default(),
             heads_bytes: Gauge::default(),

@@ -15,7 +15,7 @@ pub enum ReplicationState {
     Connecting,
     /// Changes are delivered as they are committed.
     Streaming,
-    /// The stream is waiting for the next attempt, because the database refused the last one.
+    /// The database responded to the last attempt with an error. The stream tries again.
     Failing,
 }
 
@@ -33,8 +33,8 @@ pub enum SlotState {
     Lost,
 }
 
-/// The replication slot at the last check. Checks run only while a connection of this process reads
-/// the slot.
+/// The replication slot at the last check. Checks run only while this process has a replication
+/// connection, which normally reads the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SlotReport {
     /// Whether the slot is in use, and by which process.
@@ -55,7 +55,8 @@ pub struct Report {
     pub database_reachable: bool,
     /// The state of the replication stream.
     pub replication: ReplicationState,
-    /// The replication slot. `None` while no connection of this process reads it.
+    /// The replication slot at the last check. `None` until the first check of a connection, and
+    /// while the stream is not [`ReplicationState::Streaming`].
     pub slot: Option<SlotReport>,
     /// Whether the process is shutting down and accepts no new work.
     pub draining: bool,
@@ -84,7 +85,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Creates a report without any state yet, which counts as not ready.
+    /// Creates a report in which the process is not ready yet.
     pub fn new() -> Self {
         Self::default()
     }

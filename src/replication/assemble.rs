@@ -1,5 +1,5 @@
-//! Assembles [`Chunk`]s from messages. A chunk is a whole transaction, or a bounded piece of a
-//! large one.
+//! Assembles [`Chunk`]s from pgoutput messages. A chunk is a whole transaction, or a bounded piece
+//! of a large one.
 //!
 //! Guarantees, for a stream that starts at or before [`Progress`]:
 //! - Chunks are returned in commit order.
@@ -7,12 +7,12 @@
 //!   acknowledged when a connection ended.
 //! - The changes held in memory exceed [`ChunkLimits`] by at most one change.
 //!
-//! Pure: no I/O, no clock.
+//! This module performs no I/O and reads no clock.
 //!
 //! Repeated changes are recognized by commit LSN and ordinal. The positions of commit records
 //! strictly increase. Decoding a transaction again returns the same changes in the same order,
-//! because the decoder reads the catalogs as they were at the time of the transaction. Rows
-//! inserted into `realtime.messages` are counted separately from row changes. They are handed over
+//! because the decoder reads the catalogue as it was at the time of the transaction. Rows inserted
+//! into `realtime.messages` are counted separately from row changes, because they are handed over
 //! separately, and a connection reads them only if their publication exists.
 
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::change::{
     RowChange, TimestampMicros,
 };
 
-/// The reason why messages do not form a transaction. In each case, messages are missing or out of
-/// order, and the stream must be read again from the last acknowledged position.
+/// The reason why pgoutput messages do not form a transaction. In each case, messages are missing
+/// or out of order, and the stream must be read again from the last acknowledged position.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum AssembleError {
     /// A change or a commit arrived without a preceding begin.
@@ -39,9 +39,9 @@ pub(super) enum AssembleError {
     /// The commit belongs to a transaction other than the open one.
     #[error("The commit at {found} ends the transaction of {expected}")]
     OtherCommit {
-        /// The position in the begin.
+        /// The commit position in the begin message.
         expected: Lsn,
-        /// The position in the commit.
+        /// The position in the commit message.
         found: Lsn,
     },
     /// A change refers to a table whose definition has not arrived.
@@ -64,12 +64,12 @@ pub(super) enum AssembleError {
 pub(super) struct ChunkLimits {
     /// Maximum number of changes.
     pub changes: usize,
-    /// Maximum bytes: the size of the messages and of the values created from them. A single change
-    /// that is larger is a separate chunk.
+    /// Maximum size in bytes: the pgoutput messages, and the values created from them. A single
+    /// change that is larger is a separate chunk.
     pub bytes: usize,
 }
 
-/// The part of the stream that has been handed over. This outlives the connection.
+/// The part of the stream that has been handed over. It outlives the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// The last commit that was handed over, in part or completely.
@@ -83,7 +83,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Counts the messages of a chunk as handed over. The changes of the chunk follow later.
+    /// Counts the rows of `realtime.messages` in a chunk as handed over. The row changes of the
+    /// chunk follow later.
     pub(super) fn advance_messages(&mut self, chunk: &Chunk) {
         let transaction = &chunk.transaction;
         *self = Self {
@@ -149,7 +150,7 @@ impl Chunk {
     }
 }
 
-/// The result of adding one message.
+/// The result of adding one pgoutput message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// A chunk to hand over.
@@ -194,11 +195,12 @@ impl Assembler {
         self.open.is_some()
     }
 
-    /// Adds the next message, `bytes` long. `progress` is the part of the stream that was handed
-    /// over before.
+    /// Adds the next pgoutput message, `bytes` long. `progress` is the part of the stream that was
+    /// handed over before.
     ///
     /// # Errors
-    /// [`AssembleError`] if messages are missing. The assembler must then be dropped.
+    /// [`AssembleError`] if messages are missing or out of order. The assembler must then be
+    /// dropped.
     pub(super) fn push(
         &mut self,
         message: WalMessage,
@@ -271,8 +273,8 @@ impl Assembler {
         Ok(Step::default())
     }
 
-    /// Adds one change. A full chunk is returned only when the next change arrives, so the last
-    /// chunk of a transaction is never empty.
+    /// Adds one change. A full chunk is returned only when the next change arrives. So the last
+    /// chunk of a transaction is empty only if all its changes were handed over before.
     fn change(
         &mut self,
         relation_oid: u32,
@@ -292,8 +294,8 @@ impl Assembler {
             .ok_or(AssembleError::UnknownRelation(relation_oid))?;
         let is_message = relation.table.is_messages();
         if is_message && !matches!(row, RowChange::Insert { .. }) {
-            // Only inserted messages are broadcast. Updates and deletions are maintenance of the
-            // table, so they are ignored.
+            // Only inserted rows are broadcast. Updates and deletions are maintenance of the table,
+            // so they are ignored.
             return Ok(Step::default());
         }
         let (next, handed_over) = if is_message {
@@ -350,13 +352,14 @@ impl Assembler {
 }
 
 impl Open {
-    /// Returns the number of collected changes and messages.
+    /// Returns the number of collected row changes and rows of `realtime.messages`.
     fn held(&self) -> usize {
         self.changes.len() + self.messages.len()
     }
 
-    /// Returns the collected changes and messages as a chunk. If a row already has an ordinal but
-    /// is not collected yet, `counted` is its kind: true for a message, false for a change.
+    /// Returns the collected row changes and rows of `realtime.messages` as a chunk. If a row
+    /// already has an ordinal but is not collected yet, `counted` is its kind: true for a row of
+    /// `realtime.messages`, false for a row change.
     fn take_chunk(&mut self, counted: Option<bool>, is_last: bool) -> Chunk {
         let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
@@ -390,7 +393,8 @@ fn images(row: &RowChange) -> impl Iterator<Item = &Row> {
     old.into_iter().chain(new)
 }
 
-/// Returns the memory size of a change in bytes, without the message to which its values refer.
+/// Returns the memory size of a change in bytes, without the bytes of the pgoutput message, which
+/// its values share.
 fn size_in_memory(row: &RowChange) -> usize {
     images(row)
         .map(|image| image.0.len() * size_of::<ColumnValue>())
@@ -484,7 +488,7 @@ mod tests {
             .collect()
     }
 
-    /// Everything that the listeners of changes and of messages received.
+    /// Everything that the listeners of row changes and of `realtime.messages` received.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct HandedOver {
         chunks: Vec<ChangeTransaction>,
@@ -504,7 +508,8 @@ mod tests {
     }
 
     /// Feeds `messages` to a new assembler, as one connection does, and hands over everything. The
-    /// connection ends in the chunk with the index `dies_in`, after that chunk's messages.
+    /// connection ends in the chunk with the index `dies_in`, after the rows of `realtime.messages`
+    /// in that chunk.
     fn connection(
         messages: &[WalMessage],
         limits: ChunkLimits,
@@ -585,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_respect_both_limits_and_the_last_is_never_empty() {
+    fn chunks_respect_both_limits_and_the_last_is_not_empty() {
         let one = 10 + size_of::<ColumnValue>() + size_of::<ChangeEvent>();
         let cases = [
             // (limits, changes, sizes of the chunks)
@@ -703,7 +708,7 @@ mod tests {
         assert_eq!(handed_over.messages, ["10.0", "10.1"]);
         assert_eq!(flatten(&handed_over.chunks), ["10.0"]);
 
-        // A transaction that contains only messages yields no row changes.
+        // A transaction that contains only rows of `realtime.messages` yields no row changes.
         let messages = mixed_transaction(20, &[true]);
         assert_eq!(stream(&messages, UNBOUNDED, &mut progress), Ok(Vec::new()));
         assert!(progress.is_whole && progress.commit_lsn == Lsn(20));

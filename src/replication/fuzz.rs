@@ -35,8 +35,9 @@ pub fn pgoutput(data: &[u8]) {
 /// tables and are numbered without gaps. If the sequence is read again from the start, as after a
 /// lost connection, no change is returned twice.
 ///
-/// The data are messages, each preceded by its length in one byte. Reading stops at a commit
-/// position that does not increase, because PostgreSQL guarantees increasing positions.
+/// The data are messages, each preceded by its length in one byte. Reading stops at a begin message
+/// whose commit position is not higher than the previous one, because PostgreSQL guarantees
+/// increasing positions.
 pub fn stream(data: &[u8]) {
     let limits = ChunkLimits {
         changes: 3,
@@ -56,7 +57,7 @@ pub fn stream(data: &[u8]) {
         .collect();
     let mut progress = Progress::default();
     let first = read(&messages, limits, &mut progress);
-    // A transaction may be open at the end. Its changes are returned by the second read.
+    // A transaction may be open at the end. The second read then returns its remaining changes.
     let again = read(&messages, limits, &mut progress);
     for chunk in &again {
         for before in &first {

@@ -90,7 +90,8 @@ impl Replication {
     }
 
     /// Stops the stream cleanly: stops reading, acknowledges everything that was handed over, and
-    /// drops the slot unless the configuration keeps it. Takes at most about ten seconds.
+    /// drops the slot unless the configuration keeps it. Takes at most about ten seconds, or longer
+    /// if the creation of the slot must be cancelled.
     pub async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {

@@ -1,4 +1,4 @@
-//! The names of the slot, the publications and the database sessions.
+//! The names of the slot, the publication of `realtime.messages` and the database connections.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use super::error::ReplicationError;
 /// name. Rapport's schema creates it together with the table. This module never alters it.
 pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 
-/// The `application_name` of the replication session. A walsender with this name may be terminated
-/// if its client is gone.
+/// The `application_name` of the replication connection. A walsender with this name may be
+/// terminated if its client is gone.
 pub(super) const APPLICATION_NAME: &str = "rapport replication";
 
-/// The `application_name` of the ordinary connection that belongs to the replication session.
+/// The `application_name` of the ordinary connection that accompanies the replication connection.
 pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
 
 /// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
@@ -26,11 +26,12 @@ pub(super) struct SlotName(String);
 
 impl SlotName {
     /// Returns the slot name for `database`, derived from the configured name. All databases of a
-    /// cluster share the slot names, so the name contains the database. Invalid characters become
-    /// underscores, and a checksum then distinguishes names that would be equal.
+    /// cluster share the slot names, so the name contains the database. Capital letters become
+    /// lower case, other invalid characters become underscores, and a long name is cut. A name that
+    /// was changed in this way ends with a checksum, which keeps different names different.
     ///
     /// # Errors
-    /// [`ReplicationError::SlotName`] if `configured` contains no valid character.
+    /// [`ReplicationError::SlotName`] if `configured` contains no ASCII letter or digit.
     pub(super) fn new(configured: &str, database: &str) -> Result<Self, ReplicationError> {
         if !configured.chars().any(|c| c.is_ascii_alphanumeric()) {
             return Err(ReplicationError::SlotName(configured.to_owned()));

@@ -1,5 +1,5 @@
-//! Prepares a connection for streaming: ensures that the publication exists, then the slot, and
-//! that the slot is usable and free.
+//! Prepares for streaming: ensures that a publication exists, and then that the slot exists, can be
+//! read, and is not in use.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) enum SlotOrigin {
     Found,
     /// The slot did not exist and was created.
     Made,
-    /// The slot was unusable and has been recreated. Its content is lost.
+    /// The slot was unusable and has been recreated. The changes that the old slot held are lost.
     Replaced,
 }
 
@@ -39,19 +39,18 @@ pub(super) struct Preparation {
     pub own_pid: Option<i32>,
     /// Whether the slot cannot be read any further and must be recreated.
     pub needs_new_slot: bool,
-    /// The other process that uses the slot, and the time since which its state has not changed.
+    /// The other process that uses the slot, and since when it has sent nothing.
     other: Option<(SlotHolder, Instant)>,
 }
 
 impl Preparation {
-    /// Ensures that publication and slot exist, and that the slot can be read. Returns the slot's
-    /// origin and which publications exist.
+    /// Ensures that a publication and the slot exist, and that the slot can be read. Returns the
+    /// slot's origin and which publications exist.
     ///
     /// # Errors
-    /// [`SessionError::SlotBusy`] while another process reads the slot,
-    /// [`SessionError::ForeignSlot`] if the slot belongs to another plugin or database,
-    /// [`SessionError::PublicationMissing`] if there is no publication, [`SessionError::Stopped`],
-    /// or the error of a statement.
+    /// [`SessionError::SlotBusy`] while a walsender reads the slot, [`SessionError::ForeignSlot`]
+    /// if the slot belongs to another plugin or database, [`SessionError::PublicationMissing`] if
+    /// there is no publication, [`SessionError::Stopped`], or the error of a statement.
     pub(super) async fn prepare(
         &mut self,
         client: &Client,
@@ -100,7 +99,7 @@ impl Preparation {
     }
 
     /// Terminates the walsender `pid` if it belongs to this process's previous connection, or to
-    /// another Rapport process that has become silent. Otherwise the client keeps the slot, and
+    /// another Rapport process that has become silent. Otherwise the walsender keeps the slot, and
     /// this process waits.
     async fn end_dead_holder(&mut self, client: &Client, pid: i32) -> Result<(), SessionError> {
         if self.own_pid == Some(pid) {

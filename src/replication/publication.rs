@@ -1,6 +1,6 @@
 //! The publications: the configured one for row changes, and the one for `realtime.messages`.
 //!
-//! A publication must exist before the slot. A slot reads the catalogs as they were at each change.
+//! A publication must exist before the slot. A slot reads the catalogue as it was at each change.
 //! If the slot is older than its publication, decoding the first change therefore always fails
 //! (before PostgreSQL 18).
 
@@ -14,7 +14,7 @@ use crate::change::{ReplicaIdentity, TableName};
 /// Which of the two publications exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Publications {
-    /// Whether the configured publication exists, which is for row changes.
+    /// Whether the configured publication, the one for row changes, exists.
     pub changes: bool,
     /// Whether [`MESSAGES_PUBLICATION`] exists and can be read together with the other one.
     pub messages: bool,
@@ -74,12 +74,12 @@ pub(super) async fn inspect(
     })
 }
 
-/// Ensures that the publication for row changes exists, and creates it without tables if the role
-/// may do so. Returns which publications exist.
+/// Creates the publication for row changes, without tables, if it does not exist and the role may
+/// create it. Returns which publications exist.
 ///
 /// # Errors
-/// [`SessionError::PublicationMissing`] if neither exists. If only one is missing, the other is
-/// read.
+/// [`SessionError::PublicationMissing`] if neither publication exists then. If only one is missing,
+/// the other is read.
 pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, SessionError> {
     let mut found = inspect(client, name).await?;
     if !found.changes {
@@ -120,7 +120,7 @@ async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
     }
 }
 
-/// A table of the publication, and what its old images contain.
+/// A table of a publication, with the properties that determine what subscribers receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedTable {
     /// Schema and name.
@@ -134,7 +134,7 @@ pub struct PublishedTable {
     pub has_row_security: bool,
 }
 
-/// Returns the tables of a publication, with partitions as PostgreSQL lists them.
+/// Returns the tables of a publication, as `pg_publication_tables` lists them.
 ///
 /// # Errors
 /// The error of the statement. A publication that does not exist has no tables.

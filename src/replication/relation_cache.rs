@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL sends a relation message before the first change that needs it, once per connection.
 //! It sends another one after every statement that may have changed the table, its policies or the
-//! rights on it. Pure.
+//! rights on it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_description_replaces_the_value_even_if_it_is_equal() {
+    fn a_later_definition_replaces_even_an_equal_one() {
         let mut cache = RelationCache::default();
         assert!(cache.get(1).is_none());
 

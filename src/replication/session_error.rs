@@ -76,9 +76,9 @@ impl SessionError {
         }
     }
 
-    /// Returns whether the publication of `realtime.messages` did not exist when a change was
-    /// written. Reading continues without that publication, which loses no row changes. It is
-    /// included again later (`slot_watch`).
+    /// Returns whether the error means that the publication of `realtime.messages` did not exist
+    /// when a change was written. Reading continues without that publication, which loses no row
+    /// changes. It is included again later (`slot_watch`).
     pub(super) fn is_without_messages(&self, is_streaming: bool) -> bool {
         match self {
             Self::Stream(PgWireError::Server(text)) => {
@@ -90,13 +90,14 @@ impl SessionError {
         }
     }
 
-    /// Returns whether reading the slot again would fail in the same way, so that the slot must be
-    /// recreated. `is_streaming` states whether the server had accepted the slot before the error.
+    /// Returns whether the slot must be recreated, because reading it again would fail in the same
+    /// way. `is_streaming` states whether the server had accepted the slot before the error.
     ///
     /// - 42704 while streaming: the publication of row changes did not exist when the change was
-    ///   written. The decoder reads the catalogs as they were at that time, so creating the
+    ///   written. The decoder reads the catalogue as it was at that time, so creating the
     ///   publication now does not help.
     /// - 58P01: the WAL that the slot needs is gone.
+    /// - [`SessionError::WalHeld`]: the slot holds more WAL than the configuration allows.
     ///
     /// A missing slot (42704 before streaming) or an invalidated one (55000) is detected in
     /// `pg_replication_slots` when the next connection is prepared.

@@ -16,15 +16,15 @@ use crate::change::Lsn;
 use crate::db::connect::Connector;
 use crate::observability::readiness::{self, SlotReport};
 
-/// Time after which a warning is logged that the slot has not been created yet. The creation waits
-/// for all transactions that are open when it begins.
+/// Interval of the warnings that the slot has not been created yet. The creation waits for all
+/// transactions that are open when it begins.
 const SLOW_CREATION: Duration = Duration::from_secs(5);
 
-/// Time after which the creation is restarted. The connection may be dead without an error, and a
-/// transaction that takes this long may not be the last one to wait for.
+/// Time after which the creation is restarted, because the connection may be dead without an error.
+/// If the server is only waiting for a long transaction, the next attempt waits for it as well.
 const CREATION_LIMIT: Duration = Duration::from_secs(600);
 
-/// The row of `pg_replication_slots`.
+/// The slot as `pg_replication_slots` and `pg_stat_replication` show it.
 #[derive(Clone, Debug)]
 pub(super) struct SlotInfo {
     /// Whether the slot is a logical pgoutput slot of this database.
@@ -35,9 +35,9 @@ pub(super) struct SlotInfo {
     pub is_lost: bool,
     /// The acknowledged position.
     pub confirmed: Option<Lsn>,
-    /// Bytes of WAL from the oldest position that the slot keeps to the end.
+    /// Bytes of WAL between the oldest position that the slot keeps and the end of the WAL.
     pub held_bytes: u64,
-    /// Bytes of WAL from the acknowledged position to the end.
+    /// Bytes of WAL between the acknowledged position and the end of the WAL.
     pub lag_bytes: u64,
     /// Seconds between the writing of WAL and its acknowledgement
     /// (`pg_stat_replication.flush_lag`). `None` if nothing was written recently.
@@ -99,8 +99,8 @@ pub(super) async fn inspect(
     .transpose()
 }
 
-/// Creates the slot, which then contains everything that is committed later. The server first waits
-/// until all open transactions have ended, no matter how long that takes.
+/// Creates the slot, from which everything that is committed later can be read. The server first
+/// waits until all open transactions have ended, no matter how long that takes.
 ///
 /// While the server waits, it does not notice that the client has disconnected, and it would leave
 /// a slot that no process reads. A stop therefore cancels the statement and waits for its result.
@@ -129,8 +129,8 @@ pub(super) async fn create(
             }
             () = stop.cancelled() => {
                 cancel(client, connector).await;
-                // The slot may have been created nevertheless. In that case, the clean stop drops
-                // it.
+                // The slot may have been created nevertheless. In that case, the clean stop
+                // releases it.
                 return match with_timeout("cancelling the creation of the slot", statement).await {
                     Ok(_) => Ok(()),
                     Err(_) => Err(SessionError::Stopped),

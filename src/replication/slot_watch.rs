@@ -1,9 +1,9 @@
-//! Checks, while the stream runs, that this connection still uses the slot and that the slot does
-//! not hold too much WAL.
+//! Checks, while the stream runs, that the replication connection still uses the slot and that the
+//! slot does not hold too much WAL.
 //!
-//! The checks also detect publications that are created or dropped, and when the stream can start
-//! to read a new one. They also detect a dead network. The stream itself cannot, because it is
-//! silent while PostgreSQL has nothing to send.
+//! The checks also detect that a publication was created and can now be read, and that the
+//! publication of `realtime.messages` was dropped. They also detect a dead network. The stream
+//! itself cannot, because it is silent while PostgreSQL has nothing to send.
 
 use std::time::Duration;
 
@@ -33,12 +33,12 @@ pub(super) struct SlotWatch {
     pub interval: Duration,
     /// The publication of row changes.
     pub publication: String,
-    /// The publications that this connection reads.
+    /// The publications that the replication connection reads.
     pub reading: Publications,
 }
 
 /// The condition that must be met before a newly created publication can be read. A change of a
-/// transaction that began earlier is decoded with the catalogs of that time. They do not contain
+/// transaction that began earlier is decoded with the catalogue of that time. It does not contain
 /// the publication, so reading the slot would fail forever (before PostgreSQL 18).
 enum PublicationWait {
     /// All transactions with a lower id must have ended.
@@ -88,7 +88,8 @@ impl SlotWatch {
                 return SessionError::PublicationsChanged;
             }
             if next.is_some() {
-                // Reading a new publication takes two steps, and its rows are missed until then.
+                // A new publication can be read after two waits, and its rows are missed until
+                // then.
                 pause = self.interval.min(FIRST_CHECK);
             }
             wait = next;
@@ -96,7 +97,7 @@ impl SlotWatch {
     }
 
     /// Returns the slot's state, and the condition for reading a new publication, if there is one.
-    /// Reconnects if the connection has ended.
+    /// Reconnects if `client` has lost its connection.
     async fn check(
         &self,
         client: &mut Option<Client>,
@@ -145,9 +146,10 @@ async fn next_wait(
     })
 }
 
-/// Opens the ordinary connection that is used while the stream runs.
+/// Opens the ordinary connection, which runs statements before, during and after streaming.
 pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
-    // Boxed, because the handshake's state is large and would be part of the task for its lifetime.
+    // Boxed, because the handshake's state is large and would otherwise take memory for as long as
+    // the task runs.
     let connecting = Box::pin(connector.connect(CONTROL_APPLICATION_NAME, tasks));
     with_timeout("connecting", connecting).await
 }

@@ -27,7 +27,7 @@ pub struct ReplicationStatus {
     pub slot: String,
     /// The last transaction that was handed over completely.
     pub last_commit: Option<(Lsn, TimestampMicros)>,
-    /// Bytes of WAL between the last acknowledgement and the end, at the last check.
+    /// Bytes of WAL between the last acknowledgement and the end of the WAL, at the last check.
     pub lag_bytes: Option<u64>,
     /// Bytes of WAL that PostgreSQL keeps for the slot, at the last check.
     pub wal_held_bytes: Option<u64>,
@@ -41,8 +41,8 @@ pub struct ReplicationStatus {
 pub struct Sinks {
     /// Receives row changes and, in order with them, changes of the stream's state.
     pub changes: mpsc::Sender<StreamEvent>,
-    /// Receives rows of `realtime.messages`. They are separate from row changes because no access
-    /// check delays them.
+    /// Receives rows of `realtime.messages`. They are separate from row changes, so that access
+    /// checks do not delay them.
     pub messages: mpsc::Sender<InsertedMessages>,
     /// Shows whether rows that are inserted into `realtime.messages` now will be handed over.
     pub messages_live: watch::Sender<bool>,

@@ -30,7 +30,8 @@ use crate::shutdown::Tasks;
 /// Pause while another process uses the slot. It bounds the time until this process takes over.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Minimum lifetime of a connection to count as a success even if nothing arrived.
+/// Minimum lifetime of a connection to count as a success even if nothing arrived. A success resets
+/// the pause between attempts.
 const SUCCESS_AFTER: Duration = Duration::from_secs(5);
 
 /// Time limit for the replication client's shutdown.
@@ -48,6 +49,7 @@ pub(super) struct Stream {
     pub address: Address,
     pub config: ReplicationConfig,
     pub slot: SlotName,
+    /// The queues to which the stream sends.
     pub sinks: Sinks,
     pub status: watch::Sender<ReplicationStatus>,
     pub metrics: ReplicationMetrics,
@@ -235,7 +237,8 @@ impl Stream {
         self.memory.without_messages |= error.is_without_messages(is_streaming);
     }
 
-    /// Hands over changes and messages as they arrive, until the connection ends.
+    /// Hands over row changes and rows of `realtime.messages` as they arrive, until the connection
+    /// ends.
     async fn read(
         &mut self,
         client: &mut ReplicationClient,
@@ -312,15 +315,15 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends a chunk to the sinks and waits until they have room. The messages are sent first,
-    /// because they need not wait for the access checks of the row changes. Everything that was
-    /// sent counts as handed over. If this future is dropped, the next connection delivers the rest
-    /// of the chunk.
+    /// Sends a chunk to the sinks and waits until they have room. The rows of `realtime.messages`
+    /// are sent first, because they need not wait for the access checks of the row changes.
+    /// Everything that was sent counts as handed over. If this future is dropped, the next
+    /// connection delivers the rest of the chunk.
     ///
-    /// A full sink of row changes stops the reading of the WAL, and messages wait as well, because
-    /// they come from the same WAL in commit order. The alternatives are worse: row changes would
-    /// be buffered without limit, or there would be a second slot, for which the database would
-    /// have to decode its WAL twice.
+    /// A full sink of row changes stops the reading of the WAL, and rows of `realtime.messages`
+    /// wait as well, because they come from the same WAL in commit order. The alternatives are
+    /// worse: row changes would be buffered without limit, or there would be a second slot, for
+    /// which the database would have to decode its WAL twice.
     async fn hand_over(&mut self, mut chunk: Chunk) -> Result<(), SessionError> {
         let mut progress = self.memory.progress;
         progress.advance(&chunk);
@@ -365,9 +368,9 @@ impl Stream {
         }
     }
 
-    /// Sends the event that the stream is live, after the gap if there was one. The new slot
-    /// already exists, so a listener that reads the tables at the gap and then follows the stream
-    /// misses nothing.
+    /// Sends the event that the stream is live, after the events that are still pending. After a
+    /// gap, the new slot already exists, so a listener that reads the tables at the gap and then
+    /// follows the stream misses nothing.
     async fn announce_live(&mut self, reading: Publications) -> Result<(), SessionError> {
         self.sinks.messages_live.send_replace(reading.messages);
         if self.memory.interrupted_is_pending {
@@ -404,7 +407,7 @@ impl Stream {
             ),
         }
         self.metrics.reconnects.inc();
-        // An SQLSTATE means that the server has refused the connection, which may need an operator.
+        // An SQLSTATE means that the server responded with an error, which may need an operator.
         self.readiness.set_replication(match error.sqlstate() {
             Some(_) => ReplicationState::Failing,
             None => ReplicationState::Connecting,
@@ -434,8 +437,8 @@ impl Stream {
             .map_err(|_| SessionError::SinkClosed)
     }
 
-    /// Releases the slot at a clean stop: drops it, or advances it to the last acknowledged
-    /// position.
+    /// Releases the slot at a clean stop: drops it, or, if the configuration keeps it, advances it
+    /// to the last acknowledged position. A slot that another process uses is left alone.
     async fn release(&mut self) {
         if !self.memory.has_slot {
             return;
@@ -492,7 +495,8 @@ impl Stream {
     }
 }
 
-/// Ends the session as the protocol requires, or aborts it if the server does not respond.
+/// Ends the replication connection as the protocol requires, or aborts it if the server does not
+/// respond.
 async fn shut_down(mut client: ReplicationClient) {
     if tokio::time::timeout(SHUTDOWN_TIMEOUT, client.shutdown())
         .await

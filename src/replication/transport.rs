@@ -1,4 +1,4 @@
-//! The replication connection: its address, TLS and session settings.
+//! The replication connection: its address, TLS and settings.
 
 use std::time::Duration;
 
@@ -25,8 +25,9 @@ const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c
 /// process to notice that this one is gone ([`super::prepare::TAKEOVER_AFTER`]).
 const IDLE_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum number of messages between the socket and the assembler. Each message is one row, which
-/// can be large. When the queue is full, the socket is not read, and TCP slows the server down.
+/// Maximum number of messages between the socket and the assembler. Most messages contain one row,
+/// which can be large. When the queue is full, the socket is not read, and TCP slows the server
+/// down.
 const QUEUED_MESSAGES: usize = 128;
 
 /// The parts of a connection URL that a replication connection needs.
@@ -46,7 +47,7 @@ pub(super) struct Address {
 struct HostAddress {
     /// A name, an address, or the directory of a Unix socket.
     host: String,
-    /// The name in the certificate, if it differs from `host`.
+    /// The name or address that the certificate must contain. If absent, this is `host`.
     certificate_name: Option<String>,
 }
 
@@ -152,8 +153,8 @@ fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(HostAddress, u16)>, Rep
                 host: address,
                 certificate_name: Some(name),
             },
-            // A certificate can also contain an address, but that is only checked if the client
-            // requests it.
+            // A certificate can also contain an IP address, but the replication client checks one
+            // only if it is set here.
             (Some(host), None) | (None, Some(host)) => HostAddress {
                 certificate_name: host
                     .parse::<std::net::IpAddr>()
@@ -181,7 +182,7 @@ pub(super) struct ClusterHistory {
     pub timeline: u32,
 }
 
-/// A replication session that has logged in but not started streaming.
+/// A replication connection that has logged in but not started streaming.
 pub(super) struct Opened {
     /// The client.
     pub client: ReplicationClient,
@@ -193,7 +194,7 @@ pub(super) struct Opened {
     pub pid: i32,
 }
 
-/// Opens a replication session. `attempt` selects one of several hosts, `reading` contains the
+/// Opens a replication connection. `attempt` selects one of several hosts, `reading` contains the
 /// publications to read, and `start` is the position to start at. The server does not start before
 /// the slot's acknowledged position.
 pub(super) async fn open(
@@ -214,7 +215,7 @@ pub(super) async fn open(
         Ok::<_, SessionError>((system, rows))
     })
     .await;
-    // Without this, a connection to a silent server would not end.
+    // Without the abort, a connection to a silent server would not end.
     let (system, rows) = identified.inspect_err(|_| client.abort())?;
     let pid = rows
         .first()

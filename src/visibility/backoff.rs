@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::error::QueryError;
 use crate::observability::metrics::VisibilityMetrics;
 
-/// The first and the longest pause before a query is repeated while the database is unreachable. A
-/// restart of the server takes about a second. In a longer outage, retrying every 50 ms would only
-/// cause load.
+/// The first pause before a query is repeated. A restart of the server takes about a second.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
+
+/// The longest pause. In an outage longer than a restart, retrying every 50 ms would only cause
+/// load.
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
 /// The increasing pauses between attempts while the database is unreachable.

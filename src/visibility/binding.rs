@@ -15,7 +15,8 @@ pub struct Binding {
     pub request: SubscriptionRequest,
 }
 
-/// Options of a channel that differ from the protocol's defaults.
+/// Options of a channel for the form of its rows. The default is the form that the protocol
+/// prescribes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SubscribeOptions {
     /// Whether `int8` and `numeric` are sent as JSON strings, because JavaScript numbers lose

@@ -100,8 +100,9 @@ join pg_catalog.pg_type t on t.oid = used.oid";
 /// Policies that apply to `select`, in the order in which PostgreSQL considers them. A policy
 /// without USING (`for all with check (…)`) neither shows nor hides rows, so it is omitted. The
 /// columns come from the recorded dependencies. Column number 0 stands for the table itself and is
-/// skipped. The volatility of directly used functions shows whether a plan may contain a value of
-/// one caller.
+/// skipped. PostgreSQL may evaluate an immutable function while planning, so a plan can contain a
+/// value of one caller. Therefore the volatility of the functions that a policy uses directly is
+/// read as well.
 const POLICIES: &str = "
 select p.polrelid, p.oid, p.polpermissive,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid),

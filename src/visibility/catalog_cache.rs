@@ -1,7 +1,7 @@
 //! Caches the latest reading of the catalogue and renews it.
 //!
-//! If a reading is too old for a decision, its fingerprint is compared first. The catalogue is read
-//! again only if the fingerprint differs. The maximum age depends on the tables (see
+//! If a reading is too old for a decision, its fingerprint is first compared with the current one.
+//! The catalogue is read again only if they differ. The maximum age depends on the tables (see
 //! [`super::descriptions`]).
 //!
 //! A comparison takes several milliseconds. [`CatalogCache::verify_ahead`] therefore begins one
@@ -21,13 +21,13 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// With an empty search path, names outside `pg_catalog` are printed with their schema, so the
-/// printed expressions mean the same in every session.
+/// The settings of the connection. With an empty search path, names outside `pg_catalog` are
+/// printed with their schema, so the printed expressions mean the same on every other connection.
 const SESSION: &str = "set search_path = ''; set statement_timeout = '10s'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
 /// Maximum time for one reading, after which its connection is dropped. This exceeds the server's
-/// own limit for each statement, so it only matters if the network loses packets.
+/// own limit for each statement, so it usually matters only if the network loses packets.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
@@ -41,9 +41,11 @@ pub(super) struct CatalogCache {
     fingerprint: String,
     ttl: Duration,
     metrics: VisibilityMetrics,
-    /// The latest reading. A std lock, because it is held only to copy a pointer.
+    /// The latest reading. A std lock, because it is held only to copy or replace the reading's
+    /// pointer.
     latest: Mutex<Option<Verified>>,
-    /// When the last failed attempt ended. A std lock for the same reason.
+    /// When the last failed attempt ended. A std lock, because it is held only to copy or replace
+    /// the time.
     failed_at: Mutex<Option<Instant>>,
     /// The connection for readings. An async lock, because it is held during a reading. A caller
     /// that waited for the lock uses the reading of the previous holder.
@@ -122,8 +124,8 @@ impl CatalogCache {
     }
 
     /// Verifies the latest reading in the background if it will soon be too old; see [`is_due`].
-    /// Does nothing while another reading runs. A failure is not reported: the first caller that
-    /// needs a new reading tries again.
+    /// Does nothing while another reading runs. A failure is not reported, because the first caller
+    /// that needs a new reading tries again.
     pub(super) fn verify_ahead(self: &Arc<Self>) {
         let age = {
             let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,7 +214,8 @@ impl CatalogCache {
     }
 
     async fn connect(&self) -> Result<Client, QueryError> {
-        // Boxed, because the handshake's state is large and would be part of every resolution.
+        // Boxed, because the handshake's state is large and would otherwise enlarge every future
+        // that awaits this one.
         let connecting = Box::pin(
             self.connector
                 .connect("rapport visibility catalogue", &self.tasks),
@@ -256,13 +259,13 @@ impl CatalogCache {
 }
 
 /// Returns the age after which a reading is verified in the background. The remaining quarter of
-/// its time is much longer than a comparison takes, unless the operator chose a very short time.
+/// `ttl` is much longer than a comparison takes, unless the operator chose a very short `ttl`.
 fn verified_ahead_after(ttl: Duration) -> Duration {
     ttl * 3 / 4
 }
 
-/// Whether a reading of this age is still valid and should be verified in the background. An older
-/// reading is verified by the caller that needs it.
+/// Returns whether a reading of this age is still valid and should be verified in the background.
+/// An older reading is verified by the caller that needs it.
 fn is_due(age: Duration, ttl: Duration) -> bool {
     age >= verified_ahead_after(ttl) && age < ttl
 }
@@ -272,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reading_is_due_in_the_last_quarter_of_its_time() {
+    fn a_reading_is_due_in_the_last_quarter_of_its_ttl() {
         let (ttl, ms) = (Duration::from_secs(1), Duration::from_millis);
         assert!(!is_due(ms(0), ttl));
         assert!(!is_due(ms(749), ttl));

@@ -1,8 +1,8 @@
 //! Runs access checks: queries are repeated until each input has a result or is known to fail.
 //!
-//! An outage never counts as a result: the check waits until the outage is over. If an input makes
-//! a statement fail, it is found by halving the inputs, so that the other inputs still get their
-//! results.
+//! An outage never counts as a result: a check waits until the outage is over, unless it runs in a
+//! snapshot, which ends with the outage. If an input makes a statement fail, the input is found by
+//! halving the inputs, so that the other inputs still get their results.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -96,8 +96,8 @@ impl CheckResult {
     }
 }
 
-/// A statement fails whatever its input. The catalogue must be read again, and then access must be
-/// decided again.
+/// The error if a statement fails whatever its input. The catalogue must be read again, and then
+/// access must be decided again.
 #[derive(Debug)]
 pub(super) struct StaleCatalog;
 
@@ -118,8 +118,9 @@ impl Attempt {
         }
     }
 
-    /// Runs the same statement without any input. If that fails too, for example because a right
-    /// on a function is missing, the failing input need not be searched for.
+    /// Returns an attempt that runs the same statement without any input. If that fails too, for
+    /// example because a right on a function is missing, the failing input need not be searched
+    /// for.
     fn probe(self, sqlstate: String) -> Self {
         Self {
             check: self.check,

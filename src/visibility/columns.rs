@@ -11,8 +11,8 @@ use super::table::{Table, TableColumn, TableRights};
 use crate::change::Relation;
 
 /// The columns that may be sent, in the table's order. One set is created for each combination of
-/// table, role, `select` list and options, and is shared by all subscribers with the same
-/// combination.
+/// table, role, `select` list, options and hidden old row, and is shared by all subscribers with
+/// the same combination.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumns {
     /// The columns.
@@ -21,7 +21,7 @@ pub struct VisibleColumns {
     pub header: Bytes,
     /// The changes whose `old_record` contains only the primary key (protocol 6.5, item 4).
     pub old_key_only: OldKeyOnly,
-    /// Whether an image that is marked as full really is full. For a partitioned table, this
+    /// Whether an old image that is marked as full really is full. For a partitioned table, this
     /// depends on all its partitions.
     pub has_whole_old_rows: bool,
 }
@@ -41,9 +41,10 @@ impl VisibleColumns {
 pub enum OldKeyOnly {
     /// No change, because row-level security is not enabled.
     Nothing,
-    /// Deletions, because no policy can be evaluated on the deleted row.
+    /// Deletions, because row-level security is enabled.
     Deletes,
-    /// Updates and deletions, because of a setting, or because the old row is hidden.
+    /// Updates and deletions, because of `visibility.tables_without_old_rows`, or because the
+    /// policies hide the old row.
     Everything,
 }
 
@@ -63,7 +64,8 @@ pub struct VisibleColumn {
     pub is_identity: bool,
 }
 
-/// The key of a column set within one reading of the catalogue.
+/// The key of a column set within one reading of the catalogue: everything that determines the set,
+/// except the table definition in the WAL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ColumnsKey {
     pub(super) table: u32,
@@ -107,8 +109,9 @@ impl ColumnsCache {
     }
 }
 
-/// Returns the columns of `relation` that a role with `rights` may receive. A column whose name or
-/// type the catalogue does not contain is left out, because the rights on it are unknown.
+/// Returns the columns of `relation` that a role with `rights` may receive. A column that the
+/// catalogue does not contain with this name and type is left out, because the rights on it are
+/// unknown.
 pub(super) fn visible_columns(
     table: &Table,
     relation: &Relation,

@@ -1,7 +1,7 @@
 //! Waits until new snapshots see transactions that are committed in the WAL.
 //!
 //! A commit record is written, and may reach this process, before the transaction ends for other
-//! sessions. PostgreSQL removes the transaction from the list of running transactions only
+//! connections. PostgreSQL removes the transaction from the list of running transactions only
 //! afterwards. With synchronous replication, it first waits until the standby has confirmed the
 //! commit (PostgreSQL manual 27.2.8). A query in between does not see the transaction: a policy
 //! misses a membership that was inserted together with the row, and the catalogue lacks a new
@@ -20,17 +20,18 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// Taking a snapshot costs the server almost nothing, so this limit only matters if the server is
-/// stuck.
+/// The time limit of a check. Taking a snapshot costs the server almost nothing, so the limit only
+/// matters if the server is stuck.
 const SESSION: &str = "set statement_timeout = '10s'";
 
 /// Maximum time for one check, after which its connection is dropped. This exceeds the server's own
 /// limit, so it only matters if the network loses packets.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The first and the longest pause between two checks. The rest of a commit usually takes
-/// microseconds. A standby that must confirm the commit can take any time.
+/// The first pause between two checks. The rest of a commit usually takes microseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest pause between two checks. A standby that must confirm the commit can take any time.
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Waiting time after which a warning is logged.
@@ -141,7 +142,8 @@ impl CommitWatch {
     }
 
     async fn connect(&self) -> Result<Client, QueryError> {
-        // Boxed, because the handshake's state is large and would be part of every resolution.
+        // Boxed, because the handshake's state is large and would otherwise enlarge every future
+        // that awaits this one.
         let connecting = Box::pin(
             self.connector
                 .connect("rapport visibility commits", &self.tasks),
@@ -153,10 +155,11 @@ impl CommitWatch {
 }
 
 impl PendingCommits<'_> {
-    /// Waits until every new snapshot sees all transactions of the batch. Other sessions do not see
-    /// the rows of these transactions earlier either.
+    /// Waits until every new snapshot sees all transactions of the batch. Other connections do not
+    /// see the rows of these transactions earlier either.
     pub(super) async fn wait_visible(&self) {
-        // Boxed, because a resolution awaits this in several places.
+        // Boxed, because the batch's future awaits this in several places and would otherwise
+        // contain it several times.
         self.seen
             .get_or_init(|| Box::pin(self.watch.wait(&self.xids)))
             .await;

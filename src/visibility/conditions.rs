@@ -17,8 +17,9 @@ use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// Number of conditions of one identity that run before the time limit is checked. A client can set
-/// thousands of filters, and the changes of all tables wait for them.
+/// Number of conditions of one identity that run together. If one of them exceeds its time limit,
+/// the conditions that follow are not run. A client can set thousands of filters, and the changes
+/// of all tables wait for them.
 const CONDITIONS_PER_ROUND: usize = 4;
 
 /// The deliveries that depend on conditions that only PostgreSQL can decide.
@@ -137,8 +138,8 @@ impl PendingConditions<'_> {
     }
 }
 
-/// Runs the checks, a few per identity at a time. If a check exceeds its time limit, the remaining
-/// checks of that identity fail as if they had exceeded it too.
+/// Runs the checks, at most [`CONDITIONS_PER_ROUND`] per identity at a time. If a check exceeds its
+/// time limit, the checks of that identity in later rounds fail as if they had exceeded it too.
 async fn run_conditions(
     resolution: &Resolution<'_>,
     checks: Vec<Check>,

@@ -12,18 +12,21 @@ use super::table::{Table, TableRights};
 use super::table_batch::Resolution;
 use crate::change::{Action, ChangeEvent, OldRow, RowChange};
 
-/// Errors for subscribers whose role cannot receive any row of a table (protocol 6.5).
+/// The error for a table without a primary key (protocol 6.5, item 1).
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
+
+/// The error for a role that may not select the primary key (protocol 6.5, item 2).
 pub(super) const UNAUTHORIZED: &str = "Error 401: Unauthorized";
 
-/// The first two kinds of checks: the policies on the row's image, and the stored row by its key.
-/// The numbers serve as indexes.
+/// The kind of check that evaluates the policies on the row's image. Kinds serve as indexes.
 pub(super) const IMAGE: usize = 0;
+
+/// The kind of check that selects the stored row by its key.
 pub(super) const KEY: usize = 1;
 
-/// The first kind for deleted rows whose policies read other rows. The policies are evaluated on
-/// the old image, first in the current state, then in a snapshot. Each snapshot has its own kind,
-/// because equal images can have different results in different snapshots.
+/// The first kind of check for deleted rows whose policies read other rows. The policies are
+/// evaluated on the old image, first in the current state, then in a snapshot. Each snapshot has
+/// its own kind, because equal images can have different results in different snapshots.
 pub(super) const DELETED: usize = 2;
 
 /// The snapshots from before the transactions of deleted rows.
@@ -47,7 +50,7 @@ pub(super) struct RoleAccess<'a> {
 pub(super) enum Decision {
     Visible,
     Hidden,
-    /// Decided by the result of the check of this kind for this input.
+    /// Decided by the result of a check: its kind, and the number of the input.
     Check(usize, u32),
     /// The change cannot be decided.
     Unknown,

@@ -43,8 +43,8 @@ pub struct Recipient {
 /// The content of a delivery.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// The row with these columns. It is reduced to short values if the change exceeds the size
-    /// limit.
+    /// The row with these columns. [`RecordDetail`] states whether long values are omitted, because
+    /// the change exceeds the size limit.
     Row(Arc<VisibleColumns>, RecordDetail),
     /// This error, which is sent instead of the row: `Error 401: Unauthorized` or `Error 400: Bad
     /// Request, no primary key`.

@@ -6,7 +6,8 @@
 //! the table or its columns, columns, replica identity, and publications. Rows that follow a new
 //! description are judged by a reading that begins after their commit is visible. The rules are
 //! therefore not older than the row. `VACUUM`, `ANALYZE` and a new connection also cause a
-//! description. For this reason, the reading compares a fingerprint first.
+//! description. Therefore a fingerprint is compared first, and the catalogue is read again only if
+//! the fingerprint has changed.
 //!
 //! The stream does not show changes to role attributes and memberships, to functions and other
 //! tables that policies name, and to rights on the schema (before PostgreSQL 16). It also does not
@@ -41,8 +42,8 @@ struct Recorded {
 }
 
 impl Descriptions {
-    /// Returns the maximum age of a reading for rows with these descriptions, or zero if one is
-    /// new.
+    /// Returns the maximum age of a reading for rows with these descriptions. It is zero if one of
+    /// them is new.
     pub(super) fn age_limit<'a>(
         &self,
         relations: impl Iterator<Item = &'a Arc<Relation>>,
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_from_before_a_definition_is_too_old() {
+    fn a_reading_from_before_a_description_is_too_old() {
         let descriptions = Descriptions::default();
         let limit =
             |relations: &[&Arc<Relation>]| descriptions.age_limit(relations.iter().copied());

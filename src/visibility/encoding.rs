@@ -115,7 +115,8 @@ fn write_timestamp(out: &mut Vec<u8>, text: &[u8], has_offset: bool) {
 }
 
 /// Writes an array from its text (PostgreSQL manual 8.15.6): `{a,"b c",NULL,{…}}`, preceded by the
-/// bounds if they are not 1. The vector types of the system catalogue are printed without braces.
+/// bounds if a lower bound is not 1. The vector types of the system catalogue are printed without
+/// braces.
 fn write_array(out: &mut Vec<u8>, text: &[u8], element: &ValueEncoding, delimiter: char) {
     let Some(start) = text.iter().position(|byte| *byte == b'{') else {
         out.push(b'[');

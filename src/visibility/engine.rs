@@ -27,7 +27,7 @@ pub(super) struct Engine {
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
     pub(super) max_record_bytes: usize,
-    /// The latest table definitions in the stream.
+    /// The latest description of each table in the stream.
     pub(super) descriptions: Descriptions,
     /// The identities whose filters are suspended.
     pub(super) slow_filters: SlowFilters,
@@ -73,7 +73,8 @@ impl Engine {
         }
     }
 
-    /// Returns a reading of the catalogue within this age. Waits while the database is unreachable.
+    /// Returns a reading of the catalogue that includes `roles`, and that is younger than `limit`
+    /// or begins after this call. Waits while the database is unreachable.
     pub(super) async fn catalog_within(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
         let mut backoff = Backoff::new(&self.metrics);
         loop {

@@ -1,6 +1,6 @@
 //! The errors for refused subscriptions, and for queries without a result.
 //!
-//! The texts of [`SubscribeError::client_text`] are taken word for word from the protocol (protocol
+//! The texts of [`SubscribeError::client_text`] are those of the protocol, word for word (protocol
 //! 6.3), because users search for them.
 
 use std::error::Error as StdError;
@@ -90,8 +90,8 @@ impl SubscribeError {
     }
 }
 
-/// Returns the condition name of an SQLSTATE (PostgreSQL manual, appendix A). It only knows those
-/// that a refused filter can cause.
+/// Returns the condition name of an SQLSTATE (PostgreSQL manual, appendix A). Only those that a
+/// refused filter can cause are known.
 fn condition_name(sqlstate: &str) -> &'static str {
     match sqlstate {
         "22003" => "numeric_value_out_of_range",
@@ -150,7 +150,7 @@ impl QueryError {
         }
     }
 
-    /// Returns the SQLSTATE of a refusal.
+    /// Returns the SQLSTATE, if the server refused the query.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Turn(sqlstate) => Some(sqlstate),
@@ -198,8 +198,8 @@ pub(crate) enum ErrorKind {
 impl ErrorKind {
     /// Returns whether the statement or an object that it names is at fault, and not a value. This
     /// is the case for names and rights (class 42), a plan that no longer fits (0A000), and a
-    /// statement that the server no longer has (26000). If a call for many identities fails, each
-    /// identity is first tried separately.
+    /// statement that the server no longer has (26000). A failed call for many identities never
+    /// counts, because each identity is then tried separately.
     pub(crate) fn is_statement_error(self, sqlstate: &str) -> bool {
         self != Self::WholeCall
             && (sqlstate.starts_with("42") || matches!(sqlstate, "0A000" | "26000"))

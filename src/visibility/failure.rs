@@ -1,4 +1,4 @@
-//! Decides how to react to a failed execution of a check. Pure: [`super::checks`] carries out the
+//! Decides how to react to a failed execution of a check. [`super::checks`] carries out the
 //! reaction.
 
 use std::sync::Arc;
@@ -125,8 +125,8 @@ mod tests {
         }
     }
 
-    /// Returns a policy that was executed as a prepared statement, with a catalogue that is up to
-    /// date.
+    /// Returns the failure of a policy that was executed as a prepared statement, with a catalogue
+    /// that is up to date.
     fn failure<'a>(kind: ErrorKind, sqlstate: &'a str, stage: &'a Stage) -> Failure<'a> {
         Failure {
             kind,

@@ -1,7 +1,7 @@
 //! Parses the filter grammar of subscriptions (protocol 6.2): `column=[not.]operator.value`, joined
 //! by commas.
 //!
-//! Pure: the result does not depend on the catalogue or on rows.
+//! The result does not depend on the catalogue or on rows.
 
 use super::error::SubscribeError;
 use super::inspect::inspect_text;

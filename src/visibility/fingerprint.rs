@@ -1,8 +1,8 @@
 //! Computes a short text that changes with everything that determines who may see the rows of a
 //! table.
 //!
-//! This is the only list of these inputs, both for row changes and for private channels. Code that
-//! caches policies, rights or roles compares the fingerprint before it relies on them.
+//! What determines that is listed only here, both for row changes and for private channels. Code
+//! that caches policies, rights or roles compares the fingerprint before it relies on them.
 
 /// Returns the statement that computes the fingerprint as one text. `tables` is a query that
 /// returns the oids of the tables as `oid`. `more` are subqueries that return one text each, for

@@ -16,12 +16,12 @@ use super::filter::{Condition, Operator};
 use super::inspect::inspect_text;
 use super::request::SubscriptionRequest;
 
-/// Parses a filter, prints it and parses it again.
+/// Parses a filter, prints it and parses it again. Both results must be equal.
 pub fn filter(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // A text that is sent back to a client in quotes must not end these quotes.
+    // A text that is sent back to a client must not contain control characters.
     let shown = inspect_text(text);
     assert!(!shown[1..shown.len() - 1].contains(|c: char| c.is_control()));
     let Ok(conditions) = Condition::parse_all(text) else {
@@ -46,8 +46,8 @@ pub fn filter(data: &[u8]) {
     }
 }
 
-/// Prints a condition in the grammar. Returns `None` for a list with unbalanced parentheses, which
-/// is parsed differently if another condition follows.
+/// Prints a condition in the grammar. Returns `None` for a list with parentheses, quotes or
+/// backslashes, because unbalanced ones are parsed differently if another condition follows.
 fn print(condition: &Condition) -> Option<String> {
     let Condition {
         column,
@@ -68,8 +68,8 @@ fn print(condition: &Condition) -> Option<String> {
     Some(format!("{column}={not}{}.{value}", operator.as_str()))
 }
 
-/// Parses the parameters of a subscription. Writing the result as parameters and parsing these must
-/// return the same result.
+/// Parses the parameters of a subscription. Writing the result's event and columns back to the
+/// parameters and parsing them again must return the same result.
 pub fn subscription(data: &[u8]) {
     let Ok(params) = serde_json::from_slice::<Value>(data) else {
         return;
@@ -218,7 +218,8 @@ impl Choices<'_> {
         } else {
             ""
         };
-        // An array inside an array is another dimension and is printed without quotes.
+        // An array inside an array is another dimension and is printed without quotes, so none is
+        // built here.
         if let ValueEncoding::Array(..) = element.encoding {
             return element;
         }

@@ -1,11 +1,11 @@
 //! Computes generated columns that the WAL does not contain.
 //!
-//! Before PostgreSQL 18, pgoutput omits all generated columns. Since then, it omits virtual ones
-//! and, unless the publication includes them, stored ones. The expression of a generated column
-//! reads only other columns of its row, so PostgreSQL computes the value from the row image. The
-//! result is the value at the commit, which the table may no longer contain. Columns are computed
-//! once per batch, before subscribers are looked up, so filters, policies and records use the
-//! completed row. Tables without such columns or without subscribers cause no queries.
+//! Before PostgreSQL 18, pgoutput omits all generated columns. Since PostgreSQL 18, it omits
+//! virtual ones and, unless the publication includes them, stored ones. The expression of a
+//! generated column reads only other columns of its row, so PostgreSQL computes the value from the
+//! row image. The result is the value at the commit, which the table may no longer contain. Columns
+//! are computed once per batch, before subscribers are looked up, so filters, policies and records
+//! use the completed row. Tables without such columns or without subscribers cause no queries.
 //!
 //! The expressions are written by the table owner and may call functions. They are evaluated as the
 //! parked role, which has no rights. If that role may not execute a function, or if an input is
@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none. If the expression fails on one row only, an
-    /// old value must not be mistaken for a new one.
+    /// Computes one column for all images, or for none if the expression fails on one of them.
+    /// Otherwise a new image without the value would take it from the old image.
     async fn compute(
         &self,
         catalog: &Catalog,

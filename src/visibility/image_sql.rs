@@ -4,13 +4,18 @@ use std::fmt::Write as _;
 
 use super::table::{Table, TableColumn};
 
-/// Names that no policy can refer to, because an unqualified name in a policy is a column of its
-/// table.
+/// The alias of the unnested inputs. No policy can refer to this name or the two that follow,
+/// because an unqualified name in a policy is a column of its table.
 pub(super) const INPUT: &str = "\"rapport input\"";
+
+/// The alias of the table in a query on the stored row.
 pub(super) const RELATION: &str = "\"rapport relation\"";
+
+/// The column with the number of an input, counted from 1.
 pub(super) const ORDINAL: &str = "\"rapport ordinal\"";
 
-/// Selects the ordinals, counted from 1, of the inputs for which the condition is true, as one row.
+/// The beginning of a statement that returns, in one row, the ordinals of the inputs for which its
+/// condition is true.
 pub(super) const SELECT_ORDINALS: &str =
     "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
 
@@ -63,7 +68,8 @@ pub(super) fn cast(position: usize, column: &TableColumn) -> String {
     )
 }
 
-/// Returns the images as rows of the table's row type, for policies that refer to a whole row.
+/// Returns a table expression with the images as values of the table's row type, for policies that
+/// refer to a whole row.
 pub(super) fn whole_row_source(table: &Table) -> String {
     format!(
         "{} cross join lateral pg_catalog.unnest(array[{INPUT}.\"rapport 0\"::{}.{}]) as {}",
@@ -79,7 +85,7 @@ pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table expression with the settings under which values print as in the replication session.
+/// A table expression with the settings under which values print as on the replication connection.
 /// Expressions that must be evaluated afterwards refer to `nothing`, which is an empty text.
 pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
      select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \

@@ -3,8 +3,8 @@
 //! If partitions are published as their root (`publish_via_partition_root`), a change has the
 //! root's replica identity in its description, but its image contains the columns of the
 //! partition's own identity. The change does not name the partition, and neither identity follows
-//! from the other. Therefore only the columns that all partitions have in common are known to be
-//! present.
+//! from the other. Therefore only the columns that belong to the identity of every partition are
+//! known to be present.
 
 use std::collections::HashMap;
 
@@ -50,7 +50,7 @@ with recursive part as (
 /// Returns the statement that reads, for each column of a published table:
 /// - the table and the column's name;
 /// - whether the table is partitioned;
-/// - whether old images are full in all relations that store its rows;
+/// - whether old images are full in all relations that store rows of the table;
 /// - whether the column is part of the replica identity of all these relations;
 /// - whether the WAL contains the column;
 /// - the expression of a generated column that the WAL does not contain, and the columns that it
@@ -128,7 +128,7 @@ pub(super) async fn read(
             continue;
         };
         table.is_partitioned = row.try_get(2)?;
-        // The images of a table that is not partitioned are marked correctly.
+        // The images of a table that is not partitioned are always marked correctly as full or not.
         table.has_whole_old_rows = !table.is_partitioned || row.try_get(3)?;
         let name: &str = row.try_get(1)?;
         let Some(column) = table.columns.iter_mut().find(|known| known.name == name) else {

@@ -11,9 +11,9 @@
 //! 2. `predicate` evaluates filters on types that it reproduces exactly.
 //! 3. `row_access` reads rights and policies in the `catalog`. Without row-level security, without
 //!    a policy, or for a role that bypasses row-level security, no query is needed.
-//! 4. Otherwise `committed` waits until other sessions see the commit. Then `checks` has PostgreSQL
-//!    evaluate the policies on the row images, once per identity and batch, in a transaction under
-//!    that identity's role and claims (`queries`).
+//! 4. Otherwise `committed` waits until other connections see the commit. Then `checks` has
+//!    PostgreSQL evaluate the policies on the row images, once per identity and batch, in a
+//!    transaction under that identity's role and claims (`queries`).
 //! 5. PostgreSQL evaluates the remaining filters (`conditions`), but only on rows that the
 //!    subscriber may see.
 //! 6. `columns` removes the columns that the role may not select, and `record` writes the JSON.
@@ -28,9 +28,9 @@
 //! - If an image lacks a value that a policy needs (an unchanged large value, or a generated column
 //!   that cannot be computed), the stored row is judged instead, under the same role.
 //! - A DELETE leaves no row. With `replica identity full`, the old row is judged after the commit
-//!   and, if the policies read other rows, also in the state before the commit (`snapshots`).
-//!   Otherwise every subscriber with an applicable policy receives the columns of the primary key
-//!   that the WAL contains, unless a setting forbids that.
+//!   and, if the policies read other rows, also in the state before the commit (`snapshots`). With
+//!   another replica identity, every subscriber with an applicable policy receives the columns of
+//!   the primary key that the WAL contains, unless `visibility.delete_without_old_row` is off.
 
 mod addressing;
 mod backoff;

@@ -1,4 +1,4 @@
-//! Filters prepared for evaluation, with typed operands.
+//! Filters that are prepared for evaluation: their operands have the types of their columns.
 //!
 //! A comparison is evaluated here only if this module reproduces its type and operator exactly.
 //! PostgreSQL evaluates the other comparisons. The logic is three-valued: a row passes only if the
@@ -264,7 +264,7 @@ impl TypedCondition {
                 .filter(|value| is_plain && (min..=max).contains(value))
                 .map(|value| value.to_string())
         };
-        // The checks of a domain are evaluated by PostgreSQL.
+        // Domains are not listed, because PostgreSQL must evaluate their checks.
         match column.type_oid {
             21 => is_integer_in(i64::from(i16::MIN), i64::from(i16::MAX)),
             23 => is_integer_in(i64::from(i32::MIN), i64::from(i32::MAX)),

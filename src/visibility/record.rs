@@ -14,10 +14,10 @@ pub enum RecordDetail {
     ShortValues,
 }
 
-/// The error for [`RecordDetail::ShortValues`] (protocol 6.5).
+/// The error for [`RecordDetail::ShortValues`] (protocol 6.5, item 8).
 pub const PAYLOAD_TOO_LARGE: &str = "Error 413: Payload Too Large";
 
-/// Maximum bytes of a value in a record that is too large (protocol 6.5).
+/// Maximum bytes of a value in a record that is too large (protocol 6.5, item 8).
 const SHORT_VALUE_BYTES: usize = 64;
 
 /// Returns the size of a change: the bytes of all values in its images, as text.
@@ -69,7 +69,8 @@ pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue
 }
 
 /// Returns the value of a column before the change, if the WAL contains it. If there is no old
-/// image, the columns of the replica identity have not changed and are taken from the new row.
+/// image, a column of the replica identity (`is_identity`) has not changed, so its value is taken
+/// from the new row.
 ///
 /// In a key image, null means that the value is missing, because the columns of a replica identity
 /// are never null. `has_whole_rows` states whether an image that is marked as full really is full.

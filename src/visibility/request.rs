@@ -1,6 +1,6 @@
 //! Parses one `postgres_changes` binding of a join (protocol 6.1).
 //!
-//! Pure: the result does not depend on the catalogue. Error texts quote the parameters in Elixir's
+//! The result does not depend on the catalogue. Error texts quote the parameters in Elixir's
 //! notation, as the protocol requires.
 
 use serde_json::Value;

@@ -52,7 +52,8 @@ impl Resolution<'_> {
         let mut results = self.run_checks(&checks, may_be_stale).await?;
         for (place, snapshot) in before.snapshots.into_iter().enumerate() {
             let is_concerned = owners.iter().map(|(_, kind)| *kind == DELETED + place);
-            // Boxed, because its state would be part of every resolution but is rarely needed.
+            // Boxed, because this future is large and rarely needed, and would otherwise enlarge
+            // the future of every batch.
             Box::pin(self.check_before(&checks, &mut results, is_concerned, snapshot)).await?;
         }
         let mut answers: HashMap<(usize, usize), CheckResult> =

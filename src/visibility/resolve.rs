@@ -1,4 +1,4 @@
-//! Resolves a batch of committed changes: groups the changes by table and decides each group.
+//! Resolves a batch of committed changes: divides it into table batches and decides each of them.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

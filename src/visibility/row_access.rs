@@ -35,9 +35,11 @@ pub(super) enum Access {
 /// The queries that decide access to the rows of one table for one role.
 #[derive(Debug)]
 pub(super) struct AccessQueries {
-    /// Evaluates the policies on row images. `None` if images never contain all needed columns.
+    /// Evaluates the policies on row images. `None` if the images lack a column that the policies
+    /// read, or if the policies can be evaluated only on stored rows.
     pub(super) image: Option<RowQuery>,
-    /// Looks up the stored row, for incomplete images. `None` without a primary key.
+    /// Looks up the stored row, for incomplete images. `None` if the table has no primary key, or
+    /// if the images lack a column of it.
     pub(super) key: Option<RowQuery>,
     /// Whether the policies read other rows, so that the result depends on the time of execution.
     pub(super) reads_other_rows: bool,

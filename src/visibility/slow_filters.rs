@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::identity::Identity;
 
 /// How long the filters of an identity are suspended after one of them exceeded the time limit.
-/// Changes of all tables wait for a slow filter, so this bounds the share of time that one user can
-/// take.
+/// Changes of all tables wait for a slow filter, so this bounds the share of time that one identity
+/// can take.
 const SUSPENSION: Duration = Duration::from_secs(30);
 
 /// The suspended identities, and when their suspension ends.

@@ -20,13 +20,14 @@ use crate::db::Snapshot;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
-/// Pause between two snapshots. If access is gained or lost within this time before a deletion, the
-/// check does not take this into account. Reading the server's current snapshot takes microseconds.
+/// Pause between two snapshots. If a subscriber gains or loses access within this time before a
+/// deletion, the check may not take that into account. Reading the server's current snapshot takes
+/// microseconds.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum time between a snapshot and the commit that it is used for. Snapshots are usually
-/// [`PAUSE`] apart. If taking one is slow, an older snapshot could reveal the deletion to a
-/// subscriber who lost access in between.
+/// [`PAUSE`] apart. If taking one is slow, the previous snapshot is older, and could reveal the
+/// deletion to a subscriber who has since lost access.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How long one transaction exports snapshots. VACUUM cannot remove rows that were deleted during
@@ -42,7 +43,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const SESSION: &str =
     "set statement_timeout = '1s'; set idle_in_transaction_session_timeout = '30s'";
 
-/// Only under READ COMMITTED does each statement have its own snapshot and can export it.
+/// READ COMMITTED, because each statement then has its own snapshot and can export it.
 const BEGIN: &str = "begin isolation level read committed read only";
 
 /// An open transaction that exports snapshots.
@@ -85,8 +86,8 @@ pub(super) struct SnapshotHistory {
     /// The snapshots, oldest first. A std lock, because it is held only for a look-up or an
     /// insertion.
     entries: Mutex<Vec<Entry>>,
-    /// When the last call of [`Self::export_if_changed`] began. An async lock, because it is held
-    /// during the call. A caller that waited for the lock uses the result.
+    /// When the last successful call of [`Self::export_if_changed`] began. An async lock, because
+    /// it is held during the call. A caller that waited for the lock uses the result.
     checked_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -109,8 +110,8 @@ impl SnapshotHistory {
         Some(Arc::clone(&entry.held))
     }
 
-    /// Starts the task that takes snapshots while `is_needed` returns true, and waits for a
-    /// snapshot from after this call.
+    /// Starts the task that takes snapshots while `is_needed` returns true, and waits until one has
+    /// been taken after this call or could not be taken.
     pub(super) async fn start(
         self: &Arc<Self>,
         is_needed: impl Fn() -> bool + Send + Sync + 'static,
@@ -148,7 +149,8 @@ impl SnapshotHistory {
                 .is_none_or(|newest| xids.any(|xid| !newest.visible.sees(xid)))
         };
         if is_behind {
-            // Boxed, because its state would be part of every resolution but is rarely needed.
+            // Boxed, because this future is large and rarely needed, and would otherwise enlarge
+            // the future of every batch.
             Box::pin(self.refresh()).await;
         }
     }
@@ -216,8 +218,8 @@ impl SnapshotHistory {
         Ok(())
     }
 
-    /// Returns the transaction to export from. When its term is over, a new transaction takes the
-    /// place of the one before it.
+    /// Returns the transaction to export from. When the term of the newest transaction is over,
+    /// another one is begun, and the one before the newest ends.
     async fn exporter(&self) -> Result<Arc<Exporter>, QueryError> {
         match self.current_exporter() {
             Some(exporter) => Ok(exporter),
@@ -238,8 +240,8 @@ impl SnapshotHistory {
         (!is_over).then_some(exporter)
     }
 
-    /// Forgets the snapshots of the transaction before the newest. Returns its connection for
-    /// reuse, unless a query still uses one of the snapshots.
+    /// Forgets the snapshots of the transaction before the newest one. Returns that transaction's
+    /// connection for reuse, unless a query still uses one of the snapshots.
     fn retire_exporter(&self) -> Option<Client> {
         let mut entries = self.lock();
         let newest = Arc::clone(&entries.last()?.held.exporter);
@@ -256,8 +258,8 @@ impl SnapshotHistory {
                 client
             }
             None => {
-                // Boxed, because the handshake's state is large and would be part of every
-                // resolution.
+                // Boxed, because the handshake's state is large and would otherwise enlarge every
+                // future that awaits this one.
                 let connecting = Box::pin(
                     self.connector
                         .connect("rapport visibility snapshots", &self.tasks),

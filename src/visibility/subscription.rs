@@ -43,7 +43,8 @@ pub(super) struct Subscription {
 pub(super) enum Target {
     /// One table.
     Table(TableName),
-    /// All tables of a schema or of all schemas, or the tables with one name in any schema.
+    /// All tables, all tables of one schema, or the tables with one name in all schemas. An absent
+    /// schema or name means any.
     Pattern {
         schema: Option<String>,
         name: Option<String>,
@@ -146,7 +147,7 @@ pub(super) struct Subscriptions {
 /// The subscriptions that the changes of a table batch may match.
 #[derive(Default)]
 pub(super) struct Candidates {
-    /// Subscriptions without a filter, which match every change.
+    /// Subscriptions without a filter, which match every change of the requested kind.
     pub(super) unfiltered: Vec<Arc<Subscription>>,
     /// Pairs of the index of a change in the table batch and a subscription whose filter may accept
     /// the change.
@@ -642,7 +643,7 @@ mod tests {
                 },
             ];
             let options = SubscribeOptions::default();
-            // The second registration replaces the first.
+            // A registration without subscriptions stores nothing.
             subscriptions.replace(
                 ChannelId(n),
                 identity("r", 2),

@@ -134,8 +134,8 @@ impl Table {
             && self.policies.iter().any(|policy| policy.reads_other_rows)
     }
 
-    /// Returns whether all columns of the row images are columns of this table, with the same
-    /// types.
+    /// Returns whether the row images have this table's name, and all their columns are columns of
+    /// this table with the same types.
     pub(super) fn agrees_with(&self, relation: &Relation) -> bool {
         self.name == relation.table
             && relation.columns.iter().all(|column| {

@@ -58,7 +58,7 @@ impl Types {
         oid
     }
 
-    /// Returns whether the type below all domains is an enum.
+    /// Returns whether this base type is an enum.
     pub(super) fn is_enum(&self, base: u32) -> bool {
         self.0.get(&base).is_some_and(|known| known.is_enum)
     }

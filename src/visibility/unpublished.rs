@@ -12,10 +12,12 @@ use super::engine::Engine;
 use super::error::SubscribeError;
 use super::waiting::WaitingChannel;
 
-/// The limits of the pause between two checks, which is otherwise `visibility.catalog_ttl_ms`. A
+/// Minimum pause between two checks. Within the limits, the pause is `visibility.catalog_ttl_ms`. A
 /// check costs one comparison of fingerprints, unless a row has caused such a comparison since the
-/// last check. Channels must be notified within a minute.
+/// last check.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Maximum pause between two checks. Channels must be notified within a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A channel whose bindings were registered or refused because the publication has changed.

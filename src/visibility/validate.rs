@@ -25,9 +25,13 @@ use super::subscription::{Checked, Draft, IndexKey, Target};
 use super::table::{Table, TableColumn, TableRights};
 use super::waiting::not_published;
 
-/// The SQLSTATEs of the exceptions that Supabase's server raises for invalid bindings.
+/// The SQLSTATE of most exceptions that Supabase's server raises for invalid bindings.
 const RAISED: &str = "P0001";
+
+/// The SQLSTATE for a role that does not exist.
 const UNDEFINED_OBJECT: &str = "42704";
+
+/// The SQLSTATE with which PostgreSQL refuses a regular expression.
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
 
 const BOOL: u32 = 16;
@@ -182,7 +186,8 @@ impl BindingCheck<'_> {
             .rights(&self.principal.identity.role, table.oid)
     }
 
-    /// Returns a column that exists, that the role may select, and whose values row images contain.
+    /// Returns the column with this name, if the role may select it and row images contain its
+    /// values.
     async fn column<'t>(
         &self,
         table: &'t Table,
@@ -336,7 +341,8 @@ impl BindingCheck<'_> {
         Ok(operands)
     }
 
-    /// Returns the output form of an operand, which is evaluated under the subscriber's identity.
+    /// Executes a query that has an operand as its parameter, under the subscriber's identity.
+    /// Returns the list of texts that the query returns.
     async fn evaluate_operand(
         &self,
         sql: String,
@@ -392,8 +398,8 @@ fn exact(selector: &Selector) -> Option<String> {
     }
 }
 
-/// Returns the elements of an array literal that contains no quotes, blanks or nulls, or `None` for
-/// any other literal.
+/// Returns the elements of an array literal without quotes, blanks, nested lists or nulls, if each
+/// of them obviously is a value of the column's type. Returns `None` for any other literal.
 fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>> {
     let inside = literal.strip_prefix('{')?.strip_suffix('}')?;
     let is_special =
@@ -432,12 +438,13 @@ fn pattern_query(column: &TableColumn, operator: Operator) -> String {
     )
 }
 
-/// Returns the query that casts an operand and prints it as the replication session prints values.
-/// The cast refers to the settings, so it is evaluated after they have been set.
+/// Returns the query that casts an operand and prints it as the replication connection prints
+/// values. The cast refers to the settings, so it is evaluated after they have been set.
 fn operand_query(type_sql: &str, is_list: bool) -> String {
     let operand = "(($1::text[])[1] || settings.nothing)";
     // `format` uses the type's output function, as replication does; a cast to text prints booleans
-    // as words. Only a list is split into its elements, because an array is one operand.
+    // as words. Only the list of an `in` filter is split into its elements, because a value of an
+    // array type is one operand.
     let values = if is_list {
         format!(
             "array(select case when element.value is distinct from null then pg_catalog.format('%s', element.value) end \

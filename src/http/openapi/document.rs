@@ -42,8 +42,8 @@ impl Described {
         self
     }
 
-    /// Returns the document. It contains these routes, the schemas that they reference, and the
-    /// tags in this order.
+    /// Returns the document. It contains these routes, `schemas` to which they refer by name, and
+    /// `tags` in this order.
     pub fn document(self, schemas: Vec<(&str, Schema)>, tags: &[(&str, &str)]) -> Value {
         let (mut paths, mut responses) = (Map::new(), Map::new());
         for (verb, path, operation) in self.routes {

@@ -11,7 +11,7 @@ use super::schema::{self, Schema};
 use crate::error_code::ErrorCode;
 use crate::http::error::{status, text};
 
-/// A query parameter, a request header, or a body field.
+/// A path or query parameter, a request header, or a body field.
 #[derive(Clone, Debug)]
 pub struct Input {
     name: &'static str,
@@ -135,8 +135,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Describes a chat route that users call. It requires a token and has the responses that all
-    /// such routes share. `id` is the handler's name.
+    /// Describes a chat route that users call. It requires a token and has the parameter, the
+    /// headers and the refusals that all such routes share. `id` is the handler's name.
     pub fn of_caller(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
         let mut operation = Self::bare(id, tag, summary);
         operation.security = json!([{ "bearer": [] }, { "cookie": [] }]);
@@ -245,7 +245,8 @@ impl Operation {
         self
     }
 
-    /// Adds a JSON object as the body. All fields may be absent or null.
+    /// Adds a JSON object as the body. All fields may be absent or null, unless
+    /// [`Operation::needs`] requires them.
     #[must_use]
     pub fn body<const N: usize>(self, fields: [Input; N]) -> Self {
         self.body_of(&["application/json"], fields)
@@ -328,7 +329,8 @@ impl Operation {
         self
     }
 
-    /// Adds a response with rows, in the two forms that every list has.
+    /// Adds a response with rows, in the two forms of every list: an array or, with `format=page`,
+    /// an object with cursors.
     #[must_use]
     pub fn lists(self, meaning: &str, row: Schema) -> Self {
         let page = schema::object([
@@ -365,7 +367,8 @@ impl Operation {
         .answers(200, meaning, json!({ "anyOf": [rows, page] }))
     }
 
-    /// Like [`Operation::lists`], with the parameters that all paginated routes have.
+    /// Like [`Operation::lists`], with the parameters and headers that all paginated routes have.
+    /// `default` is the page size without `limit`, and `most` the maximum page size.
     #[must_use]
     pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
         self.query(limit(default))

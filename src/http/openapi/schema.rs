@@ -33,7 +33,7 @@ pub fn moment() -> Schema {
     json!({ "type": "string", "format": "date-time" })
 }
 
-/// Returns the schema of a URL.
+/// Returns the schema of a URL, which may be relative.
 pub fn address() -> Schema {
     json!({ "type": "string", "format": "uri-reference" })
 }

@@ -61,7 +61,7 @@ pub(crate) enum WalMessage {
     Update {
         /// `pg_class.oid` of the row's table.
         relation_oid: u32,
-        /// The old image, if the replica identity requires one.
+        /// The old image, if the replica identity is FULL or a column of it has changed.
         old: Option<OldRow>,
         /// The new image.
         new: Row,
@@ -118,7 +118,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<WalMessage, DecodeError> {
     Ok(message)
 }
 
-/// Converts a pgoutput time, in microseconds since 2000-01-01.
+/// Converts a pgoutput time, which counts microseconds since 2000-01-01.
 pub(crate) fn timestamp(postgres_micros: i64) -> TimestampMicros {
     TimestampMicros(postgres_micros.saturating_add(POSTGRES_EPOCH_MICROS))
 }

@@ -1,8 +1,8 @@
 //! Decodes the output of PostgreSQL's `pgoutput` plugin, protocol version 1, into [`WalMessage`].
 //!
-//! Pure: no I/O and no state. No input causes a panic. Column values and message contents are
-//! slices of the input, not copies. The format is described in the PostgreSQL manual, "Logical
-//! Replication Message Formats".
+//! This module performs no I/O and has no state. No input causes a panic. Column values and message
+//! contents are slices of the input, not copies. The format is described in the PostgreSQL manual,
+//! "Logical Replication Message Formats".
 
 mod message;
 mod reader;

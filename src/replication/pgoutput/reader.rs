@@ -1,4 +1,4 @@
-//! Reads the fields of one message, and checks each length first.
+//! Reads the fields of one pgoutput message, and checks each length first.
 
 use bytes::{Buf, Bytes};
 use thiserror::Error;
@@ -23,7 +23,7 @@ pub(in crate::replication) enum DecodeError {
     /// A count or length is negative.
     #[error("The field `{0}` is negative")]
     Negative(&'static str),
-    /// A name is not UTF-8, although the session requested UTF-8.
+    /// A name is not UTF-8, although the connection requested UTF-8.
     #[error("The field `{0}` is not UTF-8")]
     NotUtf8(&'static str),
     /// Bytes follow the end of the message.

@@ -128,7 +128,7 @@ fn invalid_messages_are_refused_with_the_field() {
     let cases: &[(&'static [u8], DecodeError)] = &[
         (b"", DecodeError::Truncated("kind")),
         (b"Z", DecodeError::UnknownKind(b'Z')),
-        // A streamed transaction in progress exists only in version 2 and later.
+        // `S`, the start of a streamed transaction, exists only in protocol version 2 and later.
         (b"S\0\0\0\x01\x01", DecodeError::UnknownKind(b'S')),
         (
             b"I\0\0\x40\0N\0",
@@ -192,7 +192,7 @@ fn values_share_the_memory_of_the_message() {
 }
 
 #[test]
-fn a_value_that_is_not_utf8_is_replaced_and_the_stream_goes_on() {
+fn invalid_utf8_in_a_value_is_replaced() {
     let decoded = decode(Bytes::from_static(b"I\0\0\x40\0N\0\x01t\0\0\0\x03a\xffb"));
     let Ok(WalMessage::Insert { new, .. }) = decoded else {
         panic!("an insert");

@@ -26,7 +26,7 @@ impl Reader {
                 let length = self.length("column length")?;
                 Ok(ColumnValue::Text(utf8(self.take(length, "column value")?)))
             }
-            // `b` (a binary value) is only sent on request, and this session does not request it.
+            // `b` (a binary value) is only sent on request, and the connection does not request it.
             value => Err(DecodeError::UnknownValue {
                 field: "column kind",
                 value,
@@ -36,8 +36,8 @@ impl Reader {
 }
 
 /// Replaces invalid UTF-8 with U+FFFD, because refusing a row would stop the stream at that row
-/// forever. PostgreSQL converts texts to the session's UTF-8, except for a `SQL_ASCII` database,
-/// whose bytes are sent unchanged.
+/// forever. PostgreSQL converts texts to UTF-8, which the connection requests. Only the texts of a
+/// `SQL_ASCII` database are sent unchanged.
 fn utf8(text: Bytes) -> Bytes {
     match std::str::from_utf8(&text) {
         Ok(_) => text,

@@ -47,10 +47,11 @@ pub(super) struct GroupResult {
 }
 
 impl QueryConnection {
-    /// Parks a new connection. Each statement may take at most `statement_timeout`.
+    /// Prepares a new connection. Between executions it has the parked role, which has no rights.
+    /// Each statement may take at most `statement_timeout`.
     ///
     /// # Errors
-    /// If the server refuses the session's settings.
+    /// If the server refuses the connection's settings.
     pub(super) async fn park(
         client: Client,
         statement_timeout: Duration,
@@ -75,7 +76,7 @@ impl QueryConnection {
     /// Executes a group.
     ///
     /// # Errors
-    /// After an error, the state of the connection is unknown, and none of its results count.
+    /// After an error, the state of the connection is unknown, and the group has no results.
     pub(super) async fn execute(
         &mut self,
         kind: GroupKind,

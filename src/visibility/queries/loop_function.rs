@@ -22,10 +22,11 @@ use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
 use crate::visibility::error::QueryError;
 
-/// The SQLSTATE that ends a turn with a result. PostgreSQL does not use its class.
+/// The SQLSTATE that ends a turn with a result. PostgreSQL itself defines no SQLSTATE of the class
+/// RP.
 const TURN_ENDED: &str = "RP001";
 
-/// The condition that is raised if the session does not have the expected role. PL/pgSQL's `when
+/// The condition that is raised if the connection does not have the expected role. PL/pgSQL's `when
 /// others` does not catch it, so it ends the call.
 const NOT_PARKED: &str = "assert_failure";
 
@@ -35,7 +36,7 @@ pub(super) struct LoopFunction {
 }
 
 impl LoopFunction {
-    /// Creates the function. The session must have the login role at this time.
+    /// Creates the function. The connection must have the login role at this time.
     ///
     /// # Errors
     /// If the server refuses the function, for example because the role may not create temporary

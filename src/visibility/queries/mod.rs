@@ -5,7 +5,7 @@
 //! - as a prepared statement;
 //! - for many identities with the same input, in one call of a PL/pgSQL function (`loop_function`)
 //!   that assumes one identity after the other and runs the statement for each. Settings and
-//!   sub-selects are evaluated per identity as in the first mode, but without a transaction and
+//!   sub-selects are evaluated per identity as in the first mode, but this saves a transaction and
 //!   three messages per identity;
 //! - as an SQL function (`sql_function`), if a prepared statement cannot run under an identity's
 //!   role.

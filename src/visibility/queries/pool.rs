@@ -29,8 +29,8 @@ const MIN_LOOP_GROUP: usize = 4;
 /// Minimum identities per call before another connection is used.
 const MIN_LOOP_SHARE: usize = 24;
 
-/// Time added to the server's limit for a group before the group fails. It only matters if the
-/// network loses packets.
+/// Time that a group may take beyond the server's limits for its statements before it fails. This
+/// only matters if the network loses packets.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// A pool of connections on which queries run.

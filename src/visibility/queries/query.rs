@@ -12,7 +12,8 @@ use crate::db::parked::Caller;
 use crate::visibility::error::QueryError;
 use crate::visibility::identity::Identity;
 
-/// The settings that are set for each identity, with the claims in both conventions of PostgREST.
+/// The settings that are set for each identity. They contain the claims in both forms that
+/// PostgREST has used: as one object, and one by one.
 pub(super) const SETTINGS: [&str; 5] = [
     "request.jwt.claims",
     "request.jwt.claim.sub",
@@ -180,13 +181,13 @@ impl Execution {
 pub(crate) enum QueryOutput {
     /// The row that a statement returned.
     Row(Row),
-    /// The ordinals of inputs, which are the first column of that row, as
-    /// [`super::loop_function::LoopFunction`] returns them.
+    /// The ordinals of inputs. They are the first column of that row, and all that a
+    /// [`super::loop_function::LoopFunction`] returns.
     Ordinals(Vec<i64>),
 }
 
 impl QueryOutput {
-    /// Returns the ordinals. Only for queries that return ordinals.
+    /// Returns the ordinals. Call it only for queries that return ordinals.
     pub(crate) fn ordinals(self) -> Result<Vec<i64>, QueryError> {
         match self {
             Self::Row(row) => Ok(row.try_get(0)?),
@@ -194,8 +195,8 @@ impl QueryOutput {
         }
     }
 
-    /// Returns the row. Only for queries that do not return ordinals, which are never executed in a
-    /// call for many identities.
+    /// Returns the row. Call it only for queries that do not return ordinals. These are never
+    /// executed in a call for many identities.
     pub(crate) fn row(self) -> Result<Row, QueryError> {
         match self {
             Self::Row(row) => Ok(row),
