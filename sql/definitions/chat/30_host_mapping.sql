@@ -1,8 +1,8 @@
 -- Maps the application around the chat: determines which of its tables contain users and teams.
 
 -- Maps an application's role names to ours; an unknown name becomes "user". Returns the text of an
--- expression instead of the role, because every message queries the views, and a function call
--- would cost more than the rest of the query.
+-- expression instead of the role, because the views are queried for every message, and a function
+-- call would cost more than the rest of the query.
 create or replace function chat.role_expression(written text)
 returns text
 language sql
@@ -79,8 +79,8 @@ $$;
 
 revoke all on function chat.users_table_mapping() from public;
 
--- Returns the texts of the two views over the accounts themselves. Team and role come from the
--- metadata that the server writes into the token. The metadata that users can change
+-- Returns the texts of the two views over the accounts themselves. Team and role come from
+-- raw_app_meta_data, which users cannot change. The metadata that users can change
 -- (raw_user_meta_data) supplies only a name and a picture, never a team or a role.
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql

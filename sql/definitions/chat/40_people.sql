@@ -185,12 +185,12 @@ begin
 end
 $$;
 
-comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: the users that they know, if these share their presence.';
+comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: the caller, and those users whom the caller knows and who share their presence.';
 
 revoke all on function chat.visible_people_ids() from public;
 grant execute on function chat.visible_people_ids() to authenticated;
 
--- Returns an ilike pattern that finds a part of a name or address. Characters with a special
+-- Returns an ilike pattern that finds a part of a name or e-mail address. Characters with a special
 -- meaning in patterns are escaped.
 create or replace function chat.containing(part text)
 returns text
@@ -292,7 +292,7 @@ end
 $$;
 
 comment on function chat.search_people(text, int) is
-  'Users that the caller could open a conversation with, by name or address, the most recent contacts first. A query of fewer than two characters finds none.';
+  'Users that the caller could open a conversation with, by name or e-mail address, the most recent contacts first. A query of fewer than two characters finds none.';
 
 revoke all on function chat.search_people(text, int) from public;
 grant execute on function chat.search_people(text, int) to authenticated;

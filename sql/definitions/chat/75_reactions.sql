@@ -110,7 +110,7 @@ begin
   order by m.id
   for no key update;
 
-  -- Setting any other rev makes the trigger of user_messages assign the next one. A tombstone
+  -- Setting any other rev makes the trigger of user_messages assign the next one. A deleted message
   -- already has the next rev, because its reactions are removed together with the text.
   update public.user_messages m
   set rev = m.rev + 1

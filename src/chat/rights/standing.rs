@@ -21,8 +21,8 @@ use crate::db::{Db, DbError};
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
-/// The minimum pause between two comparisons. It leaves half of the second within which a
-/// suspension must take effect for the comparison and the recheck.
+/// The minimum pause between two comparisons. A suspension must take effect within a second, so
+/// half a second remains for the comparison and the recheck.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// The pause is at least this multiple of the duration of a comparison, so that comparisons take at

@@ -12,8 +12,8 @@ use crate::http::input::{self, Parameters};
 /// words.
 const MAX_QUERY_CHARS: usize = 400;
 
-/// Maximum number of words per query. Each word is a look-up in the index for every part of a
-/// conversation.
+/// Maximum number of words per query. Each word is a look-up in the index for every stretch of
+/// 2,048 messages of a conversation.
 const MAX_WORDS: usize = 32;
 
 /// Maximum number of people and conversations in a query.
