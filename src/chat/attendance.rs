@@ -3,10 +3,10 @@
 //! docs/api.md, *Presence*).
 //!
 //! A user whose number of sockets stays the same causes no queries. The process holds a lease and
-//! renews it every third of the lease's length. If a lease expires, readers see the users of its
-//! process as offline, and the next process that renews a lease writes that state. Sockets stay
-//! open while the database is unreachable. When the database returns, the process writes the
-//! current state.
+//! renews it every third of the lease's length. If a lease expires, the next process that renews
+//! its own lease no longer counts the sockets of the expired one, so that users without other
+//! devices appear offline. Sockets stay open while the database is unreachable. When the database
+//! is reachable again, the process writes the current numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -45,7 +45,8 @@ pub(super) struct Attendance {
     /// A new id for every run. The reports of an earlier run end with the lease of that run.
     process: Uuid,
     ledger: Ledger,
-    /// Whether the database refuses the statements. The first refusal has been logged as a warning.
+    /// Whether the database refused the last failed statement. Only the first of consecutive
+    /// refusals is logged as a warning.
     is_refused: bool,
 }
 
@@ -276,8 +277,8 @@ impl Attendance {
         true
     }
 
-    /// Logs only the first of several refusals as a warning, because a database without the chat's
-    /// schema is not an error.
+    /// Logs a failed statement. Only the first of consecutive refusals is a warning, because a
+    /// database without the chat's schema is not an error.
     fn note_failure(&mut self, error: &DbError) {
         let is_refused = matches!(error, DbError::Refused(_) | DbError::Unexpected(_));
         if is_refused && !self.is_refused {

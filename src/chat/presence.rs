@@ -87,7 +87,7 @@ pub(super) async fn set_presence(
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
-    // If `manual_until` is null, the request sets a chosen status without an end, or removes it.
+    // If `manual_until` is null, the request chooses a status without an end, or ends the choice.
     let is_manual = fields
         .flag("is_manual")?
         .or(fields.is_null("manual_until").then_some(true));
@@ -186,8 +186,8 @@ async fn type_in(
 }
 
 /// Lets the database decide who may see that the caller types, and sends the typing event. Each row
-/// contains the conversation, whether typing is shared in it, how many milliseconds the event is
-/// valid, and the other members.
+/// that `change` returns contains the conversation, whether typing is shared in it, how many
+/// milliseconds the event is valid, and the other members.
 async fn change_typing(
     writer: &Writer,
     typing: &Typing,

@@ -19,7 +19,7 @@ end
 $$;
 
 comment on function chat.my_id() is
-  'The caller''s id: auth.uid(), independent of the session''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
+  'The caller''s id: auth.uid(), independent of the caller''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
 
 revoke all on function chat.my_id() from public;
 grant execute on function chat.my_id() to authenticated;

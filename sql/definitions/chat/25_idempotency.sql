@@ -36,8 +36,8 @@ begin
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- A separate statement, which starts while the lock is held and therefore sees what the previous
-  -- holder committed.
+  -- This is a separate statement. It starts while the lock is held and therefore sees what the
+  -- previous holder committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller

@@ -43,9 +43,8 @@ $$;
 
 revoke all on function chat.may_message(uuid, uuid, boolean) from public;
 
--- Policies call this function in every statement. It is not an SQL function, because one that is
--- not inlined would be parsed and planned again on every call, which takes several times as long as
--- the look-up.
+-- This is not an SQL function, because one that is not inlined would be parsed and planned again on
+-- every call, which takes several times as long as the look-up.
 create or replace function chat.my_conversation_ids()
 returns setof uuid
 language plpgsql
@@ -251,7 +250,7 @@ begin
     d.role
   from chat.directory d
   left join lateral (
-    -- A team that both belong to comes before other teams.
+    -- A team that the user shares with the caller comes before the user's other teams.
     select theirs.team_id, mine.team_id is not null as is_shared
     from chat.memberships theirs
     left join chat.memberships mine on mine.team_id = theirs.team_id and mine.user_id = caller

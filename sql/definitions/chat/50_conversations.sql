@@ -162,7 +162,7 @@ begin
 end
 $$;
 
-comment on function chat.is_my_conversation(uuid) is 'Returns whether the caller is a member. For functions; policies use chat.my_conversation_ids().';
+comment on function chat.is_my_conversation(uuid) is 'Returns whether the caller is a member. For functions; policies use chat.my_conversation_keys().';
 
 revoke all on function chat.is_my_conversation(uuid) from public;
 grant execute on function chat.is_my_conversation(uuid) to authenticated;

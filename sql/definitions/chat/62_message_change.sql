@@ -286,8 +286,8 @@ create or replace trigger user_messages_30_count_changes
   referencing old table as before new table as after
   for each statement execute function chat.count_message_changes();
 
--- Only the server removes rows (retention, erasing users). The members' counts and the preview are
--- updated.
+-- Clients cannot delete rows; operators and servers can, for instance to limit how long messages
+-- are kept. The members' counts and the conversation's last message are updated.
 create or replace function chat.count_removed_messages()
 returns trigger
 language plpgsql

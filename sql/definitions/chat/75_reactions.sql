@@ -182,7 +182,7 @@ begin
         r.reaction,
         count(*) as people,
         bool_or(r.user_id = (select auth.uid())) as me,
-        -- The counter includes all users; the row lists only some of them.
+        -- count includes all users; user_ids lists only the first ten.
         (array_agg(r.user_id order by r.created_at, r.user_id))[1:10] as user_ids,
         min(r.created_at) as first_at
       from public.message_reactions r

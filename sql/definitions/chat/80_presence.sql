@@ -274,8 +274,8 @@ $$;
 revoke all on function chat.show_free_presence(uuid[], uuid[]) from public;
 
 -- Records the status that a client reports by writing its own row, and returns the status that the
--- row then shows. is_new: the row is being inserted. If it already exists, nothing is recorded and
--- the result is null, because an update with the same values follows. No update follows for a
+-- row then shows. is_new: the row is being inserted. If the row already exists, nothing is recorded
+-- and the result is null, because an update with the same values follows. No update follows for a
 -- hidden user, because the trigger inserts nothing for them. The statement trigger has locked the
 -- row of presence_reports.
 create or replace function chat.report_by_table(
@@ -572,8 +572,8 @@ as $$
 declare
   caller constant uuid := auth.uid();
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
-  -- busy is always a choice, and so is any status with an end. Any other status is a device's
-  -- report.
+  -- Without is_manual, busy and any status with an end are choices, and any other status is a
+  -- device's report.
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
   -- A choice reports nothing about the devices, except that one has just sent a request.
   said constant text := case when chosen and reported is not null then 'online' else reported end;

@@ -163,9 +163,9 @@ $$;
 revoke all on function chat.named_conversations(text[]) from public;
 
 -- Finds messages by words, phrases and unwanted parts as users type them. Without words, it finds
--- everything that matches the remaining conditions. By relevance, only the 200 newest (or oldest)
--- hits are ranked, because ranking all messages with a common word would read all of them. from_*:
--- the score, time and id of the row after which the page starts.
+-- everything that matches the remaining conditions. With by_relevance, only the 200 newest (or
+-- oldest) hits are ranked, because ranking all messages with a common word would read all of them.
+-- from_*: the score, time and id of the row after which the page starts.
 create or replace function chat.search_messages(
   words text default '',
   phrases text[] default '{}',
@@ -429,7 +429,7 @@ begin
       last := 1;
     else
       exit when last >= cardinality(stretch_ids)
-        -- The rest starts after the end of the page.
+        -- All further stretches begin after the end of the page, so the page is complete.
         or (
           cardinality(found_ids) >= wanted
           and case
