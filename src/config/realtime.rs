@@ -92,7 +92,7 @@ pub struct RealtimeConfig {
 }
 
 impl RealtimeConfig {
-    /// Returns the longest time, in seconds, for which a client can request that a message is kept:
+    /// Returns the longest time, in seconds, for which a client can request that a message be kept:
     /// the time for which every message is kept by default.
     pub fn max_message_ttl_seconds(&self) -> i32 {
         const SECONDS_PER_DAY: i32 = 86_400;

@@ -47,7 +47,7 @@ pub struct Caller<'a> {
     pub settings: Vec<&'a str>,
 }
 
-/// Ends a turn of a [`Flight`] whose next transaction has the same properties.
+/// Ends a turn of a [`Flight`] and begins the next transaction with the same properties.
 pub const NEXT_TURN: &str = "rollback and chain";
 
 /// A parked connection. After any error, except errors of a [`Flight`]'s turns, its role is unknown

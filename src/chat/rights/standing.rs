@@ -133,8 +133,8 @@ impl Standings {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;
                 let standing: i64 = row.try_get(1).map_err(unexpected)?;
-                // If this standing is the first, clients cannot have read values under an earlier
-                // one.
+                // The first standing is not compared: no client has read values that depend on an
+                // earlier one.
                 if self.differs(id, standing) {
                     match subject {
                         Subject::Person => self.composing.standing_changed(id),

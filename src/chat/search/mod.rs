@@ -196,9 +196,9 @@ async fn messages(
         .as_ref()
         .map(|from| moment(from.created_at_us))
         .transpose()?;
-    // With relevance, later pages omit messages that were sent after the first page was requested.
-    // The first page does not, because the database's clock may differ from this server's, and the
-    // newest messages could then be missing.
+    // With `sort=relevance`, later pages omit messages that were sent after the first page was
+    // requested. The first page does not, because the database's clock may differ from this
+    // server's, and the newest messages could then be missing.
     let before = match from.filter(|_| order.by_relevance) {
         Some(from) => {
             let requested_at = moment(from.requested_at_us)?;

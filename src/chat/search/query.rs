@@ -26,7 +26,8 @@ const KINDS: [&str; 4] = ["file", "image", "link", "reaction"];
 /// and one of the places.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct MessageQuery {
-    /// Required words. Each matches the beginning of a word.
+    /// Required words. Each matches the beginning of a word or, in a script without spaces, any
+    /// part of the text.
     pub(super) words: Vec<String>,
     /// Required phrases: consecutive words.
     pub(super) phrases: Vec<String>,
@@ -70,7 +71,7 @@ impl MessageQuery {
         *self == Self::default()
     }
 
-    /// Returns only the words, for the search of people and conversations.
+    /// Returns only the words and phrases, for the search of people and conversations.
     pub(super) fn plain_text(&self) -> String {
         [self.words.as_slice(), self.phrases.as_slice()]
             .concat()
