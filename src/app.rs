@@ -41,8 +41,8 @@ const BUS_CAPACITY: usize = 32;
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Part of the shutdown deadline that is reserved for the work after the last request:
-/// acknowledging, dropping the slot and closing connections. With an idle database, this work takes
-/// about ten milliseconds.
+/// acknowledging the position in the WAL, dropping the slot and closing connections. With an idle
+/// database, this work takes about ten milliseconds.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// Why the server cannot start. An unavailable database is not an error: the server waits for it,
@@ -152,8 +152,8 @@ impl App {
                 tasks.clone(),
             ),
         );
-        // Replication starts after the listener of the bus, because a full bus would block it
-        // immediately.
+        // Replication starts after the change feed, which empties the bus. Otherwise, the bus would
+        // soon be full and block replication.
         let replication = Replication::start(
             &owner,
             &config.replication,

@@ -286,8 +286,8 @@ pub struct ChangeTransaction {
     pub xid: u32,
     /// The commit time.
     pub committed_at: TimestampMicros,
-    /// The index of `changes[0]` among the row changes of the transaction, counted from 0. Together
-    /// with `commit_lsn`, it identifies a change uniquely and permanently.
+    /// The index of `changes[0]` among the row changes of the transaction, counted from 0. Such an
+    /// index and `commit_lsn` together identify a change uniquely and permanently.
     pub first_ordinal: u64,
     /// The changes, in the order in which they were made.
     pub changes: Vec<ChangeEvent>,

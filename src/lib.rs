@@ -3,7 +3,7 @@
 //! The modules are listed in reading order, from the vocabulary to the assembly. A table in
 //! `ARCHITECTURE.md` defines which module may use which; a test checks the imports against it.
 
-// Vocabulary: data types without behaviour.
+// Vocabulary: types that all other modules may use.
 pub mod change;
 pub mod error_code;
 pub mod limits;

@@ -1,6 +1,6 @@
 //! Rate limits of clients, and the time type that they use.
 //!
-//! All functions are pure: the time is an argument.
+//! All functions except [`UnixMillis::now`] are pure: the time is an argument.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tests both profiles.
+//! Tests the verification of tokens under both profiles: for sockets and for chat routes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

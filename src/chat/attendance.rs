@@ -1,11 +1,12 @@
 //! Derives presence from live sockets. When a user's number of sockets at this process changes, the
-//! process writes the new number to the database (chat API 2.7,
-//! `sql/definitions/chat/80_presence.sql`).
+//! process writes the new number to the database (`sql/definitions/chat/80_presence.sql`;
+//! docs/api.md, *Presence*).
 //!
-//! An online user who is idle causes no queries. The process holds a lease and renews it every
-//! third of the lease's length. If a lease expires, readers see the users of its process as
-//! offline, and the next process that renews a lease writes that state. Sockets stay open while the
-//! database is unreachable. When the database returns, the process writes the current state.
+//! A user whose number of sockets stays the same causes no queries. The process holds a lease and
+//! renews it every third of the lease's length. If a lease expires, the next process that renews
+//! its own lease no longer counts the sockets of the expired one, so that users without other
+//! devices appear offline. Sockets stay open while the database is unreachable. When the database
+//! is reachable again, the process writes the current numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::shutdown::Tasks;
 /// How long arrivals are collected before they are written.
 const GATHERING: Duration = Duration::from_millis(100);
 
-/// Users per statement.
+/// Maximum number of users per statement.
 const PEOPLE_PER_STATEMENT: usize = 1_000;
 
 /// The pause after a failed statement. Also the pause before a report is repeated because the
@@ -44,11 +45,12 @@ pub(super) struct Attendance {
     /// A new id for every run. The reports of an earlier run end with the lease of that run.
     process: Uuid,
     ledger: Ledger,
-    /// Whether the database refuses the statements. The first refusal has been logged as a warning.
+    /// Whether the database refused the last failed statement. Only the first of consecutive
+    /// refusals is logged as a warning.
     is_refused: bool,
 }
 
-/// The reports that have been written, and those that are due. Bounded by the users who have
+/// The reports that have been written, and those that are pending. Bounded by the users who have
 /// sockets, or had them within the grace period.
 #[derive(Debug, Default)]
 struct Ledger {
@@ -61,8 +63,8 @@ struct Ledger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     at: Instant,
-    /// Whether a socket was opened since the last report. If so, the report ends an earlier
-    /// "offline".
+    /// Whether a socket was opened since the last report. If so, the report overrides an "offline"
+    /// that the user reported earlier, for instance by signing out.
     came: bool,
 }
 
@@ -275,8 +277,8 @@ impl Attendance {
         true
     }
 
-    /// Logs only the first of several refusals as a warning, because a database without the chat's
-    /// schema is not an error.
+    /// Logs a failed statement. Only the first of consecutive refusals is a warning, because a
+    /// database without the chat's schema is not an error.
     fn note_failure(&mut self, error: &DbError) {
         let is_refused = matches!(error, DbError::Refused(_) | DbError::Unexpected(_));
         if is_refused && !self.is_refused {

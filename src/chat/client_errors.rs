@@ -1,9 +1,9 @@
 //! Logs errors that clients report: `POST /client-errors`.
 //!
-//! Only signed-in users can report errors. The project's public key is in every page, so anyone who
-//! has it could otherwise fill the log, and a rate limit per user requires a user. The contents of
-//! a report are untrusted and affect only the report's own log line. Text that looks like a secret
-//! or an e-mail address is removed before anything is written.
+//! Only signed-in users can report errors, because the rate limit that protects the log is per
+//! user. The project's public key does not suffice: it is in every page, so anyone can have it. The
+//! contents of a report are untrusted and affect only the report's own log line. Text that looks
+//! like a secret or an e-mail address is removed before anything is written.
 
 use axum::extract::State;
 use axum::http::header::USER_AGENT;
@@ -16,18 +16,24 @@ use crate::http::{ApiError, Caller};
 use crate::observability::metrics::ChatMetrics;
 use crate::requests::check_identity;
 
-/// Maximum length of each field, in characters.
+/// Maximum length of `message`, in characters.
 const MAX_MESSAGE: usize = 1000;
+/// Maximum length of `stack`, in characters.
 const MAX_STACK: usize = 8000;
+/// Maximum length of `context`, in characters.
 const MAX_CONTEXT: usize = 2000;
+/// Maximum length of `url`, in characters.
 const MAX_ADDRESS: usize = 500;
+/// Maximum length of each other field, in characters.
 const MAX_WORD: usize = 300;
 
-/// Minimum length of a word of letters and digits that is treated as a key. Names of bundles and
-/// functions are shorter, and ids have their own form.
+/// Minimum length of a part of a word, between dots, that is treated as a key if it contains both
+/// letters and digits. Names of bundles and functions are shorter, and UUIDs are recognized by
+/// their form.
 const MIN_KEY_LENGTH: usize = 32;
 
-/// Prefixes of keys of any length.
+/// Prefixes of keys. A word with such a prefix and at least eight more characters is treated as a
+/// key.
 const KEY_PREFIXES: [&str; 9] = [
     "sb_secret_",
     "sb_publishable_",
@@ -189,7 +195,8 @@ fn replacement(word: &str) -> Option<&'static str> {
     if is_address("@") || is_address("%40") {
         return Some("[e-mail]");
     }
-    // The Base64 of a JSON object contains `eyJ`, even if it is cut off.
+    // `eyJ` is the Base64 of `{"`, so every part of a token that is a JSON object starts with it.
+    // It also remains if the token is cut off.
     if word.contains("eyJ") && word.len() >= 20 {
         return Some("[token]");
     }

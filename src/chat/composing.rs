@@ -29,8 +29,8 @@ const PACE: Pace = Pace {
     after_failure: Duration::from_millis(500),
 };
 
-/// Memberships per query. Each costs about a tenth of a millisecond, so a query stays below the
-/// timeout of a statement.
+/// Maximum number of memberships per query. Each costs about a tenth of a millisecond, so a query
+/// stays below the timeout of a statement.
 const MEMBERSHIPS_PER_QUERY: usize = 1_000;
 
 const COMPOSING: &str = "\
@@ -56,9 +56,11 @@ struct Inner {
 struct Changes {
     /// The recorded memberships. Bounded by the memberships of users with devices.
     memberships: HashMap<Membership, Change>,
-    /// Users whose standing in the application changed. Bounded by the connected users.
+    /// Users whose standing in the application changed: whether they are active, their role, or
+    /// their teams. Bounded by the connected users.
     people: HashSet<Uuid>,
-    /// Direct conversations with such a user. Bounded by the conversations that a client has open.
+    /// Direct conversations of which a member's standing changed. Bounded by the conversations
+    /// whose topic has subscribers.
     conversations: HashSet<Uuid>,
 }
 
@@ -121,7 +123,7 @@ impl Composing {
         changes.add(|changes| changes.people.insert(person));
     }
 
-    /// Records such a change for one of the two users of a direct conversation.
+    /// Records that the standing of one of the two members of a direct conversation changed.
     pub(super) fn conversation_changed(&self, conversation: Uuid) {
         let changes = &self.inner.changes;
         changes.add(|changes| changes.conversations.insert(conversation));

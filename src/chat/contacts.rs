@@ -13,15 +13,16 @@ use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 use crate::requests::column;
 
-/// Default and maximum number of rows per page.
+/// Default number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
+/// Maximum number of rows per page.
 pub(super) const MAX_LIMIT: i32 = 100;
 
 const MEMBERS: &str = "\
     select r.row::text, r.member_id from chat.member_page($1::uuid, $2::int, $3::uuid) r";
 
-/// A contact without messages has the time `-infinity`, which clients cannot read. The query
-/// converts it to null.
+/// A contact without messages has the time `-infinity`, which [`Timestamp`] cannot represent. The
+/// query converts it to null, and null in a position back to `-infinity`.
 const CONTACTS: &str = "\
     select r.row::text, nullif(r.message_at, '-infinity'), r.name, r.contact_id \
     from chat.contact_page( \

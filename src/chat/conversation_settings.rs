@@ -1,5 +1,5 @@
-//! The caller's private settings for a conversation: archived, pinned, muted, unread, draft,
-//! cleared.
+//! The caller's private settings for a conversation: archived, pinned, muted, notification level,
+//! marked as unread, draft, cleared.
 
 use axum::response::Response;
 use serde_json::{Map, Value};

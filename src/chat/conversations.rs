@@ -16,16 +16,17 @@ use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
 use crate::requests::{check_identity, column, extended, only};
 
-/// Field names for the other user of a conversation, snake case first (chat API 2.2). `user_id` is
-/// accepted only by the route that opens a conversation.
+/// Field names for the other user of a conversation, the preferred one first. Opening a
+/// conversation and blocking a user also accept `user_id`.
 pub(super) const OTHER_PERSON: [&str; 3] = ["other_user_id", "participant_id", "recipient_id"];
 
 /// Header with the number of unread messages in all conversations that are neither muted nor
 /// archived.
 const TOTAL_UNREAD: HeaderName = HeaderName::from_static("x-total-unread");
 
-/// Default and maximum number of rows per page.
+/// Default number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 30;
+/// Maximum number of rows per page.
 pub(super) const MAX_LIMIT: i32 = 100;
 
 const LIST: &str = "\
@@ -53,7 +54,8 @@ pub(super) const REFUSE_OPENING: &str = "\
             and c.participant_1_id = least(auth.uid(), $1::uuid) \
             and c.participant_2_id = greatest(auth.uid(), $1::uuid))";
 
-/// A separate statement, because only later statements see what [`OPEN`] wrote.
+/// Selects the conversation with a person. It is separate from [`OPEN`], because only later
+/// statements see what [`OPEN`] wrote.
 const GET_WITH: &str = "\
     select r.row::text, r.conversation_id, coalesce((chat.outcome() ->> 'created')::boolean, false) \
     from chat.conversation_rows(array( \

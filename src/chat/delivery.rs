@@ -35,7 +35,7 @@ type Receipt = (Uuid, Uuid);
 
 /// Positions whose receipts other transactions have locked. They wait here, so that other positions
 /// are written without a pause. At most the positions of one [`RETRY_PAUSE`] are here. They then
-/// return to the shared map, which limits its size.
+/// return to the shared map ([`Delivered`]), which limits its size.
 #[derive(Debug, Default)]
 struct Held {
     positions: HashMap<Receipt, i64>,

@@ -1,7 +1,7 @@
-//! Events on chat topics, derived from the WAL (chat API 2.7).
+//! Events on chat topics, derived from the WAL (docs/api.md, *Live changes*).
 //!
 //! Events are derived from committed rows, never from requests. A row causes the same event whether
-//! it was written over REST, over the data API or in SQL. Nothing is computed for topics without
+//! it was written over REST, over the data API or in SQL. No event is computed for a topic without
 //! subscribers.
 
 use std::collections::HashMap;
@@ -25,8 +25,8 @@ const MESSAGES: &str = "user_messages";
 const RECEIPTS: &str = "conversation_receipts";
 const REACTIONS: &str = "message_reactions";
 
-/// Maximum number of WAL events in a turn. Several changes of one row in a turn become one event
-/// with the latest values.
+/// Maximum number of WAL events that are handled together, as one turn. Several changes of one row
+/// in a turn become one event with the latest values.
 const EVENTS_PER_TURN: usize = 256;
 
 /// The columns of a membership that its owner's devices receive, with their JSON types.
@@ -244,7 +244,7 @@ impl Events {
     }
 
     /// Queues an event for a deleted reaction. For a deleted row, clients receive only the primary
-    /// key, which identifies neither the message nor the reaction.
+    /// key `id`, and so neither the message nor the emoji.
     fn take_reaction(&self, change: &ChangeEvent, turn: &mut Turn) {
         let Some(row) = change
             .before()
@@ -338,8 +338,8 @@ fn id(row: NamedRow<'_>, column: &str) -> Option<Uuid> {
     row.text(column)?.parse().ok()
 }
 
-/// Converts PostgreSQL's text, formatted under the settings of the replication session, to the JSON
-/// value in REST responses.
+/// Converts PostgreSQL's text, formatted under the settings of the replication connection, to the
+/// JSON value in REST responses.
 fn value(text: &str, form: Form) -> Value {
     match form {
         Form::Text => json!(text),

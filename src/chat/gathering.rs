@@ -16,7 +16,8 @@ use crate::db::{Db, DbError, Query, Snapshot};
 use crate::shutdown::Tasks;
 
 /// How long a change in the WAL waits until its commit is visible to other transactions. A commit
-/// that stays invisible longer belongs to another history of the database.
+/// that stays invisible longer is not waited for, because it does not belong to the history of this
+/// database, for instance after a restore.
 pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pauses between two queries. Changes that arrive during a pause are handled together with the
@@ -125,7 +126,7 @@ pub(super) fn is_early(snapshot: &Snapshot, xids: &[u32], since: Instant, now: I
     !xids.iter().all(|xid| snapshot.sees(*xid)) && now <= since + COMMIT_PATIENCE
 }
 
-/// Runs a query of the server itself. Returns its rows, and a snapshot that is not newer than them.
+/// Runs a query as `service_role`. Returns its rows, and a snapshot that is not newer than them.
 pub(super) async fn read_with_snapshot(
     db: &Db,
     query: Query<'_>,

@@ -14,8 +14,9 @@ use crate::http::pagination::{self, Page, PageSize};
 use crate::http::{ApiError, Caller};
 use crate::requests::{column, only};
 
-/// Default and maximum number of rows per page.
+/// Default number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
+/// Maximum number of rows per page.
 pub(super) const MAX_LIMIT: i32 = 200;
 
 /// Selects messages before the position `$2`, messages after the position `$3`, or the newest
@@ -269,8 +270,8 @@ impl History<'_> {
         Ok(())
     }
 
-    /// Fetches the rows of each side, and the revision. If a side has more rows than its page, one
-    /// additional row is fetched.
+    /// Fetches the rows of each side, and the revision if the response contains it. If a side has
+    /// more rows than its page, one additional row is fetched.
     async fn fetch(
         &self,
         sides: &[(Side<'_>, PageSize)],
@@ -313,7 +314,7 @@ impl History<'_> {
     }
 }
 
-/// Returns a row as JSON, without a revision: that of the page is set separately.
+/// Returns a row as JSON, without a revision. The page's revision is set separately.
 fn text(row: &Row) -> Result<(String, Option<i64>), ApiError> {
     Ok((column(row, 0)?, None))
 }

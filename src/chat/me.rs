@@ -1,4 +1,4 @@
-//! The caller's data, as known to the host application.
+//! The caller's data, as the application knows it.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -14,9 +14,9 @@ use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::{ApiError, Caller};
 use crate::requests::confirmation;
 
-/// Edits a message. Passes the message's current revision if it is among the expected ones, and
-/// otherwise a revision that no message has. `chat.edit_message` compares the revision again after
-/// it has locked the message.
+/// Edits a message. If the client expects certain revisions (`$3`), passes the message's current
+/// revision if it is one of them, and otherwise a revision that no message has. `chat.edit_message`
+/// compares the revision again after it has locked the message.
 const EDIT: &str = "\
     select chat.edit_message($1::uuid, $2::text, case when $3::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($3::bigint[])), -1) end)";
@@ -46,7 +46,7 @@ const HISTORY: &str = "\
 struct Expected {
     /// The allowed revisions. `None` if every revision is allowed.
     revs: Option<Vec<i64>>,
-    /// Whether `If-Match` lists revisions, with or without `expected_rev`.
+    /// Whether `If-Match` is present and is not `*`.
     is_precondition: bool,
 }
 

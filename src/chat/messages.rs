@@ -23,9 +23,8 @@ use crate::requests::{check_identity, column, whole_list};
 pub(super) const GET: &str = "\
     select r.row::text, r.rev from chat.message_rows(array[(chat.my_message($1::uuid)).id]) r";
 
-/// Opens the conversation that a message is sent to. If one statement returns an id that a later
-/// one needs, a setting of the transaction holds the id. All statements therefore fit into one
-/// round trip.
+/// Opens the conversation that a message is sent to. Stores its id in a setting of the transaction,
+/// from which [`SEND`] reads it, so that both statements fit into one round trip.
 const OPEN: &str = "\
     select \
         set_config('rapport.conversation_id', o.conversation_id::text, true), \

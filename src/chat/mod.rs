@@ -1,4 +1,4 @@
-//! The REST routes of the chat, under [`BASE_PATH`].
+//! The chat: its REST routes, under [`BASE_PATH`], and its background tasks.
 //!
 //! A handler checks the shape of its input and calls the database as its caller. The database
 //! decides what the caller may do. PostgreSQL builds rows as JSON, and handlers return them without

@@ -15,8 +15,9 @@ use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 use crate::requests::column;
 
-/// Default and maximum number of rows per page.
+/// Default number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
+/// Maximum number of rows per page.
 pub(super) const MAX_LIMIT: i32 = 100;
 
 const PIN: &str = "select chat.pin_message($1::uuid, $2::boolean)";

@@ -1,4 +1,4 @@
-//! Presence and typing over REST, for clients without a socket.
+//! Presence and typing over REST.
 
 use std::time::Duration;
 
@@ -55,8 +55,8 @@ const STOP_TYPING: &str = "\
     cross join lateral chat.set_typing(c.id, false) t \
     where p.user_id = $1::uuid";
 
-/// `GET /presence`: returns the presence of the named users, of all users visible to the caller, or
-/// of the caller.
+/// `GET /presence`: returns the presence of the users in `user_ids`, of all users visible to the
+/// caller (`team`), or only of the caller.
 pub(super) async fn list_presence(
     caller: Caller,
     State(db): State<Db>,
@@ -87,7 +87,7 @@ pub(super) async fn set_presence(
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
-    // If `manual_until` is null, the request sets a chosen status without an end, or removes it.
+    // If `manual_until` is null, the request chooses a status without an end, or ends the choice.
     let is_manual = fields
         .flag("is_manual")?
         .or(fields.is_null("manual_until").then_some(true));
@@ -112,7 +112,8 @@ pub(super) async fn set_presence(
     Ok(json_text(only(&rows)?))
 }
 
-/// `DELETE /presence`: ends the caller's presence when they sign out.
+/// `DELETE /presence`: ends the presence of the device with this `session_id`, or of all the
+/// caller's devices, for signing out.
 pub(super) async fn end_presence(
     writer: Writer,
     BeaconFields(fields): BeaconFields,
@@ -185,8 +186,8 @@ async fn type_in(
 }
 
 /// Lets the database decide who may see that the caller types, and sends the typing event. Each row
-/// contains the conversation, whether typing is shared in it, how many milliseconds the event is
-/// valid, and the other members.
+/// that `change` returns contains the conversation, whether typing is shared in it, how many
+/// milliseconds the event is valid, and the other members.
 async fn change_typing(
     writer: &Writer,
     typing: &Typing,

@@ -49,7 +49,7 @@ const MARK_MESSAGES: &str = "\
             true) \
     from chat.mark_read_messages($1::uuid[]) r";
 
-/// Selects the current state of the marked conversations.
+/// Selects the response to a retry: the current state of the marked conversations.
 const POSITIONS: &str = "\
     select json_build_object( \
         'success', true, \

@@ -1,5 +1,5 @@
 //! Sends typing indicators to the other members of a conversation, on the topic of the conversation
-//! and on their own topics (chat API 1.2, 2.7).
+//! and on their own topics (docs/api.md, *Live changes*).
 //!
 //! Nothing is stored in the database. An entry in memory outlives the typing by at most a few
 //! seconds. Starts are sent at most once per [`MIN_INTERVAL`]; this limit does not apply to ends.

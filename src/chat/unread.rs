@@ -1,4 +1,5 @@
-//! Sends unread totals to the devices of users whose totals may have changed (chat API 2.7).
+//! Sends unread totals to the devices of users whose totals may have changed (docs/api.md, *Live
+//! changes*).
 //!
 //! Changes are collected for a moment, and one query reads the totals of many users. Only users
 //! with a subscribed device are queried.
@@ -24,7 +25,7 @@ const PACE: Pace = Pace {
     after_failure: Duration::from_secs(1),
 };
 
-/// Users per query.
+/// Maximum number of users per query.
 const PEOPLE_PER_QUERY: usize = 1_000;
 
 const TOTALS: &str = "\

@@ -469,7 +469,7 @@ async fn check_host_columns(
     Ok(())
 }
 
-/// Checks that users cannot create temporary types. An expression that runs with the session's
+/// Checks that users cannot create temporary types. An expression that runs with the caller's
 /// `search_path`, such as a policy of the application that calls `auth.uid()`, uses them instead of
 /// the real types. On a pooled connection, they remain for the next user.
 async fn check_temporary_objects(

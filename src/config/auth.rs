@@ -7,7 +7,7 @@ use super::secret::Secret;
 /// `[auth]`. At least one of the secret and the key set is present.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The secret that signs HS256 tokens.
+    /// The secret that signs tokens with HMAC (HS256, HS384 or HS512).
     pub jwt_secret: Option<Secret>,
     /// The second secret during a rotation.
     pub jwt_secret_next: Option<Secret>,

@@ -19,7 +19,7 @@ pub struct ChatConfig {
 /// The presets of `chat.install_host_mapping`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostPreset {
-    /// The preset that fits the existing tables.
+    /// The preset already in force, otherwise the one that fits the existing tables.
     Auto,
     /// `public.users`, with a team and a role.
     UsersTable,

@@ -43,7 +43,8 @@ pub struct RealtimeConfig {
     pub max_request_bytes: usize,
     /// Maximum size of a frame from a client.
     pub max_frame_bytes: usize,
-    /// Maximum size of a frame from a client that has not joined a channel, if that is smaller.
+    /// Maximum size of a frame from a client that has not joined a channel, if that is below
+    /// `max_frame_bytes`.
     pub max_frame_bytes_before_join: usize,
     /// Timeout for a message, from its first byte to its last.
     pub frame_timeout: Duration,
@@ -91,8 +92,8 @@ pub struct RealtimeConfig {
 }
 
 impl RealtimeConfig {
-    /// Returns the maximum time in seconds for which a client can have a message kept. It equals
-    /// the time for which every message is kept.
+    /// Returns the longest time, in seconds, for which a client can request that a message be kept:
+    /// the time for which every message is kept by default.
     pub fn max_message_ttl_seconds(&self) -> i32 {
         const SECONDS_PER_DAY: i32 = 86_400;
         self.message_days_kept.saturating_mul(SECONDS_PER_DAY)

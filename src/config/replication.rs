@@ -9,13 +9,13 @@ use super::reader::Reader;
 pub struct ReplicationConfig {
     /// The publication to read.
     pub publication: String,
-    /// The logical replication slot. The database's name is appended to it.
+    /// The name of the logical replication slot, to which the database's name is appended.
     pub slot_name: String,
     /// Whether the slot is kept on a clean shutdown.
     pub keep_slot: bool,
     /// Maximum bytes of WAL that the database may retain for the slot before it is recreated.
     pub max_wal_held_bytes: u64,
-    /// Maximum changes in one chunk.
+    /// Maximum changes in one chunk of a transaction.
     pub chunk_max_changes: usize,
     /// Size in bytes at which a chunk is closed.
     pub chunk_max_bytes: usize,

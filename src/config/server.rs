@@ -26,7 +26,7 @@ pub struct ServerConfig {
     pub metrics_token: Option<Secret>,
     /// A separate listener for `/metrics`. If set, the main listener does not serve that route.
     pub metrics_listen: Option<SocketAddr>,
-    /// How long a shutdown waits before it closes connections that are still open.
+    /// How long a shutdown may take before whatever still runs is aborted.
     pub shutdown_deadline: Duration,
     /// Maximum memory of incomplete request heads.
     pub all_heads_max_bytes: usize,

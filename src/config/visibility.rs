@@ -9,7 +9,7 @@ use super::reader::Reader;
 pub struct VisibilityConfig {
     /// Connections for visibility checks.
     pub pool_size: usize,
-    /// How long the cached catalogue is used.
+    /// How long the cached catalogue is used before it is compared with the database.
     pub catalog_ttl: Duration,
     /// Maximum rows in one check.
     pub batch_max_rows: usize,
@@ -19,8 +19,8 @@ pub struct VisibilityConfig {
     /// the old row is unknown. Without the old row, the server cannot determine who was able to see
     /// it.
     pub delete_without_old_row: bool,
-    /// Whether subscribers whose role may not select a table are notified about inserts and
-    /// updates, without the rows.
+    /// Whether subscribers whose role may not select a table's primary key are notified about
+    /// inserts and updates, without the rows.
     pub tell_unauthorized: bool,
     /// Tables, as `schema.table`, whose events contain only the primary key of the old row.
     pub tables_without_old_rows: Vec<String>,

@@ -48,10 +48,10 @@ pub enum CertificateCheck {
     Full,
 }
 
-/// Runs first on each connection. Compiling one of our statements takes longer than running it.
-/// PostgreSQL compiles every statement that it estimates as expensive, and its estimates are high
-/// for policies that call functions and for tables without statistics (PostgreSQL manual, chapter
-/// 32).
+/// Runs first on each connection. JIT compilation of one of our statements takes longer than
+/// running it. PostgreSQL compiles every statement that it estimates as expensive, and its
+/// estimates are high for policies that call functions and for tables without statistics
+/// (PostgreSQL manual, chapter 32).
 const NO_JIT: &str = "set jit = off";
 
 /// A parsed connection URL with its TLS options. Cheap to clone.

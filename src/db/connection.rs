@@ -1,5 +1,5 @@
-//! A connection of the pool: parked on [`PARKED_ROLE`], except while a transaction acts for a
-//! caller.
+//! A connection of the pool. It is *parked*, which means that its role is [`PARKED_ROLE`], except
+//! while a transaction acts for a caller.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,14 +18,14 @@ pub const PARKED_ROLE: &str = "rapport_request";
 /// client has gone.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Checks that the session is outside a transaction and on the parked role. The check must be sent
-/// as a simple query, because then the two clock readings differ only inside an older transaction.
+/// Checks that the connection is outside a transaction and parked. The check must be sent as a
+/// simple query, because then the two clock readings differ only inside an older transaction.
 const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
-/// Switches the session to the caller for one transaction, as PostgREST does. It sets the claims in
-/// both conventions that policies use, then the role.
+/// Switches the connection to the caller for one transaction, as PostgREST does. It sets the claims
+/// in both conventions that policies use, then the role.
 ///
-/// A session that is not parked does not switch to the caller's role. Otherwise, after a lost
+/// A connection that is not parked does not switch to the caller's role. Otherwise, after a lost
 /// `BEGIN`, it would keep that role or the one that it had before.
 const BECOME_CALLER: &str = "\
     select \
@@ -76,7 +76,7 @@ impl Connection {
     /// Switches to the role and claims of `caller` until the end of the transaction.
     ///
     /// # Errors
-    /// [`DbError::Unexpected`] if the session has another role afterwards.
+    /// [`DbError::Unexpected`] if the connection has another role afterwards.
     pub(super) async fn become_caller(&self, caller: &Claims) -> Result<(), DbError> {
         let subject = caller.subject.as_deref().unwrap_or_default();
         let row = self
@@ -99,8 +99,8 @@ impl Connection {
     }
 }
 
-/// Returns the statements that start every session. The role is set last, because the session has
-/// no rights afterwards.
+/// Returns the statements that set up every connection. The role is set last, because the
+/// connection has no rights afterwards.
 ///
 /// `search_path` is the one that PostgREST sets, for functions and policies of the application that
 /// rely on it; our own statements qualify every name. UTC and ISO determine how JSON built in the

@@ -20,7 +20,7 @@ const UNAVAILABLE_RETRY_AFTER: u64 = 5;
 /// Why a statement failed.
 #[derive(Debug, Error)]
 pub enum DbError {
-    /// Every connection stayed busy until the timeout.
+    /// Every connection stayed busy until the timeout, or too many requests were waiting already.
     #[error("Every database connection is busy")]
     PoolExhausted,
     /// The database is unreachable, is starting or shutting down, or cancelled the statement.
@@ -172,7 +172,8 @@ impl DbError {
         match meaning(server.code().code()) {
             Meaning::DoneBefore => Self::DoneBefore,
             Meaning::Refused(code) => Self::Refused(Box::new(refusal(code, server))),
-            // A conflict without one of our codes, or a SQLSTATE that is not in the table.
+            // A SQLSTATE that is not in the table, such as PT409. If the error names one of our
+            // codes, it is a refusal.
             Meaning::Fault => match named_code(server) {
                 Some(code) => Self::Refused(Box::new(refusal(code, server))),
                 None => Self::Unexpected(error.into()),

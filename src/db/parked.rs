@@ -23,14 +23,14 @@ use tokio_postgres::{Client, Statement};
 
 use super::connection::PARKED_ROLE;
 
-/// Maximum prepared statements per connection, one per role and query. Beyond this number, all are
-/// dropped and prepared again as needed.
+/// Maximum prepared statements per connection, one per query. Beyond this number, all are dropped
+/// and prepared again as needed.
 const MAX_STATEMENTS: usize = 512;
 
 /// Why an evaluation has no result.
 #[derive(Debug, Error)]
 pub enum ParkedError {
-    /// The session is not in the expected state, so none of its results count.
+    /// The connection is not in the expected state, so none of its results count.
     #[error("The connection is not in the expected state")]
     Doubtful,
     /// The database refused a statement, or the connection broke.
@@ -47,7 +47,7 @@ pub struct Caller<'a> {
     pub settings: Vec<&'a str>,
 }
 
-/// Ends a turn of a [`Flight`] whose next transaction has the same properties.
+/// Ends a turn of a [`Flight`] and begins the next transaction with the same properties.
 pub const NEXT_TURN: &str = "rollback and chain";
 
 /// A parked connection. After any error, except errors of a [`Flight`]'s turns, its role is unknown
@@ -109,7 +109,7 @@ impl ParkedConnection {
     /// message when first polled.
     ///
     /// # Errors
-    /// [`ParkedError::Doubtful`] if the session has another role afterwards.
+    /// [`ParkedError::Doubtful`] if the connection has another role afterwards.
     pub async fn become_caller(&self, caller: &Caller<'_>) -> Result<(), ParkedError> {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&caller.role];
         for value in &caller.settings {
@@ -174,9 +174,10 @@ impl ParkedConnection {
         self.statements.remove(&number);
     }
 
-    /// Sends a whole flight before reading any result. The opening begins a transaction. Each turn
-    /// then switches to a caller, runs its query, and ends with `next`, which rolls back and begins
-    /// the next transaction. The end follows the last turn.
+    /// Sends a whole flight, which is a pipeline of several transactions, before reading any
+    /// result. The opening begins a transaction. Each turn then switches to a caller, runs its
+    /// query, and ends with `next`, which rolls back and begins the next transaction. The end
+    /// follows the last turn.
     ///
     /// Each future must send all its messages when first polled, as the futures of `tokio_postgres`
     /// do if their statements are prepared.
@@ -226,7 +227,7 @@ impl ParkedConnection {
 }
 
 /// Returns the statement that switches to a caller, whose role is `$1`. Its last column is the
-/// resulting role. A session that is not parked does not switch to the caller's role.
+/// resulting role. A connection that is not parked does not switch to the caller's role.
 fn become_caller(settings: &[&'static str]) -> String {
     let mut sql = "select ".to_owned();
     for (name, place) in settings.iter().zip(2..) {
@@ -249,7 +250,7 @@ pub struct Flight<'a, B, T> {
     opening: Sent<'a, Result<B, tokio_postgres::Error>>,
     turns: VecDeque<Sent<'a, Turn<T>>>,
     end: Sent<'a, Result<(), tokio_postgres::Error>>,
-    /// Whether the session is known to be in the expected state. Results do not count until the
+    /// Whether the connection is known to be in the expected state. Results do not count until the
     /// opening has succeeded. They also do not count after a future that awaited a result was
     /// dropped.
     is_sound: bool,

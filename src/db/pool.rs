@@ -1,9 +1,9 @@
 //! A bounded pool of connections that have no rights until they act for a caller.
 //!
-//! When a connection is opened, it is parked for the whole session on [`super::PARKED_ROLE`], a
-//! role without rights. A caller's role is set for one transaction only ([`super::rls`]). If a step
-//! in between fails, such as a lost `BEGIN` or a setting that was not applied, the next statement
-//! runs as a role that may neither read nor write.
+//! When a connection is opened, it is parked: outside transactions, its role is
+//! [`super::PARKED_ROLE`], which has no rights. A caller's role is set for one transaction only
+//! ([`super::rls`]). If a step in between fails, such as a lost `BEGIN` or a setting that was not
+//! applied, the next statement runs as a role that may neither read nor write.
 //!
 //! Requires a direct connection or a session-mode pooler. In transaction mode the parked role and
 //! the prepared statements would belong to another client.

@@ -1,10 +1,10 @@
 //! Runs statements as a caller, under row-level security.
 //!
 //! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
-//! flight, and their results are read together. A request therefore costs one round trip. This is
-//! safe even if one of the messages fails. An error inside the transaction turns `COMMIT` into a
-//! rollback. After a lost `BEGIN`, the statements run as [`super::PARKED_ROLE`], which has no
-//! rights.
+//! pipeline, here called a *flight*, and their results are read together. A request therefore costs
+//! one round trip. This is safe even if one of the messages fails. An error inside the transaction
+//! turns `COMMIT` into a rollback. After a lost `BEGIN`, the statements run as
+//! [`super::PARKED_ROLE`], which has no rights.
 //!
 //! If a request is dropped halfway, the server still completes its flight, because everything was
 //! already sent.
@@ -29,9 +29,9 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// retry is safe. More than one retry would only add to the contention.
 const ATTEMPTS: usize = 2;
 
-/// Random delay in milliseconds before the retry. After a deadlock, the surviving transaction is
-/// still waking up when the other one is notified. Without a delay, the other transaction would
-/// take the lock first again.
+/// Random delay in milliseconds before the retry. After a deadlock, the transaction that was rolled
+/// back is notified while the surviving one is still waking up. Without a delay, the retry would
+/// take its lock first again and cause the same deadlock.
 const PAUSE_MS: std::ops::Range<u64> = 20..60;
 
 /// A statement with its parameters. The text is a constant; input from callers goes only into

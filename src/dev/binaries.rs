@@ -54,9 +54,9 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Searches, in this order: `configured`, the directory that `pg_config` reports, `PATH`, and
-    /// Debian's directories from the highest version down. If `configured` is given and unusable,
-    /// the search fails and does not continue elsewhere.
+    /// Returns the programs in the directory `configured`, if it is given. Otherwise, searches, in
+    /// this order: the directory that `pg_config` reports, `PATH`, and Debian's directories from
+    /// the highest version down.
     pub fn find(configured: Option<&Path>) -> Result<Self, BinariesError> {
         if let Some(directory) = configured {
             return Self::in_directory(directory);

@@ -93,8 +93,8 @@ pub async fn install(client: &mut Client) -> Result<(), SchemaError> {
         .map_err(failed("dev/people.sql"))
 }
 
-/// Creates the sessions of the development sign-in. The database must have been prepared by
-/// [`install`].
+/// Creates the table for the sessions of the development sign-in. The database must have been
+/// prepared by [`install`].
 ///
 /// # Errors
 /// Fails if a statement fails.
@@ -116,7 +116,7 @@ pub async fn allow_requests(client: &Client, password: &str) -> Result<(), Schem
         what: String::from("Setting the password of the request login"),
         source,
     };
-    // `ALTER ROLE` takes no parameters, so the server quotes the values with `format`.
+    // `ALTER ROLE` takes no parameters, so PostgreSQL first quotes the values with `format`.
     let row = client
         .query_one(
             "select format('alter role %I with login password %L', $1::text, $2::text)",

@@ -5,8 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Replaces `path` with `variables` atomically: a reader sees either no file or a complete one. The
-/// file is readable only by its owner because it contains keys.
+/// Replaces `path` with `variables` atomically: a reader sees either the previous file, if there
+/// was one, or the complete new one. The file is readable only by its owner because it contains
+/// keys.
 ///
 /// # Errors
 /// Fails if the directory is not writable.

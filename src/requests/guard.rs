@@ -99,9 +99,9 @@ impl<C: Class> Guard<C> {
         } else {
             request.extensions_mut().insert(allowance.clone());
             let response = with_key(self.keys, request, handler).await;
-            // A retry costs one read token, like a request that finds an existing resource. If no
-            // read token is left, the token of the request's own class is not put back, so that
-            // every request is limited.
+            // The request took a token of its own class but is a retry or found an existing
+            // resource, so it costs one read token instead. If no read token is left, the token of
+            // its own class is not put back, so that every request is limited.
             let finds = matches!(class.exemption(), Exemption::KeyOrId | Exemption::Existing);
             let is_existing =
                 allowance.is_read_request() || finds && response.status() == StatusCode::OK;

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a repeated write has no further effect (chat API 2.2).
+//! `Idempotency-Key`: a repeated write has no further effect (docs/api.md, *Retrying a write*).
 //!
 //! This file reads the key. [`Writer`](super::Writer) claims it before the statements of a write
 //! and stores it after them, in the same transaction and round trip. So a write never succeeds

@@ -21,14 +21,15 @@ pub struct Writer<C: Class> {
     pub caller: Caller,
     db: Db,
     allowance: Option<Allowance<C>>,
-    /// Tokens that could not be taken. They are required unless the write is a retry.
+    /// Tokens that could not be taken. The write is refused for lack of them, unless it turns out
+    /// to be exempt.
     debts: Vec<Debt<C>>,
     claim: Option<Arc<Claim>>,
 }
 
 impl<C: Class> Writer<C> {
     /// Takes a token of an additional class that applies to the request. If no token is left, the
-    /// write is refused unless it is a retry.
+    /// write is refused unless it turns out to be exempt.
     pub fn take(&mut self, class: C) {
         let taken = self
             .allowance

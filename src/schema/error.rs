@@ -54,8 +54,8 @@ pub enum SchemaError {
         /// The step that timed out.
         what: String,
     },
-    /// Another session holds the advisory lock of the first installation. The text comes from the
-    /// database and names the process.
+    /// Another database connection holds the advisory lock of the first installation. The text
+    /// comes from the database and names the process.
     #[error("{0} If no other installation is running, end it with pg_terminate_backend().")]
     Locked(String),
     /// With the host mapping `auto` no user would have a team. The text comes from the database and

@@ -21,5 +21,5 @@ pub const DEV_HOST: &str = include_str!("../../sql/dev/host.sql");
 /// The users of the demonstration, applied after the schema.
 pub const DEV_PEOPLE: &str = include_str!("../../sql/dev/people.sql");
 
-/// The sessions of the development sign-in, applied after the schema.
+/// The table for the sessions of the development sign-in, applied after the schema.
 pub const DEV_SIGN_IN: &str = include_str!("../../sql/dev/sign_in.sql");

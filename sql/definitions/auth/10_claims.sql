@@ -1,6 +1,6 @@
--- Functions that return the claims of the caller's token. Their text is exactly Supabase's, because
--- policies are compiled only if the stored text of these functions is the known one. They therefore
--- have no search_path, and every role may execute them.
+-- Functions that return the claims of the caller's token. Their text is exactly Supabase's, so that
+-- policies behave as in a Supabase project. They therefore set no search_path, and every role may
+-- execute them.
 
 do $$
 declare

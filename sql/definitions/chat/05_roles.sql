@@ -1,8 +1,8 @@
 -- The roles that the server switches to.
 
--- Since PostgreSQL 16, a role becomes a member of the roles that it creates with ADMIN but without
--- SET (manual, "createrole_self_grant"), and "set role" needs SET. This runs at every installation,
--- because each installation may use another login.
+-- Since PostgreSQL 16, a role that creates another becomes its member with the option ADMIN but
+-- without SET (manual, "createrole_self_grant"), and "set role" needs SET. This runs at every
+-- installation, because each installation may use another login.
 create or replace function chat.grant_roles_to_installer()
 returns void
 language plpgsql

@@ -1,5 +1,6 @@
--- Functions that refuse a request. A refusal has a status that PostgREST understands, the error
--- code in the field for a constraint's name, and a text for users.
+-- Functions that refuse a request. The SQLSTATE of a refusal contains the HTTP status with which
+-- PostgREST responds (PT404: 404). The field for a constraint's name contains the error code, and
+-- the message is a text for users.
 
 create or replace function chat.refuse(code text, detail text default null)
 returns void

@@ -1,11 +1,11 @@
 -- The caller of a statement, for expressions that PostgreSQL evaluates with the caller's
 -- search_path: policies, views and defaults. Such expressions must not call auth.uid(), because its
--- text is Supabase's and names types without a schema. It would use a temporary type of the caller,
--- or one that an earlier user of a pooled connection left behind, and run that type's casts as the
--- caller.
+-- text is Supabase's and names types without a schema. With the caller's search_path, auth.uid()
+-- would use a temporary type of the caller, or one that an earlier user of a pooled connection left
+-- behind, and run that type's casts as the caller.
 
--- In plpgsql, which keeps its plan. An SQL function could not be inlined because it sets
--- search_path.
+-- The function is in plpgsql, which keeps its plan. An SQL function could not be inlined, because
+-- it sets search_path.
 create or replace function chat.my_id()
 returns uuid
 language plpgsql
@@ -19,7 +19,7 @@ end
 $$;
 
 comment on function chat.my_id() is
-  'The caller''s id: auth.uid(), independent of the session''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
+  'The caller''s id: auth.uid(), independent of the caller''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
 
 revoke all on function chat.my_id() from public;
 grant execute on function chat.my_id() to authenticated;
@@ -57,7 +57,7 @@ end
 $$;
 
 comment on function chat.refuse_if_outdated() is
-  'Refuses what other members would see, if a right that was revoked meanwhile would be invisible.';
+  'Refuses if the snapshot of this transaction may be older than the latest change of the caller''s rights. Called before changes that other members see.';
 
 revoke all on function chat.refuse_if_outdated() from public;
 grant execute on function chat.refuse_if_outdated() to authenticated;

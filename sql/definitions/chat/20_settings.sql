@@ -15,7 +15,7 @@ begin
 end
 $$;
 
-comment on function chat.flag(text) is 'A boolean setting of chat.config.';
+comment on function chat.flag(text) is 'A boolean setting of chat.config. A missing key is false, except unarchive_on_message, which is true.';
 
 revoke all on function chat.flag(text) from public;
 grant execute on function chat.flag(text) to authenticated, service_role;
@@ -32,7 +32,7 @@ begin
 end
 $$;
 
-comment on function chat.amount(text, int) is 'A numeric setting of chat.config.';
+comment on function chat.amount(text, int) is 'A numeric setting of chat.config, or fallback if the key is missing.';
 
 revoke all on function chat.amount(text, int) from public;
 grant execute on function chat.amount(text, int) to authenticated, service_role;

@@ -15,7 +15,7 @@ as $$
   select nullif(current_setting('rapport.outcome', true), '')::jsonb
 $$;
 
-comment on function chat.outcome() is 'The data for the response that the statements of this transaction, or of the transaction that it repeats, have stored.';
+comment on function chat.outcome() is 'The data that the statements of this transaction have stored for its response. In a retry, the data that the first transaction stored.';
 
 revoke all on function chat.outcome() from public;
 grant execute on function chat.outcome() to authenticated;
@@ -30,14 +30,14 @@ declare
   caller constant uuid := auth.uid();
   earlier record;
 begin
-  -- An advisory lock instead of the unique index. A retry that waited on the index would hold a
-  -- connection until the first request ends, and so would every further retry.
+  -- This is an advisory lock, because the unique index would make a retry wait. Each waiting retry
+  -- would hold a connection until the first request ends.
   if not pg_try_advisory_xact_lock(hashtextextended(format('rapport.idempotency_key:%s:%s', caller, claim_idempotency_key.key), 0)) then
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- A separate statement, which starts while the lock is held and therefore sees what the previous
-  -- holder committed.
+  -- This is a separate statement. It starts while the lock is held and therefore sees what the
+  -- previous holder committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller

@@ -1,8 +1,9 @@
--- Maps the application around the chat: determines which of its tables contain users and teams.
+-- Maps the application around the chat: determines which of its tables contain users and teams. The
+-- result is three views: chat.directory (users), chat.memberships (users in teams) and chat.teams.
 
 -- Maps an application's role names to ours; an unknown name becomes "user". Returns the text of an
--- expression instead of the role, because every message queries the views, and a function call
--- would cost more than the rest of the query.
+-- expression instead of the role, because the views are queried for every message, and a function
+-- call would cost more than the rest of the query.
 create or replace function chat.role_expression(written text)
 returns text
 language sql
@@ -38,7 +39,8 @@ $$;
 
 revoke all on function chat.host_columns(regclass, text[]) from public;
 
--- Returns the texts of the two views over a table of users that contains each user's team and role.
+-- Returns the texts of chat.directory and chat.memberships over a table of users that contains each
+-- user's team and role.
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -79,8 +81,8 @@ $$;
 
 revoke all on function chat.users_table_mapping() from public;
 
--- Returns the texts of the two views over the accounts themselves. Team and role come from the
--- metadata that the server writes into the token. The metadata that users can change
+-- Returns the texts of chat.directory and chat.memberships over the accounts themselves. Team and
+-- role come from raw_app_meta_data, which users cannot change. The metadata that users can change
 -- (raw_user_meta_data) supplies only a name and a picture, never a team or a role.
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql
@@ -131,7 +133,7 @@ $$;
 
 revoke all on function chat.claims_mapping() from public;
 
--- Returns the table of teams and the text of the view over it. The table is optional: without it,
+-- Returns the table of teams and the text of chat.teams over it. The table is optional: without it,
 -- teams have no names.
 create or replace function chat.teams_mapping(out teams_table regclass, out teams text)
 language plpgsql
@@ -154,7 +156,7 @@ $$;
 
 revoke all on function chat.teams_mapping() from public;
 
--- Creates or replaces one of the views. If possible, the view belongs to the owner of the
+-- Creates or replaces one of the three views. If possible, the view belongs to the owner of the
 -- application's table, because under row-level security on that table, any other owner would see no
 -- rows.
 create or replace function chat.replace_host_view(view_name text, query text, host_table regclass)
@@ -263,8 +265,8 @@ $$;
 
 revoke all on function chat.point_people_at(regclass) from public;
 
--- Returns the table of users and the texts of the two views for a preset. All are null if the
--- database lacks what the preset needs.
+-- Returns the table of users and the texts of chat.directory and chat.memberships for a preset. All
+-- are null if the database lacks what the preset needs.
 create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
 stable
@@ -401,7 +403,7 @@ begin
     and to_regclass('chat.memberships') is not null
     and to_regclass('chat.teams') is not null
   then
-    -- Also covers tables that a later migration has added.
+    -- The foreign keys are set nevertheless, because a later migration may have added tables.
     perform chat.point_people_at(mapping.people);
     return chosen;
   end if;

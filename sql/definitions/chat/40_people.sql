@@ -43,9 +43,8 @@ $$;
 
 revoke all on function chat.may_message(uuid, uuid, boolean) from public;
 
--- Policies call this function in every statement. It is not an SQL function, because one that is
--- not inlined would be parsed and planned again on every call, which takes several times as long as
--- the look-up.
+-- This is not an SQL function, because one that is not inlined would be parsed and planned again on
+-- every call, which takes several times as long as the look-up.
 create or replace function chat.my_conversation_ids()
 returns setof uuid
 language plpgsql
@@ -185,12 +184,12 @@ begin
 end
 $$;
 
-comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: the users that they know, if these share their presence.';
+comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: the caller, and those users whom the caller knows and who share their presence.';
 
 revoke all on function chat.visible_people_ids() from public;
 grant execute on function chat.visible_people_ids() to authenticated;
 
--- Returns an ilike pattern that finds a part of a name or address. Characters with a special
+-- Returns an ilike pattern that finds a part of a name or e-mail address. Characters with a special
 -- meaning in patterns are escaped.
 create or replace function chat.containing(part text)
 returns text
@@ -251,7 +250,7 @@ begin
     d.role
   from chat.directory d
   left join lateral (
-    -- A team that both belong to comes before other teams.
+    -- A team that the user shares with the caller comes before the user's other teams.
     select theirs.team_id, mine.team_id is not null as is_shared
     from chat.memberships theirs
     left join chat.memberships mine on mine.team_id = theirs.team_id and mine.user_id = caller
@@ -292,7 +291,7 @@ end
 $$;
 
 comment on function chat.search_people(text, int) is
-  'Users that the caller could open a conversation with, by name or address, the most recent contacts first. A query of fewer than two characters finds none.';
+  'Users that the caller could open a conversation with, by name or e-mail address, the most recent contacts first. A query of fewer than two characters finds none.';
 
 revoke all on function chat.search_people(text, int) from public;
 grant execute on function chat.search_people(text, int) to authenticated;

@@ -1,8 +1,8 @@
 -- Blocks. A blocked user never learns of the block, because it is only one of many reasons why a
 -- user cannot be messaged.
 
--- Returns whether a user is visible to the caller: they share a team or a conversation, or the
--- caller may message the user.
+-- Returns whether a user is visible to the caller: the two share a team or a conversation, or one
+-- of them may message the other.
 create or replace function chat.knows(other_user_id uuid)
 returns boolean
 language plpgsql

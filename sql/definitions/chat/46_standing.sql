@@ -1,5 +1,6 @@
--- A number for each user that summarizes the application's data on which permissions depend. The
--- server compares the numbers to detect that the permissions of a connected user may have changed.
+-- Each user's standing: a number that summarizes the data of the application on which the user's
+-- permissions depend. The server compares the numbers to detect that the permissions of a connected
+-- user may have changed.
 
 create or replace function chat.standings(people uuid[], conversations uuid[])
 returns table (id uuid, standing bigint)

@@ -162,7 +162,7 @@ begin
 end
 $$;
 
-comment on function chat.is_my_conversation(uuid) is 'Returns whether the caller is a member. For functions; policies use chat.my_conversation_ids().';
+comment on function chat.is_my_conversation(uuid) is 'Returns whether the caller is a member. For functions; policies use chat.my_conversation_keys().';
 
 revoke all on function chat.is_my_conversation(uuid) from public;
 grant execute on function chat.is_my_conversation(uuid) to authenticated;
@@ -189,7 +189,7 @@ end
 $$;
 
 comment on function chat.can_send(uuid) is
-  'Returns whether the caller may write to this conversation now. They may not after a block, after the loss of the common team, after a suspension on either side, or to an erased user.';
+  'Returns whether the caller may write to this conversation now. False after a block, after the loss of the common team, after a suspension on either side, and after the other user was erased.';
 
 revoke all on function chat.can_send(uuid) from public;
 grant execute on function chat.can_send(uuid) to authenticated;
@@ -221,13 +221,13 @@ begin
 
   if conversation_id is null then
     perform chat.refuse_if_outdated();
-    -- A stranger and a user who does not exist yield the same refusal, found in the same way.
+    -- A stranger and a user who does not exist yield the same refusal, from the same query.
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
     end if;
 
-    -- If another transaction is opening the same pair, this insert waits for it, and the query
-    -- below finds its row.
+    -- If another transaction is opening a conversation of the same pair, this insert waits for it,
+    -- and the query below finds its row.
     insert into public.user_conversations as c (participant_1_id, participant_2_id, created_by)
     values (first_id, second_id, caller)
     on conflict (participant_1_id, participant_2_id) where kind = 'direct' do nothing
@@ -364,8 +364,8 @@ begin
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
 
-    -- This must come after the other settings. From an update that changes no other column, the
-    -- server concludes that the draft changed.
+    -- This must be a separate update after the other settings: an update that changes only
+    -- changed_xid and updated_at makes the server read the draft.
     perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end

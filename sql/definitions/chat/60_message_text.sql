@@ -116,7 +116,7 @@ end
 $$;
 
 comment on function chat.is_in_storage(text, text) is
-  'Returns whether this address is below the storage''s address. In the rest of it, only printable ASCII without spaces, "\" and the segments "." and ".." is accepted.';
+  'Returns whether this address is below the storage''s address. The rest of it must be printable ASCII without spaces and "\", and without "." or ".." as a segment of the path, also when encoded.';
 
 revoke all on function chat.is_in_storage(text, text) from public;
 
@@ -135,9 +135,10 @@ $$;
 
 revoke all on function chat.check_metadata(jsonb) from public;
 
--- Checks rules that apply to users but not to the server: the file's address is in the storage,
--- mentions are members, and the metadata is small. Only new messages are checked. Users cannot
--- change these columns afterwards, and a setting or a membership may have changed in the meantime.
+-- Checks the rules that apply to messages of users but not to those of the server. For example, the
+-- file's address must be in the storage, and mentions must be members. Only new messages are
+-- checked. Users cannot change these columns afterwards, and a setting or a membership may have
+-- changed in the meantime.
 create or replace function chat.check_personal_message(message public.user_messages)
 returns void
 language plpgsql

@@ -41,8 +41,8 @@ create or replace trigger user_messages_10_judge
   before insert on public.user_messages
   for each row execute function chat.judge_message();
 
--- PL/pgSQL caches the plan of the query below for the session, possibly a plan made while the table
--- was empty. If that plan sorts the rows that it scans, a large insert takes quadratic time.
+-- PL/pgSQL caches the plan of the query below for the connection, possibly a plan made while the
+-- table was empty. If that plan sorts the rows that it scans, a large insert takes quadratic time.
 --
 -- PostgreSQL adds a very large cost to a plan node of a disabled type. If a plan nevertheless
 -- contains such a node, its cost exceeds the threshold for JIT compilation, which takes tens of

@@ -127,7 +127,8 @@ begin
     end if;
   end if;
 
-  -- Reading does not change a message, and neither does an update to the same values.
+  -- Marking as read does not count as a change of the message, and neither does an update to the
+  -- same values.
   if not is_touched
     and (
       new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions,
@@ -160,7 +161,7 @@ begin
     (select c.rev from public.user_conversations c where c.id = old.conversation_id),
     (select m.rev from public.user_messages m where m.conversation_id = old.conversation_id order by m.rev desc limit 1)
   );
-  -- A reaction changes the message's rev but not its text, so updated_at stays.
+  -- A reaction or a pin changes the message's rev but not its text, so updated_at stays.
   if not is_touched then
     new.updated_at := clock_timestamp();
   end if;
@@ -260,8 +261,8 @@ begin
   end if;
 
   -- Replies show the quoted text, so they change, too. Setting any other rev makes the row trigger
-  -- assign the next one. If only the rev of a row changed, its quotation is the same, so the
-  -- recursion ends at the replies.
+  -- assign the next one. If only the rev of a message changed, quotations of it stay the same, so
+  -- the recursion ends at the replies.
   quoted := array(
     select a.id
     from after a
@@ -285,8 +286,8 @@ create or replace trigger user_messages_30_count_changes
   referencing old table as before new table as after
   for each statement execute function chat.count_message_changes();
 
--- Only the server removes rows (retention, erasing users). The members' counts and the preview are
--- updated.
+-- Clients cannot delete rows; operators and servers can, for instance to limit how long messages
+-- are kept. The members' counts and the conversation's last message are updated.
 create or replace function chat.count_removed_messages()
 returns trigger
 language plpgsql

@@ -1,5 +1,6 @@
--- Read positions, receipts and unread counts. Reading locks only the caller's own member row and
--- receipt, in that order, so it never waits for a conversation.
+-- Read positions, receipts and unread counts. Marking as read locks the caller's own member row and
+-- then the receipt. With the setting fill_read_by, it first locks the messages. It never waits for
+-- a lock on a conversation.
 
 create or replace function chat.shares_receipts(user_id uuid)
 returns boolean
@@ -45,7 +46,8 @@ $$;
 
 revoke all on function chat.shows_receipts(uuid, uuid) from public;
 
--- Counts the unread messages after a position, and how many of them mention the user.
+-- Counts the user's unread messages after a position and up to another, and how many of them
+-- mention the user.
 create or replace function chat.count_unread(conversation_id uuid, user_id uuid, after_seq bigint, up_to_seq bigint, out unread int, out mentions int)
 language plpgsql
 stable
@@ -70,8 +72,8 @@ $$;
 
 revoke all on function chat.count_unread(uuid, uuid, bigint, bigint) from public;
 
--- Fills user_messages.read_by, for clients that read this column. Reading does not change rev, so
--- the conversation is not locked.
+-- Fills user_messages.read_by, for clients that read this column. Marking as read assigns no new
+-- rev, so the conversation, which numbers the revs, need not be locked.
 create or replace function chat.fill_read_by(conversation_id uuid, reader uuid, up_to_seq bigint)
 returns void
 language plpgsql
@@ -145,7 +147,8 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- A message whose send is not finished is counted by that send, once it gets this lock.
+  -- If another transaction is still inserting a message, it adds that message to unread_count
+  -- itself, once it gets the lock on this member row.
   if up_to_message_id is null then
     select m.id, m.seq into target_id, target_seq
     from public.user_messages m
@@ -188,7 +191,8 @@ begin
   end if;
 
   if shares and target_seq is not null then
-    -- The receipt advances even if the read marker was moved back before.
+    -- The receipt is compared with its own position and not with the read marker. The two differ
+    -- after mark_unread(), or if receipts were not shared before.
     update public.conversation_receipts r
     set last_read_seq = target_seq,
       last_read_message_id = target_id,
@@ -228,7 +232,8 @@ begin
   if caller is null then
     return;
   end if;
-  -- Conversations are locked in one order, so two devices that read the same ones cannot deadlock.
+  -- Member rows are locked in the order of their conversations, so two devices of the caller that
+  -- read the same conversations cannot deadlock.
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
     from public.user_messages m
@@ -243,7 +248,7 @@ end
 $$;
 
 comment on function chat.mark_read_messages(uuid[]) is
-  'Marks each conversation of the given messages as read up to the newest of them, one row per conversation. Messages that the caller cannot see are ignored.';
+  'Marks each conversation of the given messages as read, up to its newest given message. Returns one row per conversation. Messages that the caller cannot see are ignored.';
 
 revoke all on function chat.mark_read_messages(uuid[]) from public;
 grant execute on function chat.mark_read_messages(uuid[]) to authenticated;

@@ -110,7 +110,7 @@ begin
   order by m.id
   for no key update;
 
-  -- Setting any other rev makes the trigger of user_messages assign the next one. A tombstone
+  -- Setting any other rev makes the trigger of user_messages assign the next one. A deleted message
   -- already has the next rev, because its reactions are removed together with the text.
   update public.user_messages m
   set rev = m.rev + 1
@@ -182,7 +182,7 @@ begin
         r.reaction,
         count(*) as people,
         bool_or(r.user_id = (select auth.uid())) as me,
-        -- The counter includes all users; the row lists only some of them.
+        -- count includes all users; user_ids lists only the first ten.
         (array_agg(r.user_id order by r.created_at, r.user_id))[1:10] as user_ids,
         min(r.created_at) as first_at
       from public.message_reactions r

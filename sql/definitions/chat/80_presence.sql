@@ -10,7 +10,7 @@
 -- changes. It locks rows of presence_reports in the order of their keys, and then all other rows.
 -- It locks neither rows of users nor rows of user_presence that it does not change, and the tables
 -- that it writes have no foreign keys to either of them. A lock changes xmax and would reveal when
--- a hidden user reports.
+-- a hidden user reports: one who does not share their presence, or chose to appear offline.
 --
 -- Users can keep their own rows locked. So the functions for many users (report_devices,
 -- expire_presence, keep_presence) never wait for such a row. They lock the rows that they write
@@ -228,8 +228,7 @@ revoke all on function chat.show_presence(uuid[]) from public;
 
 -- Like chat.show_presence(), but does not wait for rows that users keep locked, and records the
 -- users whose visible row is now out of date. held: users whose row of presence_reports could not
--- be locked, so their presence is unknown. The calling function has locked the rows of the other
--- users.
+-- be locked, so their presence is unknown. The calling function has locked the rows of user_ids.
 create or replace function chat.show_free_presence(user_ids uuid[], held uuid[] default '{}')
 returns setof uuid
 language plpgsql
@@ -275,8 +274,8 @@ $$;
 revoke all on function chat.show_free_presence(uuid[], uuid[]) from public;
 
 -- Records the status that a client reports by writing its own row, and returns the status that the
--- row then shows. is_new: the row is being inserted. If it already exists, nothing is recorded and
--- the result is null, because an update with the same values follows. No update follows for a
+-- row then shows. is_new: the row is being inserted. If the row already exists, nothing is recorded
+-- and the result is null, because an update with the same values follows. No update follows for a
 -- hidden user, because the trigger inserts nothing for them. The statement trigger has locked the
 -- row of presence_reports.
 create or replace function chat.report_by_table(
@@ -485,9 +484,9 @@ $$;
 
 revoke all on function chat.keep_page(uuid, text) from public;
 
--- Removes the page from a row, regardless of the writer, so that the page is not stored here,
--- published, or returned by an upsert. If a policy refuses the write, the page stored in
--- presence_pages is rolled back, too.
+-- Moves the page from the written row to presence_pages, regardless of the writer, so that
+-- user_presence neither stores nor publishes it, and an upsert does not return it. If a policy
+-- refuses the write, the page stored in presence_pages is rolled back, too.
 create or replace function chat.take_page_out()
 returns trigger
 language plpgsql
@@ -573,8 +572,8 @@ as $$
 declare
   caller constant uuid := auth.uid();
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
-  -- busy is always a choice, and so is any status with an end. Any other status is a device's
-  -- report.
+  -- Without is_manual, busy and any status with an end are choices, and any other status is a
+  -- device's report.
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
   -- A choice reports nothing about the devices, except that one has just sent a request.
   said constant text := case when chosen and reported is not null then 'online' else reported end;
@@ -697,8 +696,8 @@ declare
   held uuid[] := '{}';
   free uuid[];
 begin
-  -- Locked until the transaction ends. A transaction that removes processes takes this lock first,
-  -- too.
+  -- The process's row is locked until the transaction ends. A transaction that removes processes
+  -- takes this lock first, too.
   perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
   if not found then
     return null;
@@ -871,8 +870,8 @@ begin
   if not had_lease then
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
-    -- After a crash of the database, no processes are recorded, so nothing would show that they
-    -- ended.
+    -- After a crash of the database, no processes are recorded, because their table is unlogged. So
+    -- nothing would show that they ended.
     left_behind := array(
       select p.user_id
       from public.user_presence p
@@ -887,7 +886,7 @@ end
 $$;
 
 comment on function chat.keep_presence(uuid, int) is
-  'Renews the lease of a process and removes processes whose lease ended. Returns false if the process had no lease; what it reported before is lost.';
+  'Renews the lease of a process, and applies everything that has expired (chat.expire_presence). Returns false if the process had no lease; what it reported before is lost.';
 
 revoke all on function chat.keep_presence(uuid, int) from public;
 grant execute on function chat.keep_presence(uuid, int) to service_role;
@@ -920,7 +919,7 @@ end
 $$;
 
 comment on function chat.end_presence(text) is
-  'Signs the caller out until a device reports or connects: with a session_id on that device, otherwise on all devices.';
+  'Ends the presence of the caller''s device with this session_id. Without a session_id, ends that of all devices until one reports or connects again.';
 
 revoke all on function chat.end_presence(text) from public;
 grant execute on function chat.end_presence(text) to authenticated;
@@ -1083,7 +1082,7 @@ end
 $$;
 
 comment on function chat.supervised_people_ids() is
-  'The users whose current page the caller may see: themselves, and those whose presence they see and whose admin they are.';
+  'The users whose current page the caller may see: the caller; for an admin, also the users of their teams whose presence they may see; and for a super admin, or for any admin with admin_cross_team, all users whose presence they may see.';
 
 revoke all on function chat.supervised_people_ids() from public;
 grant execute on function chat.supervised_people_ids() to authenticated;
@@ -1162,7 +1161,7 @@ end
 $$;
 
 comment on function chat.presence_rows(uuid[], boolean) is
-  'Presence of the given users as far as the caller may see it. With team: of all users they may see. With neither: their own.';
+  'Presence of the given users as far as the caller may see it. With team: of all users whose presence the caller may see. With neither: the caller''s own.';
 
 revoke all on function chat.presence_rows(uuid[], boolean) from public;
 grant execute on function chat.presence_rows(uuid[], boolean) to authenticated;

@@ -1,4 +1,5 @@
--- A user's preferences. The row with the defaults is inserted when its owner first reads it.
+-- A user's preferences. The row with the defaults is inserted when its owner first reads or sets
+-- them.
 
 create or replace function chat.preferences()
 returns json

@@ -44,7 +44,7 @@ end
 $$;
 
 comment on function chat.conversation_people(uuid[]) is
-  'All current and former members of the caller''s given conversations. Conversations of other users yield nothing.';
+  'All current and former members of each of the given conversations that the caller is a member of. Other conversations yield nothing.';
 
 revoke all on function chat.conversation_people(uuid[]) from public;
 grant execute on function chat.conversation_people(uuid[]) to authenticated;

@@ -14,7 +14,7 @@ stable
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
--- Overrides the setting of the calling functions, because nothing else sorts the rows here.
+-- Overrides the "off" of the calling functions, because here no index returns the rows in order.
 set enable_sort = on
 as $$
 declare
@@ -235,7 +235,7 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
--- As in message_page().
+-- For the same reasons as in chat.message_page().
 set enable_sort = off
 set jit = off
 as $$

@@ -1,9 +1,9 @@
 -- Full-text search. The functions are definers, because row-level security would prevent the use of
 -- the index (@@ is not leakproof). So every query here is restricted to the caller's conversations.
 
--- Converts a required part of a message to a pattern for " " || chat.folded_text(…). Words match as
--- prefixes, in this order. Runs of scripts without spaces match anywhere. Returns null if nothing
--- remains to search for.
+-- Converts a word or phrase to a pattern for " " || chat.folded_text(…). Words match as prefixes,
+-- in this order. Runs of scripts without spaces match anywhere. Returns null if nothing remains to
+-- search for.
 create or replace function chat.search_pattern(written text)
 returns text
 language plpgsql
@@ -26,8 +26,9 @@ $$;
 revoke all on function chat.search_pattern(text) from public;
 
 -- Returns a query for the index entries of messages that contain all these words and none of the
--- unwanted ones. In the query, "~" stands for the stretch. Returns null if no entry is wanted,
--- because unwanted words alone find nothing.
+-- unwanted ones. In the query, "~" stands for the name of the stretch: 2048 consecutive messages of
+-- a conversation (chat.search_stretch). Returns null without any required entry, because unwanted
+-- words alone find nothing.
 create or replace function chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[])
 returns text
 language plpgsql
@@ -90,9 +91,9 @@ $$;
 
 revoke all on function chat.search_score(text, text[]) from public;
 
--- Returns the users that an operator names: by id, by "me", or by a part of a name or address as in
--- the search for users. It finds only users who share a conversation with the caller, because only
--- their messages can be found.
+-- Returns the users that an operator names: by id, by "me", or by a part of a name or e-mail
+-- address as in the search for users. A name finds only users who share a conversation with the
+-- caller, because only their messages can be found.
 create or replace function chat.named_people(named text[])
 returns uuid[]
 language plpgsql
@@ -162,9 +163,9 @@ $$;
 revoke all on function chat.named_conversations(text[]) from public;
 
 -- Finds messages by words, phrases and unwanted parts as users type them. Without words, it finds
--- everything that matches the remaining conditions. By relevance, only the 200 newest (or oldest)
--- hits are ranked, because ranking all messages with a common word would read all of them. from_*:
--- the score, time and id of the row after which the page starts.
+-- everything that matches the remaining conditions. With by_relevance, only the 200 newest (or
+-- oldest) hits are ranked, because ranking all messages with a common word would read all of them.
+-- from_*: the score, time and id of the row after which the page starts.
 create or replace function chat.search_messages(
   words text default '',
   phrases text[] default '{}',
@@ -377,8 +378,8 @@ begin
       exit when cardinality(found_ids) >= wanted or walked_at <= oldest_at;
       is_walk := false;
       newest_at := walked_at;
-      -- Everything older, one stretch at a time. A stretch ends at the first message of the next
-      -- one.
+      -- Everything that was not scanned above, one stretch at a time. A stretch ends at the first
+      -- message of the next one.
       select
         array_agg(s.id order by s.rank),
         array_agg(s.number order by s.rank),
@@ -428,7 +429,7 @@ begin
       last := 1;
     else
       exit when last >= cardinality(stretch_ids)
-        -- The rest starts after the end of the page.
+        -- All further stretches begin after the end of the page, so the page is complete.
         or (
           cardinality(found_ids) >= wanted
           and case

@@ -1,8 +1,8 @@
--- Catching up. A cursor is a snapshot of the database. Its owner has not seen what was changed by
+-- Catching up. A cursor is a snapshot of the database. The client has not seen what was changed by
 -- transactions that are not visible in the snapshot, regardless of the order in which they
 -- committed. Every row that clients cache names the transaction that last changed it (changed_xid).
--- A response also contains other data in such a row. A change to these data sets the row's
--- changed_xid, too (50_conversations, and the triggers below).
+-- Such a row, as it is returned, also contains data of other tables. A change of that data sets the
+-- row's changed_xid, too (50_conversations.sql, and the triggers below).
 --
 -- All pages of a chain have the same upper snapshot. It is taken for the first page, and the last
 -- page returns it as the cursor. A row may be newer than that snapshot. Such a row is returned
@@ -194,9 +194,9 @@ begin
   where mine.user_id = caller
     and mine.left_at is null
     and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
-    -- Every change of a message changes its conversation while holding that row's lock. So the last
-    -- such transaction committed after all others. If one of the others is not visible in a
-    -- snapshot, the last one is not visible either.
+    -- Every change of a message changes its conversation while holding the conversation's lock. So
+    -- the last such transaction committed after all others. If one of the others is not visible in
+    -- a snapshot, the last one is not visible either.
     and not pg_visible_in_snapshot(c.changed_xid, since)
   order by mine.conversation_id, changed.changed_xid, changed.id
   limit max_rows;
@@ -408,7 +408,8 @@ grant execute on function chat.sync(text, timestamptz, text, text, text, boolean
 
 -- -------------------------------------------------------------------------- changes of changed_xid
 
--- Drafts, blocks and whether a user shares receipts are part of the user's conversation rows.
+-- Marks memberships of a user as changed, because drafts, blocks and whether the user shares
+-- receipts are part of the user's conversation rows.
 create or replace function chat.touch_memberships(of_user_id uuid, in_conversation_id uuid default null)
 returns void
 language plpgsql

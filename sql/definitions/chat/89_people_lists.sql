@@ -89,8 +89,8 @@ revoke all on function chat.member_page(uuid, int, uuid) from public;
 grant execute on function chat.member_page(uuid, int, uuid) to authenticated;
 
 -- Returns the users that the caller has a conversation with, the latest first, then the other
--- members of their teams by name. from_*: the time, name and id of the contact after which the page
--- starts. Contacts without a message have the time -infinity.
+-- members of the caller's teams by name. from_*: the time, name and id of the contact after which
+-- the page starts. Contacts without a message have the time -infinity.
 create or replace function chat.contact_page(
   max_rows int default 50,
   from_message_at timestamptz default null,
@@ -181,7 +181,7 @@ end
 $$;
 
 comment on function chat.contact_page(int, timestamptz, text, uuid) is
-  'The users that the caller has a conversation with, latest first, then the other members of their teams by name. Blocked, blocking and suspended users are excluded.';
+  'The users that the caller has a conversation with, latest first, then the other members of the caller''s teams by name. Blocked, blocking and suspended users are excluded.';
 
 revoke all on function chat.contact_page(int, timestamptz, text, uuid) from public;
 grant execute on function chat.contact_page(int, timestamptz, text, uuid) to authenticated;

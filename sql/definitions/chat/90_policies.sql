@@ -14,7 +14,7 @@
 --   comparison of a query. At equal cost the policy comes first. It can use an index.
 --
 -- Conditions without an operator, such as "is_deleted" and "file_url is null", cost nothing. They
--- come before every policy.
+-- are an exception: PostgreSQL evaluates them before every policy.
 
 -- Read access is granted per column. A grant on the table would include xmin, xmax and ctid, which
 -- reveal what other users do in private: every lock changes xmax, and hiding, reporting or drafting

@@ -10,7 +10,7 @@ comment on column public.user_conversations.participant_2_id is 'The larger id o
 comment on column public.user_conversations.title is 'Only for groups.';
 comment on column public.user_conversations.updated_at is 'The time of the last message. Lists are sorted by it, so reading and pinning do not change it.';
 comment on column public.user_conversations.last_seq is 'The seq of the newest message. Without gaps within a conversation.';
-comment on column public.user_conversations.rev is 'The number of the latest change to a message (sent, edited, deleted, reacted to). Without gaps within a conversation.';
+comment on column public.user_conversations.rev is 'The number of the latest change to a message (sent, edited, deleted, pinned, reacted to). Without gaps within a conversation.';
 comment on column public.user_conversations.last_message_id is 'The newest message, including a deleted one.';
 comment on column public.user_conversations.is_archived is 'Always false, for clients of the older schema. Members archive a conversation in their own row of user_conversation_members.';
 comment on column public.user_conversations.changed_xid is 'The transaction that last changed the row, for /sync.';
@@ -18,7 +18,7 @@ comment on column public.user_conversations.changed_xid is 'The transaction that
 comment on table public.user_conversation_members is
   'The private state of each member in a conversation. Only the member can read it, because other members must not learn of a mute.';
 comment on column public.user_conversation_members.last_read_seq is 'Everything up to this seq is read. Marking as unread moves it back, but not the receipt.';
-comment on column public.user_conversation_members.unread_count is 'Messages of others after last_read_seq that are neither deleted nor cleared. Maintained by triggers.';
+comment on column public.user_conversation_members.unread_count is 'Messages of others after last_read_seq that are not deleted, cleared or hidden. Maintained by triggers.';
 comment on column public.user_conversation_members.mention_count is 'The unread messages that mention the member.';
 comment on column public.user_conversation_members.marked_unread is 'Marked as unread by the member, independently of the read position.';
 comment on column public.user_conversation_members.is_muted is 'Muted until muted_until or, if that is null, until unmuted.';
@@ -39,7 +39,7 @@ comment on table public.user_messages is 'Messages. A deleted message leaves a t
 comment on column public.user_messages.sender_id is 'Null if the server wrote the message, or if its sender was erased.';
 comment on column public.user_messages.content is 'Without white space at both ends. Empty after deletion.';
 comment on column public.user_messages.message_type is 'text, image or file; system for messages of the server.';
-comment on column public.user_messages.file_url is 'Below the address in the setting storage_url, in printable ASCII without spaces, "\" and the segments "." and "..".';
+comment on column public.user_messages.file_url is 'Below the address in the setting storage_url. Printable ASCII without spaces and "\", and without "." or ".." as a segment of the path.';
 comment on column public.user_messages.file_size is 'In bytes.';
 comment on column public.user_messages.file_type is 'The file''s media type.';
 comment on column public.user_messages.created_at is 'Assigned while holding the conversation''s lock, so it increases with seq.';
@@ -109,6 +109,6 @@ comment on table chat.presence_pages is
 
 comment on function chat.folded_text(text) is
   'A text in the form in which it is searched: in lower case, without accents and vowel marks, with each letter as users type it without them, and with one space between words.';
-comment on function chat.is_unspaced(text) is 'Returns whether this word is an emoji, or part of a script without spaces. Such words are found by any part of them.';
+comment on function chat.is_unspaced(text) is 'Returns whether this word is an emoji, or in a script without spaces. Such words are found by any part of them.';
 comment on function chat.search_stretch(uuid, bigint) is 'The name in the index of a stretch of 2048 messages of a conversation.';
 comment on function chat.search_keys(uuid, bigint, uuid, text, text, text) is 'The index entries of a message.';

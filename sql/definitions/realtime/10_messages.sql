@@ -1,10 +1,11 @@
 -- Broadcasts from the database. This file changes only objects created by Rapport; Supabase's
 -- objects stay unchanged.
 --
--- These functions run as their caller, with the caller's search path, because triggers call them.
--- They are subject to the policies of realtime.messages, which may call functions that name tables
--- without a schema. Types in the bodies are qualified: when a definer function with an empty path
--- calls these functions, an unqualified name would find a temporary type of the original caller.
+-- The functions in this file run as their caller, with the caller's search path, because triggers
+-- call them. They are subject to the policies of realtime.messages, which may call functions that
+-- name tables without a schema. Types in the bodies are qualified: when a definer function with an
+-- empty path calls these functions, an unqualified name would find a temporary type of the original
+-- caller.
 
 do $$
 begin

@@ -30,7 +30,7 @@ begin
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
     if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
-      -- Rows of that day may be in the default partition and would prevent the day's own partition.
+      -- Rows of that day are in the default partition and would prevent the day's own partition.
       -- They are moved while neither table belongs to the published one, so that they are not
       -- delivered twice.
       alter table realtime.messages detach partition realtime.messages_default;

@@ -54,8 +54,8 @@ cost 1e-30
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- Only one spelling of an id is a topic. The server sends messages and revokes rights on that
-  -- topic.
+  -- Only the lower-case spelling of an id is a topic, because the server sends messages and revokes
+  -- rights only there.
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;

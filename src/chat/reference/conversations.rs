@@ -1,5 +1,5 @@
-//! Conversations: `conversations.rs`, `conversation_settings.rs`, `contacts.rs`, `media.rs`, and
-//! reading whole conversations.
+//! Documentation of the routes for conversations. The handlers are in `conversations.rs`,
+//! `conversation_settings.rs`, `contacts.rs`, `media.rs`, `reading.rs` and `presence.rs`.
 
 use super::super::conversations::OTHER_PERSON;
 use super::super::{contacts, conversations, media};

@@ -1,5 +1,5 @@
-//! Messages: `history.rs`, `messages.rs`, `message_changes.rs`, `reading.rs`, `reactions.rs`,
-//! `pins.rs`, `reports.rs`.
+//! Documentation of the routes for messages. The handlers are in `history.rs`, `messages.rs`,
+//! `message_changes.rs`, `reading.rs`, `reactions.rs`, `pins.rs`, `reports.rs` and `sync`.
 
 use axum::http::StatusCode;
 
@@ -86,7 +86,8 @@ pub(in super::super) fn get_message() -> Operation {
         .refuses(&[ErrorCode::NotFound])
 }
 
-/// Adds the header with the revision that a client expects of the message, and its refusals.
+/// Adds `If-Match`, with which a client states the revision that it expects of the message, and the
+/// refusals of any other revision.
 fn expecting(operation: Operation) -> Operation {
     operation
         .header(input(

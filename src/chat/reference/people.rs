@@ -1,5 +1,6 @@
-//! People and settings: `me.rs`, `presence.rs`, `search`, `blocks.rs`, `preferences.rs`,
-//! `limits.rs`, and counts.
+//! Documentation of the routes for people and settings. The handlers are in `me.rs`, `presence.rs`,
+//! `search`, `blocks.rs`, `preferences.rs`, `limits.rs`, `client_errors.rs` and `reading.rs`
+//! (unread counts).
 
 use serde_json::json;
 

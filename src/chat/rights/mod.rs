@@ -4,7 +4,7 @@
 //! This module does not decide whether a right is revoked. It reports every change that might
 //! revoke one. Changes of memberships come from the WAL ([`Rights::changed`]): a member leaves or
 //! is removed, or a block updates the rows of both members. Data in the application's own tables,
-//! published or not, is compared about twice a second ([`mod@standing`]).
+//! published or not, is compared at most twice a second ([`mod@standing`]).
 
 pub(super) mod standing;
 
@@ -79,9 +79,9 @@ impl Rights {
         }
     }
 
-    /// Records that a transaction made a change that may affect the permissions of this member.
-    /// Whether the member has a channel matters only when the change is visible: a channel may join
-    /// before that, and its permissions may be read from an older snapshot.
+    /// Records that a transaction made a change that may affect the permissions of this member. The
+    /// change is recorded even if the member has no channel: one may join before the change is
+    /// visible, and its permissions may be read from an older snapshot.
     pub(super) fn changed(&self, owner: Owner, xid: u32) {
         self.changed_at(owner, xid, Instant::now());
     }

@@ -21,8 +21,8 @@ use crate::db::{Db, DbError};
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
-/// The minimum pause between two comparisons. It leaves half of the second within which a
-/// suspension must take effect for the comparison and the recheck.
+/// The minimum pause between two comparisons. A suspension must take effect within a second, so
+/// half a second remains for the comparison and the recheck.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// The pause is at least this multiple of the duration of a comparison, so that comparisons take at
@@ -133,8 +133,8 @@ impl Standings {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;
                 let standing: i64 = row.try_get(1).map_err(unexpected)?;
-                // If this standing is the first, clients cannot have read values under an earlier
-                // one.
+                // The first standing is not compared: no client has read values that depend on an
+                // earlier one.
                 if self.differs(id, standing) {
                     match subject {
                         Subject::Person => self.composing.standing_changed(id),

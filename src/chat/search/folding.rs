@@ -10,6 +10,7 @@ use unicode_normalization::UnicodeNormalization as _;
 
 /// Letters that Unicode normalization does not decompose, common in many languages.
 const COMMON_LETTERS: &str = "ςđłøħıð";
+/// The replacements of [`COMMON_LETTERS`], in the same order.
 const COMMON_BASES: &str = "σdlohid";
 
 /// Further letters that normalization does not decompose, which are rare.
@@ -18,15 +19,17 @@ const RARE_LETTERS: &str = concat!(
     "ʂʏʐʑʙʛʜʝʟʠᴀᴃᴄᴅᴆᴇᴊᴋᴌᴍᴏᴘᴛᴜᴠᴡᴢᵬᵭᵮᵯᵰᵱᵲᵳᵴᵵᵶᵻᵽᵾᶀᶁᶂᶃᶄᶅᶆᶇᶈᶉᶊᶌᶍᶎᶏᶑᶒᶓᶖ",
     "ᶙẜẝỽỿⱡⱨⱪⱬⱱⱳⱴⱸⱺꜰꜱꝁꝃꝅꝇꝉꝋꝍꝑꝓꝕꝗꝙꝟꝱꝲꝳꝴꝵꝶꝷꝺꝼꞇꞑꞓꞡꞣꞥꞧꞩ",
 );
+/// The replacements of [`RARE_LETTERS`], in the same order.
 const RARE_BASES: &str = concat!(
     "qntbbbcdddefgiiklnnptttvyzgdzlntjactszuejrycjgghhilllmnnrrrr",
     "syzzbghjlqabcddejklmoptuvwzbdfmnprrstzipubdfgklmnprsvxzadeei",
     "ussvylhkzvwveofskkklloopppqqvdlmnrrtdftncgknrs",
 );
 
-/// Letters and symbols, each followed by its replacement. A symbol becomes a separate word; `_`
-/// separates words.
+/// Common letters that are replaced by several, each followed by its replacement.
 const COMMON_GROUPS: &str = "ßss æae œoe";
+/// Rare letters and symbols that are replaced by several letters, each followed by its
+/// replacement. A symbol becomes a separate word; `_` separates words.
 const RARE_GROUPS: &str = concat!(
     "þth ƕhv ƣoi ȸdb ȹqp ɶoe ʣdz ʥdz ʦts ʪls ʫlz ᴁae ᵫue ᵺth ỻll ꜳaa ꜵao ꜷau ꜹav ꜻav ꜽay ꝏoo ꝡvy ꝥth ꝧth ",
     "©_c_ ®_r_ ₠_ce_ ₢_cr_ ₣_fr_ ₤_l_ ₧_pts_ ₹_rs_ ₺_tl_ ℗_p_ ℘_p_ ℞_rx_",

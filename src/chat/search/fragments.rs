@@ -83,8 +83,8 @@ impl Terms {
     }
 
     /// Searches a limited number of words at a time, until the fragments that can be shown are
-    /// complete. The number of words doubles each time, because each search starts from the
-    /// beginning.
+    /// complete. The number of words doubles each time, because the excerpts are built again from
+    /// the first hit.
     fn fragments_by(
         &self,
         mut words_at_once: usize,
@@ -316,7 +316,7 @@ fn before(text: &str, starts: &[usize], begin: usize) -> usize {
         .map_or(far, |(at, c)| far + at + c.len_utf8())
 }
 
-/// Returns the end of the context after a hit.
+/// Returns the end of the context after a hit: at a word boundary if possible.
 fn after(text: &str, starts: &[usize], end: usize) -> usize {
     let next = starts.partition_point(|start| *start < end);
     let Some(&far) = starts.get(next + CONTEXT_CHARS) else {

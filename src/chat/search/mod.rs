@@ -28,8 +28,9 @@ const MAX_PEOPLE: i32 = 10;
 /// and a user does not need more results at a time.
 const MAX_CONCURRENT: usize = 2;
 
-/// Default and maximum number of messages per page.
+/// Default number of messages per page.
 pub(super) const DEFAULT_MESSAGES: i32 = 20;
+/// Maximum number of messages per page.
 pub(super) const MAX_MESSAGES: i32 = 100;
 
 /// Maximum number of conversations per response. `GET /conversations` returns all of them in pages.
@@ -195,8 +196,9 @@ async fn messages(
         .as_ref()
         .map(|from| moment(from.created_at_us))
         .transpose()?;
-    // The first page has no such limit, because the database's clock may differ from this one and
-    // the newest messages could be missing.
+    // With `sort=relevance`, later pages omit messages that were sent after the first page was
+    // requested. The first page does not, because the database's clock may differ from this
+    // server's, and the newest messages could then be missing.
     let before = match from.filter(|_| order.by_relevance) {
         Some(from) => {
             let requested_at = moment(from.requested_at_us)?;

@@ -12,8 +12,8 @@ use crate::http::input::{self, Parameters};
 /// words.
 const MAX_QUERY_CHARS: usize = 400;
 
-/// Maximum number of words per query. Each word is a look-up in the index for every part of a
-/// conversation.
+/// Maximum number of words per query. Each word is a look-up in the index for every stretch of
+/// 2,048 messages of a conversation.
 const MAX_WORDS: usize = 32;
 
 /// Maximum number of people and conversations in a query.
@@ -26,7 +26,8 @@ const KINDS: [&str; 4] = ["file", "image", "link", "reaction"];
 /// and one of the places.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct MessageQuery {
-    /// Required words. Each matches the beginning of a word.
+    /// Required words. Each matches the beginning of a word or, in a script without spaces, any
+    /// part of the text.
     pub(super) words: Vec<String>,
     /// Required phrases: consecutive words.
     pub(super) phrases: Vec<String>,
@@ -70,7 +71,7 @@ impl MessageQuery {
         *self == Self::default()
     }
 
-    /// Returns only the words, for the search of people and conversations.
+    /// Returns only the words and phrases, for the search of people and conversations.
     pub(super) fn plain_text(&self) -> String {
         [self.words.as_slice(), self.phrases.as_slice()]
             .concat()

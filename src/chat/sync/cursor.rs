@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a client has seen and, during a chain of pages, how far it has come.
+/// What a client has seen and, during a chain, how far it has come. A chain consists of the pages
+/// of one catch-up, which all lead to the same snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cursor {
     /// The identity of the database, see `chat.sync_identity()`.
@@ -16,16 +17,16 @@ pub(super) struct Cursor {
     /// The client has seen everything that is visible in this snapshot. `None` during the first
     /// load.
     pub(super) since: Option<Snapshot>,
-    /// The remaining pages of a chain. `None` if everything up to `since` has been fetched.
+    /// Where the chain continues. `None` if everything up to `since` has been fetched.
     pub(super) chain: Option<Chain>,
 }
 
-/// The remaining pages of a chain.
+/// Where a chain continues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Chain {
     /// The snapshot that the client will have seen at the end of the chain.
     pub(super) until: Snapshot,
-    /// The last row of the last page.
+    /// The last row that the client has received.
     pub(super) after: Position,
 }
 

@@ -26,18 +26,20 @@ use crate::http::pagination::{self, json_text};
 use crate::http::{ApiError, Caller};
 use crate::requests::{column, only};
 
-/// Default and maximum number of rows per page, for each of conversations, removals and messages.
+/// Default number of rows per page, for each of conversations, removals and messages.
 pub(super) const DEFAULT_LIMIT: i32 = 100;
+/// Maximum number of rows per page, for each of conversations, removals and messages.
 pub(super) const MAX_LIMIT: i32 = 200;
 
 /// Maximum number of seconds that a request may wait for a change. Proxies commonly give up after
 /// 30.
 pub(super) const MAX_WAIT: i64 = 25;
 
-/// First and longest pause before checking again whether a commit in the WAL is visible in
-/// snapshots. A commit usually becomes visible within microseconds, but a synchronous standby may
-/// delay it for any time.
+/// The first pause before checking again whether a commit in the WAL is visible in snapshots. A
+/// commit usually becomes visible within microseconds, but a synchronous standby may delay it for
+/// any time.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+/// The longest such pause. Each pause is twice as long as the previous one.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 const SYNC: &str = "\

@@ -86,7 +86,7 @@ impl Cluster {
         )
     }
 
-    /// Stops the server like `pg_ctl stop -m fast`: it terminates sessions and writes all data.
+    /// Stops the server like `pg_ctl stop -m fast`: it disconnects all clients and writes all data.
     /// Does nothing if the server is already stopped.
     pub fn stop(&self) -> Result<(), ClusterError> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);

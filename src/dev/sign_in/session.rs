@@ -1,8 +1,8 @@
-//! Sessions and the rotation of their refresh tokens.
+//! Sign-in sessions and the rotation of their refresh tokens.
 //!
-//! Each refresh replaces the token. If a token is presented again long after its replacement, it
-//! was stolen or copied, so the session ends. Within [`REUSE_INTERVAL`], a replaced token yields
-//! the token that replaced it, because two tabs may refresh at the same time.
+//! Each refresh replaces the token. Within [`REUSE_INTERVAL`], a replaced token yields the token
+//! that replaced it, because two tabs may refresh at the same time. If a replaced token is
+//! presented later, it was stolen or copied, so the session ends.
 
 use std::fmt;
 use std::ops::RangeInclusive;

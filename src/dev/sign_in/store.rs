@@ -1,4 +1,4 @@
-//! Accounts and sessions in the private database.
+//! Accounts and sign-in sessions in the private database.
 //!
 //! Each call opens its own connection. Sign-ins are rare, and a restart of the database needs no
 //! handling this way.
