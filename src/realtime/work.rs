@@ -184,7 +184,7 @@ impl Workshop {
                 outcome: Outcome {
                     channel: order.channel,
                     topic: order.topic,
-                    result: WorkResult::Stored(messages),
+                    result: WorkResult::Replay(messages),
                 },
                 rest: None,
             }
@@ -203,7 +203,7 @@ impl Workshop {
                 outcome: Outcome {
                     channel: order.channel,
                     topic: order.topic,
-                    result: WorkResult::Persisted {
+                    result: WorkResult::Stored {
                         reference: order.reference,
                         result,
                     },

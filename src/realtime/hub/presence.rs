@@ -64,7 +64,7 @@ pub struct PresenceState {
 
 /// The result of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracked {
+pub enum TrackResult {
     /// The change will be published.
     Changed,
     /// The channel already tracks the same payload.
@@ -83,18 +83,18 @@ impl PresenceSet {
         payload: TrackPayload,
         phx_ref: PhxRef,
         max_bytes: usize,
-    ) -> Tracked {
+    ) -> TrackResult {
         let slot = self.slots.get(&channel);
         let current = slot.and_then(Slot::payload);
         if current == Some(&payload) {
-            return Tracked::Unchanged;
+            return TrackResult::Unchanged;
         }
         let before = slot.map_or(0, Slot::bytes);
         let bytes = self.bytes - before + entry_bytes(key, &payload);
         // A payload that is not larger than the previous one is always accepted, even if the topic
         // is full.
         if bytes > max_bytes && bytes > self.bytes {
-            return Tracked::Full;
+            return TrackResult::Full;
         }
         self.bytes = bytes;
         let slot = self.slots.entry(channel).or_insert_with(|| Slot {
@@ -106,7 +106,7 @@ impl PresenceSet {
         if slot.pending.replace(pending).is_none() {
             self.pending.push(channel);
         }
-        Tracked::Changed
+        TrackResult::Changed
     }
 
     /// Removes the payload of a channel. Returns whether the channel tracked one.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::super::protocol::{PhxRefs, TrackPayload};
-use super::presence::Tracked;
+use super::presence::TrackResult;
 use super::topic::Topic;
 use crate::visibility::ChannelId;
 
@@ -29,11 +29,11 @@ impl PresenceChanges {
         key: &Arc<str>,
         payload: TrackPayload,
         max_bytes: usize,
-    ) -> Tracked {
+    ) -> TrackResult {
         let phx_ref = self.refs.next();
         let mut set = topic.presence();
         let tracked = set.track(channel, key, payload, phx_ref, max_bytes);
-        if tracked == Tracked::Changed {
+        if tracked == TrackResult::Changed {
             self.mark(topic);
         }
         tracked

@@ -23,7 +23,7 @@ use super::super::protocol::{Serializer, TrackPayload};
 use super::super::wire::body::Body;
 use super::super::wire::frame::Frame;
 use super::deliveries::Deliveries;
-use super::presence::Tracked;
+use super::presence::TrackResult;
 use super::registry::{Hub, MemberEntry};
 use super::topic::Topic;
 use crate::visibility::ChannelId;
@@ -46,10 +46,10 @@ impl Hub {
         key: &Arc<str>,
         payload: TrackPayload,
         max_bytes: usize,
-    ) -> Tracked {
+    ) -> TrackResult {
         // A channel that has left tracks nothing.
         let Some(MemberEntry { topic, .. }) = self.entry_of(channel) else {
-            return Tracked::Unchanged;
+            return TrackResult::Unchanged;
         };
         self.presence()
             .track(&topic, channel, key, payload, max_bytes)

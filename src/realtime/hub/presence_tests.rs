@@ -15,11 +15,17 @@ struct Topic {
 }
 
 impl Topic {
-    fn track(&mut self, channel: u64, key: &str, payload: &Value) -> Tracked {
+    fn track(&mut self, channel: u64, key: &str, payload: &Value) -> TrackResult {
         self.track_within(channel, key, payload, usize::MAX)
     }
 
-    fn track_within(&mut self, channel: u64, key: &str, payload: &Value, max: usize) -> Tracked {
+    fn track_within(
+        &mut self,
+        channel: u64,
+        key: &str,
+        payload: &Value,
+        max: usize,
+    ) -> TrackResult {
         let raw = RawValue::from_string(payload.to_string()).unwrap();
         let payload = TrackPayload::parse(&raw).unwrap();
         let phx_ref = self.refs.next();
@@ -112,7 +118,7 @@ fn unchanged_presence_is_not_published() {
     let version = topic.set.version();
     assert_eq!(
         topic.track(1, "ann", &json!({"b": 2, "a": 1})),
-        Tracked::Unchanged
+        TrackResult::Unchanged
     );
     assert!(!topic.set.has_pending());
     assert_eq!(topic.publish(), None);
@@ -155,10 +161,16 @@ fn the_size_of_a_state_is_limited() {
     let mut topic = Topic::default();
     let (small, large) = (json!({"a": 1}), json!({"a": "x".repeat(500)}));
     let limit = 1_000;
-    assert_eq!(topic.track_within(1, "a", &large, limit), Tracked::Changed);
-    assert_eq!(topic.track_within(2, "b", &large, limit), Tracked::Full);
-    assert_eq!(topic.track_within(2, "b", &small, limit), Tracked::Changed);
-    assert_eq!(topic.track_within(2, "b", &large, limit), Tracked::Full);
+    assert_eq!(
+        topic.track_within(1, "a", &large, limit),
+        TrackResult::Changed
+    );
+    assert_eq!(topic.track_within(2, "b", &large, limit), TrackResult::Full);
+    assert_eq!(
+        topic.track_within(2, "b", &small, limit),
+        TrackResult::Changed
+    );
+    assert_eq!(topic.track_within(2, "b", &large, limit), TrackResult::Full);
     topic.publish();
     assert_eq!(
         tracked(&topic.state()["b"]),
@@ -166,10 +178,13 @@ fn the_size_of_a_state_is_limited() {
         "as before"
     );
     topic.untrack(1);
-    assert_eq!(topic.track_within(2, "b", &large, limit), Tracked::Changed);
+    assert_eq!(
+        topic.track_within(2, "b", &large, limit),
+        TrackResult::Changed
+    );
     assert_eq!(
         topic.track_within(2, "b", &small, 0),
-        Tracked::Changed,
+        TrackResult::Changed,
         "a smaller payload is always allowed"
     );
     topic.untrack(2);
@@ -305,7 +320,7 @@ proptest! {
                     let key = (channel / 2).to_string();
                     let tracked = topic.track(channel, &key, &json!({"p": payload, "c": channel}));
                     let is_same = model.insert(channel, payload) == Some(payload);
-                    prop_assert_eq!(tracked == Tracked::Unchanged, is_same);
+                    prop_assert_eq!(tracked == TrackResult::Unchanged, is_same);
                 }
                 Step::Untrack(channel) => {
                     prop_assert_eq!(topic.untrack(channel), model.remove(&channel).is_some());

@@ -72,13 +72,15 @@ impl Session {
                     self.authorized(&outcome.topic, question, mark, answer, now, effects);
                 }
             }
-            WorkResult::Persisted { reference, result } => {
+            WorkResult::Stored { reference, result } => {
                 self.stored_broadcast(&outcome.topic, reference, result, now, effects);
             }
             WorkResult::Rechecked(result) => {
                 self.rechecked(&outcome.topic, result, now, effects);
             }
-            WorkResult::Stored(messages) => self.stored(&outcome.topic, messages, now, effects),
+            WorkResult::Replay(messages) => {
+                self.continue_with_replay(&outcome.topic, messages, now, effects)
+            }
             WorkResult::MessagesLive(true) => {
                 let notice = SystemNotice::channel(Status::Ok, MESSAGES_LIVE);
                 self.tell(&outcome.topic, notice, effects);

@@ -268,7 +268,7 @@ pub enum WorkResult {
         answer: Result<Permissions, AuthorizeError>,
     },
     /// The broadcast was stored and sent, or it was neither stored nor sent.
-    Persisted {
+    Stored {
         /// The `ref` of the push.
         reference: Option<Ref>,
         /// The id of the stored row, or the reason why the broadcast was not stored.
@@ -276,8 +276,8 @@ pub enum WorkResult {
     },
     /// The permissions of a channel were rechecked.
     Rechecked(RecheckOutcome),
-    /// The stored messages, or `None` if they could not be read.
-    Stored(Option<Vec<ReplayedMessage>>),
+    /// The stored messages that a join requested, or `None` if they could not be read.
+    Replay(Option<Vec<ReplayedMessage>>),
     /// Whether broadcasts from the database became live in time.
     MessagesLive(bool),
 }

@@ -279,7 +279,7 @@ impl Session {
     }
 
     /// Continues a join with its stored messages. `None` means that they could not be read.
-    pub(super) fn stored(
+    pub(super) fn continue_with_replay(
         &mut self,
         topic: &Arc<str>,
         messages: Option<Vec<ReplayedMessage>>,

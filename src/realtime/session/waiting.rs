@@ -17,7 +17,7 @@ const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
 /// The reply to a push that arrives while too many messages wait for the reply to a join.
 const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
 /// The reply to a push that arrives while too many messages wait for other work of the channel.
-pub(super) const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
+pub(super) const TOO_MANY_WAITING: &str = "Too many messages are waiting to be checked or stored";
 
 impl Session {
     /// Holds a message until the current work of its channel is done. If there is no room, refuses

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::super::super::permissions::Permissions;
-use super::catalog::{Evaluation, Reading, STRUCTURE_TTL, Way};
+use super::catalog::{CheckMethod, Evaluation, Reading, STRUCTURE_TTL};
 use super::connections::Connections;
 use super::error::AuthorizeError;
 use super::evaluate::Evaluator;
@@ -200,23 +200,23 @@ impl Inner {
                     return true;
                 }
             };
-            let mut ways: Vec<Way> = groups
+            let mut methods: Vec<CheckMethod> = groups
                 .iter()
-                .map(|group| reading.way(&group.subject.claims.role, group.subject.question))
+                .map(|group| reading.method(&group.subject.claims.role, group.subject.question))
                 .collect();
-            let Ok(refused) = evaluator.prepare(evaluations(&ways)).await else {
+            let Ok(refused) = evaluator.prepare(evaluations(&methods)).await else {
                 return false;
             };
-            for way in &mut ways {
-                if let Way::Evaluate(evaluation) = way
+            for method in &mut methods {
+                if let CheckMethod::Evaluate(evaluation) = method
                     && refused.contains(&evaluation.id)
                 {
                     evaluation.give_up();
-                    *way = Way::Insert;
+                    *method = CheckMethod::Insert;
                 }
             }
             let flown = self
-                .ask_all(evaluator, &reading, groups, ways, may_be_stale)
+                .ask_all(evaluator, &reading, groups, methods, may_be_stale)
                 .await;
             match flown {
                 Flown::Sound => return true,
@@ -240,14 +240,14 @@ impl Inner {
         evaluator: &mut Evaluator,
         reading: &Reading,
         groups: &mut Vec<Group>,
-        ways: Vec<Way>,
+        methods: Vec<CheckMethod>,
         may_be_stale: bool,
     ) -> Flown {
         let subjects: Vec<(Arc<Subject>, Arc<Evaluation>)> = groups
             .iter()
-            .zip(&ways)
-            .filter_map(|(group, way)| match way {
-                Way::Evaluate(evaluation) => {
+            .zip(&methods)
+            .filter_map(|(group, method)| match method {
+                CheckMethod::Evaluate(evaluation) => {
                     Some((Arc::clone(&group.subject), Arc::clone(evaluation)))
                 }
                 _ => None,
@@ -265,14 +265,14 @@ impl Inner {
             Err(_) => return Flown::Broken,
         }
         let mut asked = VecDeque::new();
-        for (group, way) in groups.drain(..).zip(ways) {
-            match way {
-                Way::Known(answer) => {
+        for (group, method) in groups.drain(..).zip(methods) {
+            match method {
+                CheckMethod::Known(answer) => {
                     self.metrics.permission_asked(PermissionWay::Known);
                     group.answer(&answer);
                 }
-                Way::Insert => self.insertions.start(group, None),
-                Way::Evaluate(_) => asked.push_back(group),
+                CheckMethod::Insert => self.insertions.start(group, None),
+                CheckMethod::Evaluate(_) => asked.push_back(group),
             }
         }
         let mut failed = Vec::new();
@@ -390,9 +390,9 @@ enum Flown {
     Stale,
 }
 
-fn evaluations(ways: &[Way]) -> impl Iterator<Item = &Evaluation> {
-    ways.iter().filter_map(|way| match way {
-        Way::Evaluate(evaluation) => Some(&**evaluation),
+fn evaluations(methods: &[CheckMethod]) -> impl Iterator<Item = &Evaluation> {
+    methods.iter().filter_map(|method| match method {
+        CheckMethod::Evaluate(evaluation) => Some(&**evaluation),
         _ => None,
     })
 }

@@ -174,7 +174,7 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The method for answering a question.
 #[derive(Clone, Debug)]
-pub(super) enum Way {
+pub(super) enum CheckMethod {
     /// The catalogue alone determines the answer.
     Known(Result<Permissions, AuthorizeError>),
     /// The policies are evaluated on a message that is not in the table.
@@ -222,10 +222,10 @@ pub(super) struct Reading {
     policies: Vec<Policy>,
     /// The rights by role, or `None` for a role that does not exist. A plain mutex: it is held only
     /// for a look-up or an insertion.
-    roles: Mutex<HashMap<String, Option<Arc<Rights>>>>,
+    roles: Mutex<HashMap<String, Option<Arc<RoleRights>>>>,
     /// How to answer questions, by role and by whether they are about writing. A plain mutex: it is
     /// held only to look up or determine one entry.
-    evaluations: Mutex<HashMap<(String, bool), Way>>,
+    evaluations: Mutex<HashMap<(String, bool), CheckMethod>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -257,7 +257,7 @@ struct Policy {
 }
 
 #[derive(Debug)]
-struct Rights {
+struct RoleRights {
     may_be_taken_on: bool,
     bypasses_row_security: bool,
     may_use_schema: bool,
@@ -341,7 +341,7 @@ impl Reading {
         client: &Client,
         roles: &[&str],
     ) -> Result<(), tokio_postgres::Error> {
-        let mut rights: HashMap<String, Option<Arc<Rights>>> = roles
+        let mut rights: HashMap<String, Option<Arc<RoleRights>>> = roles
             .iter()
             .map(|role| ((*role).to_owned(), None))
             .collect();
@@ -349,7 +349,7 @@ impl Reading {
             .query(&roles_statement(), &[&roles, &self.table.oid])
             .await?
         {
-            let role = Rights {
+            let role = RoleRights {
                 may_be_taken_on: row.try_get(1)?,
                 bypasses_row_security: row.try_get(2)?,
                 may_use_schema: row.try_get(3)?,
@@ -368,16 +368,16 @@ impl Reading {
     }
 
     /// Returns how to answer a question for `role`. The rights of `role` must be loaded.
-    pub(super) fn way(&self, role: &str, question: Question) -> Way {
+    pub(super) fn method(&self, role: &str, question: Question) -> CheckMethod {
         if self.table.must_insert {
-            return Way::Insert;
+            return CheckMethod::Insert;
         }
         let rights = {
             let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
             match roles.get(role) {
                 Some(Some(rights)) => Arc::clone(rights),
                 Some(None) => return refused(INVALID_PARAMETER_VALUE),
-                None => return Way::Insert,
+                None => return CheckMethod::Insert,
             }
         };
         if !rights.may_be_taken_on {
@@ -393,13 +393,13 @@ impl Reading {
             // Without the grant, PostgreSQL refuses an insertion, so the answer about writing is
             // no. A query that reads fails with an error.
             return if is_write {
-                Way::Known(Ok(Permissions::default()))
+                CheckMethod::Known(Ok(Permissions::default()))
             } else {
                 refused(INSUFFICIENT_PRIVILEGE)
             };
         }
         if rights.bypasses_row_security || !self.table.has_row_security {
-            return Way::Known(Ok(question.mask(Permissions::ALL)));
+            return CheckMethod::Known(Ok(question.mask(Permissions::ALL)));
         }
         let mut evaluations = self
             .evaluations
@@ -408,19 +408,21 @@ impl Reading {
         if evaluations.len() > 2 * MAX_ROLES {
             evaluations.clear();
         }
-        let way = evaluations
+        let method = evaluations
             .entry((role.to_owned(), is_write))
             .or_insert_with(|| self.prepare(&rights, is_write));
-        match way {
-            Way::Known(Ok(permissions)) => Way::Known(Ok(question.mask(*permissions))),
-            Way::Evaluate(evaluation) if evaluation.is_unequal.load(Ordering::Relaxed) => {
-                Way::Insert
+        match method {
+            CheckMethod::Known(Ok(permissions)) => {
+                CheckMethod::Known(Ok(question.mask(*permissions)))
             }
-            way => way.clone(),
+            CheckMethod::Evaluate(evaluation) if evaluation.is_unequal.load(Ordering::Relaxed) => {
+                CheckMethod::Insert
+            }
+            method => method.clone(),
         }
     }
 
-    fn prepare(&self, rights: &Rights, is_write: bool) -> Way {
+    fn prepare(&self, rights: &RoleRights, is_write: bool) -> CheckMethod {
         let command = if is_write { "a" } else { "r" };
         let policies: Vec<(&Policy, &str)> = self
             .policies
@@ -445,15 +447,15 @@ impl Reading {
             .map(|(_, expression)| *expression)
             .collect();
         if permissive.is_empty() {
-            return Way::Known(Ok(Permissions::default()));
+            return CheckMethod::Known(Ok(Permissions::default()));
         }
         if permissive.len() == policies.len() && permissive.iter().all(|it| *it == "true") {
-            return Way::Known(Ok(Permissions::ALL));
+            return CheckMethod::Known(Ok(Permissions::ALL));
         }
         if policies.iter().any(|(policy, _)| policy.must_insert) {
-            return Way::Insert;
+            return CheckMethod::Insert;
         }
-        Way::Evaluate(Arc::new(Evaluation::new(
+        CheckMethod::Evaluate(Arc::new(Evaluation::new(
             self.statement(&policies, &permissive, is_write),
             policies
                 .iter()
@@ -548,8 +550,8 @@ impl Policy {
     }
 }
 
-fn refused(sqlstate: &str) -> Way {
-    Way::Known(Err(AuthorizeError::Policy {
+fn refused(sqlstate: &str) -> CheckMethod {
+    CheckMethod::Known(Err(AuthorizeError::Policy {
         sqlstate: sqlstate.to_owned(),
     }))
 }

@@ -33,7 +33,7 @@ fn push(script: &mut Script, event: &str, metadata: &str) -> Vec<String> {
 fn done(script: &mut Script, result: Result<Uuid, StoreError>) -> Vec<String> {
     let text = json!(["1", "2", "realtime:a", "broadcast", {}]).to_string();
     let reference = Serializer::V2.decode_text(&text).unwrap().reference;
-    script.complete(1, "realtime:a", WorkResult::Persisted { reference, result })
+    script.complete(1, "realtime:a", WorkResult::Stored { reference, result })
 }
 
 fn reply(status: &str, response: &Value) -> String {
