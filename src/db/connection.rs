@@ -94,7 +94,7 @@ impl Connection {
             return Ok(());
         }
         Err(DbError::Unexpected(
-            "the session did not switch to the caller's role".into(),
+            "the connection did not switch to the caller's role".into(),
         ))
     }
 }

@@ -78,7 +78,7 @@ fn report(status: &str) -> Schema {
         (
             "replication_slot",
             nullable(slot),
-            "Null while no connection reads the slot.",
+            "Null before the first check, and while `replication` is not `streaming`.",
         ),
         ("draining", flag(), "Whether the process is shutting down."),
     ])

@@ -133,7 +133,7 @@ impl ReplicationMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "transactions",
-            "Committed transactions with a change of a published table",
+            "Committed transactions with a change of a published table or a row of realtime.messages",
             self.transactions.clone(),
         );
         registry.register("changes", "Row changes read", self.changes.clone());
@@ -142,7 +142,7 @@ impl ReplicationMetrics {
             "Rows of realtime.messages read",
             self.messages.clone(),
         );
-        registry.register("bytes", "Bytes of change messages read", self.bytes.clone());
+        registry.register("bytes", "Bytes of pgoutput messages read, except those that begin and end transactions", self.bytes.clone());
         registry.register(
             "truncated_tables",
             "Tables emptied by TRUNCATE, about which subscribers are not notified",
@@ -150,7 +150,7 @@ impl ReplicationMetrics {
         );
         registry.register(
             "reconnects",
-            "Reconnects of the replication connection after it was lost",
+            "Attempts to reconnect, also those that find the slot in use",
             self.reconnects.clone(),
         );
         registry.register(
@@ -237,7 +237,7 @@ impl VisibilityMetrics {
             ),
             (
                 "asked_by_image",
-                "Decisions made by evaluating policies on the row image",
+                "Row images that PostgreSQL evaluated policies on, per identity",
                 &self.asked_by_image,
             ),
             (
@@ -262,7 +262,7 @@ impl VisibilityMetrics {
             ),
             (
                 "retries",
-                "Checks repeated because the database was unavailable",
+                "Queries repeated because the database was unavailable",
                 &self.retries,
             ),
             (
@@ -277,7 +277,7 @@ impl VisibilityMetrics {
             ),
             (
                 "catalog_loads",
-                "Reloads of the catalogue after a change",
+                "Readings of the catalogue: the first, after a change, and for a new role",
                 &self.catalog_loads,
             ),
         ];

@@ -56,7 +56,7 @@ pub(in super::super) fn set_presence() -> Operation {
 pub(in super::super) fn end_presence() -> Operation {
     Operation::of_caller("end_presence", PEOPLE, "Go offline")
         .details(
-            "For signing out on one device, or on all devices until one reports or connects again.",
+            "Ends one device (`session_id`), or all devices until one reports or connects again.",
         )
         .beacon([
             input(
@@ -100,8 +100,8 @@ pub(in super::super) fn set_typing() -> Operation {
 pub(in super::super) fn search() -> Operation {
     let rows = ["FoundPerson", "Conversation", "MessageHit"].map(named);
     Operation::of_caller("search", PEOPLE, "Find people, conversations and messages")
-        .details("People of the caller's teams are found by name or e-mail address. Those with a conversation come first, latest first. Fewer \
-            than two characters find no people. Conversations are found by title, or by the other person. Messages are found by words, \
+        .details("People of the caller's teams are found by name or e-mail address. Those with a conversation come first, latest first. A term of \
+            fewer than two characters finds no people. Conversations are found by title, or by the other person. Messages are found by words, \
             all of which must match the beginning of a word; by `\"a phrase\"`; by `-word` to exclude a word; and by the operators `from:`, `in:`, `before:`, `after:`, \
             `has:` and `is:`, with or without words. Case, accents and vowel marks are ignored. In scripts without spaces, two \
             characters suffice and match anywhere. In other scripts, only the beginnings of words match.")

@@ -451,7 +451,7 @@ fn presence() -> Schema {
         (
             "device_count",
             count(),
-            "Number of open sockets or of reporting sessions, whichever is larger.",
+            "The number of open sockets, or of devices that report with a `session_id`, whichever is greater.",
         ),
         (
             "current_page",

@@ -23,7 +23,7 @@ const REALTIME: &str = "Realtime";
 fn with_rate(operation: Operation) -> Operation {
     let mut operation = operation.answers(
         429,
-        "The server exceeds its rate of events, or would with this request; or this address sent too many unauthenticated requests.",
+        "A limit is reached: the server's rate of events, the size of all requests being read, or the rate of unauthenticated requests from this address.",
         json!({ "anyOf": [message_body(), named("Error")] }),
     );
     operation = operation.with_header(429, "Retry-After", false);

@@ -1,4 +1,4 @@
-//! Deleted content is in no response, whatever the request or user (chat API 3, item 13).
+//! Deleted content is in no response, whatever the request or user.
 
 use reqwest::Method;
 use serde_json::{Value, json};
