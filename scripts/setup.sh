@@ -1,6 +1,6 @@
 # Installs the packages that are missing to build, run and test Rapport on Debian or Ubuntu, and
 # prints their names first.
-# Sourced by scripts/dev and scripts/test:   need COMMAND PACKAGE [PACKAGE ...]
+# Sourced by the other scripts:   need COMMAND PACKAGE [PACKAGE ...]
 
 missing=()
 

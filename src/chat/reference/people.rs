@@ -113,7 +113,7 @@ pub(in super::super) fn search() -> Operation {
         .query(input("before", moment(), "Sent before this time."))
         .query(input("has", text(), "`file`, `image`, `link` or `reaction`. Of several, separated by commas, all must match."))
         .query(input("is", text(), "`unread`."))
-        .query(input("sort", one_of(&["date", "relevance"]), "Sort order of messages. Default: `date`. `relevance` ranks the 200 newest matches."))
+        .query(input("sort", one_of(&["date", "relevance"]), "Sort order of messages. Default: `date`. `relevance` ranks the 200 newest matches (with `order=asc`, the oldest)."))
         .query(input("order", one_of(&["desc", "asc"]), "Sort direction of messages. Default: `desc`."))
         .query(input("team_id", text(), "Ignored: the teams are always the caller's.").legacy())
         .pages(search::DEFAULT_MESSAGES, search::MAX_MESSAGES, json!({ "anyOf": rows }))

@@ -24,7 +24,7 @@ export const en = {
   filterAll: 'All',
   filterUnread: 'Unread',
   filterArchived: 'Archived',
-  filters: 'Show conversations',
+  filters: 'Filter conversations',
   groupPeople: 'People',
   groupMessages: 'Messages',
   previewOwn: (text: string) => `You: ${text}`,
@@ -230,12 +230,12 @@ export const en = {
     unreadPreviousNext: 'Previous or next unread conversation',
     searchMessages: 'Search messages',
     regions: 'Switch between list, messages and composer',
-    table: 'This list',
+    table: 'Show keyboard shortcuts',
     rows: 'Move between messages',
     actions: 'Message actions',
     single: 'Reply, edit, delete, copy, react, mark unread',
     toComposer: 'Back to the composer',
-    editLast: 'Edit your last message, in an empty composer',
+    editLast: 'Edit your last message (when the composer is empty)',
   },
 }
 
