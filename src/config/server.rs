@@ -12,7 +12,8 @@ use super::secret::Secret;
 pub struct ServerConfig {
     /// The address to listen on. Port 0 selects any free port.
     pub listen: SocketAddr,
-    /// The URL under which clients reach this server, without a trailing slash, if known.
+    /// The URL under which clients reach this server, without a trailing slash, if known. Only
+    /// `rapport dev` uses it.
     pub public_url: Option<String>,
     /// Origins whose pages may call the chat routes.
     pub allowed_origins: Vec<String>,

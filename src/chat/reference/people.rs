@@ -45,7 +45,7 @@ pub(in super::super) fn set_presence() -> Operation {
             input("current_page", text_up_to(2048), "The current page in the application. Stored only if the setting `share_current_page` is on. Visible to the caller and their admins."),
             input("manual_until", moment(), "Time until which the chosen status is valid. Null: until the next one; with `online` or without a status, null clears the choice."),
             input("is_manual", flag(), "Whether the user chose the status. Default: true if the status is `busy` or `manual_until` is present."),
-            input("session_id", text_of(64), "The client's id for a tab or device. `offline` ends only this session."),
+            input("session_id", text_of(64), "The client's id for a tab or device. `offline` ends only this device."),
             input("status_text", text_up_to(100), "Null or empty: no text."),
             input("status_emoji", text_up_to(32), ""),
             own_id("user_id"),
