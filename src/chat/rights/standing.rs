@@ -18,6 +18,7 @@ use crate::bus::rechecks::Rechecks;
 use crate::chat::composing::Composing;
 use crate::chat::topics;
 use crate::db::{Db, DbError};
+use crate::limits::UnixMillis;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
@@ -51,10 +52,12 @@ pub(in crate::chat) struct Standings {
     known: HashMap<Uuid, Known>,
 }
 
+/// The last known standing of a user or conversation. There is one for each connected user, so the
+/// time is the type that takes the fewest bytes.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     standing: i64,
-    seen_at: Instant,
+    seen_at: UnixMillis,
 }
 
 /// The subject of a comparison: users, or direct conversations by the standing of their two
@@ -109,8 +112,9 @@ impl Standings {
         let conversations: Vec<Uuid> = conversations.into_iter().collect();
         self.compare_each(db, Subject::Conversation, &conversations)
             .await?;
+        let now = UnixMillis::now();
         self.known
-            .retain(|_, known| known.seen_at.elapsed() < REMEMBERED_FOR);
+            .retain(|_, known| now.since(known.seen_at) < REMEMBERED_FOR);
         Ok(())
     }
 
@@ -164,7 +168,7 @@ impl Standings {
     /// differs from the previous one. The permissions of the join were checked before the first
     /// standing was read. Without this recheck, a change in between would never be noticed.
     fn is_news(&mut self, id: Uuid, standing: i64) -> bool {
-        let seen_at = Instant::now();
+        let seen_at = UnixMillis::now();
         let before = self.known.insert(id, Known { standing, seen_at });
         before.is_none_or(|before| before.standing != standing)
     }

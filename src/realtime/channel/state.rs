@@ -50,7 +50,7 @@ pub struct Channel {
     /// Whether the client receives its own broadcasts.
     pub echo: bool,
     /// Approximate memory, in bytes, that the server needs because of the join: see [`join_bytes`].
-    pub bytes: usize,
+    pub bytes: u32,
     /// Whether the join requested presence, which is a state followed by diffs.
     pub wants_presence: bool,
     /// The presence that the channel tracks.
@@ -72,7 +72,7 @@ impl Channel {
     pub fn held_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
         let storing = self.storing.unwrap_or(0);
-        self.bytes + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
+        self.bytes as usize + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
     }
 
     /// Returns whether policies decide what the channel may do.
@@ -174,11 +174,12 @@ const TRACKED_COPIES: usize = 3;
 
 /// Estimates the memory, in bytes, that the server needs because of a join. The estimate depends on
 /// the topic, the presence key, and the bindings as the reply lists them.
-pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
-    CHANNEL_BYTES
+pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> u32 {
+    let bytes = CHANNEL_BYTES
         + TOPIC_COPIES * topic.len()
         + key.map_or(0, str::len)
-        + BINDING_COPIES * reply.len()
+        + BINDING_COPIES * reply.len();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// The presence that a channel tracks.

@@ -9,15 +9,10 @@ use uuid::Uuid;
 
 use super::super::permissions::Permissions;
 use super::super::protocol::{Broadcast, Serializer, UserPayload};
-use super::super::wire::outbound::{Outbound, QueueLimits};
+use super::super::wire::outbound::Outbound;
 use super::*;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::visibility::ChannelId;
-
-const LIMITS: QueueLimits = QueueLimits {
-    frames: 100,
-    bytes: 1_000_000,
-};
 
 /// A member and its queue.
 struct Client {
@@ -28,7 +23,7 @@ struct Client {
 fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Client {
     let client = Client {
         channel: hub.next_channel(),
-        outbound: Arc::new(Outbound::new(None, LIMITS, hub.sockets())),
+        outbound: Arc::new(Outbound::new(None, hub.sockets())),
     };
     let spec = MemberSpec {
         topic: TopicKey::new(name, is_private),
@@ -136,7 +131,7 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
     let plain = join(&hub, "a", true, Serializer::V2);
     let (channel, outbound) = (
         hub.next_channel(),
-        Arc::new(Outbound::new(None, LIMITS, hub.sockets())),
+        Arc::new(Outbound::new(None, hub.sockets())),
     );
     let spec = MemberSpec {
         topic: TopicKey::new("a", true),

@@ -31,7 +31,7 @@ use super::super::service::Realtime;
 use super::super::session::{Effect, Session, Shared, TrackOrder};
 use super::super::wire::close::CloseReason;
 use super::super::wire::frame::{Frame, FrameError, FrameReader, Received};
-use super::super::wire::outbound::{Outbound, QueueLimits};
+use super::super::wire::outbound::Outbound;
 use super::super::wire::sockets::SocketId;
 use super::super::work::{Work, Workshop};
 use crate::http::heads::Connection;
@@ -81,8 +81,8 @@ pub(super) fn open(
     };
     let now = UnixMillis::now();
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
-    let mut socket = Socket::new(realtime, serializer, session, (stream, write));
-    let id = socket.id;
+    let mut socket = Socket::new(realtime, serializer, session, (stream, write), request_id);
+    let (id, request_id) = (socket.id, &socket.request_id);
     // The span exists only at level debug, because it takes memory for each idle socket.
     let span = tracing::debug_span!("socket", %id, %request_id);
     if !received.is_empty() {
@@ -90,9 +90,19 @@ pub(super) fn open(
     }
     // Even an empty `received` keeps the handshake's read buffer of 16 KiB alive.
     drop(received);
-    // The socket stays in this block. A function that took it by value would store it twice for as
-    // long as the socket lives.
-    async move { socket.run(&request_id).await }.instrument(span)
+    // Every idle socket occupies this future. It therefore consists of the socket and little else:
+    // a function that took the socket by value, or variables that live across an await, would be
+    // stored again next to it.
+    async move {
+        let end = poll_fn(|cx| socket.poll(cx)).await;
+        socket.finish(end);
+        if end == End::Closing {
+            let closed = poll_fn(|cx| socket.poll_close(cx));
+            // If the peer does not close its side in time, the connection is cut.
+            let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, closed)).await;
+        }
+    }
+    .instrument(span)
 }
 
 /// The stream that the socket reads from.
@@ -142,6 +152,11 @@ struct Socket {
     queued_frames: u64,
     /// The id of the socket, under which the hub lists it.
     id: SocketId,
+    /// When the socket was opened.
+    opened: UnixMillis,
+    /// The id of the handshake's request. It connects the log line about the end of the socket with
+    /// the log line about the handshake.
+    request_id: Box<str>,
 }
 
 /// Runs however the task ends, even after a panic, so that no socket stays listed after its end. A
@@ -177,14 +192,11 @@ impl Socket {
         serializer: Serializer,
         session: Session,
         (stream, write): (Stream, Option<OwnedWriteHalf>),
+        request_id: Box<str>,
     ) -> Self {
         let shared = Arc::clone(&realtime.shared);
         let config = &shared.config;
-        let limits = QueueLimits {
-            frames: config.queue_max_frames,
-            bytes: config.queue_max_bytes,
-        };
-        let outbound = Arc::new(Outbound::new(write, limits, shared.hub.sockets()));
+        let outbound = Arc::new(Outbound::new(write, shared.hub.sockets()));
         let now = Instant::now();
         Self {
             workshop: Arc::clone(&realtime.workshop),
@@ -200,31 +212,25 @@ impl Socket {
             effects: Vec::new(),
             queued_frames: 0,
             id: shared.hub.add_socket(&outbound),
+            opened: UnixMillis::now(),
+            request_id,
             outbound,
             shared,
         }
     }
 
-    /// Runs the socket until its end. The request id connects the log line about the end with the
-    /// log line about the handshake.
-    async fn run(&mut self, request_id: &str) {
-        let opened = Instant::now();
-        let end = poll_fn(|cx| self.poll(cx)).await;
-        // Channels end first, so that no more frames are queued for a socket that only waits to be
-        // closed.
+    /// Ends the channels and reports the end of the socket. The channels end first, so that no more
+    /// frames are queued for a socket that only waits to be closed.
+    fn finish(&mut self, end: End) {
         self.end_session();
         let reason = match (end, self.outbound.closing()) {
             (End::Closing, Some(reason)) => reason.label(),
             _ => CloseLabel::Broken,
         };
         self.shared.hub.metrics().closed(reason).inc();
-        let (socket, seconds) = (self.id, opened.elapsed().as_secs_f64());
+        let (socket, request_id) = (self.id, &self.request_id);
+        let seconds = UnixMillis::now().since(self.opened).as_secs_f64();
         tracing::info!(%socket, %request_id, reason = reason.as_str(), seconds, "socket closed");
-        if end == End::Closing {
-            let closed = poll_fn(|cx| self.poll_close(cx));
-            // If the peer does not close its side in time, the connection is cut.
-            let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, closed)).await;
-        }
     }
 
     /// Ends the channels and releases everything except queued frames. A second call does nothing.

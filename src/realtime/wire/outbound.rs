@@ -19,7 +19,7 @@ use super::body::Body;
 use super::close::CloseReason;
 use super::frame::Frame;
 pub use super::queue::QueueLimits;
-use super::queue::{EAGER_FLUSH_FRAMES, MAX_CLOSING_BYTES, Queue, retain, signed};
+use super::queue::{EAGER_FLUSH_FRAMES, MAX_CLOSING_BYTES, PendingRelease, Queue, retain};
 use super::sockets::{Evict, Holdings, Registry};
 use crate::observability::metrics::Held;
 
@@ -31,7 +31,6 @@ pub type Sockets = Registry<Outbound>;
 pub struct Outbound {
     /// The stream, if every task may write to it. If `None`, only the socket's own task writes.
     stream: Option<OwnedWriteHalf>,
-    limits: QueueLimits,
     /// A plain mutex. It is held for a push or one non-blocking system call, never across an await.
     /// The system call is made under the lock, because bytes must be written in the order in which
     /// tasks took the lock. Otherwise two writers could interleave their frames.
@@ -111,14 +110,9 @@ pub struct Fanout {
 impl Outbound {
     /// Creates the outgoing side of a socket that writes to `stream`. If `stream` is `None`, only
     /// the socket's task writes.
-    pub fn new(
-        stream: Option<OwnedWriteHalf>,
-        limits: QueueLimits,
-        sockets: &Arc<Sockets>,
-    ) -> Self {
+    pub fn new(stream: Option<OwnedWriteHalf>, sockets: &Arc<Sockets>) -> Self {
         Self {
             stream,
-            limits,
             queue: Mutex::default(),
             task: AtomicWaker::new(),
             holdings: Holdings::default(),
@@ -141,9 +135,8 @@ impl Outbound {
 
     /// Sets how much memory of the kind `held` the socket's task holds.
     pub fn set_held(&self, held: Held, bytes: usize) {
-        if self.holdings.get(held) != bytes {
-            let before = self.holdings.set(held, bytes);
-            self.sockets.adjust(held, signed(bytes) - signed(before));
+        if self.holdings.get(held) as usize != bytes {
+            self.sockets.adjust(held, self.holdings.set(held, bytes));
         }
     }
 
@@ -151,8 +144,8 @@ impl Outbound {
     pub fn release_all(&self) {
         self.set_held(Held::Frames, 0);
         self.set_held(Held::Channels, 0);
-        if let Some((held, bytes)) = self.lock().pending_release.take() {
-            self.sockets.note_released(held, bytes);
+        if let Some(pending) = self.lock().pending_release.take() {
+            self.sockets.note_released(pending.held, pending.bytes);
         }
     }
 
@@ -314,7 +307,7 @@ impl Outbound {
                 _ => return Queued::Refused,
             }
         }
-        if queue.is_full(&frame, self.limits) {
+        if queue.is_full(&frame, self.sockets.queue_limits()) {
             return self.overflow(queue);
         }
         queue.push(frame);
@@ -345,7 +338,7 @@ impl Outbound {
         frame: Frame,
         mut queue: MutexGuard<'_, Queue>,
     ) -> Queued {
-        if queue.is_full(&frame, self.limits) {
+        if queue.is_full(&frame, self.sockets.queue_limits()) {
             return self.overflow(queue);
         }
         queue.held.frames += 1;
@@ -403,7 +396,7 @@ impl Evict for Outbound {
     fn evict(&self, held: Held) -> Option<i64> {
         let mut queue = self.lock();
         let was_closing = queue.closing.is_some();
-        let mut pending_release = 0;
+        let mut bytes = 0;
         if held == Held::Queues {
             queue.begin_close(CloseReason::Memory(held));
             if was_closing || queue.bytes > MAX_CLOSING_BYTES {
@@ -412,13 +405,13 @@ impl Evict for Outbound {
         } else if was_closing {
             return None;
         } else {
-            pending_release = signed(self.holdings.get(held));
-            queue.pending_release = Some((held, pending_release));
+            bytes = i64::from(self.holdings.get(held));
+            queue.pending_release = Some(Box::new(PendingRelease { held, bytes }));
             queue.begin_close(CloseReason::Memory(held));
         }
         self.unlock_and_report(queue);
         self.task.wake();
-        Some(pending_release)
+        Some(bytes)
     }
 }
 

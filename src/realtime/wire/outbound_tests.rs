@@ -14,11 +14,12 @@ fn frame(text: &'static str) -> Frame {
 }
 
 fn outbound() -> Arc<Outbound> {
-    Arc::new(Outbound::new(None, LIMITS, &sockets()))
+    outbound_with(LIMITS)
 }
 
-fn sockets() -> Arc<Sockets> {
-    Arc::new(Sockets::unlimited(&RealtimeMetrics::default()))
+fn outbound_with(limits: QueueLimits) -> Arc<Outbound> {
+    let sockets = Sockets::unlimited(&RealtimeMetrics::default()).with_queue_limits(limits);
+    Arc::new(Outbound::new(None, &Arc::new(sockets)))
 }
 
 /// Drains the queue in steps of `step` bytes, and returns the texts of the frames.
@@ -67,14 +68,10 @@ fn frames_are_written_whole_and_in_order_in_steps_of_any_size() {
 
 #[test]
 fn an_empty_queue_owns_no_memory() {
-    let outbound = Arc::new(Outbound::new(
-        None,
-        QueueLimits {
-            frames: 1_000,
-            bytes: 1_000_000,
-        },
-        &sockets(),
-    ));
+    let outbound = outbound_with(QueueLimits {
+        frames: 1_000,
+        bytes: 1_000_000,
+    });
     let mut fanout = Fanout::default();
     for _ in 0..500 {
         fanout.send(&outbound, frame("x"));
@@ -202,13 +199,13 @@ fn closing_writes_queued_frames_first_and_happens_once() {
 /// Opens `count` sockets with these memory limits. Only their own tasks write to them.
 fn open_sockets(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
     let metrics = RealtimeMetrics::default();
-    let sockets = Arc::new(Sockets::with_limits(&metrics, limits));
     let wide = QueueLimits {
         frames: 1_000,
         bytes: 10_000_000,
     };
+    let sockets = Arc::new(Sockets::with_limits(&metrics, limits).with_queue_limits(wide));
     let open = (0..count).map(|id| {
-        let outbound = Arc::new(Outbound::new(None, wide, &sockets));
+        let outbound = Arc::new(Outbound::new(None, &sockets));
         sockets.insert(SocketId(id), &outbound);
         outbound
     });

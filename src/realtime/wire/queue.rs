@@ -52,9 +52,9 @@ pub(super) struct Queue {
     pub(super) counted: usize,
     /// Change in bytes to report to the budget when the lock is released.
     pub(super) budget_delta: i64,
-    /// Set when the socket is closed to free memory that its task holds. Contains the kind, and the
-    /// number of bytes that the task will release.
-    pub(super) pending_release: Option<(Held, i64)>,
+    /// Set when the socket is closed for memory that its task holds. Boxed, because it is needed
+    /// only once in the life of few sockets.
+    pub(super) pending_release: Option<Box<PendingRelease>>,
     /// Set when nothing more is written, not even a close frame.
     pub(super) is_cut: bool,
     /// Set while the socket accepts no more bytes. The socket's task writes when it accepts some
@@ -65,6 +65,13 @@ pub(super) struct Queue {
     pub(super) is_listed: bool,
     /// The reason why the socket is closing. Set once; no frame is accepted after the close frame.
     pub(super) closing: Option<CloseReason>,
+}
+
+/// The memory that a socket's task will release, because the socket is closed for it.
+#[derive(Debug)]
+pub(super) struct PendingRelease {
+    pub(super) held: Held,
+    pub(super) bytes: i64,
 }
 
 /// The total size of the deliveries that gates hold back.
@@ -219,6 +226,6 @@ fn release(frame: &Frame) -> i64 {
 }
 
 /// Converts to the signed type that the budgets use. No machine has more memory than fits into it.
-pub(super) fn signed(bytes: usize) -> i64 {
+fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

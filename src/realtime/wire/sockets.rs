@@ -12,12 +12,13 @@
 //! A frame that a socket accepts immediately does not affect the budgets.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::queue::QueueLimits;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::{Held, HeldLabels, RealtimeMetrics};
 
@@ -54,6 +55,9 @@ pub trait Evict {
 pub struct Registry<S> {
     open: DashMap<SocketId, Arc<S>>,
     budgets: [Budget; 3],
+    /// The limits of each socket's queue. They are the same for all sockets and stored only here,
+    /// because every idle socket would otherwise take memory for a copy.
+    queue_limits: QueueLimits,
     /// Held while a task searches for the largest sockets. Tasks that find it locked skip their own
     /// search.
     search: Mutex<()>,
@@ -72,38 +76,45 @@ struct Budget {
 }
 
 /// The memory that one socket holds, in bytes per kind. The registry finds the largest sockets by
-/// it.
+/// it. Four bytes per kind suffice, because no setting allows one
+/// socket to hold more than 4 GiB.
 #[derive(Debug, Default)]
-pub struct Holdings([AtomicUsize; 3]);
+pub struct Holdings([AtomicU32; 3]);
 
 impl Holdings {
     /// Returns the bytes of a kind.
-    pub fn get(&self, held: Held) -> usize {
+    pub fn get(&self, held: Held) -> u32 {
         self.0[held as usize].load(Ordering::Relaxed)
     }
 
-    /// Sets the bytes of a kind and returns the previous value.
-    pub fn set(&self, held: Held, bytes: usize) -> usize {
-        self.0[held as usize].swap(bytes, Ordering::Relaxed)
+    /// Sets the bytes of a kind and returns the change.
+    pub fn set(&self, held: Held, bytes: usize) -> i64 {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = self.0[held as usize].swap(bytes, Ordering::Relaxed);
+        i64::from(bytes) - i64::from(before)
     }
 }
 
 impl<S: Evict> Registry<S> {
-    /// Creates a registry without sockets, with the configured memory limits.
+    /// Creates a registry without sockets, with the configured limits.
     pub fn new(config: &RealtimeConfig, metrics: &RealtimeMetrics) -> Self {
-        Self::with_limits(metrics, |held| match held {
+        let registry = Self::with_limits(metrics, |held| match held {
             Held::Frames => config.all_frames_max_bytes,
             Held::Queues => config.all_queues_max_bytes,
             Held::Channels => config.all_channels_max_bytes,
+        });
+        registry.with_queue_limits(QueueLimits {
+            frames: config.queue_max_frames,
+            bytes: config.queue_max_bytes,
         })
     }
 
-    /// Creates a registry without memory limits.
+    /// Creates a registry without limits.
     pub fn unlimited(metrics: &RealtimeMetrics) -> Self {
         Self::with_limits(metrics, |_| usize::MAX)
     }
 
-    /// Creates a registry with a limit for each kind.
+    /// Creates a registry with a memory limit for each kind and without limits for single queues.
     pub fn with_limits(metrics: &RealtimeMetrics, limit: impl Fn(Held) -> usize) -> Self {
         Self {
             open: DashMap::new(),
@@ -112,9 +123,25 @@ impl<S: Evict> Registry<S> {
                 in_use: metrics.held.get_or_create(&HeldLabels { held }).clone(),
                 pending_release: AtomicI64::new(0),
             }),
+            queue_limits: QueueLimits {
+                frames: usize::MAX,
+                bytes: usize::MAX,
+            },
             search: Mutex::default(),
             metrics: metrics.clone(),
         }
+    }
+
+    /// Limits the queue of each socket.
+    #[must_use]
+    pub fn with_queue_limits(mut self, limits: QueueLimits) -> Self {
+        self.queue_limits = limits;
+        self
+    }
+
+    /// Returns the limits of each socket's queue.
+    pub(super) fn queue_limits(&self) -> QueueLimits {
+        self.queue_limits
     }
 
     /// Adds an open socket.
@@ -175,7 +202,7 @@ impl<S: Evict> Registry<S> {
         };
         let budget = self.budget(held);
         let target = budget.limit - budget.limit / FREED_FRACTION;
-        let mut sockets: Vec<(usize, Arc<S>)> = self
+        let mut sockets: Vec<(u32, Arc<S>)> = self
             .open
             .iter()
             .map(|socket| (socket.holdings().get(held), Arc::clone(&socket)))
