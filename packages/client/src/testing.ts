@@ -166,7 +166,7 @@ export interface TestClient {
   beat(): void
 }
 
-/** Creates a client with fakes for its environment. `fetch` receives its requests. */
+/** Creates a client with a fake environment. `options.fetch` responds to the client's requests. */
 export function createTestClient(
   options: ChatClientOptions & { fetch: typeof fetch },
   environment: Partial<Environment> = {},
