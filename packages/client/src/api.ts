@@ -216,7 +216,7 @@ export class UserChatAPI {
     return this.#requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
   }
 
-  /** `forMe` hides the message only for the caller. */
+  /** Deletes the message for everyone or, with `forMe`, hides it only for the caller. */
   deleteMessage(
     messageId: string,
     { forMe, ...options }: RequestOptions & { forMe?: boolean } = {},

@@ -172,7 +172,7 @@ export interface ConversationClient {
    * `stale_revision` and shows the message as it is on the server.
    */
   edit(messageId: string, content: string): Promise<Result<null>>
-  /** `forMe` hides the message only for this user. */
+  /** Deletes the message for everyone or, with `forMe`, hides it only for this user. */
   remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>>
   /** Adds or removes the user's reaction. Without `isOn`, toggles it. */
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>>

@@ -150,7 +150,7 @@ export class Conversation implements ConversationClient {
 
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void {
     const seq = lowest && Number.isFinite(lowest.seq) ? lowest.seq : this.#newestSeq
-    // The history is trimmed at the end that is farther from the anchor.
+    // The anchor follows the reader, because the history is trimmed at the end farther from it.
     const isNewest = lowest?.isAtEnd && this.#loaded.range?.to === Infinity
     if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
     this.#reader?.show(lowest && { ...lowest, seq })
@@ -313,7 +313,7 @@ export class Conversation implements ConversationClient {
     this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
     // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.
-    // Without it, new messages would not be displayed.
+    // Without the end, new messages would not be displayed.
     this.#change((history) => {
       if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
     })

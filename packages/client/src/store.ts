@@ -1,7 +1,7 @@
 // The client's data, and the snapshots of it.
 //
 // `apply` takes the inputs from the server. Snapshots are rebuilt when they are read, at most once
-// per change. Parts that did not change keep their object.
+// per change. Parts that did not change remain the same objects.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
 import { History, type LoadedPage, type Position as PagePosition } from './history'
@@ -179,7 +179,7 @@ export class Store {
     this.putPerson(empty.me)
   }
 
-  /** Restores what the user's previous page displayed. */
+  /** Restores the state that an earlier page of the user stored. */
   restore({ me, conversations, receipts, pages }: RecentState): void {
     this.set({ me, conversationsStatus: 'ready' })
     this.putPerson(me)

@@ -8,7 +8,7 @@ import type { Me } from './types'
 import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
-/** Tabs with different versions of this protocol do not share a connection. */
+/** The version of `TabMessage`. Tabs with different versions do not share a connection. */
 const VERSION = 1
 
 /**

@@ -1,4 +1,5 @@
-// Builds the snapshot of one conversation. Messages that did not change keep their object.
+// Builds the snapshot of one conversation. Messages that did not change remain the same
+// objects.
 
 import type { History } from './history'
 import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
