@@ -1,5 +1,4 @@
-// Builds the snapshot of one conversation. Messages that did not change remain the same
-// objects.
+// Builds the snapshot of one conversation. Messages that did not change remain the same objects.
 
 import type { History } from './history'
 import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
