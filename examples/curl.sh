@@ -29,5 +29,5 @@ conversation=$(sed 's/.*"conversation_id" *: *"\([^"]*\)".*/\1/' <<<"$sent")
 
 echo "read: $(call "$USER_TOKEN_BEN" "$chat/messages?conversation_id=$conversation&limit=1")"
 
-# Fetching a message marks it as delivered. Only this request marks it as read.
+# The request above has marked the message as delivered. Only the following one marks it as read.
 call "$USER_TOKEN_BEN" "$chat/conversations/$conversation/read" -d '{}' >/dev/null

@@ -5,8 +5,9 @@
 //! (set -a; . /tmp/rapport.env; USER_TOKEN=$USER_TOKEN_BEN cargo run --example listen)
 //! ```
 //!
-//! A client in a product also reconnects after an interruption, reads what it missed from `GET /sync`
-//! (`docs/sync.md`), and sends each new access token on the channel before the old one expires.
+//! A client in a product also reconnects after an interruption, reads what it missed from
+//! `GET /sync` (`docs/sync.md`), and sends each new access token on the channel before the old one
+//! expires.
 
 #![allow(
     clippy::print_stdout,
@@ -38,8 +39,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (api_url, anon_key) = (env::var("API_URL")?, env::var("ANON_KEY")?);
     let user_token = env::var("USER_TOKEN")?;
 
-    // `http` becomes `ws` and `https` becomes `wss`, which requires a TLS feature of tokio-tungstenite.
-    // In version 1.0.0 of the protocol every message is a JSON object with named fields.
+    // `http` becomes `ws`, and `https` becomes `wss`. An address with `wss` requires a TLS feature
+    // of tokio-tungstenite. In version 1.0.0 of the protocol, every message is a JSON object with
+    // named fields.
     let socket_url = api_url.replacen("http", "ws", 1)
         + &format!("/realtime/v1/websocket?apikey={anon_key}&vsn=1.0.0");
     let (mut socket, _) = connect_async(socket_url).await?;
@@ -85,11 +87,11 @@ fn show(message: &Value) -> Result<(), String> {
     let (event, payload) = (&message["event"], &message["payload"]);
     let field = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     match event.as_str() {
-        // From this message on, every committed row is delivered. If the database is slow, the
-        // reply to the join arrives earlier.
+        // From this message on, every committed row that the policies permit is delivered. If the
+        // database is slow, the reply to the join arrives before that.
         Some("system") if payload["status"] == "ok" => println!("listening for messages"),
-        // For example, delivery was interrupted. The server resumes delivery by itself and reports
-        // that as well.
+        // For example, delivery was interrupted. The server resumes it by itself and then sends the
+        // message above again.
         Some("system") => eprintln!("{}", field(&payload["message"])),
         Some("postgres_changes") => {
             let row = &payload["data"]["record"];

@@ -1,4 +1,4 @@
-/** Signs in with the development sign-in of `rapport dev`, which has the API of Supabase Auth. */
+// Signs in with the development sign-in of `rapport dev`, which has the API of Supabase Auth.
 
 export interface DemoPerson {
   readonly id: string

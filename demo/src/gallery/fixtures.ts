@@ -66,7 +66,7 @@ const reaction = (
   people: readonly Person[],
 ): TimelineMessage['reactions'][number] => ({ emoji, reaction: emoji, count, me, user_ids: people.map(({ id }) => id) })
 
-/** A gradient as a picture that needs no request. */
+/** A picture as a `data:` URL, which needs no request. */
 const PICTURE = `data:image/svg+xml,${encodeURIComponent('<svg xmlns="http://www.w3.org/2000/svg" width="640" height="400"><defs><linearGradient id="g" x1="0" y1="0" x2="1" y2="1"><stop stop-color="#8fb4ff"/><stop offset="1" stop-color="#f6b0c4"/></linearGradient></defs><rect width="640" height="400" fill="url(#g)"/><path d="M0 330 190 180l130 110 90-70 230 170v10H0Z" fill="#2a4b8d" opacity=".7"/></svg>')}`
 
 // The generated type of `metadata` is an object without fields.
@@ -279,6 +279,7 @@ export const BEN_CONVERSATION = WITH_BEN
 
 /**
  * Creates a client with 10,000 messages of different lengths. The list loads older pages on demand.
+ * Tests use `window.gallery` to receive messages and to jump.
  */
 export function longClient(): FakeClient {
   const all = Array.from({ length: 10_000 }, (_, i) =>

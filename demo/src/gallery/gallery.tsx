@@ -279,9 +279,9 @@ const PARTS: readonly State[] = [
 const SECTIONS = { Conversations: CONVERSATIONS, Lists: LISTS, Composers: COMPOSERS, Parts: PARTS }
 
 /**
- * Shows every component in every state. `?only=` shows a single view on the whole page: `long`
- * (10,000 messages), `messenger`, `states`, `new-message`, or the section of this name in lower
- * case.
+ * Shows every component in every state. `?only=` shows one view on the whole page (`long`, with
+ * 10,000 messages, `messenger`, `states` or `new-message`) or only one section, by its name in
+ * lower case.
  */
 export function Gallery(): ReactNode {
   const only = new URLSearchParams(location.search).get('only')

@@ -19,13 +19,16 @@ function wishesOf(engine: Engine): Wishes {
 }
 
 /**
- * Shows a change at once and requests it from the server. The change stays visible until the rows
- * contain it. If the server refuses the change, it disappears.
+ * Shows a change at once and requests it from the server. The change stays visible until the
+ * client's rows contain it. If the request fails, it disappears.
  */
 async function change(
   engine: Engine,
   kind: ChangeKind,
-  /** The source of the changed row: the response, which `request` stores, or the next `/sync`. */
+  /**
+   * What contains the changed row: the response (`answer`), which `request` stores, or the next
+   * `/sync`.
+   */
   confirmedBy: 'answer' | 'sync',
   shown: Change & { conversationId: string },
   request: () => Promise<Result<unknown>>,
@@ -126,7 +129,7 @@ export async function markAllRead(engine: Engine): Promise<Result<null>> {
 
 const reporters = new WeakMap<object, TypingReporter>()
 
-/** Reports typing when the text in the composer changes. An empty text ends typing. */
+/** Reports typing when the text in the composer changes. A blank text ends typing. */
 export async function type(engine: Engine, conversation: { id: string }, text: string): Promise<Result<null>> {
   const { api, environment } = engine
   const report = (isTyping: boolean) => void api.setTyping(conversation.id, isTyping)
@@ -149,7 +152,8 @@ export async function saveDraft(engine: Engine, conversationId: string, text: st
 export async function markRead(engine: Engine, conversationId: string, seq: number): Promise<Result<null>> {
   const { api, store, options } = engine
   const history = store.history(conversationId)
-  // The last loaded message up to this position. The route takes a message's id, not a position.
+  // The last displayed message up to this position, because the route takes a message's id. Without
+  // an id, the route marks all messages as read.
   const last = history?.messages.findLast(({ row }) => row.seq <= seq)
   const unread = history?.countUnread(seq, options.userId)
   const isRead = (row: Conversation, left = row.unread_count): Conversation => ({
@@ -200,7 +204,7 @@ export function edit(
     const before = store.history(conversationId)?.get(messageId)
     const first = await api.editMessage(messageId, text, before && { rev: before.row.rev })
     if (first.error?.code !== 'stale_revision' || !before) return keep(first)
-    // A reaction also changes the revision. Only a different text is a conflict.
+    // A reaction also changes the revision. Only a different text or a deletion is a conflict.
     const current = keep(await api.getMessage(messageId))
     if (!current.data || current.data.content !== before.row.content || current.data.is_deleted) return first
     return keep(await api.editMessage(messageId, text, { rev: current.data.rev }))
@@ -286,7 +290,7 @@ export async function setStatus(
   status: PresenceStatus,
   { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null },
 ): Promise<Result<null>> {
-  // `online` without an end is not a chosen status. It removes the chosen one.
+  // With `online`, null ends the status that the user chose. With another status, it means no end.
   const manualUntil = until ?? null
   const { data, error } = await engine.api.setPresence({
     status,

@@ -1,4 +1,5 @@
-// The chat routes as a class that returns `{ data, error }`, like supabase-js. It never throws.
+// The chat routes as methods of a class. Like those of supabase-js, they return `{ data, error }`.
+// They never throw.
 
 import { DEFAULT_BASE_URL, Requests, type RequestOptions, type RequestSettings } from './requests'
 import { Token, type AccessToken } from './token'
@@ -8,11 +9,12 @@ import type * as wire from './wire'
 export type { RequestOptions } from './requests'
 
 export interface UserChatAPIOptions {
-  /**
-   * The user that every request names. The server refuses requests in the session of another user.
-   */
+  /** Every request names this user. The server refuses it if the session is another user's. */
   userId?: string
-  /** The base URL of the routes. The default requires a rewrite on the page's own origin. */
+  /**
+   * The base URL of the routes. With the default, `/api/supabase/user-chat`, the page's own origin
+   * must forward this path to Rapport.
+   */
   baseUrl?: string
   /** Returns the session's access token. If omitted, the session cookie identifies the caller. */
   accessToken?: AccessToken
@@ -28,12 +30,11 @@ export interface Page<T> {
 }
 
 /**
- * A request for a page of messages, at one position at most. Without one, the newest page is
- * returned.
+ * A request for a page of messages, with at most one of `before`, `after` and `around`: a message's
+ * id or `seq`, or `first_unread`. With none, the newest page is returned.
  */
 export interface PageRequest extends RequestOptions {
   conversationId: string
-  /** A message's id or `seq`, or `first_unread`. */
   before?: string | number
   after?: string | number
   around?: string | number
@@ -64,9 +65,12 @@ export interface ConversationSettings {
 
 export interface PresenceReport {
   status?: PresenceStatus
-  /** Identifies the tab or device. If set, `offline` ends the presence of this one only. */
+  /** Identifies a tab or device. If set, `offline` ends only its presence. */
   sessionId?: string
-  /** When a status that the user chose ends; null if it has no end. */
+  /**
+   * Makes `status` one that the user chose, until this RFC 3339 time or, with null, without an end.
+   * `online` with null ends the choice.
+   */
   manualUntil?: string | null
   statusText?: string | null
   statusEmoji?: string | null
@@ -93,14 +97,19 @@ export class UserChatAPI {
     this.#requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
   }
 
-  // Methods for existing dashboards. Their requests name the caller, which the server verifies.
+  // Methods as existing dashboards call them. The server verifies parameters with the caller's id.
 
-  /** Returns the caller's unarchived conversations: pinned ones first, then by last message. */
+  /**
+   * Returns the first 100 of the caller's unarchived conversations: pinned ones first, then by last
+   * message.
+   */
   getConversations(userId: string, options?: RequestOptions): Promise<Result<wire.Conversation[]>> {
     return this.#get('/conversations', { current_user_id: userId, limit: 100 }, options)
   }
 
-  /** Returns the conversation of two users, one of whom must be the caller. */
+  /**
+   * Returns the conversation of two users, one of whom must be the caller. Creates it if necessary.
+   */
   getOrCreateConversation(
     user1Id: string,
     user2Id: string,
@@ -131,12 +140,15 @@ export class UserChatAPI {
     return this.#post('/messages', onWire({ conversationId, senderId, content, messageType, clientMessageId }), options)
   }
 
-  /** Marks everything up to the newest of these messages as read. */
+  /** In each conversation of these messages, marks everything up to the newest of them as read. */
   markAsRead(messageIds: string[], userId: string, options?: RequestOptions): Promise<Result<wire.ReadResult>> {
     return this.#requests.send('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId }, ...options })
   }
 
-  /** Reports typing. Call it every three seconds while the user types; `null` ends typing. */
+  /**
+   * Reports typing to a user. Call it every three seconds while the caller types. `null` ends
+   * typing.
+   */
   updateTypingStatus(userId: string, typingToUserId: string | null, options?: RequestOptions): Promise<Result<null>> {
     return this.#requests.send('PUT', '/presence/typing', {
       body: { user_id: userId, typing_to_user_id: typingToUserId },
@@ -194,7 +206,7 @@ export class UserChatAPI {
     return this.#post('/messages', body, options)
   }
 
-  /** With `rev`, the edit is refused with `stale_revision` if the message has changed since. */
+  /** With `rev`, the edit is refused with `stale_revision` if the message has a newer revision. */
   editMessage(
     messageId: string,
     content: string,
@@ -204,7 +216,7 @@ export class UserChatAPI {
     return this.#requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
   }
 
-  /** `forMe` hides the message only for the caller. */
+  /** Deletes the message for everyone or, with `forMe`, hides it only for the caller. */
   deleteMessage(
     messageId: string,
     { forMe, ...options }: RequestOptions & { forMe?: boolean } = {},
@@ -223,7 +235,7 @@ export class UserChatAPI {
     return this.#requests.send('DELETE', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
   }
 
-  /** Pins the message for everyone in the conversation. */
+  /** Pins or unpins the message for everyone in the conversation. */
   pin(messageId: string, isPinned = true, options?: RequestOptions): Promise<Result<null>> {
     return this.#requests.send(isPinned ? 'PUT' : 'DELETE', `/messages/${messageId}/pin`, options)
   }
@@ -247,7 +259,10 @@ export class UserChatAPI {
     return this.#get(`/conversations/${conversationId}`, {}, options)
   }
 
-  /** Opens the conversation with a user. With `preventCreation`, returns 404 if there is none. */
+  /**
+   * Returns the conversation with a user. If there is none, creates it or, with `preventCreation`,
+   * returns an error with status 404.
+   */
   openConversation(
     otherUserId: string,
     { preventCreation, ...options }: RequestOptions & { preventCreation?: boolean } = {},
@@ -298,7 +313,7 @@ export class UserChatAPI {
 
   // Searching
 
-  /** Searches messages by words and operators. */
+  /** Searches messages by words and operators such as `from:` (docs/api.md). */
   search(query: string, { signal, ...filters }: MessageSearch = {}): Promise<Result<Page<wire.MessageHit>>> {
     return this.#get('/search', { q: query, type: 'messages', format: 'page', ...filters }, { signal })
   }

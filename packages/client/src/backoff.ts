@@ -3,7 +3,10 @@ import type { Clock } from './clock'
 /** Pauses between attempts to connect, in milliseconds. The last one is repeated. */
 export const CONNECT_PAUSES_MS = [1_000, 2_000, 5_000, 10_000, 30_000] as const
 
-/** Pauses between attempts to send. The last ones are long, because attempts continue for a day. */
+/**
+ * Pauses between attempts to send, in milliseconds. The last ones are long, because attempts
+ * continue for a day.
+ */
 export const SEND_PAUSES_MS = [1_000, 2_000, 5_000, 15_000, 60_000, 300_000] as const
 
 /** The random share of a pause, so that not all clients of a restarted server return at once. */

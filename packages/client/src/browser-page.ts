@@ -1,6 +1,6 @@
 import type { Page, PageSignal } from './page'
 
-/** The minimum time between reports of activity. A moving pointer fires hundreds of events. */
+/** The minimum time between reports of activity, because a moving pointer fires many events. */
 const ACTIVITY_MS = 10_000
 
 /** Returns the page of a browser, or null outside a browser. */

@@ -19,8 +19,8 @@ export interface ChatClientOptions {
   /** The signed-in user's id. */
   userId: string
   /**
-   * The base URL of the routes. The default, `/api/supabase/user-chat`, requires a rewrite on the
-   * page's own origin.
+   * The base URL of the routes. With the default, `/api/supabase/user-chat`, the page's own origin
+   * must forward this path to Rapport.
    */
   baseUrl?: string
   /**
@@ -36,7 +36,10 @@ export interface ChatClientOptions {
    * client polls.
    */
   accessToken?: (options?: { force: boolean }) => Promise<string | null>
-  /** `shared` (the default): one tab of the browser has the connection. `each`: every tab has one. */
+  /**
+   * `shared` (the default): one tab of the browser has the connection. `each`: every tab has its
+   * own.
+   */
   tabs?: 'shared' | 'each'
   /**
    * The data that is stored in the browser: unsent messages and drafts (`outbox`, the default), the
@@ -45,7 +48,10 @@ export interface ChatClientOptions {
   persist?: 'outbox' | 'recent' | false
   /** The data that the server has already rendered into the page. */
   initialState?: InitialState
-  /** Receives the errors that no method returns, for logs. */
+  /**
+   * Receives errors that no method returns, for logs: messages that failed, the end of the session,
+   * and failures of `/sync` that a retry cannot resolve.
+   */
   onError?: (error: ChatError) => void
   /** Returns the time in milliseconds since 1970. For tests. */
   now?: () => number
@@ -72,14 +78,15 @@ export interface ChatClient {
 
   /**
    * Connects. Calls are counted: the returned function or `stop` undoes one call, and the client
-   * disconnects when all calls are undone. Effects that run twice therefore open only one socket.
+   * disconnects when all calls are undone. A React effect that runs twice therefore opens only one
+   * socket.
    */
   start(): Unsubscribe
   stop(): void
   /**
-   * Ends the session on this device: disconnects all tabs, deletes this user's data from their
-   * memory and storage, and reports the user as offline. If `unsentCount` is not 0, ask the user
-   * first.
+   * Call it before the user signs out. Disconnects all tabs of the browser, deletes this user's
+   * data from memory and storage, and ends the presence of all the user's devices. If
+   * `unsentCount` is not 0, ask the user first.
    */
   signOut(): Promise<void>
   /** Sets a token that the application has refreshed. After `signed_out`, this connects again. */
@@ -90,7 +97,9 @@ export interface ChatClient {
   getState(): ChatState
   /** The state to render on the server and during hydration: only `initialState`. */
   getServerState(): ChatState
-  /** Calls the listener after each change of the state, at most once per task. */
+  /**
+   * Calls the listener in a microtask after the state has changed, once for all changes until then.
+   */
   subscribe(listener: Listener): Unsubscribe
   /** Calls the listener for each event. */
   listen(listener: (event: ChatEvent) => void): Unsubscribe
@@ -135,9 +144,10 @@ export interface ConversationClient {
   subscribe(listener: Listener): Unsubscribe
 
   /**
-   * Displays the conversation: loads the first page and receives typing events. Calls are counted,
-   * and the last returned function closes the conversation. `at` is the id of the message to start
-   * at. By default, this is the first unread message or, if there is none, the end.
+   * Displays the conversation: loads the first page and receives typing events. Calls are counted:
+   * a returned function undoes its call, and the conversation is closed when all are undone. `at`
+   * is the id of the message to start at. By default, the conversation starts at the first unread
+   * message or, if there is none, at the end.
    */
   open(options?: { at?: string }): Unsubscribe
   loadOlder(): Promise<void>
@@ -147,7 +157,10 @@ export interface ConversationClient {
   /** Returns to the end of the conversation. */
   jumpToNewest(): Promise<void>
 
-  /** Queues a message and returns its key. The timeline contains the message in the same task. */
+  /**
+   * Queues a message and returns its key. The timeline contains the message when this returns or,
+   * if an earlier part is displayed, after a jump to the end.
+   */
   send(content: string, options?: SendOptions): string
   /** Sends a failed message again. */
   retry(key: string): void
@@ -155,10 +168,11 @@ export interface ConversationClient {
   discard(key: string): void
 
   /**
-   * Edits a message. Returns `stale_revision` and shows the new text if it changed in the meantime.
+   * Edits a message. If its text was changed or the message was deleted in the meantime, returns
+   * `stale_revision` and shows the message as it is on the server.
    */
   edit(messageId: string, content: string): Promise<Result<null>>
-  /** `forMe` hides the message only for this user. */
+  /** Deletes the message for everyone or, with `forMe`, hides it only for this user. */
   remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>>
   /** Adds or removes the user's reaction. Without `isOn`, toggles it. */
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>>
@@ -175,12 +189,12 @@ export interface ConversationClient {
   /** Marks all messages of the conversation as read. */
   markRead(): Promise<Result<null>>
   /**
-   * Marks the conversation as unread, from this message on if there is one. Visible messages then
+   * Marks the conversation as unread, from this message on if an id is given. Visible messages then
    * do not count as read until the conversation is closed.
    */
   markUnread(messageId?: string): Promise<Result<null>>
 
-  /** Takes the text in the composer. Saves it as the draft and reports typing. */
+  /** Saves the text in the composer as the draft, and reports typing. */
   setDraft(text: string): void
   getDraft(): string
   /** Ends typing. Call it when the composer loses focus or is closed. */

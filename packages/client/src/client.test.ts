@@ -719,7 +719,7 @@ describe('several tabs', () => {
     expect(routes.cursors).toEqual([null, 'c0', 'c0', 'c5'])
   })
 
-  test('a new tab does not wait for a frozen leading tab', async () => {
+  test('a new tab waits at most three seconds for a frozen leading tab', async () => {
     const { open, clock } = browser()
     const first = open()
     first.client.start()

@@ -153,7 +153,7 @@ describe('when the connection breaks', () => {
     }
   })
 
-  test('it reconnects after the silence of two heartbeats', async () => {
+  test('it reconnects when nothing was received for two heartbeat intervals', async () => {
     const { connection, clock, socket, beat, goLive } = connectionOf()
     connection.start()
     await goLive()
@@ -294,7 +294,7 @@ describe('the token', () => {
   })
 })
 
-test('row changes that may have been missed are requested', async () => {
+test('when row changes may have been missed, a `/sync` is requested', async () => {
   const { connection, socket, server, goLive } = connectionOf()
   connection.start()
   await goLive()
@@ -331,7 +331,7 @@ test('without a socket address it polls, and a failure is retried', async () => 
   expect(connection.status).toBe('polling')
 })
 
-test('a server that does not respond at all is not polled, but the socket is retried', async () => {
+test('without any response from the server, the socket is retried and the status is never `polling`', async () => {
   const { connection, clock, socket, server, states, goLive } = connectionOf()
   connection.start()
   await goLive()

@@ -9,12 +9,14 @@ import type { ChatSocket } from './socket'
 import type { SyncEngine } from './sync'
 import type { ChatError, Connection as ConnectionState, ConnectionStatus } from './types'
 
-/** Time limits for opening the socket, for joining the channel, and for the response to a probe. */
+/** The time limit for obtaining a token and opening the socket. */
 const OPEN_TIMEOUT_MS = 10_000
+/** The time limit for joining the user's channel, until its row changes are live. */
 const JOIN_TIMEOUT_MS = 20_000
+/** The time within which something must be received after `#probe` has sent a heartbeat. */
 const PROBE_TIMEOUT_MS = 5_000
 
-/** The time of two heartbeats. If neither gets a reply, the connection counts as dead. */
+/** Two heartbeat intervals. If nothing is received for longer, the connection counts as dead. */
 export const SILENCE_MS = 50_000
 
 /** After this many failures in a row, changes are polled. */
@@ -36,7 +38,7 @@ export interface ConnectionSettings {
   clock: Clock
   page: Page
   userId: string
-  /** Null if no address is configured. Changes are then polled. */
+  /** Null if none is configured. Changes are then polled. */
   socket: ChatSocket | null
   sync: SyncEngine
   token: { get(): Promise<string | null>; replace(refused: string | null): Promise<string | null> }
@@ -62,7 +64,10 @@ export class Connection {
   #cancelHeartbeat: Cancel = () => {}
   #stopListening: Cancel = () => {}
   #polling: AbortController | null = null
-  /** The displayed conversations, with the functions that leave their channels. */
+  /**
+   * The displayed conversations: how often each is displayed, and the function that leaves its
+   * channel.
+   */
   readonly #watched = new Map<string, { count: number; leave: Cancel | null }>()
 
   constructor(settings: ConnectionSettings) {
@@ -100,14 +105,14 @@ export class Connection {
     this.#become('idle')
   }
 
-  /** Retries now instead of at `retryAt`. */
+  /** Connects now instead of at `retryAt`. While polling, tries the socket; if live, checks it. */
   reconnect(): void {
     if (this.status === 'reconnecting' || this.status === 'offline') this.#connect()
     else if (this.status === 'polling') this.#trySocket()
     else if (this.status === 'live') this.#probe()
   }
 
-  /** Takes a new token from the application. */
+  /** Sends the application's new token to the channels or, after `signed_out`, connects with it. */
   setToken(token: string | null): void {
     if (token === null) return
     if (this.status === 'signed_out') {
@@ -194,7 +199,7 @@ export class Connection {
       onSystem: ({ isLive }) => {
         if (!isCurrent()) return
         if (isLive && this.status === 'joining') void this.#catchUp()
-        // After any other message about row changes, some may have been missed.
+        // After any other message about row changes, some changes may have been missed.
         else void sync.request()
       },
       onClosed: (reason) => {
@@ -234,7 +239,8 @@ export class Connection {
       this.#settings.socket?.join(`conversation:${conversationId}`, [], {
         onInput: (input) => this.#settings.onInput(input),
         onSystem: () => {},
-        // Until the next connection or token joins the channel again, typing is not shown.
+        // Typing is then not shown until the next connection, or until the user's channel is joined
+        // again.
         onClosed: () => (entry.leave = null),
       }) ?? null
   }
@@ -349,7 +355,7 @@ export class Connection {
     this.#settings.socket?.setToken(token)
   }
 
-  /** Checks that an apparently open connection still exists, for example after sleep. */
+  /** Checks that an apparently open connection still exists, for example after the device slept. */
   #probe(): void {
     if (this.#cancelProbe) return
     this.#settings.socket?.heartbeat()

@@ -150,7 +150,7 @@ export class Conversation implements ConversationClient {
 
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void {
     const seq = lowest && Number.isFinite(lowest.seq) ? lowest.seq : this.#newestSeq
-    // The history is trimmed at the end that is farther from the anchor.
+    // The anchor follows the reader, because the history is trimmed at the end farther from it.
     const isNewest = lowest?.isAtEnd && this.#loaded.range?.to === Infinity
     if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
     this.#reader?.show(lowest && { ...lowest, seq })
@@ -234,7 +234,7 @@ export class Conversation implements ConversationClient {
     const isFirst = history.status !== 'ready' && history.status !== 'loading'
     if (!isFirst && at === undefined && history.status === 'loading') return
     if (isFirst) this.#change((changed) => (changed.status = 'loading'))
-    // Changes are followed from the cursor on. A page that is loaded before it could miss some.
+    // Changes are followed from the cursor. A page that is loaded without one could miss changes.
     await this.#engine.whenPositioned()
     const row = this.#engine.store.row(this.id)
     const unread = row?.unread_count ?? 0
@@ -246,7 +246,7 @@ export class Conversation implements ConversationClient {
     if (unread > 0) this.#showUnread(lastRead, at === undefined)
   }
 
-  /** Places the line "New messages". */
+  /** Places the line "New messages" above the first unread message; `isTarget` also jumps to it. */
   #showUnread(lastRead: number, isTarget: boolean): void {
     const { userId } = this.#engine.options
     const first = this.#loaded.messages.find(
@@ -312,7 +312,8 @@ export class Conversation implements ConversationClient {
   #addPage(position: Position, page: LoadedPage, anchor: number): void {
     this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
-    // If the page reaches the end, new messages must be in the displayed range.
+    // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.
+    // Without the end, new messages would not be displayed.
     this.#change((history) => {
       if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
     })

@@ -1,8 +1,8 @@
 // The list of conversations.
 //
 // A conversation's row has two parts. The fields about its messages have the revision `rev`, and
-// the higher revision wins. The user's own settings and counts have no version. Their last value to
-// arrive is shown, and the next `/sync` confirms it.
+// the higher revision wins. The user's own settings and counts have no revision. The value that
+// arrived last is shown, and the next `/sync` corrects it if necessary.
 
 import { preview, type MessageRow } from './messages'
 import type { Conversation, Unread } from './types'
@@ -32,7 +32,10 @@ export function withMessage(held: wire.Conversation, row: MessageRow): wire.Conv
   }
 }
 
-/** Applies a `conversation.updated` event. Its fields depend on the server's version. */
+/**
+ * Applies a `conversation.updated` event, which contains some of the row's fields. Fields that the
+ * row lacks, and those with a revision, are ignored.
+ */
 export function withEvent(held: wire.Conversation, payload: Record<string, unknown>): wire.Conversation {
   const known = Object.entries(payload).filter(
     ([name]) => name in held && name !== 'id' && !(BY_REVISION as readonly string[]).includes(name),
@@ -61,7 +64,10 @@ export function countUnread(conversations: Iterable<wire.Conversation>): Unread 
   return { total, mentions, byConversation }
 }
 
-/** All times are in UTC, so they can be compared as strings, down to the microsecond. */
+/**
+ * Returns when the conversation was last active. All times are in UTC, so they can be compared as
+ * strings, down to the microsecond.
+ */
 const activity = ({ last_message_at, created_at }: Conversation): string => last_message_at ?? created_at
 
 const descending = (a: string, b: string): number => (a < b ? 1 : -1)

@@ -35,7 +35,7 @@ import type {
 } from './types'
 import type * as wire from './wire'
 
-/** The time within which the leading tab must send its state to a new tab. */
+/** A new tab waits this long for the leading tab's state, and then loads the state itself. */
 const GREETING_TIMEOUT_MS = 3_000
 
 type Actions = typeof AllActions
@@ -200,8 +200,8 @@ export class Engine {
   async signOut(): Promise<void> {
     this.#tabs.post({ type: 'sign_out' })
     const forgotten = this.#forget()
-    // Both run in parallel, so that neither an unresponsive database nor an unresponsive server
-    // delays the other.
+    // Both run in parallel, so that an unresponsive IndexedDB does not delay the request, nor an
+    // unresponsive server the deletion.
     await Promise.all([forgotten, this.api.endPresence(undefined, { keepalive: true })])
   }
 
@@ -220,7 +220,7 @@ export class Engine {
     return wiped
   }
 
-  /** Restores what the previous page displayed, and follows the changes from its cursor. */
+  /** Restores what the previous page stored, and follows the changes from the stored cursor. */
   async #startFromRecent(recent: Recent): Promise<void> {
     const state = await recent.load()
     if (!this.#isStarted) return
@@ -255,7 +255,7 @@ export class Engine {
     else this.#leadingTab.requestSoon()
   }
 
-  /** Resolves when all changes made before the call have been applied. */
+  /** Resolves when all changes made before the call have been applied, or when that has failed. */
   async syncNow(): Promise<void> {
     await (this.#tabs.leads ? this.sync.request() : this.#leadingTab.request())
   }
@@ -294,7 +294,7 @@ export class Engine {
 
   // Changes by the user
 
-  /** Runs an action: in the same task if the actions are loaded, otherwise as soon as they are. */
+  /** Runs an action: immediately if the actions are loaded, otherwise as soon as they are. */
   act<Name extends keyof Actions>(name: Name, ...options: OptionsOf<Name>): ReturnType<Actions[Name]> {
     const run = (actions: Actions) => (actions[name] as AnyAction)(this, ...options)
     const result = this.#actions
@@ -325,7 +325,7 @@ export class Engine {
     this.connection.stop()
     this.#presence.stop()
     this.#cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
-      // The leading tab may be frozen. If it sends its pages later, applying them is harmless.
+      // The leading tab may be frozen. If it sends its state later, applying it is harmless.
       if (this.#tabs.leads || this.sync.position !== undefined) return
       this.sync.start()
       void this.sync.request()
@@ -432,7 +432,7 @@ export class Engine {
 
   #signedOut(error: ChatError): void {
     if (this.#tabs.leads) this.connection.signedOut(error)
-    // The leading tab has the same session, so its next request fails in the same way.
+    // The leading tab has the same session, so its `/sync` fails in the same way and signs out.
     else this.requestSync()
   }
 
@@ -486,7 +486,7 @@ export class Engine {
       this.api.getPreferences(),
       this.presenceOfOthers.load(),
     ])
-    // Older servers lack this route and return 404. Then only the user's id is known.
+    // Older servers lack `GET /me` and return 404.
     if (me.data) {
       this.store.set({ me: { ...this.store.getState().me, ...me.data } })
       this.store.putPerson(me.data)

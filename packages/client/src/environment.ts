@@ -14,7 +14,7 @@ export interface Environment {
   locks: Locks | null
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
   fetch: typeof fetch
-  /** Null if the actions are loaded when they are needed. */
+  /** The actions, if they are already loaded. Otherwise, they are loaded when they are needed. */
   actions?: typeof Actions | null
   heartbeat(beat: () => void): () => void
 }

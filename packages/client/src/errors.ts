@@ -20,7 +20,8 @@ export const isSignedOut = ({ code, status }: ChatError): boolean => status === 
 
 /**
  * Whether the same request can succeed later: after a failure of the network, a timeout, a rate
- * limit, or a server error. After any other error, it would be refused again.
+ * limit, a server error, or while the server still processes an earlier attempt. After any other
+ * error, it would be refused again.
  */
 export function isTransient({ code, status }: ChatError): boolean {
   if (code === 'network' || code === 'idempotency_in_flight') return true

@@ -103,7 +103,7 @@ describe('a history', () => {
     }
   })
 
-  test('derives only the end from an empty page', () => {
+  test('derives a range from an empty page only if no messages lie beyond it', () => {
     expect(coveredBy({ at: 'before', seq: 5 }, { messages: [], hasOlder: false, hasNewer: true })).toEqual({
       from: 0,
       to: 4,

@@ -33,7 +33,7 @@ export class History {
   isLoadingNewer = false
   firstUnreadSeq: number | null = null
   jump: Jump | null = null
-  /** A position in the displayed range. */
+  /** The position near the reader, which selects the displayed range. `Infinity` is the end. */
   anchor = Infinity
   readonly #held = new Map<string, HeldMessage>()
   /** Messages that the server removed. Responses that are still in flight must not restore them. */
@@ -79,7 +79,8 @@ export class History {
   }
 
   /**
-   * Counts the messages of others after a position. Returns undefined if the end is not displayed.
+   * Counts the messages of others after a position, without deleted ones. Returns undefined if the
+   * end is not displayed.
    */
   countUnread(after: number, userId: string): number | undefined {
     if (this.range?.to !== Infinity) return undefined
@@ -96,7 +97,7 @@ export class History {
     this.status = 'ready'
   }
 
-  /** Adds or updates a message. Returns whether it must be fetched, as its row lacks the change. */
+  /** Adds or updates a message. Returns whether it must be fetched (`isIncomplete`). */
   upsert(incoming: HeldMessage): boolean {
     const { id, seq } = incoming.row
     if (this.#removed.has(id) || seq <= this.#clearedSeq) return false
@@ -150,7 +151,10 @@ export class History {
     this.#sorted = null
   }
 
-  /** Drops messages above the limit: other ranges first, then the end far from the reader. */
+  /**
+   * If there are more messages than `limit`, drops all outside the displayed range and, above
+   * `MAX_MESSAGES`, those at the end of the range that is farther from the reader.
+   */
   #trim(limit: number): void {
     const { range } = this
     if (!range || this.#held.size <= limit) return

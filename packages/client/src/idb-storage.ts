@@ -26,7 +26,7 @@ export function idbStorage(userId: string): ChatStorage {
           db.close()
           opened = null
         }
-        // Another tab deletes the database, or the browser closed it. The next call opens it again.
+        // Another tab is deleting the database, or the browser closed it. The next call opens it.
         db.onversionchange = forget
         db.onclose = forget
       },

@@ -5,7 +5,10 @@ import type { Connection, Presence } from './types'
 import type * as wire from './wire'
 
 export type Input =
-  /** A page of `/sync`, with the cursor that it ends with. */
+  /**
+   * A page of `/sync`. `isFirstLoad`: the page is part of loading everything. `isLive`: the page is
+   * the response to a long poll, so its new messages are reported as events.
+   */
   | { type: 'synced'; page: wire.SyncPage; isFirstLoad: boolean; isLive: boolean }
   /** The cursor is no longer valid, so everything is loaded again. */
   | { type: 'forget' }

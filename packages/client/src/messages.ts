@@ -66,12 +66,12 @@ export function merge(held: HeldMessage | undefined, incoming: HeldMessage): Hel
 }
 
 /**
- * Whether the message changed in a way that its row does not show: in its reactions, its pin, or
- * the message that it quotes. If so, the whole message must be fetched.
+ * Whether something is unknown that rows do not show: the quoted message of a new reply, or a
+ * change of the reactions, the pin or the quoted message. The whole message must then be fetched.
  */
 export function isIncomplete({ row, details }: HeldMessage, before: HeldMessage | undefined): boolean {
   if (row.is_deleted || (details && details.rev >= row.rev)) return false
-  // The response is older than the row, and there is no earlier row to compare with.
+  // A response has arrived that is older than the row. What changed in between is unknown.
   if (details && !before?.details) return true
   if (!before) return row.reply_to_id !== null
   return row.rev > before.row.rev && row.updated_at === before.row.updated_at

@@ -191,7 +191,7 @@ test.each([
   expect(await storage.all('outbox')).toEqual([])
 })
 
-test('no timer runs when there is nothing to send', async () => {
+test('a pause leaves no timer behind', async () => {
   const { outbox, requests, clock, add } = outboxOf()
   outbox.resume()
   add()
@@ -236,7 +236,10 @@ for (const [name, open] of [
   })
 }
 
-/** Checks after each turn of the event loop, because the database does not report its writes. */
+/**
+ * Resolves when `test` returns true. Checks after each turn of the event loop, because the outbox
+ * does not report when its writes are complete.
+ */
 async function until(test: () => Promise<boolean>): Promise<void> {
   while (!(await test())) await new Promise((resolve) => setImmediate(resolve))
 }

@@ -1,7 +1,7 @@
 // The messages that the server has not stored yet.
 //
 // Every message has its own id, so a message that is sent twice is stored once. Within a
-// conversation, one message is in flight at a time, which preserves their order.
+// conversation, one message is in flight at a time, which preserves the order of the messages.
 
 import { backoff, SEND_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
@@ -43,7 +43,7 @@ export interface OutboxSettings {
   onFailed(message: Outgoing, error: ChatError): void
 }
 
-/** A pause of a conversation after a failure. */
+/** The pause of a conversation after failures in a row. `until` is in milliseconds since 1970. */
 interface Waiting {
   failures: number
   until: number
@@ -118,7 +118,10 @@ export class Outbox {
     this.#messages = []
   }
 
-  /** Starts sending. `isReachable` means that the server responds again, which ends the pauses. */
+  /**
+   * Starts sending. `isReachable` means that the server responds again, which ends the pauses after
+   * failures, but not that of a rate limit.
+   */
   resume(isReachable = false): void {
     this.#isRunning = true
     if (isReachable) this.#waiting.clear()
@@ -186,7 +189,7 @@ export class Outbox {
     const { clock } = this.#settings
     const now = clock.now()
     if (error.retryAfter !== null) {
-      // The rate limit applies to the user, not to the conversation.
+      // The pause applies to all conversations, because the rate is limited per user.
       this.#pausedUntil = now + error.retryAfter * 1_000
     } else {
       const failures = (this.#waiting.get(message.conversationId)?.failures ?? 0) + 1

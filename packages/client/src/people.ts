@@ -1,4 +1,4 @@
-// Users and their presence, merged from the rows of different routes.
+// Users and their presence, merged from the rows of different routes and of the socket.
 
 import type { ChatState, Person, Presence } from './types'
 import type * as wire from './wire'
@@ -35,7 +35,10 @@ const OFFLINE: Presence = {
   manual_until: null,
 }
 
-/** Merges a row of the table, of `GET /presence`, or of a list that contains only the status. */
+/**
+ * Merges a row of the table `user_presence`, of `GET /presence`, or of a list that contains only
+ * the status.
+ */
 function mergePresence(before: Presence | undefined, row: Partial<wire.Presence>): Presence {
   const known = (Object.keys(OFFLINE) as (keyof Presence)[]).filter((name) => row[name] !== undefined)
   return unlessEqual(before, { ...OFFLINE, ...before, ...Object.fromEntries(known.map((name) => [name, row[name]])) })
@@ -76,7 +79,7 @@ export class People {
   }
 
   /**
-   * Takes the status from a row of the list if no other presence of the user is known. The status
+   * Takes the status from a conversation's row if the user's presence is not known yet. That status
    * can be outdated, because rows are kept and merged for as long as the page is open.
    */
   suggestPresence(userId: string, row: Partial<wire.Presence>): void {
@@ -89,7 +92,7 @@ export class People {
     this.#presence.clear()
   }
 
-  /** Builds one snapshot for many changes, because a first load causes hundreds. */
+  /** Builds a snapshot. Not called for each change, because a first load causes hundreds. */
   snapshot(): Pick<ChatState, 'people' | 'presence'> {
     return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.#presence) }
   }

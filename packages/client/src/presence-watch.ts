@@ -43,9 +43,13 @@ export class PresenceWatch {
     data?.forEach(this.#onPresence)
   }
 
-  /** Loads presence again after a reconnect, because `/sync` does not contain its changes. */
+  /**
+   * Loads the presence of the watched users and, after a reconnect, of the users in the list of
+   * conversations (`partners`), because `/sync` contains no changes of presence. Loads at most
+   * `MAX_IDS` users.
+   */
   refresh(partners: readonly string[]): void {
-    // On the first connection, the rows of the conversations contain the current status.
+    // On the first connection, the conversations' rows contain the current status of the partners.
     const ids = [...new Set([...this.#counts.keys(), ...(this.#wasLive ? partners : [])])].slice(0, MAX_IDS)
     this.#wasLive = true
     if (ids.length > 0) void this.load(ids)

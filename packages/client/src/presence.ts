@@ -1,5 +1,5 @@
-// Reports that the user is away. An open socket already makes the user online, so nothing is
-// reported while the user is active.
+// Reports when the user is away, returns, or leaves the page. An open socket already makes the user
+// online, so nothing is reported while the user is active.
 
 import type { Cancel, Clock } from './clock'
 import type { Page } from './page'

@@ -25,7 +25,7 @@ export class Reader {
   #isKeptUnread = false
   /** The highest position that was visible long enough. */
   #readSeq = 0
-  /** The last position that was sent. The row may not contain it yet. */
+  /** The last position that was sent. The conversation's row may not contain it yet. */
   #markedSeq = 0
   #nextAt = 0
   #cancelShown: Cancel = () => {}

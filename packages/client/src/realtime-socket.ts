@@ -1,6 +1,6 @@
-// Implements the socket with realtime-js. All attempts use the same `RealtimeClient`, because each
-// one adds listeners to the page. It never reconnects by itself: `connection.ts` decides when to
-// connect.
+// Implements the socket with realtime-js. All attempts to connect use the same `RealtimeClient`,
+// because every `RealtimeClient` adds listeners to the page. It never reconnects by itself:
+// `connection.ts` decides when to connect.
 
 import { RealtimeClient, type RealtimeChannel } from '@supabase/realtime-js'
 import type { Input } from './inputs'
@@ -103,8 +103,8 @@ export class RealtimeSocket implements ChatSocket {
   }
 
   /**
-   * Creates the client on first use. It adds listeners to the page, which creating a chat client
-   * must not do.
+   * Creates the `RealtimeClient` on first use, because it adds listeners to the page. Creating a
+   * `ChatClient` must add none.
    */
   get #client(): RealtimeClient {
     const { url, anonKey, WebSocket = globalThis.WebSocket } = this.#settings
@@ -118,8 +118,8 @@ export class RealtimeSocket implements ChatSocket {
   }
 
   /**
-   * Adds listeners to the socket, because realtime-js reports neither that it is open nor what it
-   * receives.
+   * Adds listeners to the WebSocket, because realtime-js reports neither that it has opened nor
+   * that something was received.
    */
   #observed(Base: typeof WebSocket): typeof WebSocket {
     const current = () => this.#handlers

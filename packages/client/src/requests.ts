@@ -4,7 +4,7 @@ import { chatError, isSignedOut, ok, refused, unreachable } from './errors'
 import type { Token } from './token'
 import type { ChatError, Result } from './types'
 
-/** The base URL of the routes behind a rewrite on the page's own origin. */
+/** The base URL of the routes if the page's own origin forwards this path to Rapport. */
 export const DEFAULT_BASE_URL = '/api/supabase/user-chat'
 
 export interface RequestOptions {
@@ -22,14 +22,17 @@ export interface Request extends RequestOptions {
 export interface RequestSettings {
   baseUrl: string
   /**
-   * The user that every request names. All tabs share the session, and another tab may have signed
-   * in as another user since. The server refuses a request that names a user other than its
+   * The user that every request names. All tabs share the session, so another tab may have changed
+   * it by signing in as another user. The server refuses a request that names another user than the
    * session's.
    */
   userId?: string | undefined
   token: Token
   fetch: typeof fetch
-  /** Called when the token and its replacement were refused, or the session is another user's. */
+  /**
+   * Called when the session has ended (the status is still 401 after the token was refreshed, if
+   * there is one) or belongs to another user.
+   */
   onSignedOut?: ((error: ChatError) => void) | undefined
 }
 
@@ -102,7 +105,7 @@ async function read<T>(response: Response): Promise<Result<T>> {
   return ok((text === '' ? null : JSON.parse(text)) as T)
 }
 
-/** Returns the error of a response. A proxy may have sent the response, and not as JSON. */
+/** Returns the error of a response. A proxy may have sent it, so it need not be JSON. */
 function refusal(response: Response, text: string): ChatError {
   const { status } = response
   const retryAfter = Number(response.headers.get('retry-after')) || null

@@ -25,7 +25,7 @@ function storeOf({
   })
   return {
     store,
-    /** Returns whether something must be fetched since the last call. */
+    /** Returns whether `onIncomplete` was called since the last call of this function. */
     takeIncomplete: () => {
       const before = isIncomplete
       isIncomplete = false
@@ -205,7 +205,7 @@ describe('ticks', () => {
     expect(messagesOf(store)[0]?.state).toBe('sent')
   })
 
-  test('disappear when the conversation no longer contains receipts', () => {
+  test('disappear when `/sync` returns the conversation without receipts', () => {
     expect(
       stateAfter(
         row('conversation_receipts', { ...receipt(PEER, 1) }),

@@ -1,7 +1,7 @@
 // The client's data, and the snapshots of it.
 //
 // `apply` takes the inputs from the server. Snapshots are rebuilt when they are read, at most once
-// per change. Parts that did not change keep their object.
+// per change. Parts that did not change remain the same objects.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
 import { History, type LoadedPage, type Position as PagePosition } from './history'
@@ -17,8 +17,8 @@ import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Ty
 import type * as wire from './wire'
 
 /**
- * Maximum conversations with messages in memory. Closed ones are dropped, the least recently opened
- * first.
+ * Conversations whose messages are kept in memory. Above this number, closed ones are dropped, the
+ * least recently opened first.
  */
 const MAX_TIMELINES = 5
 
@@ -61,6 +61,7 @@ export class Store {
   readonly #rows = new Map<string, wire.Conversation>()
   readonly #receipts = new Receipts()
   readonly #entries = new Map<string, Entry>()
+  /** By message id: reactions from rows that arrived since the last `/sync`. */
   readonly #earlyReactions = new Map<string, { reaction: string; userId: string }[]>()
   /** The conversations of a running first load. At its end, all others are removed. */
   #listed: Set<string> | null = null
@@ -178,7 +179,7 @@ export class Store {
     this.putPerson(empty.me)
   }
 
-  /** Restores what the user's previous page displayed. */
+  /** Restores the state that an earlier page of the user stored. */
   restore({ me, conversations, receipts, pages }: RecentState): void {
     this.set({ me, conversationsStatus: 'ready' })
     this.putPerson(me)
@@ -267,7 +268,7 @@ export class Store {
     this.#schedule()
   }
 
-  /** Drops the reactions that were only announced, because the fetched messages contain them. */
+  /** Drops the early reactions, because the fetched messages contain those that still exist. */
   confirm(): void {
     for (const id of this.#earlyReactions.keys()) {
       const conversationId = [...this.#entries].find(([, { history }]) => history.get(id))?.[0]
@@ -377,12 +378,13 @@ export class Store {
   }
 
   /**
-   * A removed reaction contains only its own id, so `/sync` confirms both additions and removals.
+   * Shows an added reaction at once and confirms it with `/sync`. The row of a removed reaction
+   * contains only the reaction's id, so only `/sync` shows which message has changed.
    */
   #applyReactionRow(action: string, row: Record<string, unknown>): void {
     const [messageId, conversationId] = [String(row['message_id']), String(row['conversation_id'])]
     const isAdded = action === 'INSERT'
-    // Conversations that are not displayed load their reactions later.
+    // Messages that are not in memory are loaded later, with their reactions.
     const isShown = isAdded ? this.history(conversationId)?.get(messageId) : this.#entries.size > 0
     if (!isShown) return
     this.#settings.onIncomplete()
@@ -400,7 +402,7 @@ export class Store {
     if (name !== 'conversation.updated') return
     const id = String(payload['conversation_id'])
     const held = this.#rows.get(id)
-    // The conversation is unknown, or hidden and perhaps cleared, so the list is fetched.
+    // The conversation is unknown, or hidden and perhaps cleared: `/sync` shows which is the case.
     if (!held || payload['hidden'] === true) return this.#settings.onIncomplete()
     this.#rows.set(id, withEvent(held, payload))
     this.touch(id)
@@ -421,7 +423,7 @@ export class Store {
 
   #putMessage(message: HeldMessage): void {
     const { conversation_id } = message.row
-    // Conversations that are not displayed load their messages later.
+    // Conversations without messages in memory load them when they are displayed.
     const entry = this.#entries.get(conversation_id)
     if (!entry) return
     if (entry.history.upsert(message)) this.#settings.onIncomplete()

@@ -1,5 +1,5 @@
-// Follows the changes since a cursor. `/sync` returns all changes; every other source is only
-// faster.
+// Follows the changes of conversations, receipts and messages since a cursor. `/sync` returns all
+// of them; every other source is only faster.
 
 import { backoff, CONNECT_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
@@ -103,7 +103,7 @@ export class SyncEngine {
     return this.#running
   }
 
-  /** Follows the changes once. Returns a failure instead of retrying. */
+  /** Requests pages until there are no more changes. Returns a failure instead of retrying. */
   async attempt(signal: AbortSignal): Promise<Result<null>> {
     for (;;) {
       const { data, error } = await this.#fetchPage({ signal }, false)

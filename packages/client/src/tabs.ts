@@ -8,7 +8,7 @@ import type { Me } from './types'
 import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
-/** Tabs with different versions of this protocol do not share a connection. */
+/** The version of `TabMessage`. Tabs with different versions do not share a connection. */
 const VERSION = 1
 
 /**
@@ -23,6 +23,7 @@ export interface Snapshot {
   conversations: readonly wire.Conversation[]
   receipts: readonly ReceiptPositions[]
   me: Me
+  /** Whether the list of conversations is completely loaded. */
   isComplete: boolean
 }
 
@@ -33,17 +34,18 @@ export type TabMessage =
   /** A following tab requests a `/sync`. The reply, `synced`, reports that it was done. */
   | { type: 'sync' }
   | { type: 'synced' }
+  /** A visible tab asks whether the leading tab responds and is visible. The reply is `pong`. */
   | { type: 'ping' }
   | { type: 'pong'; isVisible: boolean }
   /** The user is active in the sending tab. */
   | { type: 'activity' }
   /** The user requested a reconnect. */
   | { type: 'reconnect' }
-  /** A message was sent, or discarded. */
+  /** The message with this key was sent. */
   | { type: 'done'; key: string }
   | { type: 'sign_out' }
 
-/** The part of `BroadcastChannel` that is used. */
+/** What is needed of a `BroadcastChannel`. `create.ts` adapts it. */
 export interface Channel {
   post(message: unknown): void
   close(): void
@@ -150,7 +152,7 @@ export class Tabs {
     }
   }
 
-  /** Takes over from a leading tab that is hidden or silent. */
+  /** If this tab is visible, asks the leading tab for a reply, and takes over if there is none. */
   #ping(): void {
     const { clock, page } = this.#settings
     this.#cancelPing()

@@ -44,7 +44,7 @@ export class FakeClock implements Clock {
     return this.timers.length
   }
 
-  /** Advances the clock. Each due timer runs at its time, with the promises that it resolves. */
+  /** Advances the clock. Runs each due timer at its time, then what waited for it. */
   async advance(ms: number): Promise<void> {
     const end = this.time + ms
     for (;;) {
@@ -166,7 +166,7 @@ export interface TestClient {
   beat(): void
 }
 
-/** Creates a client with fakes for its environment. `fetch` receives its requests. */
+/** Creates a client with a fake environment. `options.fetch` responds to the client's requests. */
 export function createTestClient(
   options: ChatClientOptions & { fetch: typeof fetch },
   environment: Partial<Environment> = {},

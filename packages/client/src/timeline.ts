@@ -1,4 +1,4 @@
-// Builds the snapshot of one conversation. Messages that did not change keep their object.
+// Builds the snapshot of one conversation. Messages that did not change remain the same objects.
 
 import type { History } from './history'
 import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
@@ -18,7 +18,7 @@ export interface TimelineInputs {
   /** How far the other members have read and received messages, by user id. */
   others: ReadonlyMap<string, Position>
   ownReadSeq: number
-  /** Reactions whose rows arrived before the message that contains them. */
+  /** Early reactions, by message id: their rows arrived before a message that contains them. */
   reactions: ReadonlyMap<string, readonly { reaction: string; userId: string }[]>
   people: ReadonlyMap<string, Person>
 }
@@ -26,6 +26,7 @@ export interface TimelineInputs {
 interface Cached {
   readonly held: HeldMessage
   readonly changes: readonly Change[]
+  /** What else the view depends on: state, sender's name, readers and early reactions. */
   readonly marks: string
   readonly view: TimelineMessage
 }
@@ -146,7 +147,10 @@ export function senderOf(people: ReadonlyMap<string, Person>, id: string | null)
   return person ? { id: person.id, full_name: person.full_name, avatar_url: person.avatar_url } : null
 }
 
-/** Returns whether all other members have received or read a message, if they share receipts. */
+/**
+ * Returns `read` or `delivered` if this is true for all other members who share receipts, otherwise
+ * `sent`.
+ */
 function progress(seq: number, positions: readonly (readonly [string, Position])[]): MessageState {
   if (positions.length === 0) return 'sent'
   if (positions.every(([, { read }]) => read >= seq)) return 'read'

@@ -26,7 +26,7 @@ export class Token {
     return this.#current
   }
 
-  /** Calls the application each time: it returns the token from memory, and has new ones first. */
+  /** Asks the application each time, because it has the token in memory and refreshes it itself. */
   async get(): Promise<string | null> {
     if (!this.#source) return null
     if (this.#refreshing) return this.#refreshing

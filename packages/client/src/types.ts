@@ -15,7 +15,7 @@ export interface ChatError {
   readonly code: ErrorCode
   /** The HTTP status; 0 if there was no response. */
   readonly status: number
-  /** The field and the rule that were violated, for developers. */
+  /** For developers: the field and rule that were violated, or why the server is unreachable. */
   readonly hint: string | null
   /** Seconds to wait before the next attempt. */
   readonly retryAfter: number | null
@@ -60,11 +60,9 @@ export interface Presence {
   readonly last_seen: string | null
   readonly status_text: string | null
   readonly status_emoji: string | null
-  /**
-   * The status that the user chose, and when it ends (null: never). Only in the user's own
-   * presence.
-   */
+  /** The status that the user chose. Only in the user's own presence. */
   readonly manual_status: PresenceStatus | null
+  /** When `manual_status` ends; null if it has no end. */
   readonly manual_until: string | null
 }
 
@@ -80,7 +78,8 @@ export interface Conversation extends wire.Conversation {
 /**
  * The progress of a message. For messages of other users, it is always `sent`.
  *
- * - `pending`: queued, because the client is offline or because another message must be sent first
+ * - `pending`: queued, because the server cannot be reached, the rate limit was reached, or another
+ *   message must be sent first
  * - `sending`: in flight
  * - `sent`: stored by the server
  * - `delivered`, `read`: by all other members, as far as they share receipts
@@ -93,8 +92,9 @@ export interface TimelineMessage extends wire.Message {
   readonly key: string
   readonly state: MessageState
   readonly isOwn: boolean
-  /** Why the message failed. `canRetry` indicates whether a retry can succeed. */
+  /** Why the message failed. */
   readonly error: ChatError | null
+  /** Whether sending the same message again can succeed. */
   readonly canRetry: boolean
   /** Whether a change to this message (edit, deletion, reaction, pin) is still unconfirmed. */
   readonly isChanging: boolean
@@ -103,7 +103,10 @@ export interface TimelineMessage extends wire.Message {
    * messages are at the end of the timeline, in the order in which they were written.
    */
   readonly seq: number
-  /** The ids of the other members who have read the message, as far as they share receipts. */
+  /**
+   * The ids of the members, except the sender, who have read the message: the signed-in user, and
+   * others as far as they share receipts.
+   */
   readonly read_by: string[]
 }
 
@@ -141,7 +144,7 @@ export interface Timeline {
 }
 
 /**
- * - `idle`: not started
+ * - `idle`: not started, or stopped
  * - `connecting`, `joining`, `catching_up`: on the way to `live`
  * - `live`: changes arrive over the socket
  * - `polling`: no socket can be opened; changes arrive by long poll, but typing and presence do not
@@ -179,6 +182,7 @@ export interface Connection {
 export interface Unread {
   /** Unread messages, without those of muted and archived conversations. */
   readonly total: number
+  /** Mentions in these messages. */
   readonly mentions: number
   /** Unread messages by conversation, including muted and archived ones. Contains no zeros. */
   readonly byConversation: Readonly<Record<string, number>>
@@ -200,10 +204,11 @@ export interface ChatState {
   readonly typing: Typing
   /** Null until loaded. */
   readonly preferences: wire.Preferences | null
+  /** Null until loaded. */
   readonly config: wire.ChatConfig | null
   /** The number of unsent messages, including failed ones. Signing out deletes them. */
   readonly unsentCount: number
-  /** Whether this tab has the connection. Only this tab may play sounds and show notifications. */
+  /** Whether this tab has the connection. If not, it must not play sounds or show notifications. */
   readonly isLeader: boolean
 }
 
@@ -213,7 +218,7 @@ export type ChatEvent =
   | { readonly type: 'message_received'; readonly message: TimelineMessage; readonly conversation: Conversation | null }
   | { readonly type: 'message_sent'; readonly message: TimelineMessage }
   | { readonly type: 'message_failed'; readonly message: TimelineMessage; readonly error: ChatError }
-  /** A change was refused and rolled back. */
+  /** The request for a change failed, and the change was rolled back. */
   | {
       readonly type: 'change_failed'
       readonly change: ChangeKind
@@ -265,6 +270,6 @@ export interface InitialPage {
   readonly messages: readonly wire.Message[]
   readonly hasOlder: boolean
   readonly hasNewer: boolean
-  /** The message that the page surrounds, if one was requested. */
+  /** What the page surrounds: a message's id or `first_unread`. Not set if the page is the end. */
   readonly around?: string
 }

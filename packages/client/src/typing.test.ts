@@ -69,7 +69,7 @@ describe('watching', () => {
     expect(seen.at(-1)).toEqual({})
   })
 
-  test('several users, in several conversations', () => {
+  test('several users can type, in several conversations', () => {
     const { seen, watch } = watchOf()
     watch.received('a', 'ben', true, 6_000)
     watch.received('a', 'cem', true, 6_000)

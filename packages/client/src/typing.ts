@@ -35,7 +35,7 @@ export class TypingWatch {
     this.#onChange(this.#typing)
   }
 
-  /** Ends all typing when the connection is lost, because its end would not be reported. */
+  /** Clears all typing when the connection is lost, because its end is then not received. */
   clear(): void {
     this.#expiries.forEach((cancel) => cancel())
     this.#expiries.clear()

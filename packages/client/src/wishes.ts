@@ -1,5 +1,5 @@
-// Handles values that the user changes quickly, such as a reaction. One request runs at a time. If
-// the wished value changes during a request, another request sends the last one.
+// Handles values that the user changes quickly, such as a reaction. One request per value runs at a
+// time. If the user changes the value during a request, another request sends the latest value.
 
 import { ok } from './errors'
 import type { Result } from './types'
@@ -12,7 +12,7 @@ interface Wish {
 export class Wishes {
   readonly #wishes = new Map<string, Wish>()
 
-  /** Calls `request` until it has sent the last value wished for under this key. */
+  /** Calls `request` until it has sent the latest value for this key, or has failed. */
   wish(key: string, value: boolean, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
     const running = this.#wishes.get(key)
     if (running) {

@@ -46,8 +46,8 @@ beforeAll(async () => {
   server = await startServer()
   browser = await chromium.launch({
     executablePath: CHROMIUM,
-    // A page that the test fulfils has no IP address, so Chromium treats it as one of another
-    // network.
+    // A page whose response comes from the test has no IP address, so Chromium treats it as a page
+    // of another network.
     args: ['--no-sandbox', '--disable-features=LocalNetworkAccessChecks'],
   })
   ben = new UserChatAPI({
@@ -159,7 +159,7 @@ test(
 )
 
 test(
-  'a message that a closed tab did not send is sent after a reload',
+  'a message that a page did not send is sent after a reload',
   async () => {
     const tab = await openTab()
     await isLive(tab)

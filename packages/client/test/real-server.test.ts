@@ -90,7 +90,7 @@ function fastClock(speed: number): Clock {
   }
 }
 
-/** Creates a token of this user, like those of the project's sign-in. */
+/** Creates a token of this user, valid for `seconds`, like those of the project's sign-in. */
 function mint(name: string, seconds: number): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
   const exp = Math.floor(Date.now() / 1_000) + seconds
@@ -121,7 +121,7 @@ async function chat(ana: Client, other: Client, otherName: string): Promise<stri
   return id
 }
 
-describe('over the socket', () => {
+describe('between two clients', () => {
   test(
     'messages, ticks, typing, reactions, edits and deletions arrive',
     async () => {
@@ -181,7 +181,7 @@ describe('over the socket', () => {
     PATIENCE_MS,
   )
 
-  // The server records what it sends to a device, so the client itself reports nothing.
+  // The server records which messages it has sent to a device, so clients report no deliveries.
   for (const [way, socket] of [
     ['socket', true],
     ['long poll', false],
@@ -229,7 +229,7 @@ describe('over the socket', () => {
       send(ben, 3)
       await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
       expect(ana.getState().unsentCount).toBeGreaterThan(0)
-      // Changes that Ana does not receive yet.
+      // Ana does not receive these changes yet.
       const [first, second, third] = ben
         .conversation(id)
         .getTimeline()
@@ -274,7 +274,7 @@ describe('over the socket', () => {
 })
 
 test(
-  'the client recovers by itself from an outage that outlasts every pause',
+  'the client recovers by itself from an outage that lasts until the longest pause',
   async () => {
     const proxy = await startProxy(new URL(server.env['API_URL']!))
     cleanups.push(() => proxy.close())
