@@ -21,7 +21,8 @@ const STAY: Duration = Duration::from_mins(1);
 /// before they wait for long (PostgreSQL manual, section 28.2).
 const COUNTED: Duration = Duration::from_secs(12);
 
-/// The work of PostgreSQL during a period.
+/// The work of PostgreSQL during a period: transactions, rows written to the tables of presence,
+/// and CPU seconds.
 #[derive(Clone, Copy)]
 struct Work {
     transactions: i64,
@@ -177,7 +178,7 @@ fn during(
     };
     std::thread::sleep(pause);
     let after = counts(lab)?;
-    // The counts include the pause, in which the users are equally idle or absent.
+    // The transactions include those of the pause, so only the measured period's share counts.
     let share = cost.seconds / (cost.seconds + pause.as_secs_f64());
     let scaled = |count: i64| (count as f64 * share).round() as i64;
     Ok(Work {

@@ -24,8 +24,8 @@ const PER_TOPIC: usize = 100;
 /// Timeout for all clients to connect or reconnect.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Maximum concurrent connection attempts of eager clients, equal to a typical accept queue of the
-/// kernel.
+/// Maximum concurrent connection attempts of eager clients, and of all clients when they connect
+/// for the first time. It equals a typical accept queue of the kernel.
 const OPENING_AT_ONCE: usize = 500;
 
 /// How clients reconnect.

@@ -14,7 +14,7 @@ type Message<'a> = (
     &'a RawValue,
 );
 
-/// Replies to a text frame. All joins and heartbeats succeed. Returns the room of a join.
+/// Returns the reply to a text frame, and the room if the frame is a join. Everything succeeds.
 pub(super) fn answer(
     text: &[u8],
     id: usize,
