@@ -60,7 +60,7 @@ struct Arguments {
     /// Rows to measure, separated by commas; all rows by default
     #[arg(long, value_delimiter = ',')]
     row: Vec<u32>,
-    /// Number of measurements, in comparisons of each side; the median is reported
+    /// Number of measurements (in comparisons: of each side); the median is reported
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Duration of one measurement

@@ -17,7 +17,7 @@ pub(crate) struct Marker {
     pub(crate) sent_ns: u64,
     /// The lane that the sequence number belongs to: a topic or a writer.
     pub(crate) lane: usize,
-    /// Sequence number within the lane, starting at 0.
+    /// Sequence number within the lane.
     pub(crate) sequence: u32,
 }
 

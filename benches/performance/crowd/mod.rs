@@ -28,7 +28,8 @@ const MAX_COMPLAINTS: usize = 5;
 /// The frames that count as deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// Only binary frames of kind 4. Clients that send kind 3 receive broadcasts in no other form.
+    /// Only binary frames of kind 4 (protocol 2.4). Broadcasts that clients send as kind 3 arrive
+    /// in no other form.
     Broadcasts,
     /// Joins in presence diffs. If a client tracks again, the leave of its earlier presence does
     /// not count.

@@ -18,7 +18,7 @@ use crate::client::phoenix;
 /// The kinds of hostile sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A frame of almost the maximum size whose last byte never arrives.
+    /// A frame of almost the maximum size whose last bytes never arrive.
     Frames,
     /// Almost the maximum size again, but as fragments of a message whose last fragment never
     /// arrives.

@@ -2,7 +2,7 @@
 //! type, arrange their lists, open conversations, and lose their connections.
 //!
 //! At the end, every device and every fresh load must show the state of the database. No allowed
-//! request may be refused, and no deadlock may occur.
+//! request may be refused, no deadlock may occur, and messages must arrive soon.
 
 mod copy;
 mod person;

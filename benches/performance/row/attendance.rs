@@ -11,7 +11,7 @@ use crate::meter::Meter;
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Number of the first of these users. The users of all other rows have lower numbers.
+/// Number of the first user of this row. The users of all other rows have lower numbers.
 const FIRST: usize = 100_000;
 
 /// How long the users stay.

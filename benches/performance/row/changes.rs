@@ -18,7 +18,7 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, PEOPLE_PER_ROOM, Writer};
 
-/// Timeout of a row that many others are queued ahead of.
+/// Timeout of a row that waits behind many others.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The table, its policy, and a table without subscribers.

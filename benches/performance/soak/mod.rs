@@ -123,7 +123,7 @@ struct Soak<'a> {
     clients: Clients,
     writer: Writer,
     random: Rng,
-    /// Next sequence number of each topic. The last entry belongs to the rows.
+    /// Last sequence number of each topic. The last entry belongs to the rows.
     sequences: Vec<u32>,
     joins: u64,
     heart: (Instant, u64),
