@@ -4,8 +4,8 @@
 //!     cargo bench --bench performance                      every row
 //!     cargo bench --bench performance -- --row 1,5         these rows
 //!     cargo bench --bench performance -- --quick           check that everything still works
-//!     cargo bench --bench performance -- soak --minutes 15
-//!     cargo bench --bench performance -- people --minutes 5
+//!     cargo bench --bench performance -- soak              random use of sockets (`--minutes 15`)
+//!     cargo bench --bench performance -- people            users of the chat (`--minutes 5`)
 //!     cargo bench --bench performance -- hostile           clients that only have the public key
 //!     cargo bench --bench performance -- deciding          only the visibility checks of row 12
 //!
@@ -80,7 +80,7 @@ enum Command {
     Soak {
         #[arg(long, default_value_t = 15.0)]
         minutes: f64,
-        /// Seed of the event sequence; the same seed repeats it
+        /// Seed of the random choices; what they lead to still depends on the machine
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },

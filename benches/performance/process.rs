@@ -1,6 +1,6 @@
 //! Measured processes. None outlives the benchmark, and the operating system reports their cost.
 //!
-//! Linux only: everything is read from `/proc` (proc(5)).
+//! Linux only: all figures are read from `/proc` (proc(5)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

@@ -17,8 +17,9 @@ const FIRST: usize = 100_000;
 /// How long the users stay.
 const STAY: Duration = Duration::from_mins(1);
 
-/// Time until PostgreSQL has counted the work of its sessions. Sessions report once per second, and
-/// before they wait for long (PostgreSQL manual, section 28.2).
+/// Time until PostgreSQL has counted the work of its sessions. Sessions report just before they
+/// become idle, but at most once per second (PostgreSQL manual, section 28.2). A postponed report
+/// follows after up to ten idle seconds.
 const COUNTED: Duration = Duration::from_secs(12);
 
 /// The work of PostgreSQL during a period: transactions, rows written to the tables of presence,

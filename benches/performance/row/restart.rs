@@ -241,7 +241,8 @@ impl Fleet {
         })
     }
 
-    /// Opens due sockets, sends due heartbeats, and handles everything that arrived.
+    /// Opens due sockets, repeats due joins, sends due heartbeats, and handles everything that
+    /// arrived.
     fn turn(&mut self, sockets: &mut Sockets) -> Result<(), Failure> {
         // The initial connections may take any time and come in any order.
         let at_once =
