@@ -1,7 +1,8 @@
 //! Visibility checks that require PostgreSQL, without sockets and replication.
 //!
 //! Batches of one-row transactions are resolved one after the other, as if each batch had
-//! accumulated during the check of the previous one. Table, policy and users are those of row 12.
+//! accumulated during the check of the previous one. Table, policy and users are those of row 12 in
+//! `docs/benchmarks.md`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -177,7 +178,7 @@ fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTrans
     Arc::new(ChangeTransaction {
         commit_lsn: Lsn(id + 1),
         committed_at: TimestampMicros(0),
-        // The lowest possible transaction id, which every snapshot sees.
+        // The lowest normal transaction id, which every snapshot sees.
         xid: 3,
         first_ordinal: 0,
         changes: vec![ChangeEvent {

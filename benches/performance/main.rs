@@ -4,14 +4,15 @@
 //!     cargo bench --bench performance                      every row
 //!     cargo bench --bench performance -- --row 1,5         these rows
 //!     cargo bench --bench performance -- --quick           check that everything still works
-//!     cargo bench --bench performance -- soak --minutes 15
-//!     cargo bench --bench performance -- people --minutes 5
+//!     cargo bench --bench performance -- soak              random use of sockets (`--minutes 15`)
+//!     cargo bench --bench performance -- people            users of the chat (`--minutes 5`)
 //!     cargo bench --bench performance -- hostile           clients that only have the public key
-//!     cargo bench --bench performance -- deciding          only a part of row 12
+//!     cargo bench --bench performance -- deciding          only the visibility checks of row 12
 //!
-//! Prints one JSON line for each row. The exit status depends only on whether every message arrived
-//! exactly once, and only at its receivers. It never depends on speed, because speed depends on the
-//! machine and its load.
+//! Prints one JSON line for each row. The exit status of the rows depends only on whether every
+//! message arrived exactly once, and only at its receivers. It does not depend on speed, because
+//! speed depends on the machine and its load. `soak` and `hostile` also fail if the server uses too
+//! much memory, and `people` if messages arrive too late.
 
 #![allow(
     clippy::print_stdout,
@@ -59,7 +60,7 @@ struct Arguments {
     /// Rows to measure, separated by commas; all rows by default
     #[arg(long, value_delimiter = ',')]
     row: Vec<u32>,
-    /// Number of measurements of each side; the median is reported
+    /// Number of measurements (in comparisons: of each side); the median is reported
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Duration of one measurement
@@ -79,7 +80,7 @@ enum Command {
     Soak {
         #[arg(long, default_value_t = 15.0)]
         minutes: f64,
-        /// Seed of the event sequence; the same seed repeats it
+        /// Seed of the random choices; what they lead to still depends on the machine
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },

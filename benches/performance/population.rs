@@ -47,7 +47,7 @@ impl Population {
             .replace("{messages}", &self.messages.to_string())
             .replace("{long}", &self.messages.to_string());
         database.execute(&statements)?;
-        // By now, autovacuum would have done the same.
+        // In a database that has grown over time, autovacuum has done this.
         for table in [
             "user_messages",
             "user_conversations",

@@ -51,8 +51,7 @@ from generate_series(0, 49999) t;
 create index on texts (number);
 analyze texts;
 
--- Ten conversations for each user; the first user's is the longest. The nth conversation has 1/n of
--- the length of the first.
+-- Ten conversations for each user. The nth of all conversations has 1/n of the length of the first.
 create temporary table talks as
 select
   n as number,

@@ -1,6 +1,6 @@
 //! Measured processes. None outlives the benchmark, and the operating system reports their cost.
 //!
-//! Linux only: everything is read from `/proc` (proc(5)).
+//! Linux only: all figures are read from `/proc` (proc(5)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -27,7 +27,8 @@ pub(crate) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts `program` through [`become_tied`], with these environment variables only.
+    /// Starts `program` with only these environment variables. It is started through this
+    /// executable's command `tied`, which calls [`become_tied`], so that it ends with this process.
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],

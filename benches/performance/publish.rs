@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use crate::Failure;
 
-/// The markers around the figures.
+/// The marker before the figures.
 const BEGIN: &str = "<!-- figures: written by scripts/bench-all -->\n";
+/// The marker after the figures.
 const END: &str = "<!-- end of figures -->\n";
 
-/// Replaces the figures in `document` by those in `results`.
+/// Replaces the figures in `document` with those in `results`.
 pub(crate) fn publish(results: &Path, document: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(document)?;
     let marks = "the document has no markers for the figures";

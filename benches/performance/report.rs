@@ -41,7 +41,7 @@ impl Figure {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) figures: Vec<Figure>,
-    /// Number of measurements of each side.
+    /// Number of measurements. In a comparison, each side was measured this often.
     pub(crate) runs: usize,
     /// Other measurements.
     pub(crate) detail: Value,

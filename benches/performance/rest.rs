@@ -1,7 +1,7 @@
 //! Clients of the REST routes: a few connections on one thread, each with one request at a time.
 //!
 //! They support only the parts of HTTP/1.1 that the routes use: keep-alive and `content-length`. A
-//! client library would cost as much as the server that it measures.
+//! client library would use as much CPU time as the measured server.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

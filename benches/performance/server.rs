@@ -1,4 +1,4 @@
-//! The two measured servers, each in a separate process.
+//! The two measured servers, Rapport and the yardstick, each in a separate process.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

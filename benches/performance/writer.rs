@@ -1,5 +1,5 @@
-//! Writes rows on a separate thread. Clients receive their row changes. All rows are marked as one
-//! lane.
+//! Writes rows on a separate thread. Clients receive their row changes or broadcasts. The markers
+//! of all rows have the same lane.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,10 +14,10 @@ use crate::database::{connect, current_thread};
 /// Bytes in each body in addition to the marker, as in a chat message.
 const PADDING: usize = 180;
 
-/// Time after which a row counts as lost. It is longer than the longest possible queue takes.
+/// Time after which a row counts as lost. The longest possible queue takes less time.
 const LOST_AFTER: Duration = Duration::from_secs(60);
 
-/// Pause of a writer that has reached its limit.
+/// Pause of a writer that has reached the limit of rows in flight.
 const PAUSE: Duration = Duration::from_micros(300);
 
 /// The rows to write, and how fast to write them.

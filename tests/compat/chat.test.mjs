@@ -89,7 +89,7 @@ test('the socket of the recipient receives each message in order, an outsider re
   assert.deepEqual(zoes.changes.items, [])
 })
 
-test('the dashboard finds only users of its team, sets presence, and reports typing', async () => {
+test('a user finds only users of their team, sets their presence, and reports typing', async () => {
   const [ana, ben] = ['ANA', 'BEN'].map(person)
   const found = await call(server, ana.token, 'GET', '/search?q=be&type=users')
   assert.deepEqual(found.body.map(({ id }) => id), [ben.id])

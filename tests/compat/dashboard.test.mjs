@@ -1,5 +1,4 @@
-// A Next.js dashboard on the routes and the socket. It uses the files of docs/nextjs.md as such
-// dashboards do.
+// Uses the routes and the socket as a Next.js dashboard does, with the files of docs/nextjs.md.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -84,8 +83,8 @@ const newMessages = (client, conversation) =>
     filter: `conversation_id=eq.${conversation}`,
   })
 
-// Starts the project's auth service with the routes that clients need: reading the user of a token,
-// and refreshing a token.
+// Starts a stand-in for the project's auth service. It has the routes that clients need: reading
+// the user of a token, and refreshing a token.
 async function startAuth(sessionOf) {
   const auth = createServer((request, response) => {
     const found = request.url.startsWith('/auth/v1/user') ? sessionOf().user : sessionOf()
@@ -146,7 +145,7 @@ const IDENTITIES = {
 }
 
 for (const [kind, apiBy] of Object.entries(IDENTITIES)) {
-  test(`every method of the class, with ${kind}`, async () => {
+  test(`every method of UserChatAPI works with ${kind}`, async () => {
     const [ana, ben, zoe] = await Promise.all(['ANA', 'BEN', 'ZOE'].map(apiBy))
 
     const found = await ok(ana.searchUsers('be', id('ANA'), 'whatever team'))
@@ -198,7 +197,7 @@ for (const [kind, apiBy] of Object.entries(IDENTITIES)) {
   })
 }
 
-test('a write by cookie is refused from another site, and so is one without a session', async () => {
+test('a write by cookie from another site is refused, and so are requests without a valid session', async () => {
   const cookie = await cookieOfSsr('ANA')
   const foreign = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' }
   const lured = new UserChatAPI({ baseUrl: server.base, fetch: fetchWith(cookie, foreign) })

@@ -85,7 +85,7 @@ async function works(members, id) {
   }
 }
 
-test('after the connection was cut every client recovers all its channels', async () => {
+test('after its connection was cut, every client recovers all its channels', async () => {
   const wire = await Wire.to(server.url)
   const through = { ...server, url: wire.url }
   for (const topic of ['room:cut', 'cut']) {
@@ -133,7 +133,7 @@ test('a server that restarts notifies all clients, and all of them reconnect', a
   assert.equal(await beside.stop(), 0)
 })
 
-test('during an outage of the database independent features continue, and dependent ones report the outage and recover', async () => {
+test('during an outage of the database, features that do not need it continue, and the others report the outage and recover', async () => {
   const members = await Promise.all(
     KINDS.map(async (kind) => {
       const member = await everything(await client(kind), 'public', kind)

@@ -53,7 +53,7 @@ async function insert(values) {
 }
 
 for (const vsn of ['1.0.0', '2.0.0']) {
-  test(`a subscriber sees its own rows, each event of its kind, in order (vsn ${vsn})`, async () => {
+  test(`a subscriber receives the events of its own rows only, in order, at each matching binding (vsn ${vsn})`, async () => {
     const ana = await client('ANA', { vsn })
     const [all, inserts, filtered] = [new Inbox(), new Inbox(), new Inbox()]
     const channel = ana
@@ -105,7 +105,7 @@ test('an invalid filter is reported, and the channel stays open', async () => {
   assert.equal(error.channel, 'bad-filter')
 })
 
-test('an error names a table that is not published', async () => {
+test('a subscription to a table that is not published is reported', async () => {
   const ana = await client('ANA')
   const channel = ana
     .channel('unpublished')

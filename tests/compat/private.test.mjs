@@ -133,7 +133,7 @@ test('a send without write permission is refused, with and without ack', async (
   assert.deepEqual(listener.heard.items.map(({ event }) => event), ['from the service'])
 })
 
-test('permission for presence only does not include broadcasts', async () => {
+test('permission to see presence does not include broadcasts', async () => {
   const [watcher, speaker] = [await client('supabase-js 2.119'), await speakingAs(mint(server, { role: 'service_role' }))]
   const { channel, heard } = listening(watcher, 'seen:1')
   channel.on('presence', { event: 'sync' }, () => {})
@@ -178,7 +178,7 @@ test('the same policies apply over HTTP', async () => {
   assert.deepEqual(listener.heard.items.map(({ event, payload }) => [event, payload]), [['single', { n: 1 }]])
 })
 
-test('a new token is checked in place: the room stays open, or ends with a reason', async () => {
+test('a new token is checked without a new join: the channel stays open, or is closed with a reason', async () => {
   await db.query(`insert into public.members values ('members:1', $1), ('members:1', $2)`, [id('ANA'), id('BEN')])
   let current = token('ANA')
   const made = await speakingAs(() => current)

@@ -1,4 +1,5 @@
-// The official clients on a channel whose member is removed, and their presence keys.
+// What the official clients see when a member is removed or suspended, and under which key their
+// presence is tracked.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'

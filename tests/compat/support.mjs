@@ -1,4 +1,5 @@
-// Starts the real server with a separate database. Waits for signals instead of fixed times.
+// What these tests share: the real server with its own database, the tested clients, a proxy that
+// fails, and waiting for signals instead of fixed times.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { createHmac, randomUUID } from 'node:crypto'
@@ -24,7 +25,7 @@ export const PATIENCE_MS = 20_000
 /** Timeout for a shutdown, slightly longer than the server's own deadline. */
 const STOP_MS = 25_000
 
-/** Starts `rapport dev` on a free port, with a database that is removed with it. */
+/** Starts `rapport dev` on a free port, with a database that is removed when it stops. */
 export async function startServer(...args) {
   const folder = mkdtempSync(join(tmpdir(), 'rapport-compat-'))
   const file = join(folder, 'server.env')
@@ -102,7 +103,7 @@ export function parseEnv(text) {
   return Object.fromEntries([...text.matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value]))
 }
 
-/** Fails if `promise` takes longer than `ms`. `what` is the error text or a function for it. */
+/** Fails if `promise` takes longer than `ms`. `what`, or its result, is named in the error. */
 export async function within(promise, what, ms = PATIENCE_MS) {
   let timer
   const late = new Promise((_, reject) => {
@@ -157,8 +158,8 @@ export async function clientFor(server, token, realtime = {}) {
 }
 
 /**
- * The tested client libraries: functions that create a client that authenticates with `token`. All
- * clients have `channel()`, and `closing()` releases all their resources.
+ * The tested client libraries, each with a function that creates a client authenticated with
+ * `token`. All clients have `channel()`, and `closing()` releases all their resources.
  */
 export const CLIENTS = {
   'supabase-js 2.119': async (server, token) => {
@@ -189,7 +190,7 @@ async function oldClient(Client, server, token, options) {
   return Object.assign(client, { opened, closing: () => client.disconnect() })
 }
 
-/** A TCP proxy before the server. It can cut its connections or silently stop forwarding. */
+/** A TCP proxy in front of the server. It can cut, refuse or silently stall connections. */
 export class Wire {
   #pairs = new Set()
   #isStalled = false
@@ -256,7 +257,10 @@ export class Wire {
   }
 }
 
-/** Joins a channel. Resolves when it is subscribed and its changes are live. */
+/**
+ * Joins a channel. Resolves when the client reports `SUBSCRIBED`. Row changes may be live only
+ * later, which a message in `system` reports.
+ */
 export async function subscribe(channel) {
   const statuses = new Inbox()
   const system = new Inbox()
@@ -304,7 +308,7 @@ export async function database(server) {
   return client
 }
 
-/** Returns a function that stops, starts or restarts the server of `db`, through `pg_ctl`. */
+/** Returns a function that stops, starts or restarts the PostgreSQL of `db` with `pg_ctl`. */
 export async function postgres(db) {
   const folder = (await db.query('show data_directory')).rows[0].data_directory
   // The first word of the options file is the path of PostgreSQL's server program. pg_ctl is in the
@@ -314,7 +318,7 @@ export async function postgres(db) {
   if (!existsSync(control)) throw new Error(`${control} is not there`)
   const { uid, gid } = statSync(folder)
   const asOwner = process.getuid() === uid ? {} : { uid, gid }
-  // This error handler ignores that the connection breaks, which is intended here.
+  // Stopping PostgreSQL breaks the connection, which is intended here, so the error is ignored.
   db.on('error', () => {})
   const options = { stop: ['-m', 'fast'], start: ['-l', join(folder, 'postgres.log')], restart: ['-m', 'fast'] }
   return (word) =>

@@ -48,7 +48,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** Joins with these bindings and collects events. Resolves once the server reports its state. */
+/** Joins with these bindings and collects events. Resolves with the first system message. */
 async function listen(client, topic, ...bindings) {
   const changes = bindings.map(() => new Inbox())
   const channel = client.channel(topic)
@@ -68,7 +68,7 @@ async function settled() {
   await marks.find((change) => change.new.id === mark, 'the mark')
 }
 
-test('filters of every operator', async () => {
+test('filters with every operator select the expected rows', async () => {
   const accepted = [
     ['t=eq.a', [1]],
     ['t=neq.a', [2, 3, 4, 6]],
@@ -178,7 +178,7 @@ test('each binding of a channel receives the changes that it requested', async (
   await ana.removeChannel(channel)
 })
 
-test('the same topic on several sockets, and different filters on one', async () => {
+test('several sockets can join the same topic, and one socket can use different filters', async () => {
   const others = await Promise.all([{}, { vsn: '1.0.0' }].map((realtime) => clientFor(server, token('ANA'), realtime)))
   const same = await Promise.all([ana, ...others].map((client) => listen(client, 'same', { table: 'pairs' })))
   const even = await listen(ana, 'even', { table: 'pairs', filter: 'c=eq.even' })
@@ -192,7 +192,7 @@ test('the same topic on several sockets, and different filters on one', async ()
   await Promise.all([same[0], even, odd].map(({ channel }) => ana.removeChannel(channel)))
 })
 
-test('old rows, unchanged large values, rows that are too large, tables without a key, partitions', async () => {
+test('row changes are correct for old rows, unchanged large values, rows that are too large, tables without a key, and partitions', async () => {
   const { changes, channel } = await listen(
     ana, 'shapes', { table: 'kinds' }, { table: 'large' }, { table: 'keyless' }, { table: 'parts_a' },
   )
@@ -265,7 +265,7 @@ test('a table may be altered while it is subscribed to', async () => {
   await ana.removeChannel(channel)
 })
 
-test('subscribers of every role', async () => {
+test('subscribers of every role receive rows, and a nonexistent role is refused', async () => {
   await db.query('create role compat_reader nologin')
   try {
     await db.query(`

@@ -24,7 +24,7 @@ pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Appends a complete masked frame, as clients send it (section 5.3).
+/// Appends a complete masked frame, as clients send it (RFC 6455, section 5.3).
 pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     push_head(out, opcode, payload.len(), MASKED);
     let mask = fastrand::u32(..).to_ne_bytes();
@@ -56,7 +56,7 @@ fn push_head(out: &mut Vec<u8>, opcode: u8, length: usize, masked: u8) {
     }
 }
 
-/// The positions of the first frame in a buffer and of its payload.
+/// The first frame in a buffer: its opcode, its mask, and the positions of its payload and end.
 pub(crate) struct Extent {
     /// Opcode of the frame.
     pub(crate) opcode: u8,
@@ -100,7 +100,7 @@ pub(crate) fn measure(buffer: &[u8]) -> Option<Extent> {
     })
 }
 
-/// Returns the code and reason of a close frame as text (section 5.5.1).
+/// Returns the code and reason of a close frame as text (RFC 6455, section 5.5.1).
 pub(crate) fn close_reason(payload: &[u8]) -> String {
     let mut text = String::from("closed with ");
     match payload.split_first_chunk::<2>() {

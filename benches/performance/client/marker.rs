@@ -1,10 +1,13 @@
-//! The marker in every measured message: send time, lane, and sequence number within the lane.
+//! The marker in every measured message: send time, lane, and sequence number within the lane. A
+//! lane is a stream of messages with its own sequence numbers: those of one topic or writer.
 //!
-//! It is a fixed-length text that no JSON encoder changes, so receivers find it without parsing.
+//! A marker is a fixed-length text that no JSON encoder changes, so receivers find it without
+//! parsing.
 
 use memchr::memmem::Finder;
 
-/// `@@`, then 16 hexadecimal digits of nanoseconds, 4 of the lane, 8 of the sequence number.
+/// Length in bytes: `@@`, then 16 hexadecimal digits of nanoseconds, 4 of the lane, 8 of the
+/// sequence number.
 pub(crate) const LENGTH: usize = 30;
 
 /// The identity of a message in a lane.
@@ -14,7 +17,7 @@ pub(crate) struct Marker {
     pub(crate) sent_ns: u64,
     /// The lane that the sequence number belongs to: a topic or a writer.
     pub(crate) lane: usize,
-    /// Sequence number within the lane, starting at 0.
+    /// Sequence number within the lane.
     pub(crate) sequence: u32,
 }
 

@@ -68,8 +68,9 @@ pub(crate) struct Sockets {
     all: Vec<Socket>,
     buffer: Vec<u8>,
     server: SocketAddr,
-    /// Total number of bytes received and of reads performed.
+    /// Total number of bytes received.
     pub(crate) bytes: u64,
+    /// Total number of reads performed.
     pub(crate) reads: u64,
 }
 

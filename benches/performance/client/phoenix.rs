@@ -33,7 +33,7 @@ pub(crate) fn join(topic: &str, token: &str, config: &JoinConfig) -> String {
     json!([JOIN_REF, JOIN_REF, topic, "phx_join", payload]).to_string()
 }
 
-/// Returns the payload of a join, which is the same in both versions.
+/// Returns the payload of a join, which is the same in both protocol versions.
 pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
     json!({
         "config": {
@@ -49,15 +49,16 @@ pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
     })
 }
 
-/// Returns a user broadcast with a JSON payload as a binary frame of kind 3. The frame contains the
-/// lengths, then join reference, message reference, topic, event, (empty) metadata and payload.
+/// Returns a user broadcast with a JSON payload as a binary frame of kind 3 (protocol 2.4). The
+/// frame contains the lengths and the encoding, then join reference, message reference, topic,
+/// event, (empty) metadata and payload.
 pub(crate) fn broadcast(join_ref: &str, topic: &str, payload: &str) -> Vec<u8> {
     const REF: &str = "9";
     const EVENT: &str = "message";
     const JSON: u8 = 1;
     let mut out = vec![3];
     for name in [join_ref, REF, topic, EVENT, ""] {
-        // The benchmarks use no longer names; the server would reject such a frame.
+        // No name in the benchmarks is too long for one byte. The server would reject such a frame.
         out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     }
     out.push(JSON);

@@ -1,4 +1,4 @@
-//! The messages of one topic or writer that have not reached every receiver yet.
+//! A lane: the messages of one topic or writer that have not reached every receiver yet.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};

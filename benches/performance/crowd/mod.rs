@@ -28,15 +28,17 @@ const MAX_COMPLAINTS: usize = 5;
 /// The frames that count as deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// Only binary frames of kind 4. Clients that send kind 3 receive broadcasts in no other form.
+    /// Only binary frames of kind 4 (protocol 2.4). Broadcasts that clients send as kind 3 arrive
+    /// in no other form.
     Broadcasts,
-    /// Joins in presence diffs. A leave that only precedes another track does not count.
+    /// Joins in presence diffs. If a client tracks again, the leave of its earlier presence does
+    /// not count.
     Presences,
     /// Row changes.
     Changes,
 }
 
-/// A client: its topic and its user.
+/// What one client does: the topic that it joins, its user, and whether it sends.
 #[derive(Clone, Debug)]
 pub(crate) struct Seat {
     /// Index of the topic.
@@ -62,6 +64,7 @@ pub(crate) struct Ledger {
     counted: Counted,
     topics: Vec<String>,
     seats: Vec<Seat>,
+    /// The state of each client, and when opening or joining started.
     states: Vec<(State, Instant)>,
     finder: Finder<'static>,
     /// The epoch of the markers.
@@ -69,7 +72,7 @@ pub(crate) struct Ledger {
     /// One lane per topic, or a single lane for a writer.
     pub(crate) lanes: Vec<Lane>,
     /// If each row is visible only to the users of its room: the number of rooms that rows are
-    /// written to.
+    /// written to. Clients 2n and 2n + 1 share room n.
     pub(crate) rooms: Option<u64>,
     /// Everything received since the window was last taken.
     pub(crate) window: Window,
@@ -234,7 +237,7 @@ impl Ledger {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// Returns a marker for the next message of this lane.
+    /// Records that the next message of this lane is sent, and returns its marker.
     pub(crate) fn mark(&mut self, lane: usize) -> String {
         let marker = Marker {
             sent_ns: self.now_ns(),

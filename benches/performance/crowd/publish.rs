@@ -1,4 +1,4 @@
-//! Broadcasts from clients: sent as fast as they arrive, or at a fixed rate.
+//! Broadcasts from clients: sent as soon as the previous ones have arrived, or at a fixed rate.
 
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,16 @@ pub(crate) enum Pace {
     PerSecond(f64),
 }
 
-/// Sends broadcasts from the publishing clients, the same number for each topic.
+/// Sends broadcasts from the publishing client of each topic.
 pub(crate) struct Publisher {
     pace: Pace,
     padding: String,
     /// The publishing client of each topic.
     senders: Vec<usize>,
     begun: Instant,
-    /// Number of messages sent, and of messages that did not reach every receiver.
+    /// Number of messages sent.
     pub(crate) sent: u64,
+    /// Number of messages that did not reach every receiver in time.
     pub(crate) lost: u64,
 }
 

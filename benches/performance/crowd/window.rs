@@ -9,7 +9,7 @@ pub(crate) struct Window {
     pub(crate) deliveries: u64,
     /// Frames that contained the deliveries.
     pub(crate) frames: u64,
-    /// Messages that reached their last receiver.
+    /// Messages that reached all their receivers.
     pub(crate) completed: u64,
     /// Receipts beyond one per receiver.
     pub(crate) repeated: u64,

@@ -1,4 +1,4 @@
-//! Sockets that make a server hold as much memory as possible, on a separate thread.
+//! Opens sockets, from a separate thread, that make a server hold as much memory as possible.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -18,9 +18,10 @@ use crate::client::phoenix;
 /// The kinds of hostile sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A frame of almost the maximum size whose last byte never arrives.
+    /// A frame of almost the maximum size whose last bytes never arrive.
     Frames,
-    /// The same as [`Kind::Frames`], but as a fragmented message.
+    /// Almost the maximum size again, but as fragments of a message whose last fragment never
+    /// arrives.
     Fragments,
     /// Broadcasts to the sender itself that are never read.
     Queues,
@@ -49,8 +50,8 @@ impl Kind {
         }
     }
 
-    /// Returns everything that a socket of this kind sends. Afterwards, the socket sends a single
-    /// byte now and then.
+    /// Returns what a socket of this kind sends first. Afterwards, it sends only a single byte now
+    /// and then.
     fn script(self, host: &str, key: &str) -> Vec<u8> {
         const FRAME: usize = 4_900_000;
         let mut out = Vec::new();
@@ -104,12 +105,13 @@ impl Kind {
     }
 }
 
-/// Bytes per second that all sockets of one kind send together. The rate suffices to send
-/// everything within a phase, and leaves CPU time for other processes.
+/// Bytes per second that all sockets of one kind send together. The rate leaves CPU time for other
+/// processes.
 const BYTES_PER_SECOND: usize = 60_000_000;
 const TICK: Duration = Duration::from_millis(10);
 
-/// Number of sockets per tick that are checked after they have sent everything.
+/// Maximum number of finished sockets per tick that send one more byte, which shows whether the
+/// server has closed them.
 const SILENT_PER_TICK: usize = 5;
 
 struct Hostile {

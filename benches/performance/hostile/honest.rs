@@ -27,10 +27,11 @@ const BROADCASTS_PER_SECOND: f64 = 1.0;
 /// Pause between two rows.
 const ROWS_EVERY: Duration = Duration::from_millis(100);
 
-/// The lane of the markers in rows. Markers in broadcasts have the sender's number as their lane.
+/// The lane of the markers in rows (`client/marker.rs`). Broadcasts have their sender's number as
+/// their lane.
 const ROWS: usize = 0xffff;
 
-/// How long outstanding deliveries may take at the end of a phase.
+/// How long all users may take to connect, and outstanding deliveries at the end of a phase.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = "
@@ -54,11 +55,13 @@ pub(super) struct Honest {
     seen: Seen,
     /// Start of the phase.
     begun: Instant,
-    /// Number of broadcasts and heartbeats sent in the phase.
+    /// Number of broadcasts sent in the phase.
     sent: u64,
+    /// Number of heartbeats sent in the phase.
     beats: u64,
-    /// Number of rows written before the phase, and in total.
+    /// Number of rows written before the phase.
     rows_before: u64,
+    /// Number of rows written in total.
     rows: Arc<AtomicU64>,
     is_writing: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,

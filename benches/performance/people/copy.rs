@@ -1,7 +1,8 @@
 //! A device's copy of its owner's conversations: loaded, caught up with `/sync`, and updated over a
 //! socket.
 //!
-//! It works like an application: rows are applied as they arrive, and the latest one wins.
+//! It works like an application: rows are applied as they arrive, except those of messages with an
+//! older `rev`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-/// Fields of a conversation that its owner sees, both in REST responses and in the rows of the
-/// members' table.
+/// Fields of a conversation that the device's owner sees, both in REST responses and in the rows of
+/// `user_conversation_members`.
 const CONVERSATION_FIELDS: [&str; 6] = [
     "is_archived",
     "is_pinned",
@@ -20,7 +21,7 @@ const CONVERSATION_FIELDS: [&str; 6] = [
     "unread_count",
 ];
 
-/// Fields of a message, both in REST responses and in the rows of the table.
+/// Fields of a message, both in REST responses and in the rows of `user_messages`.
 const MESSAGE_FIELDS: [&str; 11] = [
     "content",
     "created_at",
@@ -55,7 +56,7 @@ pub(super) struct Copy {
 #[derive(Debug, Default)]
 struct Conversation {
     fields: Map<String, Value>,
-    /// Whether the conversation is hidden from the list until the next message.
+    /// Whether the conversation is not in the list, because the owner has hidden or left it.
     is_gone: bool,
     cleared_seq: i64,
     /// Read positions of all members, including the owner.

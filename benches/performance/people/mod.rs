@@ -2,7 +2,7 @@
 //! type, arrange their lists, open conversations, and lose their connections.
 //!
 //! At the end, every device and every fresh load must show the state of the database. No allowed
-//! request may be refused, and no deadlock may occur.
+//! request may be refused, no deadlock may occur, and messages must arrive soon.
 
 mod copy;
 mod person;
@@ -26,10 +26,10 @@ use person::{Person, Truth};
 /// Number of initial conversations of each user. Other users opened half of them.
 const CONVERSATIONS: usize = 6;
 
-/// Number of users to whom each user writes for the first time during the run.
+/// Number of users with whom each user may open a conversation during the run.
 const STRANGERS: usize = 3;
 
-/// Number of users whose state is also loaded from scratch at the end.
+/// Maximum number of users whose state is also loaded from scratch at the end.
 const FRESH: usize = 50;
 
 /// Milliseconds within which 95 of 100 messages must reach the other user's device.
@@ -111,7 +111,7 @@ pub(crate) fn run(people: usize, duration: Duration, seed: u64) -> Result<(Value
     Ok((result, is_well))
 }
 
-/// Number of correct copies, and the faults.
+/// The numbers of devices and of fresh loads that were correct, and the faults.
 struct Outcome {
     right: usize,
     fresh_right: usize,

@@ -50,7 +50,7 @@ pub(super) struct Person {
     pub(super) id: String,
     token: String,
     server: SocketAddr,
-    /// Users to whom this user may write but has not written yet.
+    /// Users with whom this user may still open a conversation.
     strangers: RefCell<Vec<String>>,
     copy: RefCell<Copy>,
     tally: RefCell<Tally>,
@@ -493,7 +493,7 @@ impl Person {
         Some((conversation, own, any))
     }
 
-    /// Writes to another user for the first time.
+    /// Opens a conversation with another user.
     async fn open(&self, rest: &mut Connection) -> Result<(), Failure> {
         let Some(stranger) = self.strangers.borrow_mut().pop() else {
             return Ok(());

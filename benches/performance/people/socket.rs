@@ -119,8 +119,8 @@ impl Socket {
     }
 }
 
-/// Parses a frame of kind 4: the lengths of topic, event and metadata, the encoding, these three
-/// texts, the payload.
+/// Parses a frame of kind 4 (protocol 2.4): the lengths of topic, event and metadata, the encoding,
+/// these three texts, and the payload.
 fn server_broadcast(frame: &[u8]) -> Option<News> {
     let [4, topic, event, metadata, _, rest @ ..] = frame else {
         return None;

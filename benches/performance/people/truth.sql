@@ -1,5 +1,5 @@
--- The state that user $1 should see, in the form of Copy::canonical(). It is read from the tables
--- and bypasses all policies.
+-- The state that user $1 should see, in the form of Copy::canonical(), and the number on their
+-- badge. Both are read from the tables, without policies.
 with mine as (
   select m.*
   from public.user_conversation_members m

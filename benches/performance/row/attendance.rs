@@ -11,17 +11,19 @@ use crate::meter::Meter;
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Number of the first of these users. The users of all other rows have lower numbers.
+/// Number of the first user of this row. The users of all other rows have lower numbers.
 const FIRST: usize = 100_000;
 
 /// How long the users stay.
 const STAY: Duration = Duration::from_mins(1);
 
-/// Time until PostgreSQL has counted the work of its sessions. Sessions report once per second, and
-/// before they wait for long (PostgreSQL manual, section 28.2).
+/// Time until PostgreSQL has counted the work of its sessions. Sessions report just before they
+/// become idle, but at most once per second (PostgreSQL manual, section 28.2). A postponed report
+/// follows after up to ten idle seconds.
 const COUNTED: Duration = Duration::from_secs(12);
 
-/// The work of PostgreSQL during a period.
+/// The work of PostgreSQL during a period: transactions, rows written to the tables of presence,
+/// and CPU seconds.
 #[derive(Clone, Copy)]
 struct Work {
     transactions: i64,
@@ -177,7 +179,7 @@ fn during(
     };
     std::thread::sleep(pause);
     let after = counts(lab)?;
-    // The counts include the pause, in which the users are equally idle or absent.
+    // The transactions include those of the pause, so only the measured period's share counts.
     let share = cost.seconds / (cost.seconds + pause.as_secs_f64());
     let scaled = |count: i64| (count as f64 * share).round() as i64;
     Ok(Work {

@@ -115,7 +115,7 @@ fn share(lab: &Laboratory, case: Case, floor: f64, goal: f64) -> Result<Outcome,
     Ok(sides.outcome(vec![figure]))
 }
 
-/// The results of one run of one side.
+/// The results of one run with one of the servers.
 struct Run {
     per_cpu_second: f64,
     per_second: f64,
@@ -135,7 +135,7 @@ struct Sides {
 }
 
 impl Sides {
-    /// Measures both sides alternately.
+    /// Measures both servers alternately.
     fn measure(lab: &Laboratory, case: Case) -> Result<Self, Failure> {
         let mut sides = Self {
             yardstick: Vec::new(),

@@ -18,7 +18,7 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, PEOPLE_PER_ROOM, Writer};
 
-/// Timeout of a row that many others are queued ahead of.
+/// Timeout of a row that waits behind many others.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The table, its policy, and a table without subscribers.
@@ -96,11 +96,11 @@ pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
     ))
 }
 
-/// Measures row 13: the same with 5,000 subscribers. The goal assumes that the database uses one
-/// core. The details of the result show how many cores it used.
+/// Measures row 13: maximum throughput of rows to 5,000 subscribers. The goal assumes that the
+/// database uses one core. The details of the result show how many cores it used.
 pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     let load = Load {
-        // Few enough rows that a batch takes seconds, so that several batches are measured.
+        // With more rows in flight, batches would take longer, and too few would be measured.
         in_flight: 200,
         at_least: Duration::from_secs(20),
         ..Load::saturating(5000)
@@ -196,6 +196,7 @@ struct Load {
     rows_per_statement: u64,
     per_second: Option<f64>,
     in_flight: u64,
+    /// Minimum duration of a measurement.
     at_least: Duration,
 }
 

@@ -147,7 +147,7 @@ pub(crate) struct Laboratory {
 /// Duration and size of measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// Number of measurements of each side, which alternate.
+    /// Number of measurements. In a comparison, each side is measured this often, alternately.
     pub(crate) runs: usize,
     /// Duration of one measurement.
     pub(crate) window: Duration,

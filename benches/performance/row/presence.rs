@@ -15,7 +15,8 @@ use crate::server::Server;
 /// Time after which the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time without frames after which no further frame is expected; it spans several ticks.
+/// Time without frames after which no further frame is expected. It spans several of the intervals
+/// in which the server collects changes of presence.
 const QUIET: Duration = Duration::from_millis(300);
 
 struct Run {

@@ -17,8 +17,8 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::rest::{self, Request};
 use crate::server::Server;
 
-/// Number of concurrent requests. It equals the number of database connections, so that none waits
-/// for one.
+/// Number of concurrent requests. It equals the number of database connections, so that no request
+/// waits for a connection.
 const SENDERS: usize = 10;
 
 /// Number of concurrent readers: enough to keep the server busy, few enough not to queue for a
@@ -194,7 +194,7 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Measures row 21: a search by a user who may read a fifth of a million messages.
+/// Measures row 21: a search by a user who may read 300,000 messages.
 pub(super) fn search(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
     population.fill(&lab.database)?;

@@ -24,8 +24,8 @@ const PER_TOPIC: usize = 100;
 /// Timeout for all clients to connect or reconnect.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Maximum concurrent connection attempts of eager clients, equal to a typical accept queue of the
-/// kernel.
+/// Maximum concurrent connection attempts of eager clients, and of all clients when they connect
+/// for the first time. It equals a typical accept queue of the kernel.
 const OPENING_AT_ONCE: usize = 500;
 
 /// How clients reconnect.
@@ -241,7 +241,8 @@ impl Fleet {
         })
     }
 
-    /// Opens due sockets, sends due heartbeats, and handles everything that arrived.
+    /// Opens due sockets, repeats due joins, sends due heartbeats, and handles everything that
+    /// arrived.
     fn turn(&mut self, sockets: &mut Sockets) -> Result<(), Failure> {
         // The initial connections may take any time and come in any order.
         let at_once =

@@ -14,7 +14,7 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// data.
 const SAFE_AFTER: Duration = Duration::from_secs(2);
 
-/// Lane and sequence number of a message.
+/// Lane and sequence number of a message, as in its marker (`client/marker.rs`).
 pub(super) type Key = (usize, u32);
 
 /// Index of a client.
@@ -35,7 +35,7 @@ pub(super) struct WrongDeliveries {
     pub(super) lost: u64,
     /// Duplicate deliveries.
     pub(super) repeated: u64,
-    /// Deliveries to clients that were not joined or must not see the row.
+    /// Deliveries to clients that were not joined, must not see the row, or sent the message.
     pub(super) misdelivered: u64,
     /// Deliveries of messages older than [`REMEMBERED`].
     pub(super) late: u64,
@@ -69,7 +69,7 @@ impl Account {
     }
 
     /// Records a receipt. `is_entitled` states whether the receiver was joined while the message
-    /// was in flight.
+    /// was in flight, and may see it.
     pub(super) fn receive(&mut self, key: Key, client: ClientId, is_entitled: bool) {
         self.delivered += 1;
         let Some(pending) = self.pending.get_mut(&key) else {

@@ -12,7 +12,8 @@ use crate::client::frame::BINARY;
 use crate::client::marker::{self, Marker};
 use crate::client::{Handler, SocketId, Sockets};
 
-/// The lane of row changes. A broadcast uses the index of its topic as its lane.
+/// The lane of row changes. A lane is a stream of messages with its own sequence numbers. The
+/// broadcasts of each topic have one, numbered by the topic's index.
 pub(super) const ROWS: usize = 0xffff;
 
 /// Maximum number of failure messages in the report.
@@ -33,8 +34,9 @@ pub(super) struct Channel {
     pub(super) stage: Stage,
     /// The reference of the client's last join to this topic. References are unique.
     pub(super) join_ref: String,
-    /// Whether row changes were requested and are live.
+    /// Whether the client's joins request row changes.
     pub(super) has_bindings: bool,
+    /// Whether the server has reported that row changes are live.
     pub(super) is_subscribed: bool,
     /// Whether the client has tracked its presence and not untracked it since.
     pub(super) is_tracked: bool,
@@ -97,7 +99,8 @@ impl Clients {
         self.of_channels(|channel| channel.topic == topic && channel.stage == Stage::In)
     }
 
-    /// Returns the members of a room whose row changes are live. Two users share a room.
+    /// Returns the clients of a room that are subscribed to row changes. Clients 2n and 2n + 1
+    /// share room n, and only they may see its rows.
     pub(super) fn subscribers(&self, room: usize) -> HashSet<ClientId> {
         let mut found =
             self.of_channels(|channel| channel.is_subscribed && channel.stage == Stage::In);
@@ -120,7 +123,8 @@ impl Clients {
         }
     }
 
-    /// Returns the presence keys that a topic should have after the actions of the clients.
+    /// Returns the presence keys that a topic should have: those of the clients that track presence
+    /// in it.
     pub(super) fn tracked(&self, topic: usize) -> HashSet<String> {
         let tracked = self.of_channels(|channel| channel.topic == topic && channel.is_tracked);
         tracked.into_iter().map(Client::presence_key).collect()

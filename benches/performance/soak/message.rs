@@ -84,7 +84,7 @@ impl Version {
         self.message((Some(join_ref), "presence"), topic, "presence", &payload)
     }
 
-    /// Returns topic, event, reference and payload of a text frame.
+    /// Parses a text frame. Returns its topic, event, reference and payload.
     pub(super) fn read(self, text: &[u8]) -> Option<(String, String, String, Value)> {
         let mut value: Value = serde_json::from_slice(text).ok()?;
         let (reference, topic, event, payload) = match self {
@@ -110,7 +110,7 @@ impl Version {
     }
 }
 
-/// Returns the topic of a binary frame of kind 4, a broadcast from the server.
+/// Returns the topic of a binary frame of kind 4 (protocol 2.4), a broadcast from the server.
 pub(super) fn topic_of_binary(frame: &[u8]) -> Option<&str> {
     let &[4, topic, _event, _metadata, _encoding, ref rest @ ..] = frame else {
         return None;

@@ -34,16 +34,22 @@ const TOPICS: usize = 12;
 /// Topics per client. The client subscribes to row changes in the first one.
 const TOPICS_PER_CLIENT: usize = 3;
 
-/// Mean number of events per second.
+/// Attempted broadcasts from clients per second.
 const BROADCASTS: f64 = 100.0;
+/// Broadcasts from the database per second.
 const DATABASE_BROADCASTS: f64 = 10.0;
+/// Row changes per second.
 const ROW_CHANGES: f64 = 20.0;
+/// Attempted joins and leaves per second.
 const JOINS_AND_LEAVES: f64 = 10.0;
-/// Low enough for the limit of Supabase Realtime, 5 in 30 seconds per channel.
+/// Attempts to track or untrack presence per second. They are few enough for the limit of Supabase
+/// Realtime, 5 in 30 seconds per channel.
 const TRACKS: f64 = 4.0;
+/// Attempts to disconnect a client per second.
 const DISCONNECTS: f64 = 1.0;
 
-/// Maximum time for outstanding deliveries to arrive at the end.
+/// Maximum time at the end for outstanding deliveries to arrive, and for the server to release the
+/// resources of clients that are gone.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// Maximum memory growth that does not count as a leak, in percent per minute: the range of
@@ -117,7 +123,7 @@ struct Soak<'a> {
     clients: Clients,
     writer: Writer,
     random: Rng,
-    /// Next sequence number of each topic. The last entry belongs to the rows.
+    /// Last sequence number of each topic. The last entry belongs to the rows.
     sequences: Vec<u32>,
     joins: u64,
     heart: (Instant, u64),
@@ -293,7 +299,7 @@ impl<'a> Soak<'a> {
             lane: ROWS,
             sequence,
         };
-        // The delivery is required only once the write is certain.
+        // The deliveries are required only if the write is queued.
         let write = Write::Row {
             room,
             body: marker.text(),
@@ -385,8 +391,8 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// Returns the number of channels whose view of presence differs from the actions of the
-    /// clients.
+    /// Returns the number of channels in which a client sees other presence keys than those that
+    /// clients track.
     fn presences_wrong(&mut self) -> usize {
         let mut wrong = Vec::new();
         for topic in 0..TOPICS {
@@ -423,7 +429,8 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// Returns the server's resources once it has noticed that all clients are gone.
+    /// Returns the server's resources once they have fallen to `wanted`, or after [`QUIET`]. If
+    /// `wanted` is empty, they need only be without sockets and channels.
     fn resources_at_rest(&self, wanted: &Holdings) -> Result<Holdings, Failure> {
         let begun = Instant::now();
         loop {
@@ -434,8 +441,8 @@ impl<'a> Soak<'a> {
             } else {
                 holdings.leftovers(wanted).is_empty()
             };
-            // If this is the first measurement, the pause also precedes its first check, so that
-            // tasks of closed sockets have ended.
+            // The first measurement takes at least this long, so that the tasks of closed sockets
+            // have ended.
             let is_long = begun.elapsed() > Duration::from_secs(2);
             if (is_at_rest && (is_long || !is_first)) || begun.elapsed() > QUIET {
                 return Ok(holdings);

@@ -14,7 +14,7 @@ type Message<'a> = (
     &'a RawValue,
 );
 
-/// Replies to a text frame. All joins and heartbeats succeed. Returns the room of a join.
+/// Returns the reply to a text frame, and the room if the frame is a join. Everything succeeds.
 pub(super) fn answer(
     text: &[u8],
     id: usize,
@@ -31,7 +31,8 @@ pub(super) fn answer(
     Some((framed, room))
 }
 
-/// Queues a push of kind 3 for the other members, as a broadcast of kind 4 without metadata.
+/// Queues a push of kind 3 (protocol 2.4) for the other members, as a broadcast of kind 4 without
+/// metadata.
 pub(super) fn forward(push: &[u8], id: usize, rooms: &mut Rooms) -> Option<()> {
     let &[
         3,

@@ -1,6 +1,6 @@
 /** The sound of a new message: two soft notes, synthesized without an audio file. */
 
-/** The minimum time between two sounds, so that a busy conversation does not play continuously. */
+/** The minimum time between two sounds, so that a busy conversation is not a constant noise. */
 const PAUSE_MS = 3000
 
 const NOTES_HZ = [659, 880]
@@ -10,7 +10,10 @@ const VOLUME = 0.06
 let audio: AudioContext | null = null
 let last = Number.NEGATIVE_INFINITY
 
-/** Plays the sound, unless it was just played or the user has not yet interacted with the page. */
+/**
+ * Plays the sound, unless it was played less than `PAUSE_MS` ago or the user has not yet interacted
+ * with the page.
+ */
 export function chime(now: number): void {
   if (now - last < PAUSE_MS || typeof AudioContext === 'undefined' || !navigator.userActivation?.hasBeenActive) return
   last = now

@@ -11,7 +11,7 @@ interface Received {
 /** Whether this tab should alert the user to the message with a sound or notification. */
 export function shouldAlert(state: ChatState, { message, conversation, isSeen, now }: Received): boolean {
   const { preferences, isLeader, me } = state
-  // Only the leader tab alerts the user.
+  // Of all tabs, only the leader, which holds the connection, alerts the user.
   if (!isLeader || isSeen || !preferences) return false
   if (conversation?.is_muted || conversation?.notification_level === 'none') return false
   if (conversation?.notification_level === 'mentions' && !message.mentions.includes(me.id)) return false

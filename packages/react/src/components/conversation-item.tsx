@@ -95,7 +95,7 @@ function DefaultItem({
     'aria-current': isActive ? ('page' as const) : undefined,
     tabIndex,
     onClick: (event: MouseEvent) => {
-      // With a modifier key, the browser opens the link in a new tab.
+      // With a modifier key, the browser opens the link in a new tab or window.
       if (linkTo && (event.metaKey || event.ctrlKey || event.shiftKey)) return
       if (!onClick) return
       event.preventDefault()

@@ -75,7 +75,7 @@ function textsOf(variant: EmptyVariant, strings: ChatStrings): [string, string] 
   }
 }
 
-/** Two bubbles in the accent colour. A mark in the front one identifies the variant. */
+/** Two bubbles in the accent colour. The mark in the front one depends on the variant. */
 function Drawing({ variant }: { variant: EmptyVariant }): ReactNode {
   return (
     <svg className="rpt-drawing" viewBox="0 0 96 96" width="96" height="96" aria-hidden="true" focusable="false">

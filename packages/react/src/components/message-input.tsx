@@ -38,7 +38,7 @@ export interface MessageInputProps {
   sendOn?: 'enter' | 'mod+enter'
   strip?: ComposerStrip | null
   onCancelStrip?: () => void
-  /** Called when ↑ is pressed in an empty field. */
+  /** Called when ↑ is pressed in an empty field without a strip. */
   onEditLast?: () => void
   autoFocus?: boolean
   handle?: Ref<MessageInputHandle>
@@ -46,7 +46,7 @@ export interface MessageInputProps {
 
 const DEFAULT_MAX_LENGTH = 4000
 
-/** The counter appears when the text has this fraction of the maximum length. */
+/** The counter appears once the text reaches this fraction of the maximum length. */
 const COUNTER_SHARE = 0.9
 
 export function MessageInput(props: MessageInputProps): ReactNode {
@@ -100,7 +100,8 @@ export function MessageInput(props: MessageInputProps): ReactNode {
   }
 
   const onKeyDown = (event: KeyboardEvent<HTMLTextAreaElement>): void => {
-    // Enter may confirm a word of an input method, and must not send. Safari reports key code 229.
+    // Enter may confirm a word of an input method, and must not send then. In Safari, `isComposing`
+    // is already false for that key, but the key code is 229.
     if (event.nativeEvent.isComposing || event.keyCode === 229) return
     isComposing.current = false
     if (event.key === 'Enter' && !event.shiftKey && !event.altKey) {

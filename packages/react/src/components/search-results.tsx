@@ -71,7 +71,7 @@ export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode 
   )
 }
 
-/** A person's name, and email address or role, with the matches of the query marked. */
+/** A person's name and email address, with the query marked in both, and the role of an admin. */
 export function PersonText({ person, query }: { person: Person; query: string }): ReactNode {
   const { strings } = useChatContext()
   const name = displayName(person, strings)

@@ -63,7 +63,10 @@ export interface BaseContextValue {
   readonly emojiDataUrl: string | null
   /** Whether single letters act on the focused message. WCAG 2.1.4 requires a way to disable it. */
   readonly letterShortcuts: boolean
-  /** False on the server and while hydrating. Times are then not rendered, as they may differ. */
+  /**
+   * False on the server and while hydrating. Times are not rendered then, because the server does
+   * not know the user's time zone.
+   */
   readonly isMounted: boolean
   /** Announces a text to screen readers, in a polite live region. */
   readonly announce: (text: string) => void

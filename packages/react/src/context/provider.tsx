@@ -22,7 +22,10 @@ export interface ChatProviderProps {
   components?: ChatComponents
   /** Returns the address of a conversation or of the list. Items are then rendered as links. */
   linkTo?: (target: ChatTarget) => string
-  /** Called when a link is clicked, instead of loading its address. For a client-side router. */
+  /**
+   * Called when the user opens a conversation or returns to the list, for a client-side router. A
+   * click on a notification also calls it.
+   */
   onNavigate?: (target: ChatTarget) => void
   /** Called by "Sign in" when the session has ended. */
   onSignIn?: () => void

@@ -6,7 +6,7 @@ import { useNavigationStrings } from './base-context'
 
 const MINUTE_MS = 60_000
 
-// All components share one timer. The day that they display changes at midnight.
+// All components share one timer. It checks every minute whether the day has changed.
 const listeners = new Set<() => void>()
 let timer: ReturnType<typeof setInterval> | undefined
 

@@ -33,7 +33,7 @@ export function MessageText({ text }: { text: string }): ReactNode {
   })
 }
 
-/** Marks the hits of a search. The ranges from the server are half-open, in UTF-16 code units. */
+/** Marks what a search found. The ranges from the server are half-open, in UTF-16 code units. */
 export function MarkedText({ text, ranges }: { text: string; ranges: readonly (readonly number[])[] }): ReactNode {
   const parts: ReactNode[] = []
   let end = 0
@@ -50,7 +50,10 @@ export function MarkedText({ text, ranges }: { text: string; ranges: readonly (r
   return parts
 }
 
-/** Finds `query` in a name, ignoring case. The server does not return the ranges in names. */
+/**
+ * Finds `query` in a name or an email address, ignoring case. The server does not return the ranges
+ * for people.
+ */
 export function rangesOf(text: string, query: string): [number, number][] {
   const wanted = query.trim().toLocaleLowerCase()
   if (!wanted) return []

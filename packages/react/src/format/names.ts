@@ -51,7 +51,7 @@ function firstLetter(word: string): string {
   return ''
 }
 
-/** The number of avatar tones that `styles.css` defines. */
+/** The number of avatar tones that `styles/2-parts.css` defines. */
 export const AVATAR_TONES = 8
 
 /** Returns the same avatar tone each time for the same id. */

@@ -8,7 +8,7 @@ interface Previewed {
   readonly is_deleted: boolean
 }
 
-/** Returns the content of a message as one line. */
+/** Returns a message as one line: its content, its file's name, or words such as "Photo". */
 export function previewText(message: Previewed, strings: NavigationStrings): string {
   if (message.is_deleted) return strings.previewDeleted
   if (message.message_type === 'image') return oneLine(message.content) || strings.previewImage

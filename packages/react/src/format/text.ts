@@ -55,7 +55,7 @@ function withoutTrailing(address: string): string {
   return address.slice(0, end)
 }
 
-/** Compiled on first use, which takes many milliseconds. Most texts are decided without it. */
+/** Compiled on first use: compiling takes many milliseconds, and most texts do not need it. */
 let emojiOnly: RegExp | null = null
 
 /** Matches a letter, which nearly every message contains. Among emoji, only ℹ️ contains one. */
@@ -84,15 +84,17 @@ export function codePoints(text: string): number {
   return length
 }
 
-/** Messages with more lines or characters are folded. */
+/** Messages with more lines are folded. */
 export const FOLD_LINES = 12
+
+/** Messages with more UTF-16 code units are folded. */
 export const FOLD_CHARACTERS = 1200
 
 export function isLong(text: string): boolean {
   return text.length > FOLD_CHARACTERS || text.split('\n', FOLD_LINES + 1).length > FOLD_LINES
 }
 
-// Control characters that reorder the text around them (UAX #9, 2).
+// Control characters that reorder the text around them (UAX #9, section 2).
 const DIRECTION_CONTROLS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/gu
 
 /**

@@ -8,7 +8,7 @@ const DAY_MS = 86_400_000
 export interface TimeFormat {
   /** The time, such as "14:05". */
   time(date: Date): string
-  /** For the list: the time today, "Yesterday", then the weekday, and the date after a week. */
+  /** For lists: "14:05" today, then "Yesterday", then the weekday, and from a week ago the date. */
   short(date: Date, now: Date): string
   /** The heading above the messages of a day. */
   day(date: Date, now: Date): string

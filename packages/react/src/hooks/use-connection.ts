@@ -16,7 +16,10 @@ export function useConnection(): ConnectionState {
   return { ...connection, retry }
 }
 
-/** An interruption is shown only if it lasts longer than this. */
+/**
+ * An interruption is shown only if it lasts longer than this. The states `offline` and `signed_out`
+ * are shown immediately.
+ */
 const PATIENCE_MS = 2000
 
 export type Trouble = 'connecting' | 'reconnecting' | 'polling' | 'offline' | 'signed_out'

@@ -27,7 +27,10 @@ export interface Conversations {
   remove(id: string): Promise<Result<null>>
 }
 
-/** Returns the list of conversations. `filter` replaces the older option `archived`. */
+/**
+ * Returns the list of conversations. `archived` is for older dashboards, and is ignored if `filter`
+ * is set.
+ */
 export function useConversations(options: { archived?: boolean; filter?: ConversationFilter } = {}): Conversations {
   const client = useChatClient()
   const all = useChatState((state) => state.conversations)

@@ -5,7 +5,10 @@ import { useCallback, useEffect, useMemo, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 
-/** A pause in typing of this length starts a search. One per key would exhaust the rate limit. */
+/**
+ * A pause in typing of this length starts a search. A search for each key would exhaust the rate
+ * limit.
+ */
 const DEBOUNCE_MS = 250
 
 /** The minimum number of characters for which the server searches. */

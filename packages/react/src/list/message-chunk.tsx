@@ -6,7 +6,10 @@ import { MessageRow } from './message-row'
 import type { Chunk } from './rows'
 import type { RowState } from './row-state'
 
-/** The rows of chunks within this many viewport heights of the viewport are in the document. */
+/**
+ * A chunk within this many viewport heights of the viewport has its rows in the document. `rows.ts`
+ * divides the messages into chunks.
+ */
 export const KEPT_VIEWPORTS = 2
 
 /** Observes which chunks are near the viewport, with one observer for all chunks of a list. */
@@ -40,7 +43,7 @@ export class ChunkWatcher {
     }
   }
 
-  /** Renders the rows of a chunk even if it is far away, so that a jump finds them. */
+  /** Renders the rows of this chunk even if it is far away, so that a jump finds them. */
   pin(id: number | null): void {
     this.pinned = id
     for (const listener of this.listeners) listener()

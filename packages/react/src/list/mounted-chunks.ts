@@ -4,10 +4,10 @@ import { CHUNK_ROWS, type Chunk } from './rows'
 const FIRST_ROWS = 15
 
 /**
- * Decides which of the loaded chunks are mounted. Otherwise, a page of history, or reopening a
- * conversation with much loaded history, would render hundreds of rows in one task. The newest
- * chunks are mounted first. Older chunks follow one at a time, as the reader scrolls near them.
- * They are above the reader, so mounting them moves nothing.
+ * Decides which of the loaded chunks are mounted. If all were mounted at once, a page of history,
+ * or reopening a conversation with much loaded history, would render hundreds of rows in one task.
+ * The newest chunks are mounted first. Older chunks follow one at a time, as the reader scrolls
+ * near them. They are above the reader, so mounting them moves nothing.
  *
  * A mounted chunk stays mounted. When it is far away, it becomes an empty box of the same height.
  */
@@ -15,7 +15,10 @@ export class MountedChunks {
   private first = Infinity
   private last = -Infinity
 
-  /** `needed`: this chunk and all newer ones are mounted, because the list opens or jumps there. */
+  /**
+   * `needed`: the id of the chunk to which the list opens or jumps. This chunk, the one before it
+   * and all newer ones are mounted.
+   */
   of(chunks: readonly Chunk[], needed: number | null): { mounted: readonly Chunk[]; hasMore: boolean } {
     const oldest = chunks[0]
     const newest = chunks.at(-1)
@@ -36,7 +39,7 @@ export class MountedChunks {
   }
 }
 
-/** Returns the newest chunk that, together with the later chunks, has enough rows. */
+/** Returns the id of the newest chunk that, together with the later ones, has enough rows. */
 function firstOf(chunks: readonly Chunk[]): number {
   let rows = 0
   return (chunks.findLast((chunk) => (rows += chunk.rows.length) >= FIRST_ROWS) ?? chunks[0])?.id ?? Infinity

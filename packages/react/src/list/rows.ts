@@ -12,15 +12,19 @@ export interface Row {
   readonly isFirstUnread: boolean
 }
 
+/** Consecutive rows that are mounted together. */
 export interface Chunk {
   readonly id: number
   readonly rows: readonly Row[]
 }
 
-/** Consecutive messages of a sender form a group if less than this time is between them. */
+/**
+ * Consecutive messages of a sender form a group if they are of the same day and less than this time
+ * is between them.
+ */
 const GROUP_MS = 5 * 60_000
 
-/** The number of rows in a chunk. They are mounted together. */
+/** The number of `seq` values per chunk. */
 export const CHUNK_ROWS = 10
 
 export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): Row[] {

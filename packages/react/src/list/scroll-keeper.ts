@@ -75,7 +75,10 @@ export class ScrollKeeper {
     this.pickAnchor()
   }
 
-  /** Scrolls so that the top of `element` is at `share` of the viewport's height. */
+  /**
+   * Scrolls so that the top of `element` is at `share` of the viewport's height, or higher if its
+   * end would otherwise be out of view.
+   */
   place(element: Element, share: number): void {
     const port = this.scroller.getBoundingClientRect()
     const box = element.getBoundingClientRect()

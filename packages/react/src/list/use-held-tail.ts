@@ -9,8 +9,8 @@ const STILL_MS = 200
 
 /**
  * Holds back new messages while a finger scrolls through history. WebKit ignores a correction of
- * `scrollTop` until the movement has ended, so new rows are rendered only then. Meanwhile, the pill
- * counts them.
+ * `scrollTop` until the movement has ended, so new rows are rendered only then. Meanwhile, the
+ * button that leads to the newest message counts them.
  */
 export function useHeldTail(
   scroller: RefObject<HTMLElement | null>,

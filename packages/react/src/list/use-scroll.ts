@@ -32,7 +32,7 @@ export interface Scroll {
   reveal(row: Element): void
 }
 
-/** The next page is loaded when the end of the loaded rows is within this many viewport heights. */
+/** The next page is loaded when an end of the loaded rows is within this many viewport heights. */
 const LOAD_VIEWPORTS = 2
 
 /** The pill is shown when the reader is more than this many viewport heights above the end. */
@@ -50,7 +50,7 @@ const UNREAD_SHARE = 1 / 3
 /** The position at which each conversation was left, until the page is closed or reloaded. */
 const places = new WeakMap<ConversationClient, { key: string; offset: number; jump: number }>()
 
-/** Returns the first chunk that must be mounted, because the list opens or jumps there. */
+/** Returns the id of the oldest chunk to which the list opens or jumps, or null. */
 export function neededChunk(conversation: ConversationClient, { jump, messages }: Timeline): number | null {
   const place = places.get(conversation)
   const left = place && messages.find(({ key }) => key === place.key)

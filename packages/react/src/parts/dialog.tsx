@@ -8,7 +8,7 @@ import { IconButton } from './icon-button'
 export interface DialogProps {
   title: string
   onClose: () => void
-  /** `panel` is full screen on a phone. `question` stays small. */
+  /** `panel` is full screen on a phone. `question` stays small. `wide` has room for an image. */
   kind?: 'panel' | 'question' | 'wide'
   children: ReactNode
   footer?: ReactNode

@@ -12,7 +12,7 @@ export interface PopupProps {
   label: string
   role: 'menu' | 'dialog'
   className?: string
-  /** Called instead of returning the focus to its earlier element, which may no longer exist. */
+  /** Called instead of returning the focus to its former element, which may no longer exist. */
   onRestoreFocus?: () => void
   onKeyDown?: (event: KeyboardEvent<HTMLDivElement>) => void
   children: ReactNode

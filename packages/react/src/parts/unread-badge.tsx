@@ -22,8 +22,8 @@ export function UnreadBadge({ count, isDot = false, isMuted = false }: UnreadBad
   if (count <= 0) return null
   const text = count > MAX_SHOWN ? `${MAX_SHOWN.toLocaleString(locale)}+` : count.toLocaleString(locale)
   // The style sheet draws the number, so that it is not text. As text, the number would have to
-  // occur in the accessible name of the element around it, but that name states it in words. A new
-  // key restarts the animation.
+  // occur in the accessible name of the element around it, but that name states it in words. The
+  // `key` changes with the text, which restarts the animation.
   return (
     <span
       key={text}

@@ -1,4 +1,7 @@
-/** A client that works in memory, without a server. Component tests and the gallery use it. */
+/**
+ * A client that works in memory, without a server. Component tests and the demonstration page's
+ * gallery use it.
+ */
 import type {
   ChatClient,
   ChatEvent,

@@ -1,4 +1,4 @@
-/** Users, conversations and messages for component tests and the gallery. */
+/** Users, conversations and messages for component tests and the demonstration page's gallery. */
 import type { ChatState, Conversation, Person, Timeline, TimelineMessage } from '@rapport-chat/client'
 
 export const PEOPLE = {

@@ -1,4 +1,7 @@
-/** A page with the scroller but without React: 10,000 rows in chunks of 20. */
+/**
+ * A page with the scroller but without React. It starts with the newest 100 of 10,000 rows, in
+ * chunks of 20.
+ */
 import { ScrollKeeper } from '../../src/list/scroll-keeper'
 
 const scroller = document.getElementById('scroller') as HTMLElement

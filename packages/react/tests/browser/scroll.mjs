@@ -1,4 +1,5 @@
-// Checks the bottom-anchored scroller in Chromium and Firefox. Positions must match to the pixel.
+// Checks the bottom-anchored scroller in Chromium and Firefox. Positions may differ by one pixel at
+// most.
 import { strict as assert } from 'node:assert'
 import { mkdtemp, copyFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -44,7 +45,7 @@ const checks = {
       'last row',
     )
   },
-  async 'a message at the bottom keeps the end in view'(page) {
+  async 'new messages at the bottom keep the end in view'(page) {
     await page.evaluate(() => window.append(3))
     await page.evaluate(settle)
     near(

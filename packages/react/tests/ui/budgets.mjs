@@ -1,6 +1,7 @@
-// node tests/ui/budgets.mjs [words …]: measures the demonstration page in Chromium against a real
-// server, and prints each figure next to its budget as a row of a table. A missed budget is not a
-// failure, because times depend on the machine. RAPPORT_BIN should be a release build.
+// node tests/ui/budgets.mjs [part of a name …]: measures the demonstration page in Chromium against
+// a real server, and prints each figure next to its budget as a row of a table. Without arguments,
+// it takes all `measures`. A missed budget is not a failure, because times depend on the machine.
+// RAPPORT_BIN should be a release build.
 import { launchChromium } from '../browser/browsers.mjs'
 import { isLive } from './checks-messages.mjs'
 import { eventually, settle, startServer } from './harness.mjs'
@@ -18,7 +19,7 @@ const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, M
 const median = (values) => quantile(values, 0.5)
 const ms = (value) => `${Math.round(value)} ms`
 
-/** One turn of the wheel scrolls two screens, so that 10,000 messages take a minute or two. */
+/** One turn of the wheel scrolls about two screens: 10,000 messages take a minute or two. */
 const STEP_PX = 1200
 
 /**
@@ -32,7 +33,7 @@ const throttle = async (window, rate) => (await session(window)).send('Emulation
 
 /** Runs in the page before its scripts. Adds functions that report when something was painted. */
 const watchPaint = () => {
-  /** Resolves with the time at which the first frame in which the condition holds was painted. */
+  /** Waits for the first frame in which the condition holds, and resolves with its paint time. */
   window.painted = (condition) =>
     new Promise((done, fail) => {
       setTimeout(() => fail(new Error(`never: ${condition}`)), 20_000)
@@ -314,7 +315,7 @@ const measures = {
         const row = document.elementFromPoint(port.left + 200, port.top + port.height / 2)?.closest('[data-key]')
         const before = row?.getBoundingClientRect().top
         const isLoading = document.querySelector('[data-slot="page-skeleton"]')?.getBoundingClientRect().bottom > port.top - 2 * port.height
-        // A page that is being loaded must arrive while nothing scrolls, so this waits for it.
+        // A page of history that is being loaded must arrive while nothing scrolls.
         if (isLoading) {
           const first = document.querySelector('[data-chunk]')?.dataset.chunk
           for (let i = 0; i < 60 && document.querySelector('[data-chunk]')?.dataset.chunk === first; i++) await frame()

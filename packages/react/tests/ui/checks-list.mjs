@@ -15,7 +15,7 @@ export const checks = {
     await page.locator('[data-slot="message-row"]').last().waitFor()
     const box = await page.locator('[data-slot="scroller"]').boundingBox()
     await page.mouse.move(box.x + 300, box.y + 300)
-    // Measures how far a visible row moves while the page above it is loaded.
+    // Measures how far a visible row moves while the page of history above it is loaded.
     await page.evaluate(() => {
       const scroller = document.querySelector('[data-slot="scroller"]')
       window.worst = 0
@@ -54,7 +54,7 @@ export const checks = {
     await page.close()
   },
 
-  async '10 new messages do not move a reader, and the pill leads to the first'(t) {
+  async '10 a reader is not moved by new messages, and the button that counts them leads to the first'(t) {
     const { conversation, ana, close } = await both(t)
     for (let i = 1; i <= 6; i++)
       await t.server.user('ana').send(conversation, `filler 10 ${i} ${'some more words '.repeat(40)}`)
@@ -142,7 +142,7 @@ export const checks = {
     await close()
   },
 
-  async '13 with 200 unread messages, the line is at a third of the height and the count falls'({ browser, server }) {
+  async '13 in a conversation with 200 unread messages, the unread line is a third of the way down, and the count falls as messages are shown'({ browser, server }) {
     const conversation = await server.user('sue').conversationWith('zoe')
     await seed(server, conversation, 'sue', 30, 'old 13')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})

@@ -75,7 +75,7 @@ export const checks = {
     await Promise.all([ana.context.close(), ben.context.close()])
   },
 
-  async '3 thirty messages sent while Enter is held keep their order on both sides'(t) {
+  async '3 while Enter is held, thirty messages are sent and keep their order on both sides'(t) {
     const { ana, ben, close } = await both(t)
     const { keyboard } = ana.page
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
@@ -99,7 +99,7 @@ export const checks = {
     await close()
   },
 
-  async '4 messages written offline arrive after a reload, in order and once'(t) {
+  async '4 after a reload, messages written offline arrive in order and once'(t) {
     const { ana, ben, close } = await both(t)
     await ana.context.setOffline(true)
     for (const text of ['offline 1.', 'offline 2.', 'offline 3.']) await ana.send(text)
@@ -264,7 +264,7 @@ export const checks = {
     await close()
   },
 
-  async '25 reactions from both sides, by keyboard and mouse, are counted equally'(t) {
+  async '25 both sides count the same reactions, added by keyboard and by mouse'(t) {
     const { ana, ben, close } = await both(t)
     await ana.send('react to this 25')
     await ben.row('react to this 25').waitFor()
@@ -309,7 +309,7 @@ export const checks = {
     await close()
   },
 
-  async '29 4,000 characters can be sent; for 4,001, the reason for the refusal is shown'(t) {
+  async '29 a message of 4,000 characters can be sent; for 4,001, the reason for the refusal is shown'(t) {
     const { ana, ben, close } = await both(t)
     await ana.field.fill('x'.repeat(4001))
     await ana.slot('counter').getByText('1 character too many').waitFor()

@@ -21,7 +21,7 @@ export const checks = {
     await Promise.all([here.context.close(), there.context.close()])
   },
 
-  async '18 typing is shown in header, list and conversation, until the message arrives'(t) {
+  async '18 typing is shown in the header, the list and the conversation until the message arrives'(t) {
     const { ana, ben, close } = await both(t)
     await ben.field.pressSequentially('typing')
     await ana.page.locator('[data-slot="header-status"][data-typing]').waitFor()
@@ -62,7 +62,7 @@ export const checks = {
     await close()
   },
 
-  async "21 people are found by keyboard, but only those in the user's teams"({ browser, server }) {
+  async "21 by keyboard, a user finds people, but only those in the user's teams"({ browser, server }) {
     const ana = await openWindow(browser, server, 'ana')
     await ana.slot('new-message').waitFor()
     await ana.page.keyboard.press('Control+k')
@@ -132,7 +132,7 @@ export const checks = {
     await window.context.close()
   },
 
-  async '7 five windows share one socket, and another window takes over when its owner closes'({ browser, server }) {
+  async '7 one socket serves five windows, and another window takes over when its owner closes'({ browser, server }) {
     const context = await browser.newContext()
     const sockets = []
     const pages = []

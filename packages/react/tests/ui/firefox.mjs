@@ -1,6 +1,7 @@
-// node tests/ui/firefox.mjs [words of a title …]: runs the checks in Firefox. Only one window can
-// have the focus, so it shows both people, or the second person uses the routes. Firefox is
-// controlled through WebDriver BiDi, so the helpers of the other checks cannot be used.
+// node tests/ui/firefox.mjs [NUMBER or part of a title …]: runs the checks in Firefox. Only one
+// window can have the focus. So either one window shows both people, or the second person acts
+// through the REST API. Firefox is controlled through WebDriver BiDi, so Playwright's helpers for
+// Chromium cannot be used.
 import { strict as assert } from 'node:assert'
 import { launchFirefox } from '../browser/browsers.mjs'
 import { drive } from './driver.mjs'
@@ -89,7 +90,7 @@ const checks = {
     await ana.shows('an answer')
     await ana.appears('[data-slot="typing-indicator"]:not([data-visible])')
   },
-  async '3 thirty messages keep their order'() {
+  async '3 the order of thirty messages is kept'() {
     for (let i = 1; i <= 30; i++) await ana.send(`quick ${i}.`)
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
     await ben.shows('quick 30.', '*', 40_000)
@@ -129,7 +130,7 @@ const checks = {
         person.within('[data-slot="rows"]'),
       )
   },
-  async '10 new messages do not move a reader'() {
+  async '10 a reader is not moved by new messages'() {
     // Ben sends tall messages, so that the list can be scrolled.
     for (let i = 1; i <= 3; i++)
       await user('ben').send(await user('ben').conversationWith('ana'), `tall ${i} ${'word '.repeat(300)}`)
@@ -149,7 +150,7 @@ const checks = {
     await rest()
     assert.ok(Math.abs((await top()) - before) <= 1, `moved by ${(await top()) - before} px`)
   },
-  async '4 messages written offline are sent by the next page, in order and once'() {
+  async '4 after the page is loaded again, messages written offline are sent in order and once'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     server.cut()
@@ -241,7 +242,7 @@ const checks = {
       await page.setViewport(SIZE)
     }
   },
-  async '13 with 200 unread messages, the line is at a third of the height and the count falls'() {
+  async '13 in a conversation with 200 unread messages, the unread line is a third of the way down, and the count falls as messages are shown'() {
     const conversation = await user('sue').conversationWith('zoe')
     await seed(conversation, 'sue', 30, 'old 13')
     await user('zoe').call('POST', `/conversations/${conversation}/read`, {})
@@ -284,7 +285,7 @@ const checks = {
     await own.shows('linked 14 200.')
   },
   async '9 scrolling up through history moves nothing'() {
-    // Measures how far the row in the middle moves while the page above it is loaded.
+    // Measures how far the row in the middle moves while the page of history above it is loaded.
     await rest()
     let worst = 0
     for (let step = 0; step < 400; step++) {
@@ -381,8 +382,8 @@ const checks = {
     await status('online')
     await page.evaluate(() => window.advance(5 * 60_000 + 1000))
     await status('away')
-    // Input is reported at most every ten seconds, by the time stamps of events. The movable clock
-    // does not change these.
+    // Input is reported at most every ten seconds, measured by the events' `timeStamp`, which the
+    // movable clock does not change.
     await page.keyboard.press('Shift')
     await status('online')
     const from = Date.now()
@@ -462,7 +463,7 @@ const checks = {
         document.activeElement.textContent.includes('quarterly numbers 27'),
     )
   },
-  async '29 4,000 characters can be sent; for 4,001, the reason for the refusal is shown'() {
+  async '29 a message of 4,000 characters can be sent; for 4,001, the reason for the refusal is shown'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     const paste = async (text) => {

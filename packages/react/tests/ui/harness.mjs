@@ -118,7 +118,10 @@ async function query(url, text) {
 /** The number of messages sent so far, from which each message gets a unique id. */
 let number = 0
 
-/** Calls the routes as one of the users. Every status other than 2xx (and 429) is an error. */
+/**
+ * Calls the routes as one of the users. A request that is refused with 429 is repeated. Every other
+ * status outside 2xx is an error.
+ */
 function userOf(env, name) {
   const id = env[`USER_ID_${name.toUpperCase()}`]
   const token = env[`USER_TOKEN_${name.toUpperCase()}`]

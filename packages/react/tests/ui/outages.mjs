@@ -12,7 +12,10 @@ const OUTAGE_MS = 1000 * Number(process.argv[3] ?? 30)
 /** The pause between two messages from the same person. */
 const RHYTHM_MS = 1500
 
-/** When a banner may appear. It is due after two seconds; the rest allows for a busy machine. */
+/**
+ * A banner must appear at least and at most this long after the kill. It is due after two seconds;
+ * the margins allow for a busy machine.
+ */
 const BANNER_MS = [1900, 5000]
 
 /** The time limit for recovery. The next connection attempt is at most 36 s away (30 s + 20 %). */

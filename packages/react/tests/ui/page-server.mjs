@@ -1,5 +1,5 @@
-// Serves the built page at /demo/ with the server's content security policy, and forwards all other
-// requests and sockets to a Rapport server. A test can cut the connection and restore it.
+// Serves the built page at /demo/ with the content security policy that Rapport sends, and forwards
+// all other requests and sockets to a Rapport server. A test can cut the connection and restore it.
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { createServer, request } from 'node:http'

@@ -1,4 +1,5 @@
-// node tests/ui/run.mjs [words of a title …]: runs the checks in Chromium against a real server.
+// node tests/ui/run.mjs [NUMBER or part of a title …]: runs the checks in Chromium against a real
+// server. Each title begins with a number. Checks of the same function have the same number.
 import { launchChromium } from '../browser/browsers.mjs'
 import { startServer } from './harness.mjs'
 

@@ -1,6 +1,6 @@
-// node tests/ui/screenshots.mjs FOLDER [words …]: takes screenshots of the demonstration page's
-// main states, at three widths and in both themes, for visual review. It also makes a sheet of all
-// screenshots of each state.
+// node tests/ui/screenshots.mjs FOLDER [state …]: takes screenshots of the demonstration page's
+// main states, or of those named, at three widths and in both themes, for visual review. It also
+// makes a sheet of all screenshots of each state.
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { launchChromium } from '../browser/browsers.mjs'
@@ -17,7 +17,10 @@ const SIZES = [
 const server = await startServer()
 const browser = await launchChromium()
 
-/** Creates a conversation with messages of every type that the server can store. */
+/**
+ * Creates three conversations. The one with Ben has the kinds of message that look different: a
+ * reply, a link, reactions, only emoji, an edited, a deleted and a long one, and code.
+ */
 async function fill() {
   const [ana, ben, ada, sue] = ['ana', 'ben', 'ada', 'sue'].map(server.user)
   const withBen = await ana.conversationWith('ben')

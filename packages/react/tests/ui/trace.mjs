@@ -13,7 +13,7 @@ const WORK = new Set([
   'IntersectionObserverController::computeIntersections',
 ])
 
-/** Records until `stop` is called, which returns the durations of tasks and the work per frame. */
+/** Records until `stop` is called, which returns the `summary` of the recorded events. */
 export async function mainThread({ context, page }) {
   const session = await context.newCDPSession(page)
   const events = []
@@ -36,6 +36,10 @@ export async function mainThread({ context, page }) {
   }
 }
 
+/**
+ * Returns the longest task, the number of tasks longer than 50 ms, the work of each frame that has
+ * any, and all events of the main thread. Durations are in milliseconds.
+ */
 export function summary(events) {
   // The thread with the most layouts is the page's main thread. Other pages have their own threads.
   const counts = new Map()

@@ -10,7 +10,7 @@ const received = { message: message('c', PEOPLE.ben, 'hi'), conversation: conver
 describe('shouldAlert', () => {
   it('alerts the user to a new message', () => expect(shouldAlert(state, received)).toBe(true))
 
-  it('does not alert for a seen or muted message, in a follower tab, or without preferences', () => {
+  it('does not alert to a seen message, in a muted conversation, in a tab that is not the leader, or without preferences', () => {
     expect(shouldAlert(state, { ...received, isSeen: true })).toBe(false)
     expect(shouldAlert(state, { ...received, conversation: conversation(PEOPLE.ben, { is_muted: true }) })).toBe(false)
     expect(shouldAlert({ ...state, isLeader: false }, received)).toBe(false)
@@ -46,14 +46,14 @@ describe('isQuiet', () => {
   const quiet = (start: string, end: string, time: string, timezone = 'UTC') =>
     isQuiet({ ...PREFERENCES, quiet_start: start, quiet_end: end, timezone }, new Date(`2026-11-29T${time}:00Z`))
 
-  it('may include midnight', () => {
+  it('recognizes quiet hours with and without midnight', () => {
     expect(quiet('22:00', '07:00', '23:30')).toBe(true)
     expect(quiet('22:00', '07:00', '06:59')).toBe(true)
     expect(quiet('22:00', '07:00', '07:00')).toBe(false)
     expect(quiet('12:00:00', '13:00:00', '12:30')).toBe(true)
   })
 
-  it('uses the time zone of the preferences', () => {
+  it('uses the time zone of the preferences, or the local one if that is unknown', () => {
     expect(quiet('22:00', '07:00', '14:00', 'Asia/Tokyo')).toBe(true)
     expect(quiet('22:00', '07:00', '14:00', 'No/Where')).toBe(
       quiet('22:00', '07:00', '14:00', Intl.DateTimeFormat().resolvedOptions().timeZone),

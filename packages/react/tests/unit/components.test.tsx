@@ -91,7 +91,7 @@ describe('MessageBubble', () => {
     expect(button.getAttribute('aria-expanded')).toBe('true')
   })
 
-  it('states the state of own messages in words', () => {
+  it('names the state of own messages in words', () => {
     render(<MessageBubble message={message('c', ana, 'x', { state: 'delivered' })} />)
     expect(screen.getByRole('img', { name: 'Delivered' })).toBeTruthy()
   })

@@ -54,7 +54,7 @@ describe('useRealtimeChat', () => {
     expect(client.conversation(WITH_BEN).opened).toBe(0)
   })
 
-  it('shows a sent message in the same task', () => {
+  it('shows a sent message immediately, as `sending`', () => {
     const client = clientWith(1)
     const { result } = renderHook(() => useRealtimeChat(WITH_BEN), under(client))
     act(() => void result.current.send('hello'))
@@ -159,7 +159,7 @@ describe('the other hooks', () => {
     expect(client.conversation(WITH_BEN).getDraft()).toBe('half a')
   })
 
-  it('delete the draft when the user signs out, and keep it when the session ends', () => {
+  it('keep the draft when the session ends (`signed_out`), and delete it when the user signs out (`forgotten`)', () => {
     const client = new FakeClient()
     const { result } = renderHook(() => useDraft(WITH_BEN), under(client))
     act(() => result.current.setDraft('half a'))
@@ -180,5 +180,5 @@ describe('the other hooks', () => {
     expect(() => renderHook(() => useUnreadCount())).toThrow('needs a <ChatProvider>')
   })
 
-  it('know the signed-in user', () => expect(new FakeClient().userId).toBe(ana.id))
+  it('are tested with a client of Ana', () => expect(new FakeClient().userId).toBe(ana.id))
 })

@@ -59,7 +59,7 @@ describe('MountedChunks', () => {
     expect(ids(mounting.of(chunks(90, 99), null).mounted)).toEqual([98, 99])
   })
 
-  it('mounts the last chunks of a short list', () => {
+  it('mounts all chunks of a short list', () => {
     const mounting = new MountedChunks()
     expect(mounting.of([], null)).toEqual({ mounted: [], hasMore: false })
     expect(mounting.of(chunks(3, 3), null)).toEqual({ mounted: chunks(3, 3), hasMore: false })

@@ -1,4 +1,5 @@
-// Names, files, statuses and addresses that another user has chosen.
+// Names, files, statuses and addresses that another user has chosen must not mislead the reader,
+// run code or slow down the page.
 
 import type { Person, Presence, TimelineMessage } from '@rapport-chat/client'
 import { act, fireEvent, render, waitFor } from '@testing-library/react'
@@ -27,6 +28,7 @@ const CONTROLS = [...'\u061C\u200E\u200F\u202A\u202B\u202C\u202D\u202E\u2066\u20
 
 /** Displayed as "invoiceexe.pdf" if its control character is not removed. */
 const FORGED = 'invoice\u202Efdp.exe'
+/** Displayed in place of `FORGED`. */
 const READ = 'invoicefdp.exe'
 
 describe('direction controls', () => {

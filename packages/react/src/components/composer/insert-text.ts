@@ -1,6 +1,6 @@
 /**
- * Returns the field's text with `text` inserted at the cursor. Once React has rendered, moves the
- * cursor behind the inserted text.
+ * Returns the field's text with `text` inserted at the cursor, in place of any selected text. Once
+ * React has rendered, moves the cursor behind the inserted text.
  */
 export function insertText(field: HTMLTextAreaElement, text: string): string {
   const { selectionStart, selectionEnd, value } = field

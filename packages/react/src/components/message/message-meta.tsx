@@ -44,7 +44,10 @@ export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: Me
 
 const ICONS = { pending: Clock, sending: Clock, sent: Check, delivered: CheckCheck, failed: CircleAlert } as const
 
-/** The states have different shapes: a clock, one tick, two ticks, and a tick in a full disc. */
+/**
+ * Each state has its own shape: a clock until the message is sent, one tick (sent), two ticks
+ * (delivered), a tick in a full disc (read), or an exclamation mark (failed).
+ */
 export function StateIcon({ state }: { state: MessageState }): ReactNode {
   const strings = useStrings()
   return (

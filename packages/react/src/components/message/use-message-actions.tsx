@@ -77,7 +77,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
     [conversation, canSend, editWindow, strings, toast, announce, callbacks],
   )
 
-  /** `message` is the row as it was when editing began. */
+  /** `message` is the version that the user has edited, or has chosen to overwrite. */
   const saveEdit = async (message: TimelineMessage, content: string): Promise<void> => {
     if (content === message.content) return
     const latest = (): TimelineMessage =>
@@ -180,7 +180,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   return { actions, panels: panel && panelOf(panel), saveEdit: (message, content) => void saveEdit(message, content) }
 }
 
-/** Whether less than `seconds` have passed. 0 means no limit. */
+/** Whether `createdAt` is less than `seconds` ago. 0 means no limit. */
 function isWithin(createdAt: string, seconds: number): boolean {
   return seconds === 0 || Date.now() - new Date(createdAt).getTime() < seconds * 1000
 }
