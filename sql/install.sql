@@ -334,397 +334,397 @@ insert into chat.schema_migrations (version, name, checksum) values
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
+  where path = 'auth/10_claims.sql' and checksum = '8534caa2fcc74bc3ee722dca3ab42134eca897eec17bc8f9c081d0c88676bf27'
 ) as pending \gset
 \if :pending
 \echo definitions/auth/10_claims.sql
 \ir definitions/auth/10_claims.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('auth/10_claims.sql', '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101')
+  ('auth/10_claims.sql', '8534caa2fcc74bc3ee722dca3ab42134eca897eec17bc8f9c081d0c88676bf27')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/05_roles.sql' and checksum = '25a554cf888345e31fb507a42920258e0c9e8a5638197a423a4e7c114679d4f7'
+  where path = 'chat/05_roles.sql' and checksum = 'b67421ddf6f098583914def01015b3e3a7a13ee5742685737970a1b6ca929fa1'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/05_roles.sql
 \ir definitions/chat/05_roles.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/05_roles.sql', '25a554cf888345e31fb507a42920258e0c9e8a5638197a423a4e7c114679d4f7')
+  ('chat/05_roles.sql', 'b67421ddf6f098583914def01015b3e3a7a13ee5742685737970a1b6ca929fa1')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226'
+  where path = 'chat/10_refusals.sql' and checksum = '43071fcfd02821533a0537ad2a5fd070f62b36c3f53248f4639682cab04e2173'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226')
+  ('chat/10_refusals.sql', '43071fcfd02821533a0537ad2a5fd070f62b36c3f53248f4639682cab04e2173')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/15_caller.sql' and checksum = '7178849ae026cf56412e7a80ea38e718f9472f2c73146e20679b545208482f48'
+  where path = 'chat/15_caller.sql' and checksum = '14cdff08e1928e798f6c9a728847389063a2160d05c8f3ce5d187af746fe022b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/15_caller.sql
 \ir definitions/chat/15_caller.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/15_caller.sql', '7178849ae026cf56412e7a80ea38e718f9472f2c73146e20679b545208482f48')
+  ('chat/15_caller.sql', '14cdff08e1928e798f6c9a728847389063a2160d05c8f3ce5d187af746fe022b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/20_settings.sql' and checksum = 'c531c367d11c2231b20a11144beb9521c05ea30c3fde83d4fe9afde684fe61ad'
+  where path = 'chat/20_settings.sql' and checksum = '14b7ff8cc99ce8fe7c9c9ab58688da0f9f4e94c1583162e6a70ac6c8a7fe01ab'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/20_settings.sql
 \ir definitions/chat/20_settings.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/20_settings.sql', 'c531c367d11c2231b20a11144beb9521c05ea30c3fde83d4fe9afde684fe61ad')
+  ('chat/20_settings.sql', '14b7ff8cc99ce8fe7c9c9ab58688da0f9f4e94c1583162e6a70ac6c8a7fe01ab')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/25_idempotency.sql' and checksum = 'da70ff262f8041736df33a7586c04f70ad9ce932af835a8e19701136d8e97322'
+  where path = 'chat/25_idempotency.sql' and checksum = 'f9973d6e944acd6f02d49f32f98709139900ca42804cd09f58ea5052a7919abc'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/25_idempotency.sql
 \ir definitions/chat/25_idempotency.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/25_idempotency.sql', 'da70ff262f8041736df33a7586c04f70ad9ce932af835a8e19701136d8e97322')
+  ('chat/25_idempotency.sql', 'f9973d6e944acd6f02d49f32f98709139900ca42804cd09f58ea5052a7919abc')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '0575217c143e8e2a402033a8dde38d6467a32c536141aaf7735a54fbc0f245d9'
+  where path = 'chat/30_host_mapping.sql' and checksum = '6c354ac1ff8a7b2ff3e28f8f90c672e022cf42f9d75a97d068224a38a93bb431'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '0575217c143e8e2a402033a8dde38d6467a32c536141aaf7735a54fbc0f245d9')
+  ('chat/30_host_mapping.sql', '6c354ac1ff8a7b2ff3e28f8f90c672e022cf42f9d75a97d068224a38a93bb431')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'ac64ccc83353de716edea9f4c0797118201e03670c21df268eabcd8289728b25'
+  where path = 'chat/40_people.sql' and checksum = '40df2ff4041cbbc9425993b76866857fc7fb0ca80ce5c6db1a10e4c19fb4e799'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'ac64ccc83353de716edea9f4c0797118201e03670c21df268eabcd8289728b25')
+  ('chat/40_people.sql', '40df2ff4041cbbc9425993b76866857fc7fb0ca80ce5c6db1a10e4c19fb4e799')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/45_blocks.sql' and checksum = '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565'
+  where path = 'chat/45_blocks.sql' and checksum = '44b505aab1a7c88882895cf1d847015d23794ee7a0c6a776f4d2b6e8dfbff93b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/45_blocks.sql
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/45_blocks.sql', '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565')
+  ('chat/45_blocks.sql', '44b505aab1a7c88882895cf1d847015d23794ee7a0c6a776f4d2b6e8dfbff93b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/46_standing.sql' and checksum = '9a00543c9b1b00fa5985cc0dce35c18e17244e1923953048b3440dba3e52b991'
+  where path = 'chat/46_standing.sql' and checksum = '4ef2839f4b91cf00b306af3ccbdf624823217615b345b149ed72ab0286d12380'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/46_standing.sql
 \ir definitions/chat/46_standing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/46_standing.sql', '9a00543c9b1b00fa5985cc0dce35c18e17244e1923953048b3440dba3e52b991')
+  ('chat/46_standing.sql', '4ef2839f4b91cf00b306af3ccbdf624823217615b345b149ed72ab0286d12380')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'ed0b439bbd447e163ac90570161d98b7d8496a08660bad55e3e2cc1a8089ad67'
+  where path = 'chat/50_conversations.sql' and checksum = 'bbc1691017f7778583d00f7a58c9766bcd54c1c7437b66c1c57a77baa1cec73f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'ed0b439bbd447e163ac90570161d98b7d8496a08660bad55e3e2cc1a8089ad67')
+  ('chat/50_conversations.sql', 'bbc1691017f7778583d00f7a58c9766bcd54c1c7437b66c1c57a77baa1cec73f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '62801109830d721dacb8bd9e507817f1671c6f3f7f9f116794055666b8109eaf'
+  where path = 'chat/60_message_text.sql' and checksum = '2ebfca7338a86538b670117c1b3d7bb494152dd32d590f8ecbd70ea10704bef0'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '62801109830d721dacb8bd9e507817f1671c6f3f7f9f116794055666b8109eaf')
+  ('chat/60_message_text.sql', '2ebfca7338a86538b670117c1b3d7bb494152dd32d590f8ecbd70ea10704bef0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'f5d50f891c11554fcb09426215a34f76b1312554e72b809e87a2d1de7571f0b4'
+  where path = 'chat/61_message_insert.sql' and checksum = '2b3d672b688f633532c2b93b40e5dd653c0351e461560852d3d1d9192e110d08'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'f5d50f891c11554fcb09426215a34f76b1312554e72b809e87a2d1de7571f0b4')
+  ('chat/61_message_insert.sql', '2b3d672b688f633532c2b93b40e5dd653c0351e461560852d3d1d9192e110d08')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '1c8d73b292476640d61cc3545a9dba028bf664b3fee107b2e1b7fb1cecac52eb'
+  where path = 'chat/62_message_change.sql' and checksum = 'eb77cb0d01aa70a3bf16c5e3abd5ece1de6034c4174161163b49383405f44ec8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '1c8d73b292476640d61cc3545a9dba028bf664b3fee107b2e1b7fb1cecac52eb')
+  ('chat/62_message_change.sql', 'eb77cb0d01aa70a3bf16c5e3abd5ece1de6034c4174161163b49383405f44ec8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '93e09735121a437211c34fb668d167138dfa1b8178c7123218eb578fee543343'
+  where path = 'chat/70_reading.sql' and checksum = 'ab59255f9cbfe491eaca1570d6e5e052e1f196927496ceb9a0a02bee1898d4a5'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '93e09735121a437211c34fb668d167138dfa1b8178c7123218eb578fee543343')
+  ('chat/70_reading.sql', 'ab59255f9cbfe491eaca1570d6e5e052e1f196927496ceb9a0a02bee1898d4a5')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '568c1576cf32327779adca98dd2638a0231df5d6ee7a97b9c421eafaf599eb12'
+  where path = 'chat/75_reactions.sql' and checksum = '8fc8edcb6bf7ecce813def05d67ebb14a833173bb84ee5bad4eb8c94bb2a267a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '568c1576cf32327779adca98dd2638a0231df5d6ee7a97b9c421eafaf599eb12')
+  ('chat/75_reactions.sql', '8fc8edcb6bf7ecce813def05d67ebb14a833173bb84ee5bad4eb8c94bb2a267a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = 'b924318369f93055dbd2038868bf308ba64d7b154bd729bd69a418174d53d5ab'
+  where path = 'chat/76_pins.sql' and checksum = '1d8cb7129072bebb0c9653967065e8d18a6f183ea8ebefba9cbe9113ff0eb215'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', 'b924318369f93055dbd2038868bf308ba64d7b154bd729bd69a418174d53d5ab')
+  ('chat/76_pins.sql', '1d8cb7129072bebb0c9653967065e8d18a6f183ea8ebefba9cbe9113ff0eb215')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/77_reports.sql' and checksum = '15ee99f13e93ebf9ca2dca551b15205d03be691b8e3536bf9853d6cf52f37c9c'
+  where path = 'chat/77_reports.sql' and checksum = '9c5920b0e2969efc7c93707d31e33546a08aa2e6dbf1eb95a9594d2247d08365'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/77_reports.sql
 \ir definitions/chat/77_reports.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/77_reports.sql', '15ee99f13e93ebf9ca2dca551b15205d03be691b8e3536bf9853d6cf52f37c9c')
+  ('chat/77_reports.sql', '9c5920b0e2969efc7c93707d31e33546a08aa2e6dbf1eb95a9594d2247d08365')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '3d3145b3e1edf32e6ebf8cd6a1896093189196a46bb157287b8be1179574cd39'
+  where path = 'chat/80_presence.sql' and checksum = '40bddcbdf6d923fd3235084837029918b8c2f21d27f0ac517c6744547a4ada58'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '3d3145b3e1edf32e6ebf8cd6a1896093189196a46bb157287b8be1179574cd39')
+  ('chat/80_presence.sql', '40bddcbdf6d923fd3235084837029918b8c2f21d27f0ac517c6744547a4ada58')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/81_preferences.sql' and checksum = 'd4671ef3cd58f7455be38899caee652169906e2352844f34bd9412308effe028'
+  where path = 'chat/81_preferences.sql' and checksum = 'f28e00b458ae655ab36994fd07fefcecff8d7af2ab8c3912900e0b17b871c1dd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/81_preferences.sql
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/81_preferences.sql', 'd4671ef3cd58f7455be38899caee652169906e2352844f34bd9412308effe028')
+  ('chat/81_preferences.sql', 'f28e00b458ae655ab36994fd07fefcecff8d7af2ab8c3912900e0b17b871c1dd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/84_composing.sql' and checksum = 'bb7b89dca9a00368c94d4877e56930c55aa7d46f33137cff0e0d35afa8e8ae8a'
+  where path = 'chat/84_composing.sql' and checksum = '8fe6f9eb2fb386e81f67befa0e052d5107cbd8e23d03b145f5ac281b803e25c4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/84_composing.sql
 \ir definitions/chat/84_composing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/84_composing.sql', 'bb7b89dca9a00368c94d4877e56930c55aa7d46f33137cff0e0d35afa8e8ae8a')
+  ('chat/84_composing.sql', '8fe6f9eb2fb386e81f67befa0e052d5107cbd8e23d03b145f5ac281b803e25c4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = '7b526a52e58b0bfb6b5d9190663e44e82c01717236958f15ff16620bbde41621'
+  where path = 'chat/85_conversation_rows.sql' and checksum = '0f7b18bbbd2adb20cc86f489da8dbed34b7709cce7a372eb8bf48f9350499798'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', '7b526a52e58b0bfb6b5d9190663e44e82c01717236958f15ff16620bbde41621')
+  ('chat/85_conversation_rows.sql', '0f7b18bbbd2adb20cc86f489da8dbed34b7709cce7a372eb8bf48f9350499798')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '98075fc5db35c87423fb56e0fe52436250260bce1ef895f4af1324a5b234e403'
+  where path = 'chat/86_message_rows.sql' and checksum = 'b062df508b3dabcc1d90d93bb07f5afa18106c96bd8c4bd5690279484cdff53f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '98075fc5db35c87423fb56e0fe52436250260bce1ef895f4af1324a5b234e403')
+  ('chat/86_message_rows.sql', 'b062df508b3dabcc1d90d93bb07f5afa18106c96bd8c4bd5690279484cdff53f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = '685c9bf15b05a13f6de235340b50c4da143ef6875dc5d3d2afee07a93254151b'
+  where path = 'chat/87_message_search.sql' and checksum = 'c4f0df70e9eb5c8343f8cc96858f30d85ad4e83088f4c278e866ea25dabef7c8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', '685c9bf15b05a13f6de235340b50c4da143ef6875dc5d3d2afee07a93254151b')
+  ('chat/87_message_search.sql', 'c4f0df70e9eb5c8343f8cc96858f30d85ad4e83088f4c278e866ea25dabef7c8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78'
+  where path = 'chat/88_sync.sql' and checksum = '583fd1c23b3a22493cbe826d548587e297e251e9c56a226b5f7c341bf91c7f3e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78')
+  ('chat/88_sync.sql', '583fd1c23b3a22493cbe826d548587e297e251e9c56a226b5f7c341bf91c7f3e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = '685fc95749d4f697db0e8d4851a7f8c5807cf2b82bc41e1ec4b78642ff24be05'
+  where path = 'chat/89_people_lists.sql' and checksum = '9c792361fddcd5ad121d914638d55a88e780ea8effc09177b289d243a1448565'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', '685fc95749d4f697db0e8d4851a7f8c5807cf2b82bc41e1ec4b78642ff24be05')
+  ('chat/89_people_lists.sql', '9c792361fddcd5ad121d914638d55a88e780ea8effc09177b289d243a1448565')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '9eb422f65c7f3c5620d4da618bf67fd571f18f87f3816610ce698305065ccdf9'
+  where path = 'chat/90_policies.sql' and checksum = '62615c657eeef6bf59d742414ccd0ff55b0f70849f9a89a2d658f33f232f8970'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '9eb422f65c7f3c5620d4da618bf67fd571f18f87f3816610ce698305065ccdf9')
+  ('chat/90_policies.sql', '62615c657eeef6bf59d742414ccd0ff55b0f70849f9a89a2d658f33f232f8970')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/95_publication.sql' and checksum = '2cbd97e32f88cb80ae0008110fdea4738879fbb302f5a6b7ee46034de5b36427'
+  where path = 'chat/95_publication.sql' and checksum = 'ff1b3862e5d4375651beb932d7ac188df4c19d7e2edad093ff062f8596e06f1f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/95_publication.sql
 \ir definitions/chat/95_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/95_publication.sql', '2cbd97e32f88cb80ae0008110fdea4738879fbb302f5a6b7ee46034de5b36427')
+  ('chat/95_publication.sql', 'ff1b3862e5d4375651beb932d7ac188df4c19d7e2edad093ff062f8596e06f1f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = 'fc4fbfca880d9af713070c0b8013bf64e0585b8c8e99a1a0a96dd2075b760289'
+  where path = 'chat/96_comments.sql' and checksum = '7d891ac4305495f1737757d88f726be9cc5212cb8186b1e9150dd5a5001c237f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', 'fc4fbfca880d9af713070c0b8013bf64e0585b8c8e99a1a0a96dd2075b760289')
+  ('chat/96_comments.sql', '7d891ac4305495f1737757d88f726be9cc5212cb8186b1e9150dd5a5001c237f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/10_messages.sql' and checksum = 'b6b71c1f238a110c87c153fc89818a6608100aa65c2fd665fe52f9b699c3c9ce'
+  where path = 'realtime/10_messages.sql' and checksum = '5ee52783af68d9e815ca765efaaed3a5230c47344966b7293ea635eebc35b877'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/10_messages.sql
 \ir definitions/realtime/10_messages.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/10_messages.sql', 'b6b71c1f238a110c87c153fc89818a6608100aa65c2fd665fe52f9b699c3c9ce')
+  ('realtime/10_messages.sql', '5ee52783af68d9e815ca765efaaed3a5230c47344966b7293ea635eebc35b877')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = 'ddeeda7323a9c036d3c7e47e5ec828c6251d24077bcf25db81d0b4bfa434c15e'
+  where path = 'realtime/20_partitions.sql' and checksum = '65bb5e3c7589bdfdf345adedaa2b4a6b301ab7c969d1b9af7586935d2dd157c3'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', 'ddeeda7323a9c036d3c7e47e5ec828c6251d24077bcf25db81d0b4bfa434c15e')
+  ('realtime/20_partitions.sql', '65bb5e3c7589bdfdf345adedaa2b4a6b301ab7c969d1b9af7586935d2dd157c3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '654b7835df86cdd824d0d7d65fc29039f359e4b62af77e5242f661eea190831d'
+  where path = 'realtime/30_policies.sql' and checksum = 'dea54a745c9b71bb7081acb466d1078039fe99dfbff52254c58b5b8184ff6a74'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '654b7835df86cdd824d0d7d65fc29039f359e4b62af77e5242f661eea190831d')
+  ('realtime/30_policies.sql', 'dea54a745c9b71bb7081acb466d1078039fe99dfbff52254c58b5b8184ff6a74')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/40_publication.sql' and checksum = '1c2022767873922a7930128dc0f2cfdc855c9d0c6aea16f4b29a198ddf0f998c'
+  where path = 'realtime/40_publication.sql' and checksum = 'fc6597afe48ee8b05289ce75b8b415b3cc6c401b891a05d145ce8844b6b55264'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/40_publication.sql
 \ir definitions/realtime/40_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/40_publication.sql', '1c2022767873922a7930128dc0f2cfdc855c9d0c6aea16f4b29a198ddf0f998c')
+  ('realtime/40_publication.sql', 'fc6597afe48ee8b05289ce75b8b415b3cc6c401b891a05d145ce8844b6b55264')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -83,8 +83,8 @@ CREATE FUNCTION chat.accepted_content(content text, message_type text, has_file 
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
-  -- Checked here even if the configured limit is higher: a violation of the table's constraint
-  -- would write the text to the log.
+  -- Checked here even if the configured limit is higher, because a violation of the table's
+  -- constraint would write the text to the log.
   if char_length(stored) > 20000 then
     perform chat.refuse('message_too_long', 'At most 20000 characters');
   end if;
@@ -145,9 +145,9 @@ begin
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
     if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
-      -- Rows of that day are in the default partition and prevent the day's own partition. They
-      -- move while neither table belongs to the published one, so that they are not delivered
-      -- twice.
+      -- Rows of that day are in the default partition and would prevent the day's own partition.
+      -- They are moved while neither table belongs to the published one, so that they are not
+      -- delivered twice.
       alter table realtime.messages detach partition realtime.messages_default;
       execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
       execute format(
@@ -160,7 +160,7 @@ begin
       execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
     end if;
     execute format('alter table realtime.%I enable row level security', partition_name);
-    -- Without statistics, because "explain" would show them to every role.
+    -- The partition has no statistics, because "explain" would show them to every role.
     execute format(
       'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
       partition_name
@@ -189,7 +189,7 @@ begin
     perform chat.insert_presence(user_ids);
     return held;
   exception when lock_not_available then
-    -- At least one of them is held. The others are inserted one by one.
+    -- At least one of the rows is locked, so the rows are inserted one by one.
     null;
   end;
   foreach person in array user_ids loop
@@ -216,7 +216,7 @@ $$;
 
 -- Name: FUNCTION amount(setting text, fallback integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.amount(setting text, fallback integer) IS 'A numeric setting of chat.config.';
+COMMENT ON FUNCTION chat.amount(setting text, fallback integer) IS 'A numeric setting of chat.config, or fallback if the key is missing.';
 
 -- Name: apply_message_change(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -271,8 +271,8 @@ begin
       perform chat.check_metadata(new.metadata);
     end if;
     if new.content is distinct from old.content then
-      -- Only here: a message that was stored before the limit was lowered can still be deleted and
-      -- reacted to.
+      -- The length is checked only here, so that a message that was stored before the limit was
+      -- lowered can still be deleted and reacted to.
       perform chat.check_message_length(new.content);
       insert into public.message_edits (message_id, conversation_id, version, previous_content, edited_by)
       values (
@@ -287,7 +287,8 @@ begin
     end if;
   end if;
 
-  -- Reading does not change a message, and neither does an update to the same values.
+  -- Marking as read does not count as a change of the message, and neither does an update to the
+  -- same values.
   if not is_touched
     and (
       new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions,
@@ -302,7 +303,7 @@ begin
 
   -- Replies contain a quotation and change with it, in count_message_changes(). They are locked
   -- before the conversation, as messages are everywhere. A reply is always newer than the quoted
-  -- message, so all transactions lock in the same direction.
+  -- message, so all transactions lock messages in the same direction.
   if (new.content, new.is_deleted, new.sender_id, new.file_name)
     is distinct from (old.content, old.is_deleted, old.sender_id, old.file_name)
   then
@@ -320,7 +321,7 @@ begin
     (select c.rev from public.user_conversations c where c.id = old.conversation_id),
     (select m.rev from public.user_messages m where m.conversation_id = old.conversation_id order by m.rev desc limit 1)
   );
-  -- A reaction changes the message's rev but not its text, so updated_at stays.
+  -- A reaction or a pin changes the message's rev but not its text, so updated_at stays.
   if not is_touched then
     new.updated_at := clock_timestamp();
   end if;
@@ -353,7 +354,7 @@ begin
   if other_user_id = auth.uid() then
     perform chat.refuse('validation_failed', 'Users cannot block themselves');
   end if;
-  -- The answer is the same for a stranger and for an id without a user.
+  -- The response is the same for a stranger and for an id without a user.
   if not chat.knows(other_user_id) then
     perform chat.refuse('not_found');
   end if;
@@ -400,7 +401,7 @@ $$;
 
 -- Name: FUNCTION blocked_people(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.blocked_people(other_user_id uuid) IS 'The users that the caller blocked, the latest first, or only the given one.';
+COMMENT ON FUNCTION chat.blocked_people(other_user_id uuid) IS 'The users that the caller has blocked, latest first, or only the given user.';
 
 -- Name: can_send(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -424,7 +425,7 @@ $$;
 
 -- Name: FUNCTION can_send(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.can_send(conversation_id uuid) IS 'May the caller write to this conversation now? Not after a block, the loss of the common team, or a suspension on either side, and not to an erased user.';
+COMMENT ON FUNCTION chat.can_send(conversation_id uuid) IS 'Returns whether the caller may write to this conversation now. False after a block, after the loss of the common team, after a suspension on either side, and after the other user was erased.';
 
 -- Name: changed_conversations(pg_snapshot, pg_snapshot, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -451,8 +452,8 @@ begin
           select
           from public.conversation_receipts r
           where r.conversation_id = mine.conversation_id
-            -- The caller's own receipt is not part of the response; their marker is in their member
-            -- row.
+            -- The caller's own receipt is not part of the response. Their read marker is in their
+            -- member row.
             and r.user_id <> caller
             and not pg_visible_in_snapshot(r.changed_xid, since)
             and pg_visible_in_snapshot(r.changed_xid, until)
@@ -523,9 +524,9 @@ begin
   where mine.user_id = caller
     and mine.left_at is null
     and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
-    -- Every change of a message changes its conversation while holding that row's lock. So the last
-    -- such transaction committed after all the others. If one of the others is not visible in a
-    -- snapshot, the last one is not visible either.
+    -- Every change of a message changes its conversation while holding the conversation's lock. So
+    -- the last such transaction committed after all others. If one of the others is not visible in
+    -- a snapshot, the last one is not visible either.
     and not pg_visible_in_snapshot(c.changed_xid, since)
   order by mine.conversation_id, changed.changed_xid, changed.id
   limit max_rows;
@@ -602,7 +603,7 @@ COMMENT ON COLUMN public.user_messages.message_type IS 'text, image or file; sys
 
 -- Name: COLUMN user_messages.file_url; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.file_url IS 'Below the address in the setting storage_url, in printable ASCII without spaces, "\" and the segments "." and "..".';
+COMMENT ON COLUMN public.user_messages.file_url IS 'Below the address in the setting storage_url. Printable ASCII without spaces and "\", and without "." or ".." as a segment of the path.';
 
 -- Name: COLUMN user_messages.file_size; Type: COMMENT; Schema: public; Owner: -
 
@@ -634,11 +635,11 @@ COMMENT ON COLUMN public.user_messages.seq IS 'The position in the conversation,
 
 -- Name: COLUMN user_messages.rev; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.rev IS 'The conversation''s rev at the last change of this message. Clients fetch everything newer than the rev they know.';
+COMMENT ON COLUMN public.user_messages.rev IS 'The conversation''s rev at the last change of this message. Clients fetch all messages with a rev higher than the last one they know.';
 
 -- Name: COLUMN user_messages.client_message_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.client_message_id IS 'Chosen by the sender''s device. The same one never creates a second message.';
+COMMENT ON COLUMN public.user_messages.client_message_id IS 'Chosen by the sender''s device. A repeated id never creates a second message.';
 
 -- Name: COLUMN user_messages.mentions; Type: COMMENT; Schema: public; Owner: -
 
@@ -646,7 +647,7 @@ COMMENT ON COLUMN public.user_messages.mentions IS 'Members of the conversation.
 
 -- Name: COLUMN user_messages.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.changed_xid IS 'The transaction that changed the row last, for /sync.';
+COMMENT ON COLUMN public.user_messages.changed_xid IS 'The transaction that last changed the row, for /sync.';
 
 -- Name: check_edit_window(public.user_messages, public.user_messages); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -764,14 +765,14 @@ declare
   caller constant uuid := auth.uid();
   earlier record;
 begin
-  -- An advisory lock instead of the unique index: a retry that waited on the index would hold a
-  -- connection until the first request ends, and so would every further retry.
+  -- This is an advisory lock, because the unique index would make a retry wait. Each waiting retry
+  -- would hold a connection until the first request ends.
   if not pg_try_advisory_xact_lock(hashtextextended(format('rapport.idempotency_key:%s:%s', caller, claim_idempotency_key.key), 0)) then
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- A separate statement, started while holding the lock: it sees what the previous holder
-  -- committed.
+  -- This is a separate statement. It starts while the lock is held and therefore sees what the
+  -- previous holder committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller
@@ -783,8 +784,8 @@ begin
   if earlier.request_hash <> claim_idempotency_key.request_hash then
     perform chat.refuse('idempotency_key_reused');
   end if;
-  -- An error, because the statements after this one are already in the pipeline and must not be
-  -- executed.
+  -- This is an error, because the statements after this one are already in the pipeline and must
+  -- not be executed.
   raise exception using errcode = 'PT208', message = 'This request was already carried out';
 end
 $$;
@@ -854,7 +855,8 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- No message can be sent between reading last_seq and writing cleared_seq.
+  -- While this lock is held, no message can be sent between reading last_seq and writing
+  -- cleared_seq.
   perform from public.user_conversations c where c.id = clear_conversation.conversation_id for no key update;
 
   update public.user_conversation_members m
@@ -1009,7 +1011,7 @@ $$;
 
 -- Name: FUNCTION contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) IS 'The users that the caller has a conversation with, the latest first, then their teams by name. Blocked, blocking and suspended users are excluded.';
+COMMENT ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) IS 'The users that the caller has a conversation with, latest first, then the other members of the caller''s teams by name. Blocked, blocking and suspended users are excluded.';
 
 -- Name: containing(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1060,7 +1062,7 @@ $$;
 
 -- Name: FUNCTION conversation_cards(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) IS 'What identifies each of the caller''s given conversations to the user: much less than chat.conversation_rows().';
+COMMENT ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) IS 'The data by which a user recognizes each of the given conversations of the caller: much less than chat.conversation_rows().';
 
 -- Name: conversation_page(boolean, boolean, boolean, text, timestamp with time zone, integer, integer, boolean, timestamp with time zone, uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1071,7 +1073,7 @@ CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned bo
     AS $$
 declare
   pattern constant text := '%' || replace(replace(replace(btrim(conversation_page.search), '\', '\\'), '%', '\%'), '_', '\_') || '%';
-  -- Folded like messages in the search. Null if nothing remains.
+  -- Folded like messages in the search. Null if nothing remains after folding.
   folded constant text := '%' || nullif(chat.folded_text(conversation_page.search), '') || '%';
   named uuid[];
   page uuid[];
@@ -1135,7 +1137,7 @@ $$;
 
 -- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) IS 'A page of the caller''s list. A null filter matches everything. The next page starts after the sort key of the last row; the previous page, with backwards, before that of the first row. The rows have the order of the list in both directions. Returns at most 101 rows: one more than a page of 100 shows whether there is another page.';
+COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) IS 'A page of the caller''s list. A null filter matches everything. The next page starts after the sort key of the last row. The previous page, with backwards, ends before the sort key of the first row. The rows have the order of the list in both directions. Returns at most 101 rows: one more than a page of 100 shows whether there is another page.';
 
 -- Name: conversation_people(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1170,7 +1172,7 @@ $$;
 
 -- Name: FUNCTION conversation_people(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_people(conversation_ids uuid[]) IS 'All current and former members of the caller''s given conversations. Conversations of other users yield nothing.';
+COMMENT ON FUNCTION chat.conversation_people(conversation_ids uuid[]) IS 'All current and former members of each of the given conversations that the caller is a member of. Other conversations yield nothing.';
 
 -- Name: conversation_rows(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1245,8 +1247,8 @@ begin
   left join people second on second.conversation_id = c.id and second.user_id = c.participant_2_id
   left join public.message_drafts draft on draft.conversation_id = c.id and draft.user_id = mine.user_id
   left join lateral (
-    -- The last message that the caller sees, which is not the newest one if they cleared or hid
-    -- that.
+    -- The last message that the caller sees. It is not the newest one if the caller cleared or hid
+    -- the newest one.
     select
       m.id,
       json_build_object(
@@ -1275,7 +1277,7 @@ begin
     where r.conversation_id = c.id
       and r.user_id <> mine.user_id
       and c.kind = 'direct'
-      -- A user who does not share receipts does not see those of others either.
+      -- A user who does not share receipts does not see those of other users either.
       and (select chat.i_share_receipts())
     limit 1
   ) peer on true
@@ -1286,7 +1288,7 @@ $$;
 
 -- Name: FUNCTION conversation_rows(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_rows(conversation_ids uuid[]) IS 'The caller''s view of the given conversations, one row each in no particular order, without those that are not theirs. is_pinned, last_activity_at and id are the sort key of the list.';
+COMMENT ON FUNCTION chat.conversation_rows(conversation_ids uuid[]) IS 'The caller''s view of the given conversations, one row each in no particular order. Conversations of other users are omitted. is_pinned, last_activity_at and id are the sort key of the list.';
 
 -- Name: count_message_changes(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1312,23 +1314,25 @@ begin
   into gone
   from before b
   where not b.is_deleted
-    -- "is true" keeps the planner from making this a join: a transition table has no statistics,
-    -- and a plan kept from a one-row statement would compare every row with every other row.
+    -- "is true" keeps the planner from making this condition a join. A transition table has no
+    -- statistics, and a plan kept from a one-row statement would compare every row with every other
+    -- row.
     and (b.id in (select a.id from after a where a.is_deleted)) is true;
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
 
-    -- Reactions can contain text, too. A reaction that another transaction is removing is skipped:
-    -- that transaction waits for this message, so waiting for it would deadlock.
+    -- Reactions can contain text, too. A reaction that another transaction is removing is skipped.
+    -- That transaction waits for this message, so waiting for it would deadlock.
     delete from public.message_reactions r
     where r.id in (
       select given.id from public.message_reactions given where given.message_id = any (gone.ids) for update skip locked
     );
   end if;
 
-  -- Replies show the quoted text. Any other rev makes the row trigger assign the next one. The
-  -- quotation of a row whose rev alone changed is the same, so the recursion ends at the replies.
+  -- Replies show the quoted text, so they change, too. Setting any other rev makes the row trigger
+  -- assign the next one. If only the rev of a message changed, quotations of it stay the same, so
+  -- the recursion ends at the replies.
   quoted := array(
     select a.id
     from after a
@@ -1387,7 +1391,7 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive a change of the membership. So the
+  -- The sender's other devices show the draft until they receive a change of the membership, so the
   -- membership is updated again. This never waits, because the update above has already locked the
   -- row.
   with sent as (
@@ -1434,7 +1438,7 @@ begin
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
   end if;
 
-  -- For clients that have cached them.
+  -- Recorded for clients that have cached these messages.
   insert into chat.removed_messages (message_id, conversation_id)
   select r.id, r.conversation_id
   from removed r
@@ -1526,7 +1530,8 @@ declare
   member_count bigint;
   candidates text := '';
 begin
-  -- The recorded preset is kept: a table that appears later must not move all users to other teams.
+  -- The recorded preset comes first, because a table that appears later must not move all users to
+  -- other teams.
   foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
     select m.* into mapping from chat.host_mapping(preset) m;
     continue when mapping.people is null;
@@ -1634,7 +1639,7 @@ $$;
 
 -- Name: FUNCTION end_presence(session_id text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.end_presence(session_id text) IS 'Signs the caller out: with a session_id on that device, without one on all devices, until a device reports or connects.';
+COMMENT ON FUNCTION chat.end_presence(session_id text) IS 'Ends the presence of the caller''s device with this session_id. Without a session_id, ends that of all devices until one reports or connects again.';
 
 -- Name: expire_presence(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1668,7 +1673,7 @@ begin
     left_behind := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
   end if;
 
-  -- Users whose rows are held are skipped, and checked in the next run.
+  -- Users whose rows are locked are skipped, and checked in the next run.
   people := array(
     select l.user_id
     from chat.presence_reports l
@@ -1726,7 +1731,7 @@ $$;
 
 -- Name: FUNCTION expire_presence(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.expire_presence() IS 'Applies everything whose time has ended: reports, chosen statuses, typing, and the sockets of dead processes. Returns the users whose visible presence changed.';
+COMMENT ON FUNCTION chat.expire_presence() IS 'Applies the end of everything that has expired: reports, chosen statuses, typing, and the sockets of dead processes. Returns the users whose visible presence changed.';
 
 -- Name: file_page(uuid, text, integer, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1765,7 +1770,7 @@ $$;
 
 -- Name: FUNCTION file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) IS 'The messages with a file in one of the caller''s conversations, the newest first, without those that the caller cleared or hid.';
+COMMENT ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) IS 'The messages with a file in one of the caller''s conversations, newest first, without messages that the caller cleared or hid.';
 
 -- Name: fill_read_by(uuid, uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1809,7 +1814,7 @@ $$;
 
 -- Name: FUNCTION flag(setting text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.flag(setting text) IS 'A boolean setting of chat.config.';
+COMMENT ON FUNCTION chat.flag(setting text) IS 'A boolean setting of chat.config. A missing key is false, except unarchive_on_message, which is true.';
 
 -- Name: folded_text(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1883,7 +1888,7 @@ $_$;
 
 -- Name: FUNCTION folded_text(written text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.folded_text(written text) IS 'A text in the form in which it is searched: lower case, without accents and vowel marks, each letter as it is typed without them, one space between words.';
+COMMENT ON FUNCTION chat.folded_text(written text) IS 'A text in the form in which it is searched: in lower case, without accents and vowel marks, with each letter as users type it without them, and with one space between words.';
 
 -- Name: follow_presence_sharing(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1894,14 +1899,14 @@ CREATE FUNCTION chat.follow_presence_sharing() RETURNS trigger
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
-  -- Inserts the row that is locked from now on. If it were inserted at the first report, its
-  -- foreign key would lock the user's row then and reveal the time.
+  -- Inserts the row that later reports lock. If the row were inserted at the first report, its
+  -- foreign key would lock the user's row at that time and reveal the time of the report.
   perform chat.lock_presence(array[person]);
   if not new.share_presence then
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
-    -- Preferences are removed with an erased user, too.
+    -- This also runs when an erased user's preferences are removed. No row is inserted then.
     insert into public.user_presence (user_id)
     select d.user_id
     from chat.directory d
@@ -2010,7 +2015,7 @@ $$;
 
 -- Name: FUNCTION has_key(keys jsonb, id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.has_key(keys jsonb, id uuid) IS 'Is the id a key of the object? For policies: its cost is almost 0, so that it is evaluated before every condition of the query.';
+COMMENT ON FUNCTION chat.has_key(keys jsonb, id uuid) IS 'Returns whether the id is a key of the object. For policies: the cost of the function is almost 0, so that it is evaluated before every condition of the query.';
 
 -- Name: hide_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2023,7 +2028,7 @@ declare
   message record;
 begin
   -- While the member is locked, neither the read position nor the counts change. If another
-  -- transaction has deleted the message, that is visible here.
+  -- transaction has deleted the message, the deletion is visible here.
   perform
   from public.user_messages m
   join public.user_conversation_members member on member.conversation_id = m.conversation_id
@@ -2041,8 +2046,8 @@ begin
   on conflict on constraint message_hides_pkey do nothing;
 
   if found then
-    -- The row is also updated if no count changes: the conversation's last message may be another
-    -- one for this member.
+    -- The row is also updated if no count changes, because the conversation's last message may now
+    -- be a different one for this member.
     update public.user_conversation_members m
     set unread_count = greatest(m.unread_count - counted.one, 0),
       mention_count = greatest(m.mention_count - counted.one * (caller = any (message.mentions))::int, 0),
@@ -2140,7 +2145,7 @@ $$;
 
 -- Name: FUNCTION i_share_receipts(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.i_share_receipts() IS 'Does the caller share read receipts?';
+COMMENT ON FUNCTION chat.i_share_receipts() IS 'Returns whether the caller shares read receipts.';
 
 -- Name: insert_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2195,7 +2200,7 @@ begin
     and to_regclass('chat.memberships') is not null
     and to_regclass('chat.teams') is not null
   then
-    -- Covers tables that a later migration added.
+    -- The foreign keys are set nevertheless, because a later migration may have added tables.
     perform chat.point_people_at(mapping.people);
     return chosen;
   end if;
@@ -2222,9 +2227,9 @@ CREATE FUNCTION chat.is_blank(content text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Trimming all invisible characters leaves nothing exactly if nothing in the text is visible.
-  -- Beyond White_Space these are: soft hyphen, joiners, fillers, direction marks, variation
-  -- selectors, the blank braille pattern.
+  -- Trimming all invisible characters leaves nothing exactly if the text contains no visible
+  -- character. In addition to White_Space, the invisible characters are: soft hyphen, joiners,
+  -- fillers, direction marks, variation selectors, the blank braille pattern.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
@@ -2237,7 +2242,7 @@ $$;
 
 -- Name: FUNCTION is_blank(content text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_blank(content text) IS 'Does the text contain nothing visible?';
+COMMENT ON FUNCTION chat.is_blank(content text) IS 'Returns whether the text contains no visible character.';
 
 -- Name: is_chat_topic(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2252,7 +2257,7 @@ $_$;
 
 -- Name: FUNCTION is_chat_topic(topic text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_chat_topic(topic text) IS 'Is this a private channel of the chat?';
+COMMENT ON FUNCTION chat.is_chat_topic(topic text) IS 'Returns whether this is the topic of a private channel of the chat.';
 
 -- Name: is_in_storage(text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2273,7 +2278,7 @@ $_$;
 
 -- Name: FUNCTION is_in_storage(file_url text, storage_url text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_in_storage(file_url text, storage_url text) IS 'Is this an address below the storage''s? Below it, only printable ASCII without spaces, "\" and the segments "." and ".." is accepted.';
+COMMENT ON FUNCTION chat.is_in_storage(file_url text, storage_url text) IS 'Returns whether this address is below the storage''s address. The rest of it must be printable ASCII without spaces and "\", and without "." or ".." as a segment of the path, also when encoded.';
 
 -- Name: is_my_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2296,7 +2301,7 @@ $$;
 
 -- Name: FUNCTION is_my_conversation(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_my_conversation(conversation_id uuid) IS 'Is the caller a member? For functions; policies use chat.my_conversation_ids().';
+COMMENT ON FUNCTION chat.is_my_conversation(conversation_id uuid) IS 'Returns whether the caller is a member. For functions; policies use chat.my_conversation_keys().';
 
 -- Name: is_requested_topic(text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2311,7 +2316,7 @@ $$;
 
 -- Name: FUNCTION is_requested_topic(topic text, requested text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_requested_topic(topic text, requested text) IS 'Is the topic of a row the one in the setting realtime.topic, if that is set?';
+COMMENT ON FUNCTION chat.is_requested_topic(topic text, requested text) IS 'Returns whether the topic of a row is the one in the setting realtime.topic, or the setting is empty.';
 
 -- Name: is_time_zone(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2321,8 +2326,8 @@ CREATE FUNCTION chat.is_time_zone(name text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-  -- PostgreSQL corrects the case of a name. It also accepts rules such as "ABC5", which need digits
-  -- that few names have.
+  -- PostgreSQL corrects the case of a name, so the result must equal the name. PostgreSQL also
+  -- accepts rules such as "ABC5". They contain digits, which few names do.
   return set_config('timezone', is_time_zone.name, true) = is_time_zone.name
     and (
       is_time_zone.name !~ '[0-9]'
@@ -2337,7 +2342,7 @@ $_$;
 
 -- Name: FUNCTION is_time_zone(name text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_time_zone(name text) IS 'Is this the name of a time zone?';
+COMMENT ON FUNCTION chat.is_time_zone(name text) IS 'Returns whether this is the name of a time zone.';
 
 -- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2353,7 +2358,7 @@ $$;
 
 -- Name: FUNCTION is_unspaced(word text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_unspaced(word text) IS 'Is this word an emoji, or part of a script without spaces? Such words are found by any part of them.';
+COMMENT ON FUNCTION chat.is_unspaced(word text) IS 'Returns whether this word is an emoji, or in a script without spaces. Such words are found by any part of them.';
 
 -- Name: judge_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2373,7 +2378,8 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
-  -- The policy checks the same with the snapshot of the statement, which may be older than a block.
+  -- The policy makes the same check with the snapshot of the statement, which may be older than a
+  -- block.
   perform chat.refuse_if_outdated();
   if not chat.can_send(new.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
@@ -2391,7 +2397,7 @@ CREATE FUNCTION chat.judge_message_change() RETURNS trigger
 begin
   if row_security_active('public.user_messages') then
     perform chat.refuse_if_outdated();
-    -- The policy checks the same with the snapshot of the statement, which may be older.
+    -- The policy makes the same check with the snapshot of the statement, which may be older.
     if not chat.is_my_conversation(old.conversation_id) then
       perform chat.refuse('not_found');
     end if;
@@ -2414,12 +2420,12 @@ CREATE FUNCTION chat.judge_reaction() RETURNS trigger
     AS $$
 declare
   by_server constant boolean := tg_argv[0] = 'server';
-  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
-  -- existing message and for an unknown one alike.
+  -- Evaluated before the message is looked up, so that claims without a valid id fail in the same
+  -- way for an existing and for an unknown message.
   caller constant uuid := auth.uid();
   message record;
 begin
-  -- Either name is accepted.
+  -- Clients may write either column.
   new.reaction := coalesce(new.reaction, new.emoji);
   new.emoji := new.reaction;
   if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
@@ -2427,12 +2433,12 @@ begin
   end if;
   new.user_id := coalesce(new.user_id, caller);
 
-  -- Locked, so that no reaction is added while another transaction deletes the message.
+  -- The message is locked, so that no reaction is added while another transaction deletes it.
   select m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = new.message_id
-    -- The server may react to any message, a user only in their own conversations. The refusal
-    -- reveals nothing about messages elsewhere.
+    -- The server may react to any message, a user only to messages in their own conversations. The
+    -- refusal reveals nothing about messages elsewhere.
     and (by_server or (chat.my_message(m.id)).id is not null)
   for no key update;
   if not found then
@@ -2448,7 +2454,7 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
 
-  -- Limited to a useful number, because every row of the message contains all reactions.
+  -- The number is limited, because every row of the message contains all reactions.
   if not by_server
     and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
     and not exists (
@@ -2513,8 +2519,8 @@ begin
   on conflict on constraint idempotency_keys_pkey do update
   set request_hash = excluded.request_hash, outcome = excluded.outcome, kept_at = excluded.kept_at;
 
-  -- Every new key removes a few old ones: faster than keys arrive, and never many at once. Rows
-  -- that another transaction is removing are skipped.
+  -- Every new key removes up to four expired ones. Expired keys are thus removed faster than new
+  -- ones arrive, but never many at once. Rows that another transaction is removing are skipped.
   delete from chat.idempotency_keys k
   using (
     select o.user_id, o.key
@@ -2574,7 +2580,8 @@ begin
   if not had_lease then
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
-    -- After a crash of the database no processes are recorded, so their end would go unnoticed.
+    -- After a crash of the database, no processes are recorded, because their table is unlogged. So
+    -- nothing would show that they ended.
     left_behind := array(
       select p.user_id
       from public.user_presence p
@@ -2590,7 +2597,7 @@ $$;
 
 -- Name: FUNCTION keep_presence(process_id uuid, lease_ms integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) IS 'Renews the lease of a process and removes processes whose lease ended. Returns false if the process had no lease; what it reported before is lost.';
+COMMENT ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) IS 'Renews the lease of a process, and applies everything that has expired (chat.expire_presence). Returns false if the process had no lease; what it reported before is lost.';
 
 -- Name: known_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2631,7 +2638,7 @@ $$;
 
 -- Name: FUNCTION known_people_keys(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.known_people_keys() IS 'The ids of the users whose row of user_presence the caller may read as the keys of an object, for chat.has_key().';
+COMMENT ON FUNCTION chat.known_people_keys() IS 'The ids of the users whose row of user_presence the caller may read, as the keys of an object, for chat.has_key().';
 
 -- Name: knows(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2661,7 +2668,7 @@ $$;
 
 -- Name: FUNCTION knows(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.knows(other_user_id uuid) IS 'Does the caller know this user? For the policy of user_blocks. False for a stranger and for a user who does not exist.';
+COMMENT ON FUNCTION chat.knows(other_user_id uuid) IS 'Returns whether the caller knows this user. For the policy of user_blocks. False for a stranger and for a user who does not exist.';
 
 -- Name: lock_free_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2758,7 +2765,7 @@ begin
   if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
     return 0;
   end if;
-  -- Only one at a time. A second call finds the work done.
+  -- Only one call runs at a time. A second call finds that nothing is left to do.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
   begin
@@ -2784,7 +2791,7 @@ begin
     end loop;
   end;
 
-  -- Rows of a day whose partition was never created, or too late.
+  -- Removes rows of days whose partition was created too late or never.
   perform chat.delete_messages('messages_default', 'inserted_at', oldest);
   if exists (
     select
@@ -2799,7 +2806,7 @@ $_$;
 
 -- Name: FUNCTION maintain_message_partitions(days_ahead integer, days_kept integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented a part of it; then it must be called again. Does nothing if Supabase created the table.';
+COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented part of the work; the function must then be called again. Does nothing if Supabase created the table.';
 
 -- Name: mark_delivered(uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2902,7 +2909,8 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- A message of an unfinished send is counted by that send, once it gets this lock.
+  -- If another transaction is still inserting a message, it adds that message to unread_count
+  -- itself, once it gets the lock on this member row.
   if up_to_message_id is null then
     select m.id, m.seq into target_id, target_seq
     from public.user_messages m
@@ -2931,7 +2939,8 @@ begin
     returning m.unread_count, m.last_read_at, m.last_read_message_id
     into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
   else
-    -- Everything up to here is read already, but opening the conversation clears a manual mark.
+    -- Everything up to this position is already read, but opening the conversation clears a manual
+    -- mark.
     updated := 0;
     unread_count := member.unread_count;
     last_read_at := member.last_read_at;
@@ -2944,7 +2953,8 @@ begin
   end if;
 
   if shares and target_seq is not null then
-    -- The receipt advances even if the marker had been moved back.
+    -- The receipt is compared with its own position and not with the read marker. The two differ
+    -- after mark_unread(), or if receipts were not shared before.
     update public.conversation_receipts r
     set last_read_seq = target_seq,
       last_read_message_id = target_id,
@@ -2959,7 +2969,7 @@ $$;
 
 -- Name: FUNCTION mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) IS 'Moves the caller''s read marker forward to a message or to the newest one, never back. updated is the number of newly read messages.';
+COMMENT ON FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) IS 'Moves the caller''s read marker forward to a message, or to the newest one. It never moves back. updated is the number of newly read messages.';
 
 -- Name: mark_read_messages(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2968,15 +2978,16 @@ CREATE FUNCTION chat.mark_read_messages(message_ids uuid[]) RETURNS TABLE(conver
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- Read before the messages are looked up: if the claims contain no valid id, this fails for
-  -- existing messages and for unknown ones alike.
+  -- Evaluated before the messages are looked up, so that claims without a valid id fail in the same
+  -- way for existing and for unknown messages.
   caller constant uuid := auth.uid();
   newest record;
 begin
   if caller is null then
     return;
   end if;
-  -- Conversations are locked in one order, so two devices that read the same ones cannot deadlock.
+  -- Member rows are locked in the order of their conversations, so two devices of the caller that
+  -- read the same conversations cannot deadlock.
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
     from public.user_messages m
@@ -2992,7 +3003,7 @@ $$;
 
 -- Name: FUNCTION mark_read_messages(message_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_read_messages(message_ids uuid[]) IS 'Marks each conversation of the given messages as read up to the newest of them, one row per conversation. Messages that the caller cannot see are ignored.';
+COMMENT ON FUNCTION chat.mark_read_messages(message_ids uuid[]) IS 'Marks each conversation of the given messages as read, up to its newest given message. Returns one row per conversation. Messages that the caller cannot see are ignored.';
 
 -- Name: mark_unread(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3032,7 +3043,7 @@ begin
   select c.unread, c.mentions into remaining
   from chat.count_unread(mark_unread.conversation_id, caller, greatest(target.seq - 1, member.cleared_seq), 9223372036854775807) c;
 
-  -- The receipt does not move: what other members have seen as read stays read.
+  -- The receipt does not move, because what other members have seen as read stays read.
   update public.user_conversation_members m
   set last_read_seq = target.seq - 1,
     last_read_message_id = target.earlier_id,
@@ -3093,14 +3104,14 @@ begin
   if not chat.may_listen(topic) then
     return false;
   end if;
-  -- No other user can join one's own topic.
+  -- No other user can join a user's own topic.
   return topic like 'user:%' or chat.can_send(split_part(topic, ':', 2)::uuid);
 end
 $$;
 
 -- Name: FUNCTION may_appear(topic text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_appear(topic text) IS 'May the caller appear in presence on this topic of the chat? False for every other topic.';
+COMMENT ON FUNCTION chat.may_appear(topic text) IS 'Returns whether the caller may appear in presence on this topic of the chat. False for every other topic.';
 
 -- Name: may_be_outdated(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3115,7 +3126,7 @@ $$;
 
 -- Name: FUNCTION may_be_outdated(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_be_outdated() IS 'Can the snapshot of this transaction be older than the latest change of the caller''s rights?';
+COMMENT ON FUNCTION chat.may_be_outdated() IS 'Returns whether the snapshot of this transaction may be older than the latest change of the caller''s rights.';
 
 -- Name: may_be_seen_typing_to(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3141,7 +3152,7 @@ $$;
 
 -- Name: FUNCTION may_be_seen_typing_to(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) IS 'May this user see that the caller types to them? They have a conversation in which the caller may write, and the caller shares typing.';
+COMMENT ON FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) IS 'Returns whether this user may see that the caller types to them: they have a conversation in which the caller may write, and the caller shares typing.';
 
 -- Name: may_listen(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3150,7 +3161,8 @@ CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Only one spelling of an id is a topic: the one on which the server sends and revokes.
+  -- Only the lower-case spelling of an id is a topic, because the server sends messages and revokes
+  -- rights only there.
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
@@ -3163,7 +3175,7 @@ $$;
 
 -- Name: FUNCTION may_listen(topic text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_listen(topic text) IS 'May the caller receive messages on this topic of the chat? False for every other topic.';
+COMMENT ON FUNCTION chat.may_listen(topic text) IS 'Returns whether the caller may receive messages on this topic of the chat. False for every other topic.';
 
 -- Name: may_message(uuid, uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3244,7 +3256,7 @@ CREATE FUNCTION chat.member_page(conversation_id uuid, max_rows integer DEFAULT 
     AS $$
 declare
   caller constant uuid := auth.uid();
-  -- A user who does not share receipts does not see those of others either.
+  -- A user who does not share receipts does not see those of other users either.
   shares constant boolean := chat.i_share_receipts();
 begin
   if not chat.is_my_conversation(conversation_id) then
@@ -3338,7 +3350,7 @@ begin
         order by m.seq
         limit 1
       ),
-      -- Everything is read: the end of the conversation.
+      -- If everything is read, the end of the conversation.
       c.last_seq
     ) into found_seq
     from public.user_conversation_members mine
@@ -3402,7 +3414,7 @@ $$;
 
 -- Name: FUNCTION message_changes(conversation_id uuid, since_rev bigint, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max_rows integer) IS 'What changed in a conversation since a rev, tombstones included, in the order of the changes.';
+COMMENT ON FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max_rows integer) IS 'The messages of a conversation that changed since a rev, including tombstones, in the order of the changes.';
 
 -- Name: message_page(uuid, bigint, bigint, integer, boolean, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3465,7 +3477,7 @@ $$;
 
 -- Name: FUNCTION message_page(conversation_id uuid, before_seq bigint, after_seq bigint, max_rows integer, include_deleted boolean, skip_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_page(conversation_id uuid, before_seq bigint, after_seq bigint, max_rows integer, include_deleted boolean, skip_rows integer) IS 'A page of a conversation, always oldest first, without what the caller cleared or hid. Raises not_found for strangers. Returns at most 201 rows, one more than a page of 200.';
+COMMENT ON FUNCTION chat.message_page(conversation_id uuid, before_seq bigint, after_seq bigint, max_rows integer, include_deleted boolean, skip_rows integer) IS 'A page of a conversation, always oldest first, without messages that the caller cleared or hid. Raises not_found for strangers. Returns at most 201 rows, one more than a page of 200.';
 
 -- Name: message_rows(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3663,7 +3675,8 @@ CREATE FUNCTION chat.my_conversation_keys() RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Not from chat.my_conversation_ids(): that would store the rows once more, in every statement.
+  -- Does not use chat.my_conversation_ids(), which would store the rows once more in every
+  -- statement.
   return (
     select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
     from public.user_conversation_members m
@@ -3689,7 +3702,7 @@ $$;
 
 -- Name: FUNCTION my_id(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.my_id() IS 'The caller''s id: auth.uid(), independent of the session''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
+COMMENT ON FUNCTION chat.my_id() IS 'The caller''s id: auth.uid(), independent of the caller''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
 
 -- Name: my_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3842,7 +3855,7 @@ $$;
 
 -- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Records delivered positions for many users. Returns the receipts that another transaction holds, whose positions were not recorded.';
+COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Records delivered positions for many users. Returns the receipts that another transaction has locked; their positions were not recorded.';
 
 -- Name: open_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3872,13 +3885,13 @@ begin
 
   if conversation_id is null then
     perform chat.refuse_if_outdated();
-    -- A stranger and a user who does not exist yield the same refusal, found in the same way.
+    -- A stranger and a user who does not exist yield the same refusal, from the same query.
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
     end if;
 
-    -- If another transaction is opening the same pair, this waits for it, and the query below finds
-    -- its row.
+    -- If another transaction is opening a conversation of the same pair, this insert waits for it,
+    -- and the query below finds its row.
     insert into public.user_conversations as c (participant_1_id, participant_2_id, created_by)
     values (first_id, second_id, caller)
     on conflict (participant_1_id, participant_2_id) where kind = 'direct' do nothing
@@ -3896,7 +3909,7 @@ begin
     if not chat.is_my_conversation(conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
-    -- Opening a conversation shows it again.
+    -- Opening a hidden conversation shows it again.
     update public.user_conversation_members m
     set hidden = false, updated_at = now()
     where m.conversation_id = open_conversation.conversation_id and m.user_id = caller and m.hidden;
@@ -3919,7 +3932,7 @@ $$;
 
 -- Name: FUNCTION outcome(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.outcome() IS 'What the statements of this transaction, or of the one it repeats, stored for the response.';
+COMMENT ON FUNCTION chat.outcome() IS 'The data that the statements of this transaction have stored for its response. In a retry, the data that the first transaction stored.';
 
 -- Name: pages_of(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3950,8 +3963,8 @@ CREATE FUNCTION chat.pin_message(message_id uuid, present boolean DEFAULT true) 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
-  -- existing message and for an unknown one alike.
+  -- Evaluated before the message is looked up, so that claims without a valid id fail in the same
+  -- way for an existing and for an unknown message.
   caller constant uuid := auth.uid();
   message record;
 begin
@@ -3979,7 +3992,7 @@ begin
   end if;
 
   if found then
-    -- Any other rev makes the trigger of user_messages assign the next one.
+    -- Setting any other rev makes the trigger of user_messages assign the next one.
     update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
   end if;
 end
@@ -4029,7 +4042,7 @@ $$;
 
 -- Name: FUNCTION pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) IS 'The pinned messages of one of the caller''s conversations, the last pinned first, without those that the caller cleared or hid.';
+COMMENT ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) IS 'The pinned messages of one of the caller''s conversations, the latest pin first, without messages that the caller cleared or hid.';
 
 -- Name: place_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4099,8 +4112,8 @@ begin
     perform chat.refuse('not_found', 'No such conversation');
   end if;
 
-  -- Read while holding the lock: a sender that waited for the lock gets a later time than the one
-  -- it waited for.
+  -- The time is read while holding the lock, so that a sender that waited for the lock gets a later
+  -- time than the sender that it waited for.
   new.created_at := greatest(earliest, clock_timestamp());
   new.updated_at := new.created_at;
   new.is_edited := false;
@@ -4146,8 +4159,8 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
-      -- The tables of devices and sockets refer to this one and not to users: a report must not
-      -- lock a row that other users can see.
+      -- The tables of devices and sockets refer to presence_reports and not to users, because a
+      -- report must not lock a row that other users can see.
       ('chat.presence_reports', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
@@ -4244,7 +4257,8 @@ begin
     where v.user_id = k.user_id
   ) d
   cross join lateral (
-    -- The most present of all devices, which is also the last in the alphabet: online, busy, away.
+    -- The most present status of all devices. It is also the last one in the alphabet: online,
+    -- busy, away.
     select
       greatest(max(v.status), case when r.expires_at > clock_timestamp() and r.status <> 'offline' then r.status end) as status,
       count(*)::int as devices
@@ -4316,7 +4330,7 @@ $$;
 
 -- Name: FUNCTION presence_rows(user_ids uuid[], team boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) IS 'Presence of the given users as far as the caller may see it. With team: of all users they may see. With neither: their own.';
+COMMENT ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) IS 'Presence of the given users as far as the caller may see it. With team: of all users whose presence the caller may see. With neither: the caller''s own.';
 
 -- Name: react(uuid, text, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4368,7 +4382,7 @@ begin
         r.reaction,
         count(*) as people,
         bool_or(r.user_id = (select auth.uid())) as me,
-        -- The counter includes all users; the row lists only some of them.
+        -- count includes all users; user_ids lists only the first ten.
         (array_agg(r.user_id order by r.created_at, r.user_id))[1:10] as user_ids,
         min(r.created_at) as first_at
       from public.message_reactions r
@@ -4398,7 +4412,7 @@ $$;
 
 -- Name: FUNCTION recall_idempotency_key(key text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Sets rapport.outcome to what the write with the caller''s key stored.';
+COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Restores in rapport.outcome the data that was stored with the caller''s key.';
 
 -- Name: refuse(text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4459,7 +4473,7 @@ $$;
 
 -- Name: FUNCTION refuse_if_outdated(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.refuse_if_outdated() IS 'Refuses what other members would see, if a right that was revoked meanwhile would be invisible.';
+COMMENT ON FUNCTION chat.refuse_if_outdated() IS 'Refuses if the snapshot of this transaction may be older than the latest change of the caller''s rights. Called before changes that other members see.';
 
 -- Name: remember_removed_memberships(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4569,14 +4583,14 @@ declare
   held uuid[] := '{}';
   free uuid[];
 begin
-  -- Locked until the transaction ends. A transaction that removes processes takes this lock first,
-  -- too.
+  -- The process's row is locked until the transaction ends. A transaction that removes processes
+  -- takes this lock first, too.
   perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
   if not found then
     return null;
   end if;
 
-  -- A token can outlive its user.
+  -- Erased users are omitted, because a token can outlive its user.
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
@@ -4594,8 +4608,8 @@ begin
     held := chat.add_presence(newcomers);
   end if;
 
-  -- Two processes that report the same users run one after the other, and the second counts what
-  -- the first wrote. Users whose rows are held are reported again by the process.
+  -- Two processes that report the same users run one after the other, and the second includes what
+  -- the first wrote. The process repeats its report for users whose rows are locked.
   free := chat.lock_free_presence(array(select unnest(people) except select unnest(held)));
   held := array(select unnest(people) except select unnest(free));
 
@@ -4627,7 +4641,7 @@ $$;
 
 -- Name: FUNCTION report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'Records the number of sockets of users at a process, and which users have just connected. Returns the users whose rows another transaction holds, for whom nothing was recorded; the process must report them again. Returns null if the process has no lease; it must then report all users again once it has one.';
+COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'Records the number of sockets of users at a process, and which users have just connected. Returns the users whose rows another transaction has locked; nothing was recorded for them, and the process must report them again. Returns null if the process has no lease; it must then report all users again once it has one.';
 
 -- Name: report_message(uuid, text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4636,8 +4650,8 @@ CREATE FUNCTION chat.report_message(message_id uuid, reason text, note text DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- Read before the message is looked up: if the claims contain no valid id, this fails for an
-  -- existing message and for an unknown one alike.
+  -- Evaluated before the message is looked up, so that claims without a valid id fail in the same
+  -- way for an existing and for an unknown message.
   caller constant uuid := auth.uid();
   message record;
 begin
@@ -4785,8 +4799,8 @@ CREATE FUNCTION chat.search_messages(words text DEFAULT ''::text, phrases text[]
 #variable_conflict use_variable
 declare
   caller constant uuid := auth.uid();
-  -- The number of messages that are scanned before the index is used: the newest messages usually
-  -- contain a common word.
+  -- The number of messages that are scanned before the index is used. A common word is usually
+  -- found in the newest messages.
   walk_length constant int := case when by_relevance then 800 else 200 end;
   terms constant text[] := array(
     select distinct t.term
@@ -4815,7 +4829,7 @@ declare
   is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = cardinality(unwanted_words)
     and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
   wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
-  -- A position in a ranking does not limit the time of its messages.
+  -- A position in a ranking does not limit the time of the messages after it.
   behind_at constant timestamptz := case when not by_relevance then from_created_at end;
 
   conversation_ids uuid[];
@@ -4867,8 +4881,8 @@ begin
   if ascending then
     walked_at := newest_at;
   else
-    -- The time after which there are about walk_length messages: each of the busiest conversations
-    -- contributes its share, the others nothing.
+    -- The time after which there are about walk_length messages. Each of the busiest conversations
+    -- contributes its share, and all others contribute nothing.
     walked_at := greatest(
       oldest_at,
       last_ats[101],
@@ -4892,7 +4906,7 @@ begin
     stretch_numbers := last_seqs;
     stretch_lows := array_fill(walked_at, array[cardinality(conversation_ids)]);
     stretch_highs := last_ats;
-    -- Conversations whose last message is older have nothing in that time.
+    -- Conversations whose last message is older have no messages after that time.
     last := (select count(*) from unnest(last_ats) l (last_at) where l.last_at >= walked_at);
   end if;
 
@@ -4914,7 +4928,7 @@ begin
             where chat.search_keys(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
                 @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
               and not u.is_deleted
-              -- Not "=", with which the planner would read the conversation instead of the index.
+              -- Not "=", because the planner would then read the conversation instead of the index.
               and u.conversation_id is not distinct from k.id
             -- Keeps the planner from using the conditions below to find the rows.
             offset 0
@@ -4964,8 +4978,8 @@ begin
       exit when cardinality(found_ids) >= wanted or walked_at <= oldest_at;
       is_walk := false;
       newest_at := walked_at;
-      -- Everything older, one stretch at a time. A stretch ends at the first message of the next
-      -- one.
+      -- Everything that was not scanned above, one stretch at a time. A stretch ends at the first
+      -- message of the next one.
       select
         array_agg(s.id order by s.rank),
         array_agg(s.number order by s.rank),
@@ -5015,7 +5029,7 @@ begin
       last := 1;
     else
       exit when last >= cardinality(stretch_ids)
-        -- The rest starts after the end of the page.
+        -- All further stretches begin after the end of the page, so the page is complete.
         or (
           cardinality(found_ids) >= wanted
           and case
@@ -5083,8 +5097,8 @@ declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
   pattern constant text := chat.containing(search_people.query);
-  -- Folded like messages in the search: "lodz" finds "Łódź". At least two characters must remain
-  -- after folding.
+  -- The query is folded like messages in the search, so "lodz" finds "Łódź". At least two
+  -- characters must remain after folding.
   folded constant text := chat.folded_text(search_people.query);
   folded_pattern constant text := case when char_length(folded) >= 2 then '%' || folded || '%' end;
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
@@ -5100,7 +5114,7 @@ begin
     d.display_name,
     d.email,
     d.avatar_url,
-    -- An admin also finds people whose presence they may not see.
+    -- An admin also finds users whose presence they may not see.
     case
       when prefs.share_presence is false or d.user_id not in (select chat.known_people_ids()) then 'offline'
       else coalesce(p.status, 'offline')
@@ -5109,7 +5123,7 @@ begin
     d.role
   from chat.directory d
   left join lateral (
-    -- A team that both belong to comes before other teams.
+    -- A team that the user shares with the caller comes before the user's other teams.
     select theirs.team_id, mine.team_id is not null as is_shared
     from chat.memberships theirs
     left join chat.memberships mine on mine.team_id = theirs.team_id and mine.user_id = caller
@@ -5151,7 +5165,7 @@ $$;
 
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'Users that the caller could open a conversation with, by name or address, the most recent contacts first. A query of fewer than two characters finds none.';
+COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'Users that the caller could open a conversation with, by name or e-mail address, the most recent contacts first. A query of fewer than two characters finds none.';
 
 -- Name: search_score(text, text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5260,7 +5274,7 @@ $$;
 
 -- Name: FUNCTION send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean) IS 'Sends a message as the caller. A repeated client_message_id returns the first message (created = false), or client_message_id_conflict if the request differs.';
+COMMENT ON FUNCTION chat.send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean) IS 'Sends a message as the caller. If the client_message_id is repeated, returns the first message (created = false), or raises client_message_id_conflict if the request differs.';
 
 -- Name: set_conversation_settings(uuid, jsonb); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5298,7 +5312,8 @@ begin
         is_muted = coalesce((settings ->> 'is_muted')::boolean, m.is_muted),
         muted_until = case
           when settings ? 'muted_until' then (settings ->> 'muted_until')::timestamptz
-          -- Muted again without an end: the end of an earlier mute must not apply.
+          -- If the conversation is muted again without an end, the end of the earlier mute must not
+          -- apply.
           when (settings ->> 'is_muted')::boolean then null
           else m.muted_until
         end,
@@ -5322,8 +5337,8 @@ begin
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
 
-    -- After the other settings: from an update that changes no other column, the server concludes
-    -- that the draft changed.
+    -- This must be a separate update after the other settings: an update that changes only
+    -- changed_xid and updated_at makes the server read the draft.
     perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
@@ -5391,8 +5406,8 @@ CREATE FUNCTION chat.set_presence(status text DEFAULT NULL::text, current_page t
 declare
   caller constant uuid := auth.uid();
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
-  -- busy is always a choice, and so is any status with an end. Everything else is a device's
-  -- report.
+  -- Without is_manual, busy and any status with an end are choices, and any other status is a
+  -- device's report.
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
   -- A choice reports nothing about the devices, except that one has just sent a request.
   said constant text := case when chosen and reported is not null then 'online' else reported end;
@@ -5432,7 +5447,7 @@ begin
     on conflict on constraint presence_report_sessions_pkey do update
     set status = coalesce(said, v.status), expires_at = excluded.expires_at;
     -- A client that invents a new session_id for each report must not fill the table. No user has
-    -- more devices and tabs that would change what other users see.
+    -- so many devices and tabs that the removed ones would change what other users see.
     delete from chat.presence_report_sessions v
     where v.user_id = caller and v.session_id in (
       select o.session_id
@@ -5441,13 +5456,14 @@ begin
       order by o.expires_at desc
       offset 20
     );
-  -- Without a status, only the texts change. That does not count as activity.
+  -- Without a status, only the texts change. Such a change does not count as activity.
   elsif said is not null then
     insert into chat.presence_reports as r (user_id, status, expires_at)
     values (caller, said, case when said <> 'offline' then clock_timestamp() + ttl end)
     on conflict on constraint presence_reports_pkey do update
     set status = case
-        -- One device's "offline" does not cover the others: while there are sockets, these count.
+        -- One device's "offline" does not apply to the others. While there are sockets, the sockets
+        -- count.
         when said = 'offline' and exists (
           select
           from chat.presence_sessions v
@@ -5519,7 +5535,7 @@ begin
     where m.conversation_id = set_typing.conversation_id and m.user_id <> caller and m.left_at is null
     order by m.user_id
   );
-  -- A user who may not write, or does not share typing, types unseen.
+  -- A user who may not write, or does not share typing, is not shown typing.
   is_shared := not chat.may_be_outdated() and chat.can_send(conversation_id) and coalesce(
     (select p.share_typing from public.user_notification_preferences p where p.user_id = caller),
     true
@@ -5539,7 +5555,7 @@ begin
     on conflict on constraint user_presence_pkey do update
     set is_typing_to = excluded.is_typing_to, typing_started_at = null
     where p.is_typing_to is distinct from excluded.is_typing_to
-      -- Still typing, which requires a write from time to time.
+      -- The user is still typing. Typing expires unless the row is written from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
   end if;
 end
@@ -5691,8 +5707,8 @@ begin
 
   return query select s.id from chat.show_presence(free) s (id);
 
-  -- Inserted before anything is deleted, and in one order, so two servers cannot deadlock: a server
-  -- that deletes no longer waits for anything.
+  -- Rows are inserted before any are deleted, and in one order, so two servers cannot deadlock: a
+  -- server that deletes no longer waits for anything.
   insert into chat.presence_unshown (user_id)
   select u.id
   from unnest(unshown || held) u (id)
@@ -5807,7 +5823,7 @@ $$;
 
 -- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server. Returns a number for each of these users, which changes with their suspension, role and teams, and one for each of these direct conversations, which changes with those of its two members.';
+COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server. Returns a number for each of these users, which changes with their suspension, role and teams. Also returns a number for each of these direct conversations, which changes with the suspension, role and teams of its two members.';
 
 -- Name: supervised_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5836,7 +5852,7 @@ $$;
 
 -- Name: FUNCTION supervised_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.supervised_people_ids() IS 'The users whose current page the caller may see: themselves, and those whose presence they see and whose admin they are.';
+COMMENT ON FUNCTION chat.supervised_people_ids() IS 'The users whose current page the caller may see: the caller; for an admin, also the users of their teams whose presence they may see; and for a super admin, or for any admin with admin_cross_team, all users whose presence they may see.';
 
 -- Name: sync(text, timestamp with time zone, text, text, text, boolean, timestamp with time zone, uuid, text, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5863,7 +5879,7 @@ begin
 
   if of_database <> database_identity
     or taken_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000))
-    -- The cursor contains transactions that never started in this database.
+    -- The cursor contains transactions that have never started in this database.
     or greatest(pg_snapshot_xmax(seen), pg_snapshot_xmax(target)) > pg_snapshot_xmax(present)
   then
     perform chat.refuse('resync_required');
@@ -5983,7 +5999,7 @@ begin
       from public.conversation_receipts r
       where r.conversation_id = any (shown)
         and r.user_id <> caller
-        -- A user who does not share receipts does not see those of others either.
+        -- A user who does not share receipts does not see those of other users either.
         and (select chat.i_share_receipts())
     );
   end if;
@@ -5999,7 +6015,7 @@ $$;
 
 -- Name: FUNCTION sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) IS 'A page of what the caller has not seen since a snapshot: their changed conversations with the other members'' receipts, removals, and changed messages, tombstones included. The next page starts at next_part and the columns after it. If next_part is null, this is the last page and reached is the next cursor. Raises resync_required if the cursor is from another database or too old.';
+COMMENT ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) IS 'A page of the changes that the caller has not seen since a snapshot: their changed conversations with the other members'' receipts, removals, and changed messages, including tombstones. The next page starts at next_part and the columns after it. If next_part is null, this is the last page and reached is the next cursor. Raises resync_required if the cursor is from another database or too old.';
 
 -- Name: sync_identity(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6150,8 +6166,8 @@ begin
   order by m.id
   for no key update;
 
-  -- Any other rev makes the trigger of user_messages assign the next one. A tombstone already has
-  -- it: its reactions are removed with the text.
+  -- Setting any other rev makes the trigger of user_messages assign the next one. A deleted message
+  -- already has the next rev, because its reactions are removed together with the text.
   update public.user_messages m
   set rev = m.rev + 1
   where m.id in (select r.message_id from reactions r) and not m.is_deleted;
@@ -6200,8 +6216,8 @@ CREATE FUNCTION chat.uncount_messages(ids uuid[], conversation_ids uuid[], seqs 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Locked in one order first, so that the read positions no longer change while they are counted
-  -- below.
+  -- The members are locked in one order first, so that the read positions do not change while
+  -- messages are counted below.
   perform
   from public.user_conversation_members m
   where m.conversation_id = any (conversation_ids)
@@ -6259,7 +6275,7 @@ $$;
 
 -- Name: FUNCTION unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) IS 'What the caller has not read. The totals exclude muted and archived conversations; by_conversation includes them.';
+COMMENT ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) IS 'The numbers of messages that the caller has not read. The totals exclude muted and archived conversations; by_conversation includes them.';
 
 -- Name: unread_totals(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6348,7 +6364,7 @@ $$;
 
 -- Name: FUNCTION visible_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.visible_people_ids() IS 'The users whose presence the caller may see: those they know who share it.';
+COMMENT ON FUNCTION chat.visible_people_ids() IS 'The users whose presence the caller may see: the caller, and those users whom the caller knows and who share their presence.';
 
 -- Name: get_or_create_conversation(uuid); Type: FUNCTION; Schema: public; Owner: -
 
@@ -6558,7 +6574,7 @@ CREATE TABLE chat.locks (
 
 -- Name: TABLE locks; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.locks IS 'One row per task that only one process may run at a time. The process locks the row; no client may.';
+COMMENT ON TABLE chat.locks IS 'One row per task that only one process may run at a time. The process locks the row, which no client can do.';
 
 -- Name: memberships; Type: VIEW; Schema: chat; Owner: -
 
@@ -6650,7 +6666,7 @@ CREATE UNLOGGED TABLE chat.presence_report_sessions (
 
 -- Name: TABLE presence_report_sessions; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_report_sessions IS 'What devices with a session_id report. No client can read it.';
+COMMENT ON TABLE chat.presence_report_sessions IS 'The reports of devices with a session_id. No client can read this table.';
 
 -- Name: presence_reports; Type: TABLE; Schema: chat; Owner: -
 
@@ -6666,7 +6682,7 @@ CREATE TABLE chat.presence_reports (
 
 -- Name: TABLE presence_reports; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_reports IS 'What users'' devices report and what users choose, from which their row of user_presence is computed. No client can read it.';
+COMMENT ON TABLE chat.presence_reports IS 'The reports of users'' devices and the statuses that users choose. The rows of user_presence are computed from them. No client can read this table.';
 
 -- Name: presence_sessions; Type: TABLE; Schema: chat; Owner: -
 
@@ -6772,7 +6788,7 @@ ALTER TABLE ONLY public.conversation_receipts REPLICA IDENTITY FULL;
 
 -- Name: TABLE conversation_receipts; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.conversation_receipts IS 'What each member has read and received, as other members see it. Does not change while its owner does not share receipts.';
+COMMENT ON TABLE public.conversation_receipts IS 'How far each member has read and received messages, as other members see it. A row does not change while its owner does not share receipts.';
 
 -- Name: COLUMN conversation_receipts.last_read_seq; Type: COMMENT; Schema: public; Owner: -
 
@@ -6784,7 +6800,7 @@ COMMENT ON COLUMN public.conversation_receipts.last_delivered_seq IS 'Messages u
 
 -- Name: COLUMN conversation_receipts.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.conversation_receipts.changed_xid IS 'The transaction that changed the row last, for /sync.';
+COMMENT ON COLUMN public.conversation_receipts.changed_xid IS 'The transaction that last changed the row, for /sync.';
 
 -- Name: message_drafts; Type: TABLE; Schema: public; Owner: -
 
@@ -6799,7 +6815,7 @@ ALTER TABLE ONLY public.message_drafts ALTER COLUMN content SET STATISTICS 0;
 
 -- Name: TABLE message_drafts; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_drafts IS 'What a user has typed but not sent. In a separate table because it must never be published.';
+COMMENT ON TABLE public.message_drafts IS 'Texts that users have typed but not sent. They are in a separate table because they must never be published.';
 
 -- Name: message_edits; Type: TABLE; Schema: public; Owner: -
 
@@ -6820,7 +6836,7 @@ COMMENT ON TABLE public.message_edits IS 'Earlier texts of edited messages. Dele
 
 -- Name: COLUMN message_edits.version; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.message_edits.version IS 'From 1, the oldest text first.';
+COMMENT ON COLUMN public.message_edits.version IS 'Counted from 1, the oldest text first.';
 
 -- Name: COLUMN message_edits.previous_content; Type: COMMENT; Schema: public; Owner: -
 
@@ -6861,7 +6877,7 @@ CREATE TABLE public.message_pins (
 
 -- Name: TABLE message_pins; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_pins IS 'Messages pinned for all members of their conversation. Each change also changes the rev of the message.';
+COMMENT ON TABLE public.message_pins IS 'Messages pinned for all members of their conversation. Pinning and unpinning also change the rev of the message.';
 
 -- Name: message_reactions; Type: TABLE; Schema: public; Owner: -
 
@@ -6905,7 +6921,7 @@ CREATE TABLE public.user_blocks (
 
 -- Name: TABLE user_blocks; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_blocks IS 'Which user blocked which. Never published, because the key of a row alone would reveal the block.';
+COMMENT ON TABLE public.user_blocks IS 'Blocks between users. Never published, because even the key of a row would reveal the block.';
 
 -- Name: user_conversation_members; Type: TABLE; Schema: public; Owner: -
 
@@ -6941,15 +6957,15 @@ ALTER TABLE ONLY public.user_conversation_members REPLICA IDENTITY FULL;
 
 -- Name: TABLE user_conversation_members; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_conversation_members IS 'The private state of each member in a conversation. Only its owner can read it, because that a member has muted another is secret.';
+COMMENT ON TABLE public.user_conversation_members IS 'The private state of each member in a conversation. Only the member can read it, because other members must not learn of a mute.';
 
 -- Name: COLUMN user_conversation_members.last_read_seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.last_read_seq IS 'Everything up to this seq is read. Marking as unread moves it back; the receipt does not follow.';
+COMMENT ON COLUMN public.user_conversation_members.last_read_seq IS 'Everything up to this seq is read. Marking as unread moves it back, but not the receipt.';
 
 -- Name: COLUMN user_conversation_members.unread_count; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.unread_count IS 'Messages of others after last_read_seq that are neither deleted nor cleared. Maintained by triggers.';
+COMMENT ON COLUMN public.user_conversation_members.unread_count IS 'Messages of others after last_read_seq that are not deleted, cleared or hidden. Maintained by triggers.';
 
 -- Name: COLUMN user_conversation_members.mention_count; Type: COMMENT; Schema: public; Owner: -
 
@@ -6957,11 +6973,11 @@ COMMENT ON COLUMN public.user_conversation_members.mention_count IS 'The unread 
 
 -- Name: COLUMN user_conversation_members.marked_unread; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.marked_unread IS 'Marked as unread by the member, independent of what they have read.';
+COMMENT ON COLUMN public.user_conversation_members.marked_unread IS 'Marked as unread by the member, independently of the read position.';
 
 -- Name: COLUMN user_conversation_members.is_muted; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.is_muted IS 'Until muted_until, or until unmuted if that is null.';
+COMMENT ON COLUMN public.user_conversation_members.is_muted IS 'Muted until muted_until or, if that is null, until unmuted.';
 
 -- Name: COLUMN user_conversation_members.notification_level; Type: COMMENT; Schema: public; Owner: -
 
@@ -6973,7 +6989,7 @@ COMMENT ON COLUMN public.user_conversation_members.cleared_seq IS 'The member cl
 
 -- Name: COLUMN user_conversation_members.hidden; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.hidden IS 'Not in the member''s list until the next message.';
+COMMENT ON COLUMN public.user_conversation_members.hidden IS 'The conversation is not in the member''s list until the next message.';
 
 -- Name: COLUMN user_conversation_members.last_activity_at; Type: COMMENT; Schema: public; Owner: -
 
@@ -6985,7 +7001,7 @@ COMMENT ON COLUMN public.user_conversation_members.left_at IS 'When the membersh
 
 -- Name: COLUMN user_conversation_members.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.changed_xid IS 'The transaction that changed the row last, for /sync.';
+COMMENT ON COLUMN public.user_conversation_members.changed_xid IS 'The transaction that last changed the row, for /sync.';
 
 -- Name: user_conversations; Type: TABLE; Schema: public; Owner: -
 
@@ -7019,7 +7035,7 @@ ALTER TABLE ONLY public.user_conversations REPLICA IDENTITY FULL;
 
 -- Name: TABLE user_conversations; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_conversations IS 'Conversations, with what is the same for all members.';
+COMMENT ON TABLE public.user_conversations IS 'Conversations, with the data that all members share.';
 
 -- Name: COLUMN user_conversations.kind; Type: COMMENT; Schema: public; Owner: -
 
@@ -7027,7 +7043,7 @@ COMMENT ON COLUMN public.user_conversations.kind IS 'direct: between two users, 
 
 -- Name: COLUMN user_conversations.participant_1_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.participant_1_id IS 'The smaller id of the pair, so that each pair has one spelling. Null after that user was erased.';
+COMMENT ON COLUMN public.user_conversations.participant_1_id IS 'The smaller id of the pair. The fixed order makes each pair unique. Null after that user was erased.';
 
 -- Name: COLUMN user_conversations.participant_2_id; Type: COMMENT; Schema: public; Owner: -
 
@@ -7047,7 +7063,7 @@ COMMENT ON COLUMN public.user_conversations.last_message_id IS 'The newest messa
 
 -- Name: COLUMN user_conversations.is_archived; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.is_archived IS 'Always false, for clients of the older schema. Each member archives a conversation in their own row.';
+COMMENT ON COLUMN public.user_conversations.is_archived IS 'Always false, for clients of the older schema. Members archive a conversation in their own row of user_conversation_members.';
 
 -- Name: COLUMN user_conversations.last_seq; Type: COMMENT; Schema: public; Owner: -
 
@@ -7055,11 +7071,11 @@ COMMENT ON COLUMN public.user_conversations.last_seq IS 'The seq of the newest m
 
 -- Name: COLUMN user_conversations.rev; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.rev IS 'The number of the newest change of a message (sent, edited, deleted, reacted to). Without gaps within a conversation.';
+COMMENT ON COLUMN public.user_conversations.rev IS 'The number of the latest change to a message (sent, edited, deleted, pinned, reacted to). Without gaps within a conversation.';
 
 -- Name: COLUMN user_conversations.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.changed_xid IS 'The transaction that changed the row last, for /sync.';
+COMMENT ON COLUMN public.user_conversations.changed_xid IS 'The transaction that last changed the row, for /sync.';
 
 -- Name: user_notification_preferences; Type: TABLE; Schema: public; Owner: -
 
@@ -7116,7 +7132,7 @@ COMMENT ON COLUMN public.user_notification_preferences.quiet_end IS 'In timezone
 
 -- Name: COLUMN user_notification_preferences.share_read_receipts; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_notification_preferences.share_read_receipts IS 'If off, other users do not see what this user has read or received, and this user does not see it of others.';
+COMMENT ON COLUMN public.user_notification_preferences.share_read_receipts IS 'If off, other users do not see what this user has read or received, and this user does not see it of other users.';
 
 -- Name: COLUMN user_notification_preferences.share_presence; Type: COMMENT; Schema: public; Owner: -
 
@@ -7170,7 +7186,7 @@ COMMENT ON COLUMN public.user_presence.is_typing_to IS 'Written by applications 
 
 -- Name: COLUMN user_presence.manual_status; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.manual_status IS 'The status that the user chose, if that is what others see. Applies until manual_until or the next choice.';
+COMMENT ON COLUMN public.user_presence.manual_status IS 'The status that the user chose, if others see it. Applies until manual_until or the next choice.';
 
 -- Name: COLUMN user_presence.device_count; Type: COMMENT; Schema: public; Owner: -
 

@@ -142,7 +142,11 @@ impl ReplicationMetrics {
             "Rows of realtime.messages read",
             self.messages.clone(),
         );
-        registry.register("bytes", "Bytes of pgoutput messages read, except those that begin and end transactions", self.bytes.clone());
+        registry.register(
+            "bytes",
+            "Bytes of pgoutput messages read, except those that begin and end transactions",
+            self.bytes.clone(),
+        );
         registry.register(
             "truncated_tables",
             "Tables emptied by TRUNCATE, about which subscribers are not notified",

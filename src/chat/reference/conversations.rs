@@ -112,7 +112,9 @@ pub(in super::super) fn clear_conversation() -> Operation {
 
 pub(in super::super) fn mark_conversation_read() -> Operation {
     Operation::of_caller("mark_conversation_read", CONVERSATIONS, "Mark as read")
-        .details("Marks messages as read, up to the given one or all. The position never moves back.")
+        .details(
+            "Marks messages as read, up to the given one or all. The position never moves back.",
+        )
         .body([
             input("message_id", uuid(), "The last message read.").or(&["up_to_message_id"]),
             own_id("user_id"),

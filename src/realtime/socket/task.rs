@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 
 use super::super::channel::Holder;
 use super::super::error::PresenceRefusal;
-use super::super::hub::presence::Tracked;
+use super::super::hub::presence::TrackResult;
 use super::super::protocol::{Serializer, ServerMessage};
 use super::super::service::Realtime;
 use super::super::session::{Effect, Session, Shared, TrackOrder};
@@ -569,8 +569,8 @@ impl Socket {
         let limit = self.shared.config.max_presence_state_bytes;
         let mut reply = order.reply;
         match hub.track(order.channel, &order.key, order.payload, limit) {
-            Tracked::Changed | Tracked::Unchanged => {}
-            Tracked::Full => {
+            TrackResult::Changed | TrackResult::Unchanged => {}
+            TrackResult::Full => {
                 let refusal = PresenceRefusal::PresenceFull(limit);
                 refusal.count(hub.metrics());
                 reply.replace_reply(refusal.reply());
