@@ -156,7 +156,7 @@ export interface components {
             mention_count: number;
             /**
              * Format: date-time
-             * @description End of the mute. Null while muted: no end.
+             * @description When the mute ends. Null if the conversation is not muted, or is muted without an end.
              */
             muted_until: string | null;
             /** @enum {string} */
@@ -506,7 +506,7 @@ export interface components {
             mention_count: number;
             /**
              * Format: date-time
-             * @description End of the mute. Null while muted: no end.
+             * @description When the mute ends. Null if the conversation is not muted, or is muted without an end.
              */
             muted_until: string | null;
             /** @enum {string} */
@@ -595,9 +595,9 @@ export interface components {
             quiet_end: string | null;
             /** @description In `timezone`. */
             quiet_start: string | null;
-            /** @description Off: the user appears offline to everyone. */
+            /** @description If false, the user appears offline to everyone. */
             share_presence: boolean;
-            /** @description Off: others do not see what the user has read, and the user does not see it of others. */
+            /** @description If false, others do not see what the user has read, and the user does not see what others have read. */
             share_read_receipts: boolean;
             share_typing: boolean;
             /** @description Whether notifications show the text of messages. */
@@ -615,7 +615,7 @@ export interface components {
             current_page: string | null;
             /**
              * Format: int64
-             * @description Number of open sockets or of reporting sessions, whichever is larger.
+             * @description The number of open sockets, or of devices that report with a `session_id`, whichever is greater.
              */
             device_count: number;
             /**
@@ -654,7 +654,7 @@ export interface components {
             count: number;
             /** @description Same as `reaction`. */
             emoji: string;
-            /** @description Whether the caller is one of them. */
+            /** @description Whether the caller has added this reaction. */
             me: boolean;
             reaction: string;
             /** @description The first ten people. */
@@ -706,7 +706,7 @@ export interface components {
         };
         SyncPage: {
             conversations: components["schemas"]["Conversation"][];
-            /** @description For the next request. */
+            /** @description The cursor to send as `since` of the next request. */
             cursor: string;
             /** @description Whether another page is available now. */
             has_more: boolean;

@@ -139,7 +139,7 @@ fn conversation() -> Schema {
         (
             "muted_until",
             nullable(moment()),
-            "End of the mute. Null while muted: no end.",
+            "When the mute ends. Null if the conversation is not muted, or is muted without an end.",
         ),
         ("notification_level", one_of(&LEVELS), ""),
         (
@@ -346,7 +346,7 @@ fn reaction() -> Schema {
         ("reaction", text_of(64), ""),
         ("emoji", text_of(64), "Same as `reaction`."),
         ("count", count(), "Number of people with this reaction."),
-        ("me", flag(), "Whether the caller is one of them."),
+        ("me", flag(), "Whether the caller has added this reaction."),
         ("user_ids", list_up_to(10, uuid()), "The first ten people."),
     ])
 }
@@ -431,7 +431,11 @@ fn sync_page() -> Schema {
             list(named("Message")),
             "Including deleted messages.",
         ),
-        ("cursor", text(), "For the next request."),
+        (
+            "cursor",
+            text(),
+            "The cursor to send as `since` of the next request.",
+        ),
         ("has_more", flag(), "Whether another page is available now."),
     ])
 }
@@ -512,13 +516,13 @@ fn preferences() -> Schema {
         (
             "share_read_receipts",
             flag(),
-            "Off: others do not see what the user has read, and the user does not see it of others.",
+            "If false, others do not see what the user has read, and the user does not see what others have read.",
         ),
         ("share_typing", flag(), ""),
         (
             "share_presence",
             flag(),
-            "Off: the user appears offline to everyone.",
+            "If false, the user appears offline to everyone.",
         ),
         ("updated_at", moment(), ""),
     ])
