@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, crypto};
 use serde::Deserialize;
 
@@ -17,7 +17,14 @@ pub struct KeySet {
     /// The current secret, then the next one during a rotation.
     secrets: Vec<DecodingKey>,
     /// The keys of the key set by `kid`. Keys of different types may share an id.
-    by_id: HashMap<String, Vec<DecodingKey>>,
+    by_id: HashMap<String, Vec<PublishedKey>>,
+}
+
+/// A key of the key set.
+struct PublishedKey {
+    key: DecodingKey,
+    /// The only algorithm that the key may be used with, if the key set names one.
+    algorithm: Option<Algorithm>,
 }
 
 /// A key set as configured. Each key is parsed separately, so that a key of an unknown type (P-521,
@@ -31,7 +38,8 @@ impl KeySet {
     /// Creates a key set from the shared `secret`, its successor, and a JSON Web Key Set (RFC
     /// 7517).
     ///
-    /// Keys without `kid` and keys of unsupported types are ignored.
+    /// Keys without `kid`, keys of unsupported types, and keys that are not for verifying
+    /// signatures (`use`, `key_ops`, `alg`; RFC 7517, 4.2 to 4.4) are ignored.
     ///
     /// # Errors
     /// Fails if the set cannot be parsed, a key in it is invalid, or no key remains.
@@ -69,7 +77,7 @@ impl KeySet {
         signature: &str,
     ) -> Result<(), TokenError> {
         let algorithm = supported(algorithm).ok_or(TokenError::Signer { kid: None })?;
-        let candidates = self.candidates(algorithm.family(), kid);
+        let candidates = self.candidates(algorithm, kid);
         if candidates.is_empty() {
             return Err(TokenError::Signer {
                 kid: kid.map(str::to_owned),
@@ -83,11 +91,14 @@ impl KeySet {
         Err(TokenError::BadSignature)
     }
 
-    fn candidates(&self, family: AlgorithmFamily, kid: Option<&str>) -> Vec<&DecodingKey> {
+    fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> Vec<&DecodingKey> {
+        let family = algorithm.family();
         let named: Vec<_> = kid
             .and_then(|kid| self.by_id.get(kid))
             .into_iter()
             .flatten()
+            .filter(|published| published.algorithm.is_none_or(|only| only == algorithm))
+            .map(|published| &published.key)
             .filter(|key| key.family() == family)
             .collect();
         if named.is_empty() && family == AlgorithmFamily::Hmac {
@@ -114,12 +125,12 @@ fn supported(name: &str) -> Option<Algorithm> {
     })
 }
 
-fn read_key_set(text: &str) -> Result<HashMap<String, Vec<DecodingKey>>, KeyError> {
+fn read_key_set(text: &str) -> Result<HashMap<String, Vec<PublishedKey>>, KeyError> {
     let raw: RawKeySet = serde_json::from_str(text).map_err(|error| KeyError::NotAKeySet {
         line: error.line(),
         column: error.column(),
     })?;
-    let mut by_id: HashMap<String, Vec<DecodingKey>> = HashMap::new();
+    let mut by_id: HashMap<String, Vec<PublishedKey>> = HashMap::new();
     for (index, value) in raw.keys.into_iter().enumerate() {
         let Ok(jwk) = serde_json::from_value::<Jwk>(value) else {
             continue;
@@ -127,11 +138,33 @@ fn read_key_set(text: &str) -> Result<HashMap<String, Vec<DecodingKey>>, KeyErro
         let Some(kid) = jwk.common.key_id.clone() else {
             continue;
         };
-        if matches!(jwk.algorithm, AlgorithmParameters::Other(_)) {
+        if matches!(jwk.algorithm, AlgorithmParameters::Other(_)) || !verifies_signatures(&jwk) {
             continue;
         }
+        let algorithm = match jwk.common.key_algorithm {
+            None => None,
+            Some(named) => match supported(&named.to_string()) {
+                None => continue,
+                algorithm => algorithm,
+            },
+        };
         let key = DecodingKey::from_jwk(&jwk).map_err(|_| KeyError::BadKey { index })?;
-        by_id.entry(kid).or_default().push(key);
+        by_id
+            .entry(kid)
+            .or_default()
+            .push(PublishedKey { key, algorithm });
     }
     Ok(by_id)
+}
+
+/// Returns whether the key is for verifying signatures, as far as its attributes `use` and
+/// `key_ops` say.
+fn verifies_signatures(jwk: &Jwk) -> bool {
+    let is_for_signatures = match &jwk.common.public_key_use {
+        None => true,
+        Some(usage) => *usage == PublicKeyUse::Signature,
+    };
+    let operations = jwk.common.key_operations.as_ref();
+    is_for_signatures
+        && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
 }

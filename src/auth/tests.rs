@@ -656,6 +656,39 @@ fn texts_are_those_of_the_protocol() {
 }
 
 #[test]
+fn a_published_key_is_used_only_as_its_attributes_allow() {
+    let encoding = EncodingKey::from_rsa_der(&der(RSA_KEY));
+    let is_accepted = |attributes: Value, algorithm: Algorithm, name: &str| {
+        let mut key = json!({ "kid": "rsa", "kty": "RSA", "n": RSA_MODULUS, "e": "AQAB" });
+        let more = attributes.as_object().expect("an object").clone();
+        key.as_object_mut().expect("an object").extend(more);
+        let keys = json!({ "keys": [key] }).to_string();
+        let keys = KeySet::new(Some(SECRET), None, Some(&keys)).expect("a key set");
+        let verifier = Verifier::new(keys, Requirements::default());
+        let header = json!({ "alg": name, "kid": "rsa" });
+        let token = signed(header, &claims(), &encoding, algorithm);
+        verifier.verify_caller(&token).is_ok()
+    };
+    for (attributes, rs256, rs512) in [
+        (json!({}), true, true),
+        (
+            json!({ "use": "sig", "key_ops": ["verify"], "alg": "RS256" }),
+            true,
+            false,
+        ),
+        (json!({ "key_ops": ["sign", "verify"] }), true, true),
+        (json!({ "alg": "RS512" }), false, true),
+        (json!({ "alg": "RSA-OAEP" }), false, false),
+        (json!({ "use": "enc" }), false, false),
+        (json!({ "key_ops": ["encrypt"] }), false, false),
+    ] {
+        let accepted = [(Algorithm::RS256, "RS256"), (Algorithm::RS512, "RS512")]
+            .map(|(algorithm, name)| is_accepted(attributes.clone(), algorithm, name));
+        assert_eq!(accepted, [rs256, rs512], "{attributes}");
+    }
+}
+
+#[test]
 fn errors_of_invalid_keys_do_not_contain_them() {
     let secret = "hush";
     assert!(KeySet::new(None, Some(""), None).is_err());

@@ -3,6 +3,7 @@
 import type { PresenceStatus } from '@rapport-chat/client'
 import { useContext, useState, type ReactNode } from 'react'
 import { ChatContext } from '../context/base-context'
+import { safeAddress } from '../format/address'
 import { initials, knownName, toneOf } from '../format/names'
 import { PersonIcon } from './icons'
 import { PresenceDot } from './presence-dot'
@@ -32,7 +33,7 @@ export function Avatar(props: AvatarProps): ReactNode {
 
 function DefaultAvatar({ person, size = 40, presence }: AvatarProps): ReactNode {
   const [failed, setFailed] = useState<string | null>(null)
-  const address = person?.avatar_url ?? null
+  const address = safeAddress(person?.avatar_url ?? null)
   const name = knownName(person)
   const hasPicture = address !== null && address !== failed
   return (

@@ -31,6 +31,22 @@ const FORGED = 'invoice\u202Efdp.exe'
 /** Displayed in place of `FORGED`. */
 const READ = 'invoicefdp.exe'
 
+describe('the address of a picture', () => {
+  const picture = (avatar_url: string): string | null => {
+    const { container, unmount } = render(<Avatar person={{ ...PEOPLE.ben, avatar_url }} />)
+    const source = container.querySelector('img')?.getAttribute('src') ?? null
+    unmount()
+    return source
+  }
+
+  it('is requested only if it leads where it seems to', () => {
+    expect(picture('https://cdn.example.com/ben.png')).toBe('https://cdn.example.com/ben.png')
+    for (const address of ['//host/x', String.raw`\\host\x`, '../../logout', 'data:image/png;base64,AA', 'javascript:alert(1)']) {
+      expect(picture(address), address).toBeNull()
+    }
+  })
+})
+
 describe('direction controls', () => {
   it('are all removed from a text inside a line', () => {
     for (const control of CONTROLS) expect(inline(`a${control}b`), control.codePointAt(0)?.toString(16)).toBe('ab')
