@@ -44,6 +44,39 @@ begin
 end
 $lock$;
 set local lock_timeout = '5s';
+do $owners$
+declare
+  chat_owner constant oid := (select nspowner from pg_namespace where nspname = 'chat');
+  found record;
+begin
+  for found in
+    select format('schema %I', n.nspname) as object, n.nspowner as owner
+    from pg_namespace n
+    where n.nspname in ('chat', 'auth', 'realtime')
+    union all
+    select format('function %s', p.oid::regprocedure), p.proowner
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'public'
+      and p.proname in ('get_or_create_conversation', 'mark_conversation_read')
+      and p.proowner is distinct from chat_owner
+  loop
+    continue when exists (
+      select from pg_roles r
+      where r.oid = found.owner
+        and (r.rolsuper
+          or r.rolname = current_user
+          or r.rolname ~ '^supabase_(auth_|realtime_)?admin$' and found.object <> 'schema chat'
+          or r.oid = (select d.datdba from pg_database d where d.datname = current_database()))
+    );
+    raise exception 'The % belongs to role %, who could replace what is installed there.', found.object, found.owner::regrole
+      using errcode = 'RP003', hint = format(
+        'If it is yours, run "alter %s owner to %s", or install as its owner. If it is not, drop it.',
+        found.object, quote_ident(current_user)
+      );
+  end loop;
+end
+$owners$;
 
 select count(*) < 2 as missing
 from pg_catalog.pg_class c
@@ -406,13 +439,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '6c354ac1ff8a7b2ff3e28f8f90c672e022cf42f9d75a97d068224a38a93bb431'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'a93f1e60489b69d8f39254913c0ec3cbeee25b00246a4b2acad627b57fb5adfa'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '6c354ac1ff8a7b2ff3e28f8f90c672e022cf42f9d75a97d068224a38a93bb431')
+  ('chat/30_host_mapping.sql', 'a93f1e60489b69d8f39254913c0ec3cbeee25b00246a4b2acad627b57fb5adfa')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -731,5 +764,38 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 select chat.grant_roles_to_installer() \g /dev/null
 select chat.grant_shared_columns() \g /dev/null
 select chat.install_host_mapping(:'preset') as host_preset \gset
+do $owners$
+declare
+  chat_owner constant oid := (select nspowner from pg_namespace where nspname = 'chat');
+  found record;
+begin
+  for found in
+    select format('schema %I', n.nspname) as object, n.nspowner as owner
+    from pg_namespace n
+    where n.nspname in ('chat', 'auth', 'realtime')
+    union all
+    select format('function %s', p.oid::regprocedure), p.proowner
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'public'
+      and p.proname in ('get_or_create_conversation', 'mark_conversation_read')
+      and p.proowner is distinct from chat_owner
+  loop
+    continue when exists (
+      select from pg_roles r
+      where r.oid = found.owner
+        and (r.rolsuper
+          or r.rolname = current_user
+          or r.rolname ~ '^supabase_(auth_|realtime_)?admin$' and found.object <> 'schema chat'
+          or r.oid = (select d.datdba from pg_database d where d.datname = current_database()))
+    );
+    raise exception 'The % belongs to role %, who could replace what is installed there.', found.object, found.owner::regrole
+      using errcode = 'RP003', hint = format(
+        'If it is yours, run "alter %s owner to %s", or install as its owner. If it is not, drop it.',
+        found.object, quote_ident(current_user)
+      );
+  end loop;
+end
+$owners$;
 commit;
 \echo 'The schema is installed. Users and teams are found by' :host_preset

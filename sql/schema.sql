@@ -2093,6 +2093,14 @@ begin
     when 'users_table' then
       if cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then
         people := to_regclass('public.users');
+        if not chat.is_trusted_host(people) then
+          raise exception 'The table % belongs to role %, which users of the API could be, so it may not decide who has which team and role.',
+              people, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = people)
+            using errcode = 'RP003', hint = format(
+              'If the table is yours, run "alter table %s owner to %I", or revoke CREATE on its schema from public. If it is not, drop it.',
+              people, current_user
+            );
+        end if;
         select m.directory, m.memberships into directory, memberships from chat.users_table_mapping() m;
       end if;
     when 'claims' then
@@ -2343,6 +2351,29 @@ $_$;
 -- Name: FUNCTION is_time_zone(name text); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.is_time_zone(name text) IS 'Returns whether this is the name of a time zone.';
+
+-- Name: is_trusted_host(regclass); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_trusted_host(relation regclass) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(bool_and(
+    owner.rolsuper
+    or owner.rolname = current_user
+    or owner.oid = (select d.datdba from pg_catalog.pg_database d where d.datname = current_database())
+    or not exists (
+      select
+      from pg_catalog.pg_roles api
+      where api.rolname in ('anon', 'authenticated', 'service_role', 'authenticator', 'rapport_request')
+        and not api.rolsuper
+        and (pg_has_role(api.oid, owner.oid, 'MEMBER') or has_schema_privilege(api.oid, c.relnamespace, 'CREATE'))
+    )
+  ), false)
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_roles owner on owner.oid = c.relowner
+  where c.oid = relation
+$$;
 
 -- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6079,11 +6110,16 @@ CREATE FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) RET
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  candidate constant regclass := to_regclass('public.teams');
+  candidate regclass := to_regclass('public.teams');
   ids constant text[] := chat.host_columns(candidate, array['id']);
   names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
 begin
-  if ids = '{}' or names = '{}' then
+  if ids <> '{}' and names <> '{}' and not chat.is_trusted_host(candidate) then
+    raise warning '% is not used for the names of teams, because users of the API could be its owner %. Give it to %, or drop it.',
+      candidate, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = candidate), current_user;
+    candidate := null;
+  end if;
+  if candidate is null or ids = '{}' or names = '{}' then
     teams := 'select null::text as team_id, null::text as name where false';
     return;
   end if;
@@ -8520,6 +8556,10 @@ GRANT ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) TO authentic
 
 REVOKE ALL ON FUNCTION chat.is_time_zone(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.is_time_zone(name text) TO authenticated;
+
+-- Name: FUNCTION is_trusted_host(relation regclass); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.is_trusted_host(relation regclass) FROM PUBLIC;
 
 -- Name: FUNCTION is_unspaced(word text); Type: ACL; Schema: chat; Owner: -
 

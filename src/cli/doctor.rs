@@ -161,6 +161,7 @@ async fn run_checks(
     check_users(client, report).await?;
     check_host_columns(client, report).await?;
     check_temporary_objects(client, report).await?;
+    check_creating_in_public(client, report).await?;
     check_policy_functions(client, &config.replication.publication, report).await?;
     check_messages(client, report).await?;
     match schema::plan(client).await {
@@ -502,6 +503,29 @@ async fn check_temporary_objects(
              database.url if that does not own the database (docs/security.md)"
         ),
     );
+    Ok(())
+}
+
+/// Checks whether users may create objects in the schema `public`. A user could create a table that
+/// the next migration takes for the application's table of users or teams.
+async fn check_creating_in_public(
+    client: &Client,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    const SQL: &str = "
+        select coalesce(bool_or(pg_catalog.has_schema_privilege(r.name, n.oid, 'CREATE')), false)
+          from unnest(array['anon', 'authenticated']) as r (name)
+          join pg_catalog.pg_namespace as n on n.nspname = 'public'
+         where pg_catalog.to_regrole(r.name) is not null";
+    if client.query_one(SQL, &[]).await?.try_get(0)? {
+        report.warn(
+            "users: may create objects in the schema public",
+            "run `revoke create on schema public from public` and from each role of users that has \
+             it (docs/security.md)",
+        );
+    } else {
+        report.ok("users: may not create objects in the schema public");
+    }
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use super::error::SchemaError;
 use super::files::{Definition, LEDGER, Migration};
 use super::ledger::Pending;
 use super::statements::{
-    GRANT_COLUMNS, GRANT_ROLES, PREPARE, SET_STORAGE_URL, insert_definition, insert_migration,
-    quoted,
+    CHECK_OWNERS, GRANT_COLUMNS, GRANT_ROLES, PREPARE, SET_STORAGE_URL, insert_definition,
+    insert_migration, quoted,
 };
 
 /// Options that depend on the application around the chat.
@@ -86,6 +86,7 @@ pub async fn install(
     if let Some(url) = &options.storage_url {
         execute(&tx, "Setting the storage address", SET_STORAGE_URL, &[url]).await?;
     }
+    batch(&tx, "Checking the owners", CHECK_OWNERS).await?;
     tx.commit()
         .await
         .map_err(|error| SchemaError::statement("Committing", error))?;
@@ -146,7 +147,7 @@ pub async fn pending_sql(
             SET_STORAGE_URL.replace("$1", &quoted(url))
         ));
     }
-    sql.push_str("commit;\n");
+    sql.push_str(&format!("{CHECK_OWNERS};\ncommit;\n"));
     Ok(sql)
 }
 

@@ -5,7 +5,7 @@
 
 use super::error::SchemaError;
 use super::files::{Migration, definitions, migrations};
-use super::statements::{PREPARE, insert_definition, insert_migration, quoted};
+use super::statements::{CHECK_OWNERS, PREPARE, insert_definition, insert_migration, quoted};
 
 /// Returns the text of `sql/install.sql`.
 ///
@@ -54,6 +54,7 @@ pub fn install_script() -> Result<String, SchemaError> {
         ));
     }
     script.push_str(TAIL);
+    script.push_str(&format!("{CHECK_OWNERS};\n{END}"));
     Ok(script)
 }
 
@@ -88,7 +89,9 @@ const TAIL: &str = r"
 select chat.grant_roles_to_installer() \g /dev/null
 select chat.grant_shared_columns() \g /dev/null
 select chat.install_host_mapping(:'preset') as host_preset \gset
-commit;
+";
+
+const END: &str = r"commit;
 \echo 'The schema is installed. Users and teams are found by' :host_preset
 ";
 

@@ -11,6 +11,7 @@ pub(super) const PREPARE: &[&str] = &[
     "set local search_path = pg_catalog, pg_temp",
     LOCK,
     "set local lock_timeout = '5s'",
+    CHECK_OWNERS,
 ];
 
 /// Makes installers wait for each other, with a lock on a row that no other role may lock. Until
@@ -48,6 +49,48 @@ begin
   end if;
 end
 $lock$";
+
+/// Refuses to install into objects that another role owns. Their owner could later replace what the
+/// installation puts there, and the server and every user of the chat would execute it. Trusted are
+/// superusers, the owner of the database, and the login itself; in `public` also the owner of the
+/// schema `chat`, and for the schemas of Supabase its own roles, whose names it reserves.
+///
+/// This runs before anything else and calls no function of `chat`, because those functions could
+/// already be another role's. It runs again at the end, because an object may have been created in
+/// between.
+pub(super) const CHECK_OWNERS: &str = "do $owners$
+declare
+  chat_owner constant oid := (select nspowner from pg_namespace where nspname = 'chat');
+  found record;
+begin
+  for found in
+    select format('schema %I', n.nspname) as object, n.nspowner as owner
+    from pg_namespace n
+    where n.nspname in ('chat', 'auth', 'realtime')
+    union all
+    select format('function %s', p.oid::regprocedure), p.proowner
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'public'
+      and p.proname in ('get_or_create_conversation', 'mark_conversation_read')
+      and p.proowner is distinct from chat_owner
+  loop
+    continue when exists (
+      select from pg_roles r
+      where r.oid = found.owner
+        and (r.rolsuper
+          or r.rolname = current_user
+          or r.rolname ~ '^supabase_(auth_|realtime_)?admin$' and found.object <> 'schema chat'
+          or r.oid = (select d.datdba from pg_database d where d.datname = current_database()))
+    );
+    raise exception 'The % belongs to role %, who could replace what is installed there.', found.object, found.owner::regrole
+      using errcode = 'RP003', hint = format(
+        'If it is yours, run \"alter %s owner to %s\", or install as its owner. If it is not, drop it.',
+        found.object, quote_ident(current_user)
+      );
+  end loop;
+end
+$owners$";
 
 /// Runs at every installation, not only when its definition changes, because the login may differ.
 pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";

@@ -306,6 +306,53 @@ async fn an_unreadable_ledger_is_not_treated_as_missing() {
     );
 }
 
+/// What other roles have created before the installation, and the object that both installers name.
+/// The owner of such an object could later replace what is installed there.
+#[tokio::test]
+async fn objects_of_other_roles_are_not_adopted() {
+    const FUNCTION: &str =
+        "function public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid default null)";
+    let prepared = [
+        ("create schema chat", "schema chat"),
+        ("create schema auth", "schema auth"),
+        (
+            &*format!("create {FUNCTION} returns int language sql as 'select 1'"),
+            "mark_conversation_read",
+        ),
+    ];
+    for (statement, object) in prepared {
+        let database = TestDatabase::bare().await;
+        let role = format!("test_{}", database.name());
+        let client = connect(database.url()).await;
+        client
+            .batch_execute(&format!(
+                "create role {role}; grant create on database {} to {role};
+                 grant create on schema public to {role}; set role {role}; {statement}; reset role",
+                database.name()
+            ))
+            .await
+            .unwrap();
+        let refusals = [
+            migrate(database.url()).await.unwrap_err().to_string(),
+            run_install_script(database.url()).await.unwrap_err(),
+        ];
+        for refusal in refusals {
+            let names_both = refusal.contains(object) && refusal.contains(&role);
+            assert!(names_both, "{refusal}");
+        }
+        // Once the objects belong to the installing login, they are used.
+        client
+            .batch_execute(&format!("reassign owned by {role} to current_user"))
+            .await
+            .unwrap();
+        migrated(database.url()).await;
+        client
+            .batch_execute(&format!("drop owned by {role}; drop role {role}"))
+            .await
+            .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_failing_statement_is_rolled_back_and_reported() {
     let database = TestDatabase::bare().await;

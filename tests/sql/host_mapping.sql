@@ -50,6 +50,26 @@ select tests.act_as('nobody');
 select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-0000000000ff", "full_name": null, "email": null, "avatar_url": null, "role": null, "teams": [], "can_write": false}', 'unknown');
 select tests.act_as('owner');
 
+-- Relations of a role that users of the API can have are not used: their owner would decide who has
+-- which team, and a view of theirs would run with the rights of the functions that read it.
+savepoint before_owners;
+alter table public.teams owner to authenticated;
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
+select tests.equals(count(*), 0::bigint, 'names of teams') from chat.teams;
+alter table public.users owner to authenticated;
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP003');
+select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'RP003');
+-- Another owner is trusted unless users of the API can create relations in the schema.
+create role tests_application;
+alter table public.users owner to tests_application;
+select tests.equals(chat.is_trusted_host('public.users'), true, 'owned by the application');
+grant create on schema public to public;
+select tests.equals(chat.is_trusted_host('public.users'), false, 'users may create tables');
+grant tests_application to authenticated;
+revoke create on schema public from public;
+select tests.equals(chat.is_trusted_host('public.users'), false, 'users can become the owner');
+rollback to before_owners;
+
 -- If the application renames columns, the mapping is rebuilt.
 alter table public.teams rename column name to title;
 alter table public.users rename column full_name to name;

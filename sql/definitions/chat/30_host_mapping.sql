@@ -39,6 +39,36 @@ $$;
 
 revoke all on function chat.host_columns(regclass, text[]) from public;
 
+-- Returns whether the chat may read users or teams from the relation. Its owner decides who is whom,
+-- and a view or a cast of theirs would be executed with the rights of the chat's functions. Trusted
+-- are superusers, the owner of the database and the calling login. Another owner is trusted if no
+-- role of API requests can become that owner, and if such roles cannot create relations in the
+-- schema.
+create or replace function chat.is_trusted_host(relation regclass)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(bool_and(
+    owner.rolsuper
+    or owner.rolname = current_user
+    or owner.oid = (select d.datdba from pg_catalog.pg_database d where d.datname = current_database())
+    or not exists (
+      select
+      from pg_catalog.pg_roles api
+      where api.rolname in ('anon', 'authenticated', 'service_role', 'authenticator', 'rapport_request')
+        and not api.rolsuper
+        and (pg_has_role(api.oid, owner.oid, 'MEMBER') or has_schema_privilege(api.oid, c.relnamespace, 'CREATE'))
+    )
+  ), false)
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_roles owner on owner.oid = c.relowner
+  where c.oid = relation
+$$;
+
+revoke all on function chat.is_trusted_host(regclass) from public;
+
 -- Returns the texts of chat.directory and chat.memberships over a table of users that contains each
 -- user's team and role.
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
@@ -141,11 +171,16 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  candidate constant regclass := to_regclass('public.teams');
+  candidate regclass := to_regclass('public.teams');
   ids constant text[] := chat.host_columns(candidate, array['id']);
   names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
 begin
-  if ids = '{}' or names = '{}' then
+  if ids <> '{}' and names <> '{}' and not chat.is_trusted_host(candidate) then
+    raise warning '% is not used for the names of teams, because users of the API could be its owner %. Give it to %, or drop it.',
+      candidate, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = candidate), current_user;
+    candidate := null;
+  end if;
+  if candidate is null or ids = '{}' or names = '{}' then
     teams := 'select null::text as team_id, null::text as name where false';
     return;
   end if;
@@ -277,6 +312,14 @@ begin
     when 'users_table' then
       if cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then
         people := to_regclass('public.users');
+        if not chat.is_trusted_host(people) then
+          raise exception 'The table % belongs to role %, which users of the API could be, so it may not decide who has which team and role.',
+              people, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = people)
+            using errcode = 'RP003', hint = format(
+              'If the table is yours, run "alter table %s owner to %I", or revoke CREATE on its schema from public. If it is not, drop it.',
+              people, current_user
+            );
+        end if;
         select m.directory, m.memberships into directory, memberships from chat.users_table_mapping() m;
       end if;
     when 'claims' then
