@@ -1,6 +1,6 @@
 //! Records how far messages were sent to the sockets of their recipients, so that senders see it.
-//! The socket engine delivers rows without knowing which of them are messages. This module
-//! recognizes messages.
+//! `realtime` delivers rows without knowing which of them are messages. This module recognizes
+//! messages.
 //!
 //! One statement writes all positions that moved within an interval, however many messages moved
 //! them.

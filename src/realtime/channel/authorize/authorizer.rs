@@ -1,4 +1,5 @@
-//! Answers questions about permissions in flights, which are explained in [`super`].
+//! Answers permission checks, here called *questions*. Those that wait together are sent in one
+//! pipeline, a *flight* (see [`super`]).
 
 use std::collections::VecDeque;
 use std::pin::pin;
