@@ -88,7 +88,7 @@ pub struct PresenceConfig {
     /// Whether the client uses presence. Defaults to `true`, because official clients before 2.12
     /// do not send the option and would otherwise not see any joins.
     pub enabled: bool,
-    /// The key under which the client is listed. If `None`, the server chooses one.
+    /// The key under which the channel appears in the presence. If `None`, the server chooses one.
     pub key: Option<String>,
 }
 
