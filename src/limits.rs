@@ -78,15 +78,15 @@ impl Bucket {
         true
     }
 
-    /// Returns the time from the last call until the next permit is available.
+    /// Returns the time from the last call of [`Self::take`] until the next permit is available.
     pub fn wait(&self, per_second: u32) -> Duration {
         let missing = 1000_u32.saturating_sub(self.available);
         Duration::from_millis(missing.div_ceil(per_second.max(1)).into())
     }
 }
 
-/// A fixed window: allows `max` calls, counted from the first one, until its end. The next call
-/// opens a new window.
+/// A fixed window. Its first call opens it, and it allows `max` calls until `length` has passed.
+/// The next call after that opens a new window.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     opened: UnixMillis,
@@ -141,9 +141,9 @@ mod tests {
     fn a_bucket_allows_a_burst_and_then_the_rate() {
         let start = UnixMillis(1_000_000);
         let mut bucket = Bucket::full(3, start);
-        // (milliseconds after the start, allowed)
         assert_eq!(bucket.wait(2), Duration::ZERO);
         let mut taken = |millis: i64| bucket.take(3, 2, UnixMillis(start.0 + millis));
+        // (milliseconds after the start, allowed)
         for (at, expected) in [
             (0, true),
             (0, true),

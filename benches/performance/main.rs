@@ -1,5 +1,5 @@
-//! The benchmarks: every row of the table in `docs/benchmarks.md`, the soak test, and simulated
-//! users.
+//! The benchmarks: every row of the table in `docs/benchmarks.md`, the soak test, simulated users,
+//! hostile clients, and visibility checks.
 //!
 //!     cargo bench --bench performance                      every row
 //!     cargo bench --bench performance -- --row 1,5         these rows

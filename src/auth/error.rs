@@ -4,8 +4,8 @@ use thiserror::Error;
 
 /// Why a token is refused.
 ///
-/// The first seven texts are those of the Realtime protocol (protocol specification 1.3 and 3.4).
-/// They contain only what the client sent, so they may be sent to the client.
+/// The first seven texts are those of the Realtime protocol (protocol 1.3 and 3.4). They contain
+/// only what the client sent, so they may be sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// No token was given.
@@ -56,8 +56,8 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// Returns the name that precedes the text in a refused join (protocol specification 3.4), if
-    /// the error has one.
+    /// Returns the name that precedes the text in a refused join (protocol 3.4), if the error has
+    /// one.
     pub fn protocol_name(&self) -> Option<&'static str> {
         match self {
             Self::Malformed | Self::Missing => Some("MalformedJWT"),

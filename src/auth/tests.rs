@@ -724,7 +724,8 @@ fn an_opaque_key_has_its_configured_role() {
         let claims = verifier.verify_api_key(key).ok();
         assert_eq!(claims.as_ref().map(|claims| &*claims.role), role, "{key}");
         assert!(claims.is_none_or(|claims| claims.subject.is_none()));
-        // It is not a token, so it neither authenticates a caller nor replaces the token of a join.
+        // A key is not a token, so it neither authenticates a caller nor replaces the token of a
+        // join.
         assert!(verifier.verify_socket(key).is_err());
         assert!(verifier.verify_caller(key).is_err());
     }

@@ -162,8 +162,8 @@ impl Verifier {
     }
 
     /// Verifies a token for the socket or the broadcast API. The rules are those of Supabase's
-    /// server (protocol specification 1.4): signature, `exp` without leeway, `role`, and audience
-    /// and issuer only if configured. `nbf` is also checked, with 30 seconds of leeway.
+    /// server (protocol 1.4): signature, `exp` without leeway, `role`, and audience and issuer only
+    /// if configured. `nbf` is also checked, with 30 seconds of leeway.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -265,8 +265,8 @@ fn check_expiry(claims: &Claims, now: i64, leeway: i64) -> Result<(), TokenError
     })
 }
 
-/// Removes white space and percent-encoding from a token, as Supabase's server does (protocol
-/// specification 1.4), because tokens are pasted and sent in query strings.
+/// Removes white space and percent-encoding from a token, as Supabase's server does (protocol 1.4),
+/// because tokens are pasted and sent in query strings.
 fn normalize(token: &str) -> Cow<'_, str> {
     let plain = |c: char| c != '%' && !c.is_whitespace();
     if token.chars().all(plain) {

@@ -1,6 +1,6 @@
 //! Records up to which position the messages of a conversation were delivered to the sockets of a
-//! user. One part of the process delivers rows. Another part knows which rows are messages, and
-//! writes the positions to the database.
+//! user. `realtime` delivers rows. `chat` knows which rows are messages, and writes the positions
+//! to the database.
 //!
 //! The record is a state, not a queue. The writer takes the positions that have changed since the
 //! last time and puts back those that it could not write.

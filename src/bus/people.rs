@@ -1,5 +1,5 @@
-//! Keeps track of the users with sockets in this process. One part of the process knows these
-//! users, and another writes them to the database.
+//! Keeps track of the users with sockets in this process. `realtime` knows these users, and `chat`
+//! writes their presence to the database.
 //!
 //! The registry is a state, not a queue. The writer takes the changes since the last time.
 

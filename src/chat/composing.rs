@@ -21,8 +21,8 @@ use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query};
 use crate::shutdown::Tasks;
 
-/// A draft is saved every few seconds while its author types, so these delays until another device
-/// shows the draft do not matter.
+/// These pauses delay a draft on other devices. That does not matter, because a draft is saved only
+/// every few seconds while its author types.
 const PACE: Pace = Pace {
     gathering: Duration::from_millis(50),
     until_visible: Duration::from_millis(500),

@@ -1,6 +1,6 @@
 //! Records how far messages were sent to the sockets of their recipients, so that senders see it.
-//! The socket engine delivers rows without knowing which of them are messages. This module
-//! recognizes messages.
+//! `realtime` delivers rows without knowing which of them are messages. This module recognizes
+//! messages.
 //!
 //! One statement writes all positions that moved within an interval, however many messages moved
 //! them.
@@ -34,8 +34,8 @@ const NOTE: &str = "select * from chat.note_delivered($1::uuid[], $2::uuid[], $3
 type Receipt = (Uuid, Uuid);
 
 /// Positions whose receipts other transactions have locked. They wait here, so that other positions
-/// are written without a pause. At most the positions of one [`RETRY_PAUSE`] are here. They then
-/// return to the shared map ([`Delivered`]), which limits its size.
+/// are written without a pause. They are all found to be locked within one [`RETRY_PAUSE`]. They
+/// then return to the shared map ([`Delivered`]), which limits its size.
 #[derive(Debug, Default)]
 struct Held {
     positions: HashMap<Receipt, i64>,

@@ -24,8 +24,8 @@ use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
-/// Time added to the server's statement timeout before we stop waiting for the result. It matters
-/// only if the network drops packets; otherwise the server responds first.
+/// Time added to PostgreSQL's statement timeout before the pool stops waiting for the result. It
+/// matters only if the network drops packets; otherwise PostgreSQL responds first.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// Maximum waiting requests per connection. Further requests are refused immediately, because they

@@ -6,7 +6,7 @@
 //! turns `COMMIT` into a rollback. After a lost `BEGIN`, the statements run as
 //! [`super::PARKED_ROLE`], which has no rights.
 //!
-//! If a request is dropped halfway, the server still completes its flight, because everything was
+//! If a request is dropped halfway, PostgreSQL still completes its flight, because everything was
 //! already sent.
 
 use std::time::Duration;
@@ -30,8 +30,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const ATTEMPTS: usize = 2;
 
 /// Random delay in milliseconds before the retry. After a deadlock, the transaction that was rolled
-/// back is notified while the surviving one is still waking up. Without a delay, the retry would
-/// take its lock first again and cause the same deadlock.
+/// back receives its error while the surviving one is still waking up. Without a delay, the retry
+/// would take its first lock before the surviving one continues, and cause the same deadlock.
 const PAUSE_MS: std::ops::Range<u64> = 20..60;
 
 /// A statement with its parameters. The text is a constant; input from callers goes only into

@@ -6,11 +6,11 @@
 /// A condition on `r`, a row of `pg_roles`: whether a caller may use this role.
 ///
 /// It refuses roles that are, or are members of, a superuser, a role that bypasses row-level
-/// security, or the login itself. Membership counts whether or not it is inherited. It affects the
-/// ownership of tables, and row-level security does not apply to owners. Also, a function in a
-/// policy could switch to the other role. Only `service_role` is meant to bypass row-level
-/// security. Membership in it does not count against another role, because the attribute is not
-/// inherited.
+/// security, or the login itself. Membership counts whether or not it is inherited. With
+/// inheritance, a member counts as an owner of the other role's tables, and row-level security does
+/// not apply to owners. Without it, a function in a policy could still switch to the other role.
+/// Only `service_role` is meant to bypass row-level security. Membership in it does not count
+/// against another role, because the attribute is not inherited.
 ///
 /// A refused role is treated like a nonexistent one.
 pub const MAY_BE_A_CALLERS: &str = "(r.rolname = 'service_role' \

@@ -1,11 +1,14 @@
 //! The realtime service: clients connect over WebSocket, join channels and receive what is sent to
 //! them.
 //!
-//! A *socket* is a connection. A *session* is the protocol state of a socket, without any I/O. A
-//! *channel* is a session's membership of a *topic*. There are three kinds of input:
+//! A *socket* is a WebSocket connection. A *session* is the protocol state of a socket, without any
+//! I/O. A *channel* is the participation of a session in a *topic*, the address to which messages
+//! are sent. There are three kinds of input:
 //!
-//! - Messages of clients, which a session turns into effects, and broadcasts over HTTP.
-//! - Row changes from the bus. The change feed delivers them to the channels that may see them.
+//! - Messages of clients and broadcasts over HTTP. A session turns a client's message into effects:
+//!   the actions that the socket's task then executes.
+//! - Row changes, which replication passes through the bus (`src/bus`). The change feed delivers
+//!   each of them to the channels that may see it.
 //! - Rows of `realtime.messages` and the server's own broadcasts. They are delivered to the members
 //!   of their topic.
 //!

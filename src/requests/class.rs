@@ -46,9 +46,9 @@ pub enum Exemption {
     /// Also retries that the handler recognizes by an id in the request. It responds to them with
     /// 200.
     KeyOrId,
-    /// Also requests for a resource that already exists. The handler responds to them with 200.
-    /// They always cost a token of [`Class::READ`]; retries cost one only if a token of their own
-    /// class was left.
+    /// Also requests for a resource that already exists. The handler responds to them with 200. If
+    /// no token of their class was left, they cost a token of [`Class::READ`], and retries cost
+    /// none.
     Existing,
 }
 

@@ -133,8 +133,8 @@ impl<C: Class> Writer<C> {
         flight.extend_from_slice(queries);
         let rows = self.run(&flight, again).await;
         match rows {
-            // Finding an existing resource costs this read token, because no other token was taken
-            // for it.
+            // A retry gets the read token back. A request that found an existing resource does not,
+            // because no other token was taken for it.
             Ok(_)
                 if allowance
                     .debt()

@@ -1,11 +1,13 @@
-//! The statements that an installation executes in addition to the files, both with `rapport
-//! migrate` and with the script.
+//! The statements that an installation executes in addition to the files in `sql/`. `rapport
+//! migrate` executes all of them. The script `sql/install.sql` contains them too, except
+//! [`SET_STORAGE_URL`].
 
 use super::files::{Definition, Migration};
 
 /// Settings of both installers' transactions. If several servers start at the same time, they wait
-/// here for the first one to finish. After that, waits for locks of other transactions are short,
-/// because every other user of those tables queues behind the installer.
+/// here for the first one to finish. After that, the installer waits only briefly for a lock that
+/// another transaction holds, because all later users of the locked table queue behind the
+/// installer.
 pub(super) const PREPARE: &[&str] = &[
     "set local statement_timeout = 0",
     "set local search_path = pg_catalog, pg_temp",
@@ -19,7 +21,8 @@ pub(super) const PREPARE: &[&str] = &[
 /// keep an advisory lock, so the wait for it is short, and the refusal names the holder. The number
 /// of the advisory lock is `rapport` in ASCII; `pg_locks` shows its two halves.
 ///
-/// A login without rights on the table receives its error from [`super::ledger::Pending::read`].
+/// If the login may not lock the row, the lock is skipped without an error.
+/// [`super::ledger::Pending::read`] then reports the missing rights.
 const LOCK: &str = "do $lock$
 declare
   holders text;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::error::QueryError;
 use crate::observability::metrics::VisibilityMetrics;
 
-/// The first pause before a query is repeated. A restart of the server takes about a second.
+/// The first pause before a query is repeated. It is short, because a restart of PostgreSQL takes
+/// only about a second.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// The longest pause. In an outage longer than a restart, retrying every 50 ms would only cause

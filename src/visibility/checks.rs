@@ -1,8 +1,9 @@
 //! Runs access checks: queries are repeated until each input has a result or is known to fail.
 //!
-//! An outage never counts as a result: a check waits until the outage is over, unless it runs in a
-//! snapshot, which ends with the outage. If an input makes a statement fail, the input is found by
-//! halving the inputs, so that the other inputs still get their results.
+//! An outage never counts as a result: a check waits until the outage is over. The exception is a
+//! check in a snapshot, because an outage destroys the snapshot. If an input makes a statement
+//! fail, the input is found by halving the inputs, so that the other inputs still get their
+//! results.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use super::table::{Table, TableColumn, TableRights};
 use crate::change::Relation;
 
 /// The columns that may be sent, in the table's order. One set is created for each combination of
-/// table, role, `select` list, options and hidden old row, and is shared by all subscribers with
-/// the same combination.
+/// table, role, `select` list, options, and whether the old row is hidden, and is shared by all
+/// subscribers with the same combination.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumns {
     /// The columns.

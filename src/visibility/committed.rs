@@ -20,8 +20,8 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// The time limit of a check. Taking a snapshot costs the server almost nothing, so the limit only
-/// matters if the server is stuck.
+/// The time limit of a check. Taking a snapshot costs PostgreSQL almost nothing, so the limit only
+/// matters if PostgreSQL is stuck.
 const SESSION: &str = "set statement_timeout = '10s'";
 
 /// Maximum time for one check, after which its connection is dropped. This exceeds the server's own

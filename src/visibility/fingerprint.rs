@@ -1,8 +1,8 @@
 //! Computes a short text that changes with everything that determines who may see the rows of a
 //! table.
 //!
-//! What determines that is listed only here, both for row changes and for private channels. Code
-//! that caches policies, rights or roles compares the fingerprint before it relies on them.
+//! This is the only list of these facts. It serves both row changes and private channels. Code that
+//! caches policies, rights or roles compares the fingerprint before it relies on them.
 
 /// Returns the statement that computes the fingerprint as one text. `tables` is a query that
 /// returns the oids of the tables as `oid`. `more` are subqueries that return one text each, for
@@ -10,10 +10,11 @@
 /// are ordered, so that equal catalogues result in equal texts.
 ///
 /// The fingerprint covers each table with its row-level security, owner and grants; its columns;
-/// its policies and the objects that these refer to, because the text of a policy contains their
-/// names; all schemas; and all roles with their memberships. If every role can read a catalogue
-/// table, the versions of its rows (`xmin`) represent their content. Roles are readable only
-/// through a view, so their values are listed.
+/// its policies and the objects to which they refer; all schemas; and all roles with their
+/// memberships. Those objects are included because callers cache the text of a policy, which
+/// contains their names, and renaming an object does not change the row of the policy. A row of a
+/// catalogue table is represented by its version (`xmin`). Only roles are listed by value, because
+/// they are readable only through the view `pg_roles`, which has no `xmin`.
 pub(crate) fn statement(tables: &str, more: &[&str]) -> String {
     let more: String = more.iter().map(|text| format!(",\n  ({text})")).collect();
     format!(

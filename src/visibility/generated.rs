@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none if the expression fails on one of them.
-    /// Otherwise a new image without the value would take it from the old image.
+    /// Computes one column for all images, or for none if the expression fails on one of them. If
+    /// only the old image of a row had a value, the new image would take that value.
     async fn compute(
         &self,
         catalog: &Catalog,

@@ -1,4 +1,5 @@
-//! Finds the principals that may receive changes of a table batch, as far as this process can tell.
+//! Finds the principals that may receive changes of a table batch, as far as this can be determined
+//! without PostgreSQL.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
 /// Pause between two snapshots. If a subscriber gains or loses access within this time before a
-/// deletion, the check may not take that into account. Reading the server's current snapshot takes
+/// deletion, the check may not take that into account. Reading PostgreSQL's current snapshot takes
 /// microseconds.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,7 +34,7 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// the last two terms.
 const TERM: Duration = Duration::from_secs(5);
 
-/// Maximum snapshots per transaction. The server keeps a small file for each.
+/// Maximum snapshots per transaction. PostgreSQL keeps a small file for each.
 const MAX_EXPORTED: usize = 1_000;
 
 /// Maximum time for taking one snapshot. A batch of changes may be waiting for it.
@@ -65,7 +65,7 @@ impl HeldSnapshot {
     }
 }
 
-/// A snapshot, and when it was the server's current one. `H` is `()` in tests.
+/// A snapshot, and when it was PostgreSQL's current one. `H` is `()` in tests.
 struct Entry<H = Arc<HeldSnapshot>> {
     held: H,
     /// `pg_current_snapshot()` as text. While it stays the same, no transaction has ended.
@@ -176,7 +176,7 @@ impl SnapshotHistory {
         }
     }
 
-    /// Exports the current snapshot, unless no transaction has ended since the last one.
+    /// Exports the current snapshot if a transaction has ended since the previous snapshot.
     async fn export_if_changed(&self, at: Instant) -> Result<(), QueryError> {
         let exporter = self.exporter().await?;
         let known = {
@@ -218,8 +218,8 @@ impl SnapshotHistory {
         Ok(())
     }
 
-    /// Returns the transaction to export from. When the term of the newest transaction is over,
-    /// another one is begun, and the one before the newest ends.
+    /// Returns the transaction to export from. If the term of the newest one is over, begins
+    /// another transaction, after ending the older of the two that are open.
     async fn exporter(&self) -> Result<Arc<Exporter>, QueryError> {
         match self.current_exporter() {
             Some(exporter) => Ok(exporter),
@@ -240,8 +240,8 @@ impl SnapshotHistory {
         (!is_over).then_some(exporter)
     }
 
-    /// Forgets the snapshots of the transaction before the newest one. Returns that transaction's
-    /// connection for reuse, unless a query still uses one of the snapshots.
+    /// Forgets the snapshots of the older transaction, if two are open. Returns its connection for
+    /// reuse, unless a query still uses one of these snapshots.
     fn retire_exporter(&self) -> Option<Client> {
         let mut entries = self.lock();
         let newest = Arc::clone(&entries.last()?.held.exporter);

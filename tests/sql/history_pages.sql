@@ -9,7 +9,8 @@ select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 insert into public.user_messages (conversation_id, sender_id, content)
 select current_setting('tests.c')::uuid, tests.id('ben'), 'message ' || n from generate_series(1, 5000) n;
 
--- Creates many short conversations around it, because generic plans expect short ones.
+-- Creates many short conversations in addition to the long one, so that generic plans expect short
+-- ones.
 do $$
 begin
   for n in 1..50 loop

@@ -1,4 +1,4 @@
-//! Row 24: the cost in PostgreSQL of users who come online and stay idle.
+//! Row 24 of `docs/benchmarks.md`: the cost in PostgreSQL of users who come online and stay idle.
 
 use std::time::{Duration, Instant};
 

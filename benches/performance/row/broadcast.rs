@@ -1,4 +1,5 @@
-//! Rows 1 to 7: broadcasts from a client to the other clients of its topic, as binary frames.
+//! Rows 1 to 7 of `docs/benchmarks.md`: broadcasts from a client to the other clients of its topic,
+//! as binary frames.
 //!
 //! The yardstick and Rapport are measured alternately, each time in a new process.
 

@@ -1,4 +1,4 @@
-//! Rows 11 to 13 and 16: row changes under row-level security.
+//! Rows 11 to 13 and 16 of `docs/benchmarks.md`: row changes under row-level security.
 //!
 //! The policy looks up the user among the members of the row's room, so PostgreSQL must evaluate
 //! it. Every user subscribes to the whole table, and two users may see each row.

@@ -1,4 +1,5 @@
-//! Row 23: broadcasts sent by SQL (`realtime.send`) to a public channel of 100 clients.
+//! Row 23 of `docs/benchmarks.md`: broadcasts sent by SQL (`realtime.send`) to a public channel of
+//! 100 clients.
 
 use serde_json::{Value, json};
 

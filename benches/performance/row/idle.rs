@@ -1,4 +1,4 @@
-//! Rows 8 and 18: the cost of joined sockets that send only heartbeats.
+//! Rows 8 and 18 of `docs/benchmarks.md`: the cost of joined sockets that send only heartbeats.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Rows 9 and 10: connecting to and joining public and private channels.
+//! Rows 9 and 10 of `docs/benchmarks.md`: connecting to and joining public and private channels.
 
 use serde_json::{Value, json};
 

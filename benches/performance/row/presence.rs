@@ -1,5 +1,5 @@
-//! Row 17: all users in one channel track presence at once, and every user must receive the
-//! presence of every user.
+//! Row 17 of `docs/benchmarks.md`: all users in one channel track presence at once, and every user
+//! must receive the presence of every user.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Rows 19 to 21: the overhead of the REST routes compared with PostgreSQL, and how the routes
-//! scale with the number of messages.
+//! Rows 19 to 21 of `docs/benchmarks.md`: the overhead of the REST routes compared with PostgreSQL,
+//! and how the routes scale with the number of messages.
 
 use std::process::Command;
 use std::time::Duration;

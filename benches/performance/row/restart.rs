@@ -1,4 +1,4 @@
-//! Row 22: the server is restarted, and all its clients reconnect.
+//! Row 22 of `docs/benchmarks.md`: the server is restarted, and all its clients reconnect.
 //!
 //! One third of the clients is in public channels, one third in private channels, and one third
 //! subscribes to row changes. One run reconnects them like the official clients. Another reconnects

@@ -45,8 +45,8 @@ impl Memory {
         (kib(self.samples.first()), kib(self.samples.last()))
     }
 
-    /// Returns the growth after the warm-up by least squares, in percent of the mean per minute, or
-    /// `None` if there are too few samples.
+    /// Returns the growth per minute after the warm-up, fitted by least squares, in percent of the
+    /// mean memory. Returns `None` for fewer than 10 samples.
     pub(super) fn slope(&self) -> Option<f64> {
         let warm = WARM_UP.as_secs_f64() / 60.0;
         let late = self.samples.iter().filter(|(minutes, _)| *minutes > warm);

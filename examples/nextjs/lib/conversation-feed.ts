@@ -93,8 +93,8 @@ export class ConversationFeed {
       .on('postgres_changes', { event: '*', ...messages }, ({ eventType, new: row }) => {
         if (eventType !== 'DELETE') this.applyRow(row as Message)
       })
-      // The server sends this event after every join and new token, when changes are live again,
-      // and when some may have been missed.
+      // The server sends this event when changes are live after a join, a new token or an outage,
+      // and when changes may have been missed.
       .on('system', {}, ({ extension }) => {
         if (extension === 'postgres_changes') void this.catchUp()
       })

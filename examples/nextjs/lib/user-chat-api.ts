@@ -191,7 +191,7 @@ export class UserChatAPI {
   }
 }
 
-/** The error of a response. A proxy in front of Rapport may have sent it, and not as JSON. */
+/** Returns the error of a response. A response from a proxy in front of Rapport may not be JSON. */
 function refusal(response: Response, text: string): ChatError {
   try {
     const { error, code, hint, retry_after } = JSON.parse(text)

@@ -98,7 +98,8 @@ export interface ChatClient {
   /** The state to render on the server and during hydration: only `initialState`. */
   getServerState(): ChatState
   /**
-   * Calls the listener in a microtask after the state has changed, once for all changes until then.
+   * Calls the listener after the state has changed. All changes before the next microtask cause one
+   * call.
    */
   subscribe(listener: Listener): Unsubscribe
   /** Calls the listener for each event. */
@@ -158,8 +159,9 @@ export interface ConversationClient {
   jumpToNewest(): Promise<void>
 
   /**
-   * Queues a message and returns its key. The timeline contains the message when this returns or,
-   * if an earlier part is displayed, after a jump to the end.
+   * Queues a message and returns its key. The timeline contains the message when this returns.
+   * Exception: if only an earlier part of the conversation is loaded, this starts a jump to the
+   * end, after which the timeline contains the message.
    */
   send(content: string, options?: SendOptions): string
   /** Sends a failed message again. */
@@ -181,9 +183,9 @@ export interface ConversationClient {
   history(messageId: string): Promise<Result<readonly EarlierWording[]>>
 
   /**
-   * Reports what the list shows: the `seq` of the lowest visible row, and whether the list is at
-   * the end. Null means that nothing is visible. The client uses this to determine what the user
-   * has read.
+   * Reports what the list shows: the `seq` of the visible row nearest to the bottom, which is the
+   * newest, and whether the list is at the end. Null means that nothing is visible. The client uses
+   * this to determine what the user has read.
    */
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void
   /** Marks all messages of the conversation as read. */

@@ -20,7 +20,7 @@ export class LeadingTab {
     this.#ask = ask
   }
 
-  /** Requests a `/sync`, once for all calls within a tenth of a second. */
+  /** Requests one `/sync` for all calls within a tenth of a second. */
   requestSoon(): void {
     this.#cancelAsking ??= this.#clock.after(GATHER_MS, () => {
       this.#cancelAsking = null

@@ -25,7 +25,7 @@ describe('a message is fetched', () => {
     expect(asks(undefined, row(1, { seq: 1, reply_to_id: 'm0' }))).toBe(true)
   })
 
-  test('when a response is older than the row', () => {
+  test('when its first response is older than its row', () => {
     expect(asks(row(4), answer)).toBe(true)
     expect(asks(row(3), answer)).toBe(false)
   })

@@ -32,7 +32,8 @@ export class Overlay {
 
   /** Returns the changes of a message, in the order in which they were made. */
   ofMessage(id: string): readonly Change[] {
-    // The list is almost always empty, so most snapshots need not allocate an array per message.
+    // This is called for each message whenever a timeline is built. The list of changes is almost
+    // always empty, and the shared array avoids an allocation per message.
     return this.#changes.length === 0 ? NONE : this.#changes.filter(({ messageId }) => messageId === id)
   }
 

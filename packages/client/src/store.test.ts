@@ -71,7 +71,8 @@ describe('merging', () => {
         store.apply(synced(fresh))
         takeIncomplete()
         order.slice(at).forEach(take)
-        // The engine does the same when a change was announced without its content.
+        // When a change was announced without its content, the engine requests a `/sync`. This is
+        // its page.
         if (takeIncomplete()) store.apply(synced(fresh))
         expect(messagesOf(store)).toEqual(messagesOf(expected))
         expect(store.getState().conversations).toEqual(expected.getState().conversations)

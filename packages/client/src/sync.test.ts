@@ -68,7 +68,7 @@ test('calls during a request share one further request', async () => {
   expect(requests).toHaveLength(2)
 })
 
-test('announcements are gathered for a tenth of a second', async () => {
+test('calls of `requestSoon` within a tenth of a second share one request', async () => {
   const { engine, clock, requests } = engineOf('a')
   engine.requestSoon()
   await clock.advance(99)

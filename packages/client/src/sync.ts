@@ -1,5 +1,5 @@
-// Follows the changes of conversations, receipts and messages since a cursor. `/sync` returns all
-// of them; every other source is only faster.
+// Follows the changes of conversations, receipts and messages since a cursor. `/sync` returns every
+// change. The socket and other tabs deliver many changes earlier, but nothing depends on them.
 
 import { backoff, CONNECT_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
@@ -8,17 +8,17 @@ import type { Input } from './inputs'
 import type { ChatError, Result } from './types'
 import type * as wire from './wire'
 
-/** The time for which announcements without content are gathered into one request. */
+/** Milliseconds for which calls of `requestSoon` are combined into one request. */
 export const GATHER_MS = 100
 
-/** Seconds for which the server holds a request while nothing changes. It allows no more. */
+/** Seconds for which the server holds a request while nothing changes: the server's maximum. */
 const LONG_POLL_S = 25
 
 export interface SyncSettings {
   clock: Clock
   fetch(since: string | undefined, options: { wait?: number; signal?: AbortSignal }): Promise<Result<wire.SyncPage>>
   apply(input: Input): void
-  /** Called when a request fails, whether it is retried or not. */
+  /** Called when a request fails, except with `resync_required` or `aborted`. It may be retried. */
   onError(error: ChatError): void
 }
 
@@ -45,7 +45,10 @@ export class SyncEngine {
     return this.#cursor
   }
 
-  /** Moves to a cursor up to which another tab, or the stored state, has followed the changes. */
+  /**
+   * Continues from a cursor of another tab or of the stored state. The caller applies the changes
+   * up to it.
+   */
   moveTo(cursor: string): void {
     this.#cursor = cursor
   }
@@ -82,7 +85,7 @@ export class SyncEngine {
     return this.#following
   }
 
-  /** Sends one request for all calls within a tenth of a second. */
+  /** Sends one request for all calls within `GATHER_MS`. */
   requestSoon(): void {
     if (this.#isStopped) return
     this.#cancelGathering ??= this.#settings.clock.after(GATHER_MS, () => {
@@ -143,9 +146,7 @@ export class SyncEngine {
     this.#settings.apply({ type: 'synced', page, isFirstLoad, isLive })
   }
 
-  /**
-   * Forgets everything after `resync_required`, so that it is loaded again. Returns other errors.
-   */
+  /** On `resync_required`, forgets everything, so that it is loaded again. Returns other errors. */
   #recover(error: ChatError): Result<null> {
     if (error.code === 'resync_required') {
       this.reset()

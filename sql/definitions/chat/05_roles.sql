@@ -31,6 +31,6 @@ end
 $$;
 
 comment on function chat.grant_roles_to_installer() is
-  'Allows the calling login, which installs and usually runs the server, to "set role" to each role that the server uses. Does nothing if nothing is missing.';
+  'Allows the calling login to "set role" to each role that the server uses. The server usually connects with the login that installs the schema. Does nothing if nothing is missing.';
 
 revoke all on function chat.grant_roles_to_installer() from public;

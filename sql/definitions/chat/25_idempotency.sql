@@ -2,9 +2,10 @@
 -- write and chat.keep_idempotency_key() after them, all in one transaction. If the transaction
 -- fails, the key is free again.
 --
--- The statements store the data that the response needs in the transaction's setting
--- rapport.outcome, which is stored with the key. A retry restores the setting with
--- chat.recall_idempotency_key() and reads the resource in its current state.
+-- The statements of the write put the data for the response into rapport.outcome, a setting that is
+-- local to the transaction. chat.keep_idempotency_key() stores that data with the key. A retry
+-- restores the setting with chat.recall_idempotency_key() and reads the resource in its current
+-- state.
 
 create or replace function chat.outcome()
 returns jsonb
@@ -36,8 +37,8 @@ begin
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- This is a separate statement. It starts while the lock is held and therefore sees what the
-  -- previous holder committed.
+  -- This is a separate statement. It starts when this transaction already holds the lock, and
+  -- therefore sees what the previous holder committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller

@@ -1,5 +1,5 @@
--- Blocks. A blocked user never learns of the block, because it is only one of many reasons why a
--- user cannot be messaged.
+-- Blocks. A blocked user cannot recognize the block: the refusal (not_allowed_recipient) is the
+-- same for every reason why a user cannot be messaged.
 
 -- Returns whether a user is visible to the caller: the two share a team or a conversation, or one
 -- of them may message the other.
@@ -56,7 +56,7 @@ begin
 end
 $$;
 
-comment on function chat.block(uuid) is 'Blocks a user for the caller, in both directions and without revealing it. Returns false if the user was already blocked.';
+comment on function chat.block(uuid) is 'Blocks a user for the caller. Neither of the two may then message the other. The blocked user is not told. Returns false if the user was already blocked.';
 
 revoke all on function chat.block(uuid) from public;
 grant execute on function chat.block(uuid) to authenticated;
@@ -90,7 +90,8 @@ begin
       json_build_object(
         'user_id', b.blocked_id,
         'created_at', b.created_at,
-        -- A row written without this function may contain the id of a stranger.
+        -- The caller may not know the user: teams may have changed since, or a role to which the
+        -- policies do not apply may have inserted the row.
         'user', case when chat.knows(b.blocked_id) then json_build_object(
           'id', b.blocked_id,
           'full_name', d.display_name,

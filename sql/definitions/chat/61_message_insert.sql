@@ -25,8 +25,9 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
-  -- The policy makes the same check with the snapshot of the statement, which may be older than a
-  -- block.
+  -- The policy also calls chat.can_send(), but with the snapshot of the statement, which may be
+  -- older than a block. Each query of this function has a new snapshot; refuse_if_outdated()
+  -- refuses the isolation levels at which it would not.
   perform chat.refuse_if_outdated();
   if not chat.can_send(new.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
@@ -86,9 +87,11 @@ begin
 
   -- The numbers are taken from both the counters and the table, because rows inserted earlier by
   -- this statement are not yet in the counters. Rows that were dropped or rolled back are in
-  -- neither, so no number is skipped. If this query waits for the lock, PostgreSQL then rereads the
-  -- conversation but not the newest messages. The result is correct, because the reread counters
-  -- include the messages of the previous lock holder.
+  -- neither, so no number is skipped.
+  --
+  -- If this query waits for the lock on the conversation, PostgreSQL rereads the conversation, but
+  -- keeps the old results of the two subqueries. This is correct, because the previous lock holder
+  -- has already updated the counters in the conversation.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
@@ -245,7 +248,8 @@ begin
       and m.sender_id = caller
       and m.client_message_id = send_message.client_message_id;
     if found then
-      -- Only two different hashes prove that the messages differ.
+      -- A hash is null if its request was sent without one, or if the earlier message has been
+      -- deleted. Then the requests count as equal.
       if earlier.request_hash <> send_message.request_hash then
         perform chat.refuse('client_message_id_conflict');
       end if;

@@ -9,7 +9,8 @@ as $$
 begin
   if row_security_active('public.user_messages') then
     perform chat.refuse_if_outdated();
-    -- The policy makes the same check with the snapshot of the statement, which may be older.
+    -- The policy makes the same check, but with the snapshot of the statement, which may be older
+    -- than the caller's removal from the conversation.
     if not chat.is_my_conversation(old.conversation_id) then
       perform chat.refuse('not_found');
     end if;

@@ -76,8 +76,9 @@ create or replace trigger message_reactions_10_judge_by_server
   for each row when (not row_security_active('public.message_reactions'::regclass))
   execute function chat.judge_reaction('server');
 
--- The policy makes the same check with the snapshot of the statement, which may be older than the
--- caller's removal from the conversation. Like the policy, this trigger skips the row.
+-- Makes the check of the policy again, because the policy uses the snapshot of the statement, which
+-- may be older than the caller's removal from the conversation. Like the policy, this trigger skips
+-- the row if the check fails.
 create or replace function chat.judge_reaction_removal()
 returns trigger
 language plpgsql

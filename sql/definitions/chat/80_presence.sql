@@ -8,9 +8,11 @@
 --
 -- A function that changes any of these data also updates the visible row if the content of that row
 -- changes. It locks rows of presence_reports in the order of their keys, and then all other rows.
--- It locks neither rows of users nor rows of user_presence that it does not change, and the tables
--- that it writes have no foreign keys to either of them. A lock changes xmax and would reveal when
--- a hidden user reports: one who does not share their presence, or chose to appear offline.
+-- For a hidden user (one who does not share their presence, or chose to appear offline), it locks
+-- neither the row of users nor the row of user_presence unless that row changes. A lock changes
+-- xmax, which would reveal when the user reports. An insert locks the row to which its foreign key
+-- refers. So no table of the reports refers to user_presence, and the row of presence_reports,
+-- which refers to users, is inserted when the user hides.
 --
 -- Users can keep their own rows locked. So the functions for many users (report_devices,
 -- expire_presence, keep_presence) never wait for such a row. They lock the rows that they write

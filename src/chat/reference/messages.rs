@@ -46,7 +46,7 @@ pub(in super::super) fn send_message() -> Operation {
             input("reply_to_id", uuid(), "A message of the same conversation."),
             input("mentions", list_up_to(100, uuid()), "Members of the conversation."),
             input("metadata", any_object(), "At most 8 KiB of JSON."),
-            input("file_url", address(), "Must be below the storage URL in the server's configuration: in printable ASCII without spaces and `\\`, and without `.` or `..` as a segment of the path, also when encoded."),
+            input("file_url", address(), "Must be below `storage_url` of the table `chat.config`: in printable ASCII without spaces and `\\`, and without `.` or `..` as a segment of the path, also when encoded."),
             input("file_name", text_up_to(255), ""),
             input("file_size", count(), "In bytes."),
             input("file_type", text_up_to(255), "The media type of the file."),

@@ -138,8 +138,8 @@ impl Signals {
         })
     }
 
-    /// Waits for a turn to query the database. The turn ends when the returned permit is dropped.
-    /// `None` if the server stops.
+    /// Waits until the request may query the database. It may do so until the returned permit is
+    /// dropped. Returns `None` if the server stops.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         tokio::select! {
             permit = self.queries.acquire() => permit.ok(),

@@ -19,11 +19,12 @@ pub const TAG: (&str, &str) = (
 
 const REALTIME: &str = "Realtime";
 
-/// Adds what every route here may return: headers with the rate, and the refusal above the rate.
+/// Adds what the broadcast routes and `ping` may return: the `X-Rate-*` headers, and a 429 if a
+/// limit is reached.
 fn with_rate(operation: Operation) -> Operation {
     let mut operation = operation.answers(
         429,
-        "A limit is reached: the server's rate of events, the size of all requests being read, or the rate of unauthenticated requests from this address.",
+        "A limit is reached: the server's rate of events, the size of all requests being read, the rate of unauthenticated requests from this address, or the number of permission checks that wait for a connection.",
         json!({ "anyOf": [message_body(), named("Error")] }),
     );
     operation = operation.with_header(429, "Retry-After", false);
@@ -59,10 +60,10 @@ fn broadcast_operation(id: &'static str, summary: &'static str) -> Operation {
         .answers(413, "The body is too large.", message_body())
         .answers(
             422,
-            "Errors by field, or the reason why the permission check failed.",
+            "A field is invalid, or the permission check failed: a policy raised an error or was cancelled, a partition is missing, or the database is unavailable.",
             json!({ "anyOf": [field_errors, message_body()] }),
         )
-        .answers(500, "The permission check failed.", message_body())
+        .answers(500, "The permission check failed with another error of the database.", message_body())
 }
 
 pub(super) fn broadcast_batch() -> Operation {
@@ -142,7 +143,7 @@ pub(super) fn healthcheck() -> Operation {
     Operation::bare(
         "healthcheck",
         OPERATIONS,
-        "Liveness check for Supabase Realtime's health checks",
+        "Liveness check at the path that health checks of Supabase Realtime query",
     )
     .answers_as(
         200,
@@ -164,7 +165,7 @@ pub(super) fn show_tenant_health() -> Operation {
     Operation::bare(
         "show_tenant_health",
         OPERATIONS,
-        "Report for Supabase Realtime's health checks",
+        "Health of the server, in the form of Supabase Realtime's tenant health",
     )
     .secured_by(&["token", "apikey"])
     .path(input("id", text(), "Ignored: there is one tenant."))

@@ -1,4 +1,5 @@
-//! The state of one session's membership in a topic, and the checks that determine its permissions.
+//! The state of one session's participation in a topic, and the checks that determine its
+//! permissions.
 //!
 //! Read `state` and `rights` first: they contain diagrams of the states of a channel. `holder`,
 //! `waiting` and `postgres_changes` contain parts of that state. `authorize` queries the database

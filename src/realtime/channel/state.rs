@@ -1,4 +1,4 @@
-//! The state of one session's membership in a topic, without any I/O.
+//! The state of one session's participation in a topic, without any I/O.
 //!
 //! ```text
 //!  phx_join ──► Joining ─────────────────────────────► Joined ──► (removed)

@@ -20,8 +20,8 @@ pub(super) struct PresenceChanges {
 }
 
 impl PresenceChanges {
-    /// Lists a channel in a topic under `key`. `max_bytes` limits the approximate size of the
-    /// topic's state.
+    /// Adds a channel, with its payload, to the presence of a topic under `key`. `max_bytes` limits
+    /// the approximate size of the topic's state.
     pub(super) fn track(
         &self,
         topic: &Arc<Topic>,
@@ -39,7 +39,7 @@ impl PresenceChanges {
         tracked
     }
 
-    /// Stops listing a channel in its topic.
+    /// Removes a channel from the presence of its topic.
     pub(super) fn untrack(&self, topic: &Arc<Topic>, channel: ChannelId) {
         let mut set = topic.presence();
         if set.untrack(channel) {

@@ -38,8 +38,8 @@ const TICK: Duration = Duration::from_millis(20);
 const MEMBERS_PER_TURN: usize = 256;
 
 impl Hub {
-    /// Lists a channel in its topic under `key`. `max_bytes` limits the approximate size of the
-    /// topic's state.
+    /// Adds a channel, with its payload, to the presence of its topic under `key`. `max_bytes`
+    /// limits the approximate size of the topic's state.
     pub fn track(
         &self,
         channel: ChannelId,
@@ -55,7 +55,7 @@ impl Hub {
             .track(&topic, channel, key, payload, max_bytes)
     }
 
-    /// Stops listing a channel.
+    /// Removes a channel from the presence of its topic.
     pub fn untrack(&self, channel: ChannelId) {
         if let Some(MemberEntry { topic, .. }) = self.entry_of(channel) {
             self.presence().untrack(&topic, channel);

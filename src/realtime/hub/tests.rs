@@ -97,7 +97,7 @@ fn public_and_private_topics_with_the_same_name_are_separate() {
 }
 
 #[test]
-fn the_sender_forbidden_readers_and_version_1_are_skipped() {
+fn a_binary_broadcast_skips_its_sender_members_without_permission_and_version_1() {
     let hub = Hub::new(RealtimeMetrics::default());
     let sender = join(&hub, "a", false, Serializer::V2);
     let other = join(&hub, "a", false, Serializer::V2);
@@ -144,7 +144,7 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
     };
     hub.attach(channel, spec, Serializer::V2, &outbound);
     let client = Client { channel, outbound };
-    // This row is not delivered to the client, because its permissions are not known yet.
+    // The client does not receive this row, because the client's permissions are not known yet.
     send_row(&hub, b'0');
     hub.permit(channel, Permissions::ALL);
     // These rows arrive while the stored messages are being read.
@@ -163,7 +163,8 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
         send_row(&hub, byte);
     }
     send(&hub, "a", true, b'x', None);
-    // A row arrives only once, so the second row 4 is not the replayed one.
+    // A row arrives only once. So only the first live row 4 counts as the replayed one and is
+    // skipped; the second is delivered.
     assert_eq!(client.received(), "1243564x");
     assert_eq!(plain.received(), "0234564x");
 }
@@ -192,7 +193,7 @@ fn broadcasts_before_the_reply_to_a_join_are_delivered_after_it_in_order() {
 }
 
 #[test]
-fn broadcasts_of_one_turn_are_delivered_in_order() {
+fn broadcasts_of_one_deliveries_value_are_delivered_in_order() {
     let hub = Hub::new(RealtimeMetrics::default());
     let client = join(&hub, "a", false, Serializer::V2);
     let mut deliveries = hub.deliveries();

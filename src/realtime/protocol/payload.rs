@@ -11,8 +11,8 @@ use super::message::MalformedMessage;
 /// The payload of a join.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JoinPayload {
-    /// The token to use instead of the connection's token. `None` also if the client sent an opaque
-    /// API key (`sb_…`), which stands for the connection's token.
+    /// The token to use instead of the connection's token. `None` if the client sent no token, or
+    /// an opaque API key (`sb_…`): the connection's token then remains in use.
     pub access_token: Option<String>,
     /// The requested configuration. `None` for the older form of a join, which has no `config`.
     pub config: Option<JoinConfig>,
@@ -52,7 +52,8 @@ pub enum ReplayConfig {
     /// The option is absent.
     #[default]
     Absent,
-    /// The option is not an object. It is ignored, except on a public channel.
+    /// The option is present but not an object. A private channel ignores it. A public channel
+    /// refuses every `replay` option.
     NotAnObject,
     /// `since` is missing, or `since` or `limit` is not an integer.
     Invalid,
@@ -87,7 +88,7 @@ pub struct PresenceConfig {
     /// Whether the client uses presence. Defaults to `true`, because official clients before 2.12
     /// do not send the option and would otherwise not see any joins.
     pub enabled: bool,
-    /// The key under which the client is listed. If `None`, the server chooses one.
+    /// The key under which the channel appears in the presence. If `None`, the server chooses one.
     pub key: Option<String>,
 }
 
@@ -247,8 +248,7 @@ impl BindingParams {
 /// The payload of `access_token`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessToken {
-    /// No action is needed: the value is absent, is not a string, or is an opaque API key, which
-    /// stands for the connection's token.
+    /// No action is needed: the value is absent, is not a string, or is an opaque API key.
     Ignored,
     /// A token to verify.
     Token(String),
@@ -257,7 +257,8 @@ pub enum AccessToken {
 impl AccessToken {
     /// Reads the payload of `access_token`.
     pub fn parse(payload: &RawValue) -> Self {
-        /// Only strings are parsed, because other values could be large.
+        /// The value is parsed only if it is a string, because a large object would be parsed in
+        /// vain.
         #[derive(serde::Deserialize)]
         struct Payload<'a> {
             #[serde(borrow)]

@@ -42,9 +42,10 @@ const MAX_COMPARED_BYTES: usize = 16 << 10;
 /// The action that a `presence` push requests (protocol 5.1).
 #[derive(Clone, Copy, Debug)]
 pub enum PresenceCall<'a> {
-    /// List the client with this payload. An absent payload stands for an empty object.
+    /// Add the channel to the presence of its topic, with this payload. An absent payload stands
+    /// for an empty object.
     Track(Option<&'a RawValue>),
-    /// Stop listing the client.
+    /// Remove the channel from the presence of its topic.
     Untrack,
     /// The push has an unknown event.
     Unknown,

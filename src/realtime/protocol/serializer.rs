@@ -5,8 +5,8 @@ use super::super::wire::frame::Frame;
 use super::message::{ClientMessage, MalformedMessage, ServerMessage};
 use super::{v1, v2};
 
-/// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (protocol
-/// 1.3).
+/// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (section 1.3
+/// of `docs/protocol.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serializer {
     /// `1.0.0`: JSON objects, no binary frames.

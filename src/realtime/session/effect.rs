@@ -31,7 +31,7 @@ pub enum Effect {
     Open(ChannelId),
     /// Send a channel the presence state of its topic, followed by diffs.
     PresenceState(ChannelId),
-    /// List a channel in the presence of its topic, then send the reply.
+    /// Add a channel to the presence of its topic, then send the reply.
     Track(TrackOrder),
     /// Remove a channel from the presence of its topic.
     Untrack(ChannelId),
@@ -71,7 +71,7 @@ pub struct BroadcastOrder {
 /// A track that was accepted.
 #[derive(Debug)]
 pub struct TrackOrder {
-    /// The channel to list.
+    /// The channel to add to the presence.
     pub channel: ChannelId,
     /// The presence key.
     pub key: Arc<str>,

@@ -1,4 +1,5 @@
-//! One connection without I/O: messages and events are its input, effects are its output.
+//! The protocol state of one connection, without I/O: messages and events are its input, effects
+//! are its output.
 //!
 //! The session decides, and `socket/` executes. The code here never waits, reads a clock or uses a
 //! stream. The time is an argument. Work that needs the database is an effect, whose result returns

@@ -563,7 +563,7 @@ impl Socket {
         self.queued_frames += deliveries.frames();
     }
 
-    /// Lists a channel in the presence of its topic. Returns the reply.
+    /// Adds a channel to the presence of its topic. Returns the reply.
     fn track(&self, order: TrackOrder) -> ServerMessage {
         let hub = &self.shared.hub;
         let limit = self.shared.config.max_presence_state_bytes;

@@ -99,7 +99,7 @@ impl QueryConnection {
     }
 
     /// Repeats, with newly prepared statements, the executions that failed because of their
-    /// statement. The server replans a statement after changes such as a new schema. It does so
+    /// statement. PostgreSQL replans a statement after changes such as a new schema. It does so
     /// under the role of the current identity, which may be unable to resolve the names. This
     /// failure must be handled here: the next connection may have an equally old plan, and two such
     /// failures look like a fault of the query.

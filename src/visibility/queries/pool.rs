@@ -15,7 +15,7 @@ use crate::shutdown::Tasks;
 use crate::visibility::error::QueryError;
 
 /// Maximum executions in one group. With larger groups, one connection would be busy while others
-/// are idle, and an error would discard more results. With smaller groups, the server would often
+/// are idle, and an error would discard more results. With smaller groups, PostgreSQL would often
 /// wait for the next one.
 const MAX_GROUP: usize = 32;
 

@@ -181,8 +181,8 @@ impl Execution {
 pub(crate) enum QueryOutput {
     /// The row that a statement returned.
     Row(Row),
-    /// The ordinals of inputs. They are the first column of that row, and all that a
-    /// [`super::loop_function::LoopFunction`] returns.
+    /// The ordinals of inputs: the first column of the row that a statement returned, or the whole
+    /// result of a [`super::loop_function::LoopFunction`].
     Ordinals(Vec<i64>),
 }
 

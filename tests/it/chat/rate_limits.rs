@@ -71,7 +71,7 @@ async fn a_client_that_waits_for_retry_after_is_admitted() {
 }
 
 #[tokio::test]
-async fn replays_and_existing_conversations_are_free() {
+async fn replays_and_existing_conversations_cost_no_token_of_their_class() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "2"),

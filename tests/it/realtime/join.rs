@@ -50,7 +50,7 @@ async fn a_second_join_replaces_the_first() {
 }
 
 #[tokio::test]
-async fn a_join_without_references_can_be_left_with_any_reference() {
+async fn a_join_without_a_join_reference_can_be_left_with_any() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::One).await;
     client
@@ -66,7 +66,7 @@ async fn a_join_without_references_can_be_left_with_any_reference() {
 }
 
 #[tokio::test]
-async fn leaves_need_the_right_join_reference_but_pushes_do_not() {
+async fn pushes_need_no_join_reference() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::Two).await;
     client
@@ -92,7 +92,7 @@ async fn leaves_need_the_right_join_reference_but_pushes_do_not() {
 }
 
 #[tokio::test]
-async fn messages_without_a_reply_are_not_answered() {
+async fn a_broadcast_without_ack_and_an_unknown_event_receive_no_reply() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut client = server.client(version).await;

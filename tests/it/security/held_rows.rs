@@ -217,7 +217,7 @@ async fn a_held_first_row_does_not_keep_others_from_being_shown_as_connected() {
     }
 }
 
-/// The counterpart: a departure that was postponed is not lost.
+/// A departure that was postponed because its row was locked is not lost.
 #[tokio::test]
 async fn a_departure_of_a_held_user_is_reported_again() {
     let database = database().await;

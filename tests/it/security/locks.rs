@@ -7,7 +7,8 @@ use super::database;
 use crate::support::chat_server::Person::{self, Ana, Zoe};
 use crate::support::database::{TestDatabase, connect};
 
-/// Takes the advisory locks that the server used in the past.
+/// Takes the advisory locks that the server used in the past, and the one that a first installation
+/// uses.
 const TAKE_ALL: &str = "
     select pg_advisory_lock(hashtextextended('rapport presence', 0)),
            pg_advisory_lock(hashtext('chat.maintain_message_partitions')),

@@ -20,7 +20,8 @@ pub(crate) async fn slot(client: &Client) -> Option<(String, Option<i32>)> {
 /// Drops the slot that the stream is reading.
 pub(crate) async fn steal_slot(sql: &Client) {
     eventually("the slot can be dropped", async || {
-        // One statement does both, before the stream can reconnect.
+        // One statement terminates the reader and drops the slot, so that the stream cannot
+        // reconnect in between.
         sql.batch_execute(
             "do $$
              declare found pg_replication_slots;

@@ -130,8 +130,8 @@ export class ScrollKeeper {
     const { anchor, scroller } = this
     // At the bottom, the browser itself keeps the end in view.
     if (anchor && scroller.scrollTop < -TOLERANCE_PX && anchor.element.isConnected) {
-      // A scroll event may arrive after rows were added and before the observer reports their size.
-      // The distance scrolled is known and is subtracted; the remaining difference is growth.
+      // If the list scrolls between a change of size and the observer's run, the row has moved for
+      // both reasons. The distance that the list has scrolled is subtracted; the rest is growth.
       const expected = anchor.offset - (scroller.scrollTop - anchor.scrollTop)
       const growth = this.offsetOf(anchor.element) - expected
       if (Math.abs(growth) >= TOLERANCE_PX) scroller.scrollTop += growth

@@ -15,12 +15,15 @@ interface ScrollOptions {
   timeline: Timeline
   state: RowState
   watcher: ChunkWatcher
-  /** Mounts one more of the loaded chunks. Null if all are mounted. */
+  /**
+   * Mounts one more chunk: consecutive rows that are mounted together (`rows.ts`). Null if all
+   * loaded chunks are mounted.
+   */
   mountMore: (() => void) | null
 }
 
 export interface Scroll {
-  /** Whether the pill that leads to the end is shown. */
+  /** Whether the pill is shown: the button that leads to the first new or to the newest message. */
   pill: boolean
   /** The number of unseen messages of others below the view. */
   newCount: number
@@ -50,7 +53,10 @@ const UNREAD_SHARE = 1 / 3
 /** The position at which each conversation was left, until the page is closed or reloaded. */
 const places = new WeakMap<ConversationClient, { key: string; offset: number; jump: number }>()
 
-/** Returns the id of the oldest chunk to which the list opens or jumps, or null. */
+/**
+ * Returns the id of the oldest chunk that the list must show, or null: that of the row at which the
+ * reader left the conversation, or that of the target of a jump.
+ */
 export function neededChunk(conversation: ConversationClient, { jump, messages }: Timeline): number | null {
   const place = places.get(conversation)
   const left = place && messages.find(({ key }) => key === place.key)
@@ -79,8 +85,9 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     const { fromBottom, fromTop, viewport } = keep.position()
     atEnd.current = keep.isNearBottom() && !hasNewer
     const lastSeq = lastStoredSeq(latest.current)
-    // The unread line marks messages that are unread on opening; the pill counts later ones. The
-    // pill does not count pages that are loaded on the way from an old message to the end.
+    // The unread line marks messages that are unread on opening; the pill counts later ones. It
+    // does not count the messages of newer pages that load while the reader scrolls from an old
+    // message to the end.
     if (atEnd.current || seenSeq.current < 0 || hadNewer.current) seenSeq.current = lastSeq
     hadNewer.current = hasNewer
     setNewCount(countNew(latest.current, seenSeq.current))
@@ -183,7 +190,8 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     })
   }, [timeline, conversation, watcher, state, rows, scroller])
 
-  // The user's own message scrolls to the end. Messages of others do so only near the end.
+  // Scrolls to the end when the user sends a message. For a message of another user, scrolls only
+  // if the reader is near the end.
   const newest = timeline.messages.at(-1)
   const newestKey = newest?.key
   const isOwnNew = newest?.isOwn === true && (newest.state === 'sending' || newest.state === 'pending')
@@ -194,7 +202,8 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.toBottom()
   }, [newestKey, isOwnNew, latest])
 
-  // The loaded messages determine what is new and whether more is needed, even without a scroll.
+  // Updates also when the timeline changes without a scroll, because the number of new messages and
+  // the need for another page depend on the loaded messages.
   useEffect(() => update.current(), [timeline, update])
 
   const toBottom = (): void => keeper.current?.toBottom()

@@ -9,7 +9,7 @@ const seed = (server, conversation, sender, count, prefix) =>
     select '${conversation}', '${server.user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
 
 export const checks = {
-  async '9 scrolling up through 10,000 messages moves nothing'({ browser, server }) {
+  async '9 while scrolling up through 10,000 messages, loading history moves no visible row'({ browser, server }) {
     const page = await browser.newPage({ viewport: { width: 900, height: 760 } })
     await page.goto(`${server.url}/demo/gallery/?only=long`)
     await page.locator('[data-slot="message-row"]').last().waitFor()
@@ -93,7 +93,7 @@ export const checks = {
       await touch('touchStart', from)
       for (let step = 1; step <= 10; step++) await touch('touchMove', from + ((to - from) * step) / 10)
     }
-    // The first drag leaves the end. A message that arrives during the second one must wait.
+    // The first drag scrolls away from the end. A message that arrives during the second must wait.
     await drag(200, 600)
     await touch('touchEnd')
     await page.waitForFunction(() => document.querySelector('[data-slot="scroller"]').scrollTop < -200)
@@ -106,7 +106,7 @@ export const checks = {
     await page.close()
   },
 
-  async '11 at the bottom, the end stays in view'(t) {
+  async '11 when messages arrive, a reader at the bottom stays at the bottom'(t) {
     const { conversation, ana, close } = await both(t)
     const ben = t.server.user('ben')
     for (const text of ['short 11', `long 11 ${'and longer '.repeat(150)}`, 'last 11'])
@@ -161,7 +161,7 @@ export const checks = {
     const first = await eventually(async () => {
       const count = await unread()
       return count < 200 && count > 100 ? count : 0
-    }, 'the count to fall to what was shown')
+    }, 'the count to fall by the messages that were shown')
     await zoe.wheel(2500)
     await eventually(async () => (await unread()) < first, 'the count to fall further')
     await zoe.context.close()
@@ -221,8 +221,8 @@ export const checks = {
     await server.user('ben').send(conversation, 'unseen 16')
     await ana.row('unseen 16').waitFor()
     const unread = async () => (await server.user('ana').call('GET', `/conversations/${conversation}`)).unread_count
-    // A wrong request to mark as read would be made within a second. Waiting for another message
-    // gives it time.
+    // If the window wrongly marked messages as read, it would do so within a second. Waiting for
+    // another message allows time for such a request.
     await server.user('ben').send(conversation, 'unseen 16, too')
     await ana.row('unseen 16, too').waitFor()
     assert.ok((await unread()) >= 2)

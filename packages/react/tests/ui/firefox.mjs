@@ -211,7 +211,7 @@ const checks = {
     }
     await own.disappears('[data-kind="signed_out"], [data-status="failed"]')
   },
-  async '11 at the bottom, the end stays in view'() {
+  async '11 when messages arrive, a reader at the bottom stays at the bottom'() {
     const conversation = await user('ana').conversationWith('ben')
     await openAs('ana', conversation)
     for (const text of ['short 11', `long 11 ${'and longer '.repeat(150)}`, 'last 11'])
@@ -261,7 +261,7 @@ const checks = {
     const first = await eventually(async () => {
       const count = await unread()
       return count < 200 && count > 100 ? count : 0
-    }, 'the count to fall to what was shown')
+    }, 'the count to fall by the messages that were shown')
     await wheelUp(-2500)
     await eventually(async () => (await unread()) < first, 'the count to fall further')
   },
@@ -284,7 +284,7 @@ const checks = {
     await click('[data-slot="pill"]')
     await own.shows('linked 14 200.')
   },
-  async '9 scrolling up through history moves nothing'() {
+  async '9 while scrolling up, loading history moves no visible row'() {
     // Measures how far the row in the middle moves while the page of history above it is loaded.
     await rest()
     let worst = 0

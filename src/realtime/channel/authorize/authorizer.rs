@@ -1,4 +1,5 @@
-//! Answers questions about permissions in flights, which are explained in [`super`].
+//! Answers permission checks, here called *questions*. Those that wait together are sent in one
+//! pipeline, a *flight* (see [`super`]).
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -140,10 +141,8 @@ impl Inner {
             return;
         }
         let inner = Arc::clone(self);
-        self.tasks.spawn(
-            "questions for permissions",
-            async move { inner.fly().await },
-        );
+        self.tasks
+            .spawn("permission checks", async move { inner.fly().await });
     }
 
     /// Runs one flight after another over one connection, until the queue is empty.
@@ -154,8 +153,8 @@ impl Inner {
                 Some(evaluator) => evaluator,
                 None => match self.connections.open_evaluator().await {
                     Ok(evaluator) => evaluator,
-                    // The login may not park a connection (see `db::parked`), so the policies
-                    // cannot be evaluated.
+                    // The login may not switch to the role of idle connections (see `db::parked`),
+                    // so no connection can evaluate the policies.
                     Err(AuthorizeError::Policy { .. }) => {
                         self.insertions.start_all(&mut groups);
                         continue;
@@ -356,7 +355,7 @@ impl Inner {
         self.take_off(true);
     }
 
-    /// Puts questions whose connection broke back at the front of the queue. A question that is
+    /// Returns questions to the front of the queue after their connection broke. A question that is
     /// repeated for the second time fails instead.
     fn repeat(&self, groups: Vec<Group>) {
         for mut group in groups.into_iter().rev() {

@@ -137,7 +137,7 @@ select p.oid, p.polpermissive, p.polcmd::text,
     join pg_catalog.pg_namespace n on n.oid = f.pronamespace
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
       and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'
-      -- our own, which looks at its argument and at nothing else
+      -- a function of Rapport, whose result depends only on its argument
       and (n.nspname, f.proname) <> ('chat', 'is_chat_topic'))
 from pg_catalog.pg_policy p
 where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')

@@ -1,12 +1,12 @@
-//! The reasons why a permission check has no answer.
+//! The reasons why a permission check has no result.
 
 use thiserror::Error;
 use tokio_postgres::error::DbError;
 
 use crate::db::connect::ConnectError;
 
-/// The reason why a permission check has no answer (protocol 4.3). An error contains no text from
-/// the database, except the text of a cancellation, which clients may read.
+/// The reason why a permission check has no result (section 4.3 of `docs/protocol.md`). An error
+/// contains no text from the database, except the text of a cancellation, which clients may read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthorizeError {
     /// A policy failed, or the role does not exist or may not be used. Nothing is allowed.
@@ -17,13 +17,13 @@ pub enum AuthorizeError {
     },
     /// A statement was cancelled, usually because a policy takes too long. Contains PostgreSQL's
     /// text.
-    #[error("The question was cancelled: {0}")]
+    #[error("The permission check was cancelled: {0}")]
     Canceled(String),
     /// `realtime.messages` has no partition for today.
     #[error("The table of messages has no partition for today")]
     MissingPartition,
-    /// Too many questions wait for a connection.
-    #[error("Every connection for permissions is busy")]
+    /// Too many permission checks are waiting for a connection.
+    #[error("Every connection for permission checks is busy")]
     PoolExhausted,
     /// The database accepts no more connections.
     #[error("The database accepts no more connections")]
@@ -59,8 +59,8 @@ impl AuthorizeError {
         }
     }
 
-    /// Returns whether the statement itself is at fault because of a name, a right or a type,
-    /// regardless of its parameters.
+    /// Returns whether the statement would fail with any parameters: because of a name, a privilege
+    /// or a type (SQLSTATE class 42), or an unsupported feature (class 0A).
     pub(super) fn concerns_statement(&self) -> bool {
         matches!(self, Self::Policy { sqlstate } if sqlstate.starts_with("42") || sqlstate.starts_with("0A"))
     }
@@ -74,8 +74,8 @@ impl AuthorizeError {
             // error for a row without a matching partition contains no such name.
             "23514" if error.constraint().is_none() => Self::MissingPartition,
             _ if sqlstate.starts_with("08") || sqlstate.starts_with("57") => Self::Unavailable,
-            // Errors of these classes are not caused by the question: resources, locks, the system,
-            // and transactions that were aborted because of concurrent ones.
+            // Errors of these classes are not caused by the permission check itself: resources,
+            // locks, the system, and transactions that were aborted because of concurrent ones.
             _ if ["40", "53", "55", "58", "XX"]
                 .iter()
                 .any(|class| sqlstate.starts_with(class)) =>
