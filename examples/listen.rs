@@ -88,10 +88,15 @@ fn show(message: &Value) -> Result<(), String> {
     let field = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     match event.as_str() {
         // From this message on, every committed row that the policies permit is delivered. If the
-        // database is slow, the reply to the join arrives before that.
-        Some("system") if payload["status"] == "ok" => println!("listening for messages"),
+        // database is slow, the reply to the join arrives before that. The server also sends
+        // `system` messages about other matters with the status `ok`.
+        Some("system")
+            if payload["extension"] == "postgres_changes" && payload["status"] == "ok" =>
+        {
+            println!("listening for messages");
+        }
         // For example, delivery was interrupted. The server resumes it by itself and then sends the
-        // message above again.
+        // message above again. Or the token expires soon.
         Some("system") => eprintln!("{}", field(&payload["message"])),
         Some("postgres_changes") => {
             let row = &payload["data"]["record"];

@@ -3691,7 +3691,7 @@ $$;
 
 -- Name: FUNCTION message_rows(message_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages as far as the caller may see them, oldest first within a conversation. read_by never contains the sender.';
+COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages as far as the caller may see them, oldest first within a conversation. read_by contains the caller and those whose receipts the caller sees, but never the sender.';
 
 -- Name: messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 

@@ -77,7 +77,11 @@ select chat.send_message(tests.c(), 'answer');
 select tests.act_as('ana');
 select tests.equals(last_read_seq, 4::bigint, 'Ben''s receipt does not change') from public.conversation_receipts where user_id = tests.id('ben');
 select chat.mark_read(tests.c());
+-- read_by contains the caller, even if receipts are not shared. It contains others for what they
+-- read while receipts were shared: Ben read messages 1 to 4, but not 5.
+select tests.equals(string_agg("row" ->> 'read_by', ',' order by seq), format('["%1$s"],["%1$s"],["%1$s"],["%1$s"],[],["%2$s"]', tests.id('ben'), tests.id('ana')), 'read by, for Ana') from chat.message_page(tests.c());
 select tests.act_as('ben');
+select tests.equals(string_agg("row" ->> 'read_by', ',' order by seq), format('["%1$s"],["%1$s"],["%1$s"],["%1$s"],["%1$s"],[]', tests.id('ben')), 'read by, for Ben') from chat.message_page(tests.c());
 select tests.equals("row" ->> 'delivery_status', 'sent', 'Ben does not see it either') from chat.message_page(tests.c(), max_rows => 1);
 select tests.equals("row" ->> 'peer_last_read_seq', null, 'nor in the list') from chat.conversation_page();
 

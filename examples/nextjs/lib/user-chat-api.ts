@@ -95,7 +95,10 @@ export interface UserChatOptions {
 export class UserChatAPI {
   constructor(private readonly options: UserChatOptions = {}) {}
 
-  /** Returns the caller's conversations, pinned ones first, then by most recent activity. */
+  /**
+   * Returns the first 100 of the caller's unarchived conversations: pinned ones first, then by most
+   * recent activity.
+   */
   getConversations(userId: string): Result<Conversation[]> {
     return this.request('GET', '/conversations', { query: { currentUserId: userId, limit: 100 } })
   }
@@ -129,7 +132,7 @@ export class UserChatAPI {
     })
   }
 
-  /** Marks everything up to the newest of these messages as read. */
+  /** In each conversation of these messages, marks everything up to the newest of them as read. */
   markAsRead(messageIds: string[], userId: string): Result<{ success: true; updated: number; unread_count: number }> {
     return this.request('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId } })
   }

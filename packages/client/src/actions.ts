@@ -3,9 +3,9 @@
 
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'
-import { ok, refused } from './errors'
+import { chatError, ok, refused } from './errors'
 import { withReaction, type Change } from './overlay'
-import type { ChangeKind, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
+import type { ChangeKind, ChatError, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
 import { TypingReporter } from './typing-reporter'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
@@ -37,15 +37,22 @@ async function change(
   const { error } = await request()
   if (error) {
     undo()
-    if (error.code !== 'aborted') {
-      const { conversationId, messageId = null } = shown
-      engine.emit({ type: 'change_failed', change: kind, conversationId, messageId, error })
-    }
+    reportFailure(engine, kind, error, shown)
     return refused(error)
   }
   if (confirmedBy === 'sync') await engine.syncNow()
   undo()
   return ok(null)
+}
+
+/** Emits `change_failed`, so that one listener can show the failures of all changes. */
+function reportFailure(
+  engine: Engine,
+  change: ChangeKind,
+  error: ChatError,
+  { conversationId = null, messageId = null }: { conversationId?: string | null; messageId?: string | null } = {},
+): void {
+  if (error.code !== 'aborted') engine.emit({ type: 'change_failed', change, conversationId, messageId, error })
 }
 
 // Conversations
@@ -108,11 +115,9 @@ function set(
   )
 }
 
-export async function clear(engine: Engine, conversationId: string): Promise<Result<null>> {
-  const { error } = await engine.api.clearConversation(conversationId)
-  if (error) return refused(error)
-  await engine.syncNow()
-  return ok(null)
+/** Not shown before the server has confirmed it, because it cannot be undone. */
+export function clear(engine: Engine, conversationId: string): Promise<Result<null>> {
+  return change(engine, 'clear', 'sync', { conversationId }, () => engine.api.clearConversation(conversationId))
 }
 
 export async function markAllRead(engine: Engine): Promise<Result<null>> {
@@ -148,14 +153,17 @@ export async function saveDraft(engine: Engine, conversationId: string, text: st
   return ok(null)
 }
 
-/** Marks everything up to this position as read. */
-export async function markRead(engine: Engine, conversationId: string, seq: number): Promise<Result<null>> {
+/** Marks everything up to this position as read or, without a position, all messages. */
+export async function markRead(engine: Engine, conversationId: string, upTo?: number): Promise<Result<null>> {
   const { api, store, options } = engine
   const history = store.history(conversationId)
-  // The last displayed message up to this position, because the route takes a message's id. Without
-  // an id, the route marks all messages as read.
-  const last = history?.messages.findLast(({ row }) => row.seq <= seq)
-  const unread = history?.countUnread(seq, options.userId)
+  const isAll = upTo === undefined
+  // The route takes a message's id. Without an id, it marks all messages, even those that were
+  // never displayed.
+  const last = isAll ? undefined : history?.lastUpTo(upTo)
+  if (!isAll && !last) return refused(chatError('aborted', 'The messages are no longer loaded.'))
+  const seq = last?.row.seq ?? store.row(conversationId)?.last_seq ?? 0
+  const unread = isAll ? 0 : history?.countUnread(seq, options.userId)
   const isRead = (row: Conversation, left = row.unread_count): Conversation => ({
     ...row,
     marked_unread: false,
@@ -298,7 +306,10 @@ export async function setStatus(
     ...(text !== undefined && { statusText: text }),
     ...(emoji !== undefined && { statusEmoji: emoji }),
   })
-  if (error) return refused(error)
+  if (error) {
+    reportFailure(engine, 'presence', error)
+    return refused(error)
+  }
   engine.store.putPresence(engine.options.userId, data)
   return ok(null)
 }
@@ -310,8 +321,7 @@ export async function setPreferences(engine: Engine, wanted: Partial<Preferences
   const result = await engine.api.setPreferences(wanted)
   const { data, error } = result
   store.set({ preferences: data ?? before })
-  if (error)
-    engine.emit({ type: 'change_failed', change: 'preferences', messageId: null, conversationId: null, error })
+  if (error) reportFailure(engine, 'preferences', error)
   return result
 }
 

@@ -3,7 +3,7 @@ import { conversation, CONVERSATION, ME, message, PEER, rowOf, syncPage } from '
 import { fakeRoutes, refusal, type FakeRoutes } from '../test/fake-routes'
 import { FakeChannels, FakeLocks } from '../test/tabs'
 import { createTestClient, FakeClock, memoryStorage, settled } from './testing'
-import type { ChatClientOptions } from './chat-client'
+import type { ChatClient, ChatClientOptions } from './chat-client'
 import type { Environment } from './environment'
 import type { ChatEvent } from './types'
 
@@ -408,6 +408,117 @@ describe('changing', () => {
     expect(routes.seen.filter((request) => request.endsWith('/read'))).toHaveLength(1)
     expect(client.getState().conversations[0]).toMatchObject({ unread_count: 0, last_read_seq: 2 })
   })
+
+  test('a refused clearing and a refused status are reported', async () => {
+    const { routes, client, events } = await ready()
+    routes.override = (request) => (/^(DELETE|POST)/.test(request) ? refusal(429, 'rate_limited') : undefined)
+    expect((await client.clear(CONVERSATION)).error?.code).toBe('rate_limited')
+    expect((await client.setStatus('busy')).error?.code).toBe('rate_limited')
+    expect(events).toMatchObject([
+      { type: 'change_failed', change: 'clear', conversationId: CONVERSATION },
+      { type: 'change_failed', change: 'presence', conversationId: null },
+    ])
+    expect(client.getState().conversations).toHaveLength(1)
+  })
+})
+
+describe('what is marked as read', () => {
+  /** Messages 151 to 200 are displayed, and 41 to 200 are unread. */
+  async function ready() {
+    const routes = fakeRoutes(history(200), { last_read_seq: 40, unread_count: 20 })
+    const marked: unknown[] = []
+    routes.override = (request, body) => {
+      if (request.endsWith('/read')) marked.push(body['message_id'])
+      return undefined
+    }
+    const built = clientOf(routes)
+    built.client.start()
+    built.room.open()
+    await built.goLive()
+    return { routes, marked, ...built, row: () => built.client.getState().conversations[0] }
+  }
+
+  test.each([
+    ['the conversation', (client: ChatClient) => client.conversation(CONVERSATION).markRead()],
+    ['all conversations', (client: ChatClient) => client.markAllRead()],
+  ])('%s: every message, even while an earlier part is displayed', async (_, mark) => {
+    const { client, room, marked, row } = await ready()
+    await room.jumpTo('m20')
+    const result = mark(client)
+    expect(row()).toMatchObject({ unread_count: 0, last_read_seq: 200 })
+    await result
+    expect(marked).toEqual([undefined])
+    expect(row()).toMatchObject({ unread_count: 0, last_read_seq: 200 })
+  })
+
+  test('messages that were visible before a jump, not the last one of the part that is displayed now', async () => {
+    const { room, marked, clock, row } = await ready()
+    room.setVisible({ seq: 160, isAtEnd: false })
+    await clock.advance(1_000)
+    room.setVisible({ seq: 170, isAtEnd: false })
+    await clock.advance(999)
+    room.setVisible({ seq: 180, isAtEnd: true })
+    await room.jumpTo('m20')
+    await clock.advance(1_000)
+    await answered()
+    expect(marked).toEqual(['m160', 'm200'])
+    expect(row()).toMatchObject({ last_read_seq: 200 })
+  })
+
+  test('messages of an earlier part that were visible before a jump to the end', async () => {
+    const { room, marked, clock, row } = await ready()
+    await room.jumpTo('m60')
+    room.setVisible({ seq: 50, isAtEnd: false })
+    await clock.advance(1_000)
+    room.setVisible({ seq: 60, isAtEnd: false })
+    await room.jumpToNewest()
+    await clock.advance(1_000)
+    await answered()
+    expect(marked).toEqual(['m50', 'm60'])
+    expect(row()).toMatchObject({ last_read_seq: 60 })
+  })
+
+  test('nothing after the messages were discarded', async () => {
+    const { routes, room, marked, clock, socket } = await ready()
+    room.setVisible({ seq: 160, isAtEnd: false })
+    await clock.advance(1_000)
+    room.setVisible({ seq: 170, isAtEnd: false })
+    await clock.advance(500)
+    routes.nextSync = refusal(410, 'resync_required')
+    routes.messages = []
+    socket.goLive(ME)
+    await answered()
+    await clock.advance(1_000)
+    await answered()
+    expect(marked).toEqual(['m160'])
+  })
+
+  test('no messages that are loaded below the end of an earlier part', async () => {
+    const { room, timeline, marked, clock } = await ready()
+    await room.jumpTo('m60')
+    const last = timeline().messages.at(-1)!
+    room.setVisible({ seq: last.seq, isAtEnd: true })
+    await room.loadNewer()
+    expect(timeline().messages.at(-1)!.seq).toBeGreaterThan(last.seq)
+    await clock.advance(5_000)
+    await answered()
+    expect(marked).toEqual([last.id])
+  })
+})
+
+test('the unread line is not shown in a later part than the first unread message', async () => {
+  const { client, room, goLive, timeline } = clientOf(
+    fakeRoutes(history(200), { last_read_seq: 40, unread_count: 160 }),
+  )
+  client.start()
+  await goLive()
+  const close = room.open({ at: 'm150' })
+  await answered()
+  expect(timeline()).toMatchObject({ firstUnreadSeq: null, jump: { target: { messageId: 'm150' } } })
+  close()
+  room.open({ at: 'm41' })
+  await answered()
+  expect(timeline().firstUnreadSeq).toBe(41)
 })
 
 describe('events', () => {
@@ -609,9 +720,9 @@ describe('signing out', () => {
 })
 
 // Thousands of messages take seconds, and longer on a busy machine.
-const HOUR = { timeout: 60_000 }
+const MINUTE = { timeout: 60_000 }
 
-test('an hour of messages and changing conversations leaves nothing behind', HOUR, async () => {
+test('an hour of messages and changing conversations leaves nothing behind', MINUTE, async () => {
   const { client, clock, page, socket, goLive, room, timeline } = clientOf(fakeRoutes(history(1)))
   client.start()
   room.open()

@@ -106,7 +106,7 @@ export class Client implements ChatClient {
   }
 
   watchPresence(personIds: readonly string[]): () => void {
-    return this.#engine.presenceOfOthers.watch(personIds)
+    return this.#engine.presenceWatch.watch(personIds)
   }
 
   setStatus(

@@ -17,7 +17,7 @@ const JOIN_TIMEOUT_MS = 20_000
 const PROBE_TIMEOUT_MS = 5_000
 
 /** Two heartbeat intervals. If nothing is received for longer, the connection counts as dead. */
-export const SILENCE_MS = 50_000
+export const SOCKET_SILENCE_MS = 50_000
 
 /** After this many failures in a row, changes are polled. */
 const FAILURES_BEFORE_POLLING = 3
@@ -341,7 +341,7 @@ export class Connection {
 
   #beat(): void {
     const { clock, socket, token } = this.#settings
-    if (clock.now() - this.#lastReceived > SILENCE_MS) return this.#fail('Nothing was received.')
+    if (clock.now() - this.#lastReceived > SOCKET_SILENCE_MS) return this.#fail('Nothing was received.')
     socket?.heartbeat()
     void token.get().then(
       (value) => value !== null && this.#pushToken(value),

@@ -4,7 +4,7 @@ import type { ConversationClient, SendOptions } from './chat-client'
 import type { ReportReason } from './api'
 import type { Engine } from './engine'
 import { ok, refused } from './errors'
-import type { History, LoadedPage, Position } from './history'
+import type { History, LoadedPage, PagePosition } from './history'
 import { randomId } from './ids'
 import { Reader } from './reading'
 import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
@@ -152,12 +152,14 @@ export class Conversation implements ConversationClient {
     const seq = lowest && Number.isFinite(lowest.seq) ? lowest.seq : this.#newestSeq
     // The anchor follows the reader, because the history is trimmed at the end farther from it.
     const isNewest = lowest?.isAtEnd && this.#loaded.range?.to === Infinity
+    // At the end of an earlier part, messages that are loaded later are not visible at once.
+    if (lowest && !isNewest) lowest = { ...lowest, isAtEnd: false }
     if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
     this.#reader?.show(lowest && { ...lowest, seq })
   }
 
   markRead(): Promise<Result<null>> {
-    return this.#mark(this.#engine.store.row(this.id)?.last_seq ?? this.#newestSeq)
+    return this.#engine.act('markRead', this.id)
   }
 
   markUnread(messageId?: string): Promise<Result<null>> {
@@ -252,7 +254,8 @@ export class Conversation implements ConversationClient {
     const first = this.#loaded.messages.find(
       ({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted,
     )
-    if (!first) return
+    // In a later part of the conversation, the first unread message is not the first of that part.
+    if (!first || !(isTarget || this.#loaded.contains(lastRead + 1))) return
     const { seq } = first.row
     this.#change((history) => (history.firstUnreadSeq = seq))
     if (isTarget) this.#jump({ at: 'first_unread', seq })
@@ -309,7 +312,7 @@ export class Conversation implements ConversationClient {
     return null
   }
 
-  #addPage(position: Position, page: LoadedPage, anchor: number): void {
+  #addPage(position: PagePosition, page: LoadedPage, anchor: number): void {
     this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
     // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.

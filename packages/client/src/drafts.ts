@@ -4,7 +4,8 @@
 import type { Cancel, Clock } from './clock'
 import type { ChatStorage } from './storage'
 
-const SAVE_MS = 800
+/** The pause in typing after which a draft is saved. */
+const DRAFT_SAVE_MS = 800
 
 export interface DraftsSettings {
   clock: Clock
@@ -72,7 +73,7 @@ export class Drafts {
     this.#timers.get(id)?.()
     this.#timers.set(
       id,
-      this.#settings.clock.after(SAVE_MS, () => void this.#save(id)),
+      this.#settings.clock.after(DRAFT_SAVE_MS, () => void this.#save(id)),
     )
   }
 

@@ -58,7 +58,7 @@ export class Engine {
   readonly #typing: TypingWatch
   readonly #presence: PresenceReporter
   readonly #listeners = new Set<(event: ChatEvent) => void>()
-  readonly presenceOfOthers: PresenceWatch
+  readonly presenceWatch: PresenceWatch
   readonly #leadingTab: LeadingTab
   #cancelImpatience: Cancel = () => {}
   #positioned: Signal
@@ -143,7 +143,7 @@ export class Engine {
       report: (status, { keepalive }) =>
         void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive }),
     })
-    this.presenceOfOthers = new PresenceWatch(
+    this.presenceWatch = new PresenceWatch(
       (userIds) => this.api.getPresence(userIds),
       (row) => this.store.putPresence(row.user_id, row),
     )
@@ -419,7 +419,7 @@ export class Engine {
       const partners = this.store
         .getState()
         .conversations.flatMap(({ other_user }) => (other_user ? [other_user.id] : []))
-      this.presenceOfOthers.refresh(partners)
+      this.presenceWatch.refresh(partners)
     } else {
       this.#typing.clear()
     }
@@ -484,7 +484,7 @@ export class Engine {
       this.api.getMe(),
       this.api.getConfig(),
       this.api.getPreferences(),
-      this.presenceOfOthers.load(),
+      this.presenceWatch.load([this.options.userId]),
     ])
     // Older servers lack `GET /me` and return 404.
     if (me.data) {

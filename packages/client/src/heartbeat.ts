@@ -4,7 +4,7 @@ import { HEARTBEAT_MS } from './realtime-socket'
 /**
  * Calls the function every 25 seconds. A worker keeps the time, because browsers run the timers of
  * hidden tabs only once a minute. After such a pause, the connection would count as dead
- * (`SILENCE_MS`). If no worker can be started, for example because the page's
+ * (`SOCKET_SILENCE_MS`). If no worker can be started, for example because the page's
  * Content-Security-Policy forbids it, a timer is used.
  */
 export function startHeartbeat(beat: () => void): Cancel {

@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { message } from '../test/fixtures'
-import { coveredBy, History, MAX_MESSAGES, type LoadedPage, type Position } from './history'
+import { coveredBy, History, MAX_MESSAGES, type LoadedPage, type PagePosition } from './history'
 import { fromAnswer } from './messages'
 import { addRange, rangeAt } from './ranges'
 
 /** Returns a page of a conversation that has `length` messages. */
-function pageOf(length: number, position: Position, limit: number): LoadedPage {
+function pageOf(length: number, position: PagePosition, limit: number): LoadedPage {
   const [from, to] = {
     newest: () => [length - limit + 1, length],
     before: () => (position.at === 'before' ? [position.seq - limit, position.seq - 1] : []),
@@ -41,10 +41,10 @@ describe('ranges', () => {
 describe('a history', () => {
   test('displays messages without gaps, whatever was loaded', () => {
     const position = fc.oneof(
-      fc.constant<Position>({ at: 'newest' }),
-      fc.integer({ min: 1, max: 60 }).map((seq): Position => ({ at: 'before', seq })),
-      fc.integer({ min: 1, max: 60 }).map((seq): Position => ({ at: 'after', seq })),
-      fc.integer({ min: 1, max: 60 }).map((seq): Position => ({ at: 'around', anchor: String(seq) })),
+      fc.constant<PagePosition>({ at: 'newest' }),
+      fc.integer({ min: 1, max: 60 }).map((seq): PagePosition => ({ at: 'before', seq })),
+      fc.integer({ min: 1, max: 60 }).map((seq): PagePosition => ({ at: 'after', seq })),
+      fc.integer({ min: 1, max: 60 }).map((seq): PagePosition => ({ at: 'around', anchor: String(seq) })),
     )
     fc.assert(
       fc.property(fc.array(position, { maxLength: 8 }), fc.integer({ min: 1, max: 60 }), (positions, anchor) => {

@@ -12,7 +12,7 @@ export const MAX_MESSAGES = 2_000
 const SLACK = 100
 
 /** The position of a requested page. It determines the range that the response covers. */
-export type Position =
+export type PagePosition =
   | { at: 'newest' }
   | { at: 'before'; seq: number }
   | { at: 'after'; seq: number }
@@ -65,6 +65,11 @@ export class History {
     return this.#sorted
   }
 
+  /** Returns the last message up to a position, even if another part is displayed. */
+  lastUpTo(seq: number): HeldMessage | undefined {
+    return this.#within({ from: 0, to: seq }).at(-1)
+  }
+
   /** The range that new messages belong to, with its messages. */
   get end(): { from: number; messages: readonly HeldMessage[] } | undefined {
     const range = rangeAt(this.#ranges, Infinity)
@@ -110,7 +115,7 @@ export class History {
     return isIncomplete(merged, before)
   }
 
-  addPage(position: Position, page: LoadedPage): void {
+  addPage(position: PagePosition, page: LoadedPage): void {
     for (const message of page.messages) this.upsert(fromAnswer(message))
     const range = coveredBy(position, page)
     if (range) this.#ranges = addRange(this.#ranges, range)
@@ -177,7 +182,7 @@ export class History {
 }
 
 /** Returns the range that a page covers. Undefined if the page does not determine one. */
-export function coveredBy(position: Position, { messages, hasOlder, hasNewer }: LoadedPage): Range | undefined {
+export function coveredBy(position: PagePosition, { messages, hasOlder, hasNewer }: LoadedPage): Range | undefined {
   const [first, last] = [messages[0]?.seq, messages.at(-1)?.seq]
   const from = hasOlder ? first : 0
   const to = hasNewer ? last : Infinity

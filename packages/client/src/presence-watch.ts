@@ -3,17 +3,17 @@
 import type { Result } from './types'
 import type * as wire from './wire'
 
-/** Maximum users per request. The route allows no more. */
+/** Maximum users per request. The route refuses more. */
 const MAX_IDS = 200
 
 export class PresenceWatch {
-  readonly #fetch: (userIds?: readonly string[]) => Promise<Result<wire.Presence[]>>
+  readonly #fetch: (userIds: readonly string[]) => Promise<Result<wire.Presence[]>>
   readonly #onPresence: (row: wire.Presence) => void
   readonly #counts = new Map<string, number>()
   #wasLive = false
 
   constructor(
-    fetch: (userIds?: readonly string[]) => Promise<Result<wire.Presence[]>>,
+    fetch: (userIds: readonly string[]) => Promise<Result<wire.Presence[]>>,
     onPresence: (row: wire.Presence) => void,
   ) {
     this.#fetch = fetch
@@ -27,7 +27,7 @@ export class PresenceWatch {
   watch(userIds: readonly string[]): () => void {
     const added = userIds.filter((id) => !this.#counts.has(id))
     for (const id of userIds) this.#counts.set(id, (this.#counts.get(id) ?? 0) + 1)
-    if (added.length > 0) void this.load(added)
+    void this.load(added)
     return () => {
       for (const id of userIds) {
         const count = (this.#counts.get(id) ?? 0) - 1
@@ -37,21 +37,26 @@ export class PresenceWatch {
     }
   }
 
-  /** Loads the presence of these users or, without ids, of the signed-in user. */
-  async load(userIds?: readonly string[]): Promise<void> {
-    const { data } = await this.#fetch(userIds)
-    data?.forEach(this.#onPresence)
+  /**
+   * Loads the presence of these users, with one request at a time. Stops at the first failure. The
+   * user may have signed out, and the next reconnect loads everything again.
+   */
+  async load(userIds: readonly string[]): Promise<void> {
+    for (let at = 0; at < userIds.length; at += MAX_IDS) {
+      const { data } = await this.#fetch(userIds.slice(at, at + MAX_IDS))
+      if (!data) return
+      data.forEach(this.#onPresence)
+    }
   }
 
   /**
    * Loads the presence of the watched users and, after a reconnect, of the users in the list of
-   * conversations (`partners`), because `/sync` contains no changes of presence. Loads at most
-   * `MAX_IDS` users.
+   * conversations (`partners`), because `/sync` contains no changes of presence.
    */
   refresh(partners: readonly string[]): void {
     // On the first connection, the conversations' rows contain the current status of the partners.
-    const ids = [...new Set([...this.#counts.keys(), ...(this.#wasLive ? partners : [])])].slice(0, MAX_IDS)
+    const ids = new Set([...this.#counts.keys(), ...(this.#wasLive ? partners : [])])
     this.#wasLive = true
-    if (ids.length > 0) void this.load(ids)
+    void this.load([...ids])
   }
 }

@@ -3,7 +3,7 @@
 import type * as wire from './wire'
 
 /** How far a member has read and received messages, as `seq`. */
-export interface Position {
+export interface Progress {
   readonly read: number
   readonly delivered: number
 }
@@ -16,12 +16,12 @@ export interface ReceiptPositions {
   last_delivered_seq?: number
 }
 
-const NONE: ReadonlyMap<string, Position> = new Map()
+const NONE: ReadonlyMap<string, Progress> = new Map()
 
 export class Receipts {
-  readonly #conversations = new Map<string, Map<string, Position>>()
+  readonly #conversations = new Map<string, Map<string, Progress>>()
 
-  of(conversationId: string): ReadonlyMap<string, Position> {
+  of(conversationId: string): ReadonlyMap<string, Progress> {
     return this.#conversations.get(conversationId) ?? NONE
   }
 
@@ -38,7 +38,7 @@ export class Receipts {
 
   /** Positions never move back, so the order in which receipts arrive does not matter. */
   put({ conversation_id, user_id, last_read_seq = 0, last_delivered_seq = 0 }: ReceiptPositions): void {
-    const members = this.#conversations.get(conversation_id) ?? new Map<string, Position>()
+    const members = this.#conversations.get(conversation_id) ?? new Map<string, Progress>()
     const { read, delivered } = members.get(user_id) ?? { read: 0, delivered: 0 }
     members.set(user_id, { read: Math.max(read, last_read_seq), delivered: Math.max(delivered, last_delivered_seq) })
     this.#conversations.set(conversation_id, members)

@@ -10,7 +10,7 @@ import type { Me } from './types'
 import type * as wire from './wire'
 
 /** The pause after the first change, so that several changes are written together. */
-const SAVE_MS = 2_000
+const RECENT_SAVE_MS = 2_000
 
 /** Messages stored per conversation, enough to fill a screen. */
 export const RECENT_MESSAGES = 50
@@ -52,7 +52,7 @@ export class Recent {
   }
 
   changed(): void {
-    this.#cancelSave ??= this.#clock.after(SAVE_MS, () => {
+    this.#cancelSave ??= this.#clock.after(RECENT_SAVE_MS, () => {
       this.#cancelSave = null
       const state = this.#read()
       if (state) void this.#storage.put('recent', 'state', state)

@@ -4,7 +4,7 @@
 // per change. Parts that did not change remain the same objects.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
-import { History, type LoadedPage, type Position as PagePosition } from './history'
+import { History, type LoadedPage, type PagePosition } from './history'
 import type { Input } from './inputs'
 import { fromAnswer, fromRow, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { Overlay } from './overlay'

@@ -28,7 +28,8 @@ export class SyncEngine {
   /** Whether the cursor belongs to a first load that has more pages. */
   #isLoading = false
   #running: Promise<Result<null>> | null = null
-  #following: Promise<Result<null>> | null = null
+  /** The request after the running one, shared by all calls of `request` in the meantime. */
+  #next: Promise<Result<null>> | null = null
   #isStopped = true
   #cancelGathering: Cancel | null = null
   #abort = new AbortController()
@@ -78,11 +79,11 @@ export class SyncEngine {
    */
   request(): Promise<Result<null>> {
     if (!this.#running) return this.#run()
-    this.#following ??= this.#running.then(() => {
-      this.#following = null
+    this.#next ??= this.#running.then(() => {
+      this.#next = null
       return this.#run()
     })
-    return this.#following
+    return this.#next
   }
 
   /** Sends one request for all calls within `GATHER_MS`. */

@@ -14,7 +14,7 @@ const VERSION = 1
 /**
  * A leading tab that is silent for this long is replaced, because the browser may have frozen it.
  */
-const SILENCE_MS = 15_000
+const LEADER_SILENCE_MS = 15_000
 
 /** The state that a new tab starts with. */
 export interface Snapshot {
@@ -158,7 +158,7 @@ export class Tabs {
     this.#cancelPing()
     if (this.#isLeading || !this.#isStarted || !page.isVisible()) return
     this.post({ type: 'ping' })
-    this.#cancelPing = clock.after(SILENCE_MS, () => {
+    this.#cancelPing = clock.after(LEADER_SILENCE_MS, () => {
       if (!this.#isLeading) void this.#acquire(true)
     })
   }
@@ -183,6 +183,6 @@ export class Tabs {
     this.#cancelPing()
     const { clock, page } = this.#settings
     if (!isVisible && page.isVisible()) return void this.#acquire(true)
-    this.#cancelPing = clock.after(SILENCE_MS, () => this.#ping())
+    this.#cancelPing = clock.after(LEADER_SILENCE_MS, () => this.#ping())
   }
 }

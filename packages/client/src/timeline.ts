@@ -4,7 +4,7 @@ import type { History } from './history'
 import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { withReaction, type Change, type Overlay } from './overlay'
 import type { Outgoing } from './outbox'
-import type { Position } from './receipts'
+import type { Progress } from './receipts'
 import type { ChatError, MessageState, Person, Timeline, TimelineMessage } from './types'
 import type * as wire from './wire'
 
@@ -16,7 +16,7 @@ export interface TimelineInputs {
   /** Unsent messages of the conversation, in the order in which they were written. */
   outgoing: readonly Outgoing[]
   /** How far the other members have read and received messages, by user id. */
-  others: ReadonlyMap<string, Position>
+  others: ReadonlyMap<string, Progress>
   ownReadSeq: number
   /** Early reactions, by message id: their rows arrived before a message that contains them. */
   reactions: ReadonlyMap<string, readonly { reaction: string; userId: string }[]>
@@ -151,7 +151,7 @@ export function senderOf(people: ReadonlyMap<string, Person>, id: string | null)
  * Returns `read` or `delivered` if this is true for all other members who share receipts, otherwise
  * `sent`.
  */
-function progress(seq: number, positions: readonly (readonly [string, Position])[]): MessageState {
+function progress(seq: number, positions: readonly (readonly [string, Progress])[]): MessageState {
   if (positions.length === 0) return 'sent'
   if (positions.every(([, { read }]) => read >= seq)) return 'read'
   return positions.every(([, { delivered, read }]) => Math.max(delivered, read) >= seq) ? 'delivered' : 'sent'

@@ -218,7 +218,7 @@ export type ChatEvent =
   | { readonly type: 'message_received'; readonly message: TimelineMessage; readonly conversation: Conversation | null }
   | { readonly type: 'message_sent'; readonly message: TimelineMessage }
   | { readonly type: 'message_failed'; readonly message: TimelineMessage; readonly error: ChatError }
-  /** The request for a change failed, and the change was rolled back. */
+  /** The request for a change failed. If the change was already shown, it was rolled back. */
   | {
       readonly type: 'change_failed'
       readonly change: ChangeKind

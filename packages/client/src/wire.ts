@@ -382,7 +382,7 @@ export interface components {
             metadata: Record<string, never>;
             /** @description Ordered by when each was first added. */
             reactions: components["schemas"]["Reaction"][];
-            /** @description The people who have read the message, except its sender and people who do not share read receipts. */
+            /** @description The users who have read the message, except its sender: the caller, and others who read it while they shared read receipts. Contains no others if the caller does not share them. */
             read_by: string[];
             reply_to: components["schemas"]["MessagePreview"] | null;
             /** Format: uuid */

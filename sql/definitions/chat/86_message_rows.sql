@@ -137,7 +137,7 @@ end
 $$;
 
 comment on function chat.message_rows(uuid[]) is
-  'The given messages as far as the caller may see them, oldest first within a conversation. read_by never contains the sender.';
+  'The given messages as far as the caller may see them, oldest first within a conversation. read_by contains the caller and those whose receipts the caller sees, but never the sender.';
 
 revoke all on function chat.message_rows(uuid[]) from public;
 grant execute on function chat.message_rows(uuid[]) to authenticated;

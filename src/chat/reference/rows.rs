@@ -272,7 +272,7 @@ fn message() -> Schema {
         (
             "read_by",
             list(uuid()),
-            "The people who have read the message, except its sender and people who do not share read receipts.",
+            "The users who have read the message, except its sender: the caller, and others who read it while they shared read receipts. Contains no others if the caller does not share them.",
         ),
         (
             "metadata",

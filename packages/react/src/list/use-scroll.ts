@@ -42,7 +42,7 @@ const LOAD_VIEWPORTS = 2
 const PILL_VIEWPORTS = 1.5
 
 /** The day stays visible this long after the last movement. */
-const DAY_MS = 1200
+const DAY_SHOWN_MS = 1200
 
 /** How long the target of a jump is highlighted. */
 const HIGHLIGHT_MS = 1600
@@ -121,7 +121,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
       const text = keep.topRow()?.getAttribute('data-day') ?? null
       setDay(keep.position().fromTop > 0 && text ? text : null)
       clearTimeout(timer)
-      timer = setTimeout(() => setDay(null), DAY_MS)
+      timer = setTimeout(() => setDay(null), DAY_SHOWN_MS)
     })
     return () => {
       off()
