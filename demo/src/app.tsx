@@ -4,6 +4,7 @@ import { Chooser } from './chooser'
 import { clientOf } from './clients'
 import { pageOptions } from './options'
 import { loadPeople, type DemoPerson, type People } from './session'
+import { Settings } from './settings'
 
 /** The address of the emoji data that is built with the page. */
 const EMOJI_DATA = `${import.meta.env.BASE_URL}emoji`
@@ -96,6 +97,7 @@ function View({ person, isMain }: { person: DemoPerson; isMain: boolean }): Reac
         </a>
         <span className="demo-name">{person.name}</span>
         <QuickAccess onOpen={(id) => open(id)} />
+        <Settings />
         <PresenceMenu />
       </header>
       <div className="demo-content">

@@ -8,6 +8,7 @@ import {
   PREFERENCES,
   timeline,
 } from '../../../packages/react/src/testing/fake-client'
+import { uploadsOf } from '../../../packages/react/src/uploads/uploads'
 
 export { conversation, FakeClient, initialState, message, PEOPLE, timeline }
 
@@ -276,6 +277,26 @@ export function clientWith(all: readonly Line[], rest: Partial<ChatState> = {}, 
 }
 
 export const BEN_CONVERSATION = WITH_BEN
+
+/** Three files on their way: one that takes long, a picture, and one that was refused. */
+export function uploadingClient(): FakeClient {
+  const client = clientWith(everyday.slice(-3))
+  const uploads = uploadsOf(client, client.conversation(WITH_BEN))
+  const never = new Promise<never>(() => undefined)
+  uploads.add(new File([new Uint8Array(2_483_112)], 'quarterly-report-2026.pdf'), (_, { onProgress }) => {
+    onProgress(0.6)
+    return never
+  })
+  const svg = decodeURIComponent(PICTURE.slice(PICTURE.indexOf(',') + 1))
+  uploads.add(new File([svg], 'mountains.svg', { type: 'image/svg+xml' }), (_, { onProgress }) => {
+    onProgress(0.25)
+    return never
+  })
+  uploads.add(new File(['x'], 'notes.txt'), async () => {
+    throw new Error('The storage is full.')
+  })
+  return client
+}
 
 /**
  * Creates a client with 10,000 messages of different lengths. The list loads older pages on demand.

@@ -27,6 +27,7 @@ import {
   longClient,
   PEOPLE,
   stateWith,
+  uploadingClient,
 } from './fixtures'
 
 interface State {
@@ -88,6 +89,17 @@ const CONVERSATIONS: readonly State[] = [
     client: () => clientWith(everyday, { conversations: [conversation(PEOPLE.ben, { can_send: false })] }),
     content: chat,
   },
+  {
+    title: 'Blocked by oneself',
+    height: 480,
+    client: () => {
+      const client = clientWith(everyday, { conversations: [conversation(PEOPLE.ben, { can_send: false })] })
+      client.blocked = [PEOPLE.ben.id]
+      return client
+    },
+    content: chat,
+  },
+  { title: 'Files on their way', height: 640, client: uploadingClient, content: chat },
   { title: 'Offline', height: 480, client: () => connection('offline'), content: chat },
   { title: 'Reconnecting', height: 480, client: () => connection('reconnecting'), content: chat },
   { title: 'Session ended', height: 480, client: () => connection('signed_out'), content: chat },

@@ -5,10 +5,14 @@ export { ChatProvider, type ChatProviderProps } from './context/provider'
 export {
   useChatClient,
   type ChatComponents,
+  type ChatSlots,
   type ChatTarget,
+  type SlotName,
+  type SlotProps,
   type ToastMessage,
   type Upload,
   type UploadedFile,
+  type UploadLimits,
 } from './context/chat-context'
 export { useChatState } from './context/use-store'
 
@@ -29,6 +33,12 @@ export {
 } from './components/message-input'
 export { EmptyState, type EmptyStateProps, type EmptyVariant } from './components/empty-state'
 export { ConnectionBanner } from './components/connection-banner'
+export { MessageSearch, type MessageSearchProps } from './components/message-search'
+export type { AttachmentProps } from './components/message/attachment'
+export type { FailedRowProps } from './components/message/failed-row'
+export type { MessageMetaProps } from './components/message/message-meta'
+export type { QuoteProps } from './components/message/quote'
+export type { ReactionsProps } from './components/message/reactions'
 export { MessageList, type MessageListHandle, type MessageListProps } from './list/message-list'
 export type { MessageActions } from './list/message-actions'
 export { Avatar, type AvatarPerson, type AvatarProps } from './parts/avatar'
@@ -55,6 +65,12 @@ export { useMessageSearch, useUserSearch, type MessageSearchState, type UserSear
 export { useTypingIndicator, type TypingIndicatorState } from './hooks/use-typing-indicator'
 export { useUnreadCount } from './hooks/use-unread-count'
 export { useUserPresence, type UserPresence } from './hooks/use-user-presence'
+
+export {
+  supabaseStorageUpload,
+  type SupabaseStorage,
+  type SupabaseStorageOptions,
+} from './uploads/supabase-storage'
 
 export { accentFrom, type Accent } from './format/accent'
 export type { ChatStrings } from './strings/en'

@@ -1,7 +1,7 @@
 'use client'
 
 import type { Conversation, Presence } from '@rapport-chat/client'
-import { BellOff, CircleAlert, Pin } from 'lucide-react'
+import { BellOff, CircleAlert, Image, Paperclip, Pin } from 'lucide-react'
 import { memo, type MouseEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useOptionalChatState } from '../context/use-store'
@@ -10,7 +10,7 @@ import { oneLine } from '../format/text'
 import { Avatar } from '../parts/avatar'
 import { Time } from '../parts/time'
 import { UnreadBadge } from '../parts/unread-badge'
-import { ConversationMenuButton } from './conversation-header'
+import { ConversationMenuButton } from './conversation-menu'
 import { StateIcon } from './message/message-meta'
 import { previewText } from './message/quote'
 
@@ -21,8 +21,10 @@ export interface ConversationItemProps {
   unreadCount?: number
   userPresence?: Presence | undefined
   onClick?: (conversation: Conversation) => void
-  onArchive?: (conversationId: string) => void
-  onDelete?: (conversationId: string) => void
+  /** Called by the menu instead of archiving. */
+  onArchive?: ((conversationId: string) => void) | undefined
+  /** Called by the menu, after a question, instead of deleting. */
+  onDelete?: ((conversationId: string) => void) | undefined
   /** 0 if the item has the list's tab stop, otherwise -1. */
   tabIndex?: number
   density?: 'comfortable' | 'compact'
@@ -42,6 +44,8 @@ function DefaultItem({
   unreadCount,
   userPresence,
   onClick,
+  onArchive,
+  onDelete,
   tabIndex = 0,
   density = 'comfortable',
 }: ConversationItemProps): ReactNode {
@@ -126,6 +130,9 @@ function DefaultItem({
           name={name}
           label={strings.conversationMenu(name)}
           size="small"
+          tabIndex={tabIndex}
+          onArchive={onArchive}
+          onDelete={onDelete}
         />
       )}
     </li>
@@ -156,6 +163,7 @@ function Preview({
     )
   if (!last) return <span className="rpt-item-preview">{strings.previewNone}</span>
   const text = previewText(last, strings)
+  const FileIcon = last.message_type === 'file' ? Paperclip : last.message_type === 'image' ? Image : null
   const isOwn = last.sender_id === me
   const isRead = isOwn && (conversation.peer_last_read_seq ?? -1) >= conversation.last_seq
   return (
@@ -175,6 +183,7 @@ function Preview({
           />
         </span>
       )}
+      {FileIcon && !last.is_deleted && <FileIcon className="rpt-item-state" aria-hidden size={14} />}
       {text}
     </span>
   )

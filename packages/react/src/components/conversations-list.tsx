@@ -4,15 +4,17 @@ import type { Conversation, Presence } from '@rapport-chat/client'
 import { Search, SquarePen, X } from 'lucide-react'
 import { useEffect, useMemo, useRef, useState, type KeyboardEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
+import { useBrowserLayoutEffect } from '../context/use-latest'
 import { conversationName } from '../format/names'
 import { useConversations, type ConversationFilter } from '../hooks/use-conversations'
 import { MIN_QUERY } from '../hooks/use-search'
 import { useWatchedPresence } from '../hooks/use-user-presence'
 import { useIsLate } from '../list/skeleton'
 import { IconButton } from '../parts/icon-button'
+import { Progress } from '../parts/progress'
 import { ConnectionBanner } from './connection-banner'
 import { ConversationItem } from './conversation-item'
-import { useArchive } from './conversation-header'
+import { useArchive } from './conversation-menu'
 import { EmptyState } from './empty-state'
 import { SearchResults } from './search-results'
 import { useSteadyOrder } from './use-steady-order'
@@ -26,7 +28,9 @@ export interface ConversationsListProps {
   unreadCounts?: Readonly<Record<string, number>>
   onConversationSelect: (conversation: { id: string }, messageId?: string) => void
   onNewConversation?: () => void
+  /** Called instead of archiving. */
   onArchiveConversation?: (conversationId: string) => void
+  /** Called, after a question, instead of deleting. */
   onDeleteConversation?: (conversationId: string) => void
   filter?: ConversationFilter
   density?: 'comfortable' | 'compact'
@@ -68,7 +72,7 @@ export function ConversationsList(props: ConversationsListProps): ReactNode {
           className="rpt-input"
           data-slot="search"
           type="search"
-          dir="auto"
+          dir={query ? 'auto' : undefined}
           value={query}
           aria-label={strings.searchEverything}
           placeholder={strings.searchPlaceholder}
@@ -122,6 +126,7 @@ export function ConversationsList(props: ConversationsListProps): ReactNode {
             filter={filter}
             activeConversationId={activeConversationId}
             density={density}
+            onLeave={() => field.current?.focus()}
           />
         </>
       )}
@@ -138,9 +143,14 @@ function Items({
   onConversationSelect,
   onNewConversation,
   onArchiveConversation,
+  onDeleteConversation,
   filter = 'all',
   density,
-}: ConversationsListProps): ReactNode {
+  onLeave,
+}: ConversationsListProps & {
+  /** The item that had the focus is gone, and there is no other. */
+  onLeave: () => void
+}): ReactNode {
   const { strings, client } = useChatContext()
   const own = useConversations({ filter })
   const list = useRef<HTMLUListElement>(null)
@@ -159,6 +169,18 @@ function Items({
     ? focused
     : (conversations.find(({ id }) => id === activeConversationId)?.id ?? conversations[0]?.id)
   const isLate = useIsLate()
+
+  /** The item that contains the focus. The browser does not say when it is taken out of the page. */
+  const inside = useRef<{ id: string; index: number } | null>(null)
+  useBrowserLayoutEffect(() => {
+    const before = inside.current
+    if (!before || conversations.some(({ id }) => id === before.id)) return
+    inside.current = null
+    const all = linksOf(list.current)
+    const next = all[Math.min(before.index, all.length - 1)]
+    if (next) next.focus()
+    else onLeave()
+  }, [conversations, onLeave])
 
   const { hasMore, loadMore } = own
   useEffect(() => {
@@ -185,9 +207,8 @@ function Items({
     return <EmptyState variant="no-conversations" {...(onNewConversation && { onNewConversation })} />
   }
 
-  const links = (): HTMLElement[] => [...(list.current?.querySelectorAll<HTMLElement>('[data-conversation]') ?? [])]
   const onKeyDown = (event: KeyboardEvent<HTMLUListElement>): void => {
-    const all = links()
+    const all = linksOf(list.current)
     const at = all.indexOf(event.target as HTMLElement)
     if (at < 0 || event.altKey) return
     const move: Record<string, number> = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }
@@ -199,13 +220,11 @@ function Items({
       const conversation = conversations.find(({ id }) => id === all[at]?.dataset['conversation'])
       if (!conversation) return
       event.preventDefault()
-      const next = all[at + 1] ?? all[at - 1]
       if (onArchiveConversation) onArchiveConversation(conversation.id)
       else {
         const name = conversationName(conversation, conversation.other_user, strings)
         archive(conversation.id, name, !conversation.is_archived)
       }
-      next?.focus()
     } else if (event.key.length === 1 && /\p{L}|\p{N}/u.test(event.key) && !event.ctrlKey && !event.metaKey) {
       // Type-ahead by the first letter, starting after the focused item.
       const letter = event.key.toLocaleLowerCase()
@@ -215,29 +234,47 @@ function Items({
   }
 
   return (
-    <ul
-      ref={list}
-      className="rpt-items"
-      data-slot="conversations"
-      onKeyDown={onKeyDown}
-      onFocus={(event) => setFocused((event.target as HTMLElement).dataset['conversation'] ?? focused)}
-    >
-      {conversations.map((conversation) => (
-        <ConversationItem
-          key={conversation.id}
-          conversation={conversation}
-          isActive={conversation.id === activeConversationId}
-          userPresence={presence[conversation.other_user?.id ?? '']}
-          tabIndex={conversation.id === stop ? 0 : -1}
-          onClick={onConversationSelect}
-          {...(currentUserId && { currentUserId })}
-          {...(density && { density })}
-          {...(unreadCounts && { unreadCount: unreadCounts[conversation.id] ?? 0 })}
-        />
-      ))}
-      {hasMore && !given && <li ref={end} className="rpt-items-end" aria-hidden="true" />}
-    </ul>
+    <>
+      {!given && <Progress isBusy={own.isLoading} />}
+      <ul
+        ref={list}
+        className="rpt-items"
+        data-slot="conversations"
+        onKeyDown={onKeyDown}
+        onFocus={(event) => {
+          const link = event.target.closest('li')?.querySelector<HTMLElement>('[data-conversation]')
+          const id = link?.dataset['conversation']
+          if (!link || !id) return
+          setFocused(id)
+          inside.current = { id, index: linksOf(list.current).indexOf(link) }
+        }}
+        onBlur={() => {
+          inside.current = null
+        }}
+      >
+        {conversations.map((conversation) => (
+          <ConversationItem
+            key={conversation.id}
+            conversation={conversation}
+            isActive={conversation.id === activeConversationId}
+            userPresence={presence[conversation.other_user?.id ?? '']}
+            tabIndex={conversation.id === stop ? 0 : -1}
+            onClick={onConversationSelect}
+            onArchive={onArchiveConversation}
+            onDelete={onDeleteConversation}
+            {...(currentUserId && { currentUserId })}
+            {...(density && { density })}
+            {...(unreadCounts && { unreadCount: unreadCounts[conversation.id] ?? 0 })}
+          />
+        ))}
+        {hasMore && !given && <li ref={end} className="rpt-items-end" aria-hidden="true" />}
+      </ul>
+    </>
   )
+}
+
+function linksOf(list: HTMLElement | null): HTMLElement[] {
+  return [...(list?.querySelectorAll<HTMLElement>('[data-conversation]') ?? [])]
 }
 
 function ItemsSkeleton({ isLate, label }: { isLate: boolean; label: string }): ReactNode {

@@ -3,17 +3,13 @@
 import type { TimelineMessage } from '@rapport-chat/client'
 import { Pin, Trash2 } from 'lucide-react'
 import { memo, useState, type ReactNode } from 'react'
-import { useChatContext } from '../context/chat-context'
+import { useChatContext, useSlot } from '../context/chat-context'
 import { isEmojiOnly, isLong } from '../format/text'
 import { MessageText } from '../format/message-text'
 import type { MessageActions } from '../list/message-actions'
 import type { Position } from '../list/rows'
 import { Avatar } from '../parts/avatar'
-import { Attachment } from './message/attachment'
-import { FailedRow } from './message/failed-row'
-import { MessageMeta } from './message/message-meta'
-import { Quote } from './message/quote'
-import { Reactions } from './message/reactions'
+import * as parts from './message/parts'
 
 export interface MessageBubbleProps {
   message: TimelineMessage
@@ -41,6 +37,9 @@ function DefaultBubble({
   showTimestamp = position === 'single' || position === 'last',
   actions,
 }: MessageBubbleProps): ReactNode {
+  const { Attachment, FailedRow, Quote, Reactions } = { ...parts, ...useChatContext().slots }
+  const messageSlot = useSlot('message', 'rpt-message')
+  const bubbleSlot = useSlot('bubble', 'rpt-bubble')
   if (message.message_type === 'system')
     return (
       <p className="rpt-system" data-slot="system-message" dir="auto">
@@ -52,7 +51,7 @@ function DefaultBubble({
   const isImage = !message.is_deleted && message.message_type === 'image'
   return (
     <div
-      className="rpt-message"
+      {...messageSlot}
       data-slot="message"
       data-own={isOwn || undefined}
       data-position={position}
@@ -66,7 +65,7 @@ function DefaultBubble({
       )}
       <div className="rpt-message-body">
         <div
-          className="rpt-bubble"
+          {...bubbleSlot}
           data-slot="bubble"
           data-large={isLarge || undefined}
           data-image={isImage || undefined}
@@ -95,7 +94,8 @@ interface ContentProps {
 }
 
 function Content({ message, isOwn, showTimestamp, actions }: ContentProps): ReactNode {
-  const { strings } = useChatContext()
+  const { strings, slots } = useChatContext()
+  const MessageMeta = slots.MessageMeta ?? parts.MessageMeta
   // A message that was just written is not folded, because its author wants to see all of it.
   const [isFolded, setFolded] = useState(() => isLong(message.content) && !(isOwn && message.state === 'sending'))
   const meta = (

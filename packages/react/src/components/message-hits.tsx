@@ -1,34 +1,31 @@
 'use client'
 
-import type { ChatError, MessageHit } from '@rapport-chat/client'
+import type { MessageHit } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
 import { useStrings } from '../context/chat-context'
-import { displayName } from '../format/names'
+import { useOptionalChatState } from '../context/use-store'
+import { conversationName, displayName, firstName } from '../format/names'
 import { MarkedText } from '../format/message-text'
+import type { MessageSearchState } from '../hooks/use-search'
 import { Avatar } from '../parts/avatar'
 import { Time } from '../parts/time'
+import { Failure } from './failure'
 
-interface MessageHitsProps {
-  hits: readonly MessageHit[]
-  query: string
-  isSearching: boolean
-  error: ChatError | null
+interface MessageHitsProps extends MessageSearchState {
+  /** Names the conversation of each hit. Otherwise all are in one, and the sender is named. */
+  showConversation?: boolean
   onOpen: (hit: MessageHit) => void
 }
 
 /** The messages that a search found. Old hits stay until new ones arrive. */
-export function MessageHits({ hits, query, isSearching, error, onOpen }: MessageHitsProps): ReactNode {
+export function MessageHits(props: MessageHitsProps): ReactNode {
+  const { hits, answered, isSearching, error, retry, showConversation = false, onOpen } = props
   const strings = useStrings()
-  if (error)
-    return (
-      <p className="rpt-hint" role="alert">
-        {error.message}
-      </p>
-    )
+  if (error) return <Failure error={error} onRetry={retry} />
   if (hits.length === 0)
     return (
       <p className="rpt-hint" role="status">
-        {isSearching || !query ? strings.searching : strings.searchNothing(query)}
+        {isSearching || !answered ? strings.searching : strings.searchNothing(answered)}
       </p>
     )
   return (
@@ -37,27 +34,45 @@ export function MessageHits({ hits, query, isSearching, error, onOpen }: Message
         {strings.hitsFound(hits.length)}
       </p>
       <ul className="rpt-hits">
-        {hits.map((hit) => {
-          const fragment = hit.fragments[0]
-          const sender = hit.message.sender
-          return (
-            <li key={hit.message.id}>
-              <button type="button" className="rpt-hit" data-slot="hit" onClick={() => onOpen(hit)}>
-                <Avatar person={sender} size={32} />
-                <span className="rpt-hit-body">
-                  <span className="rpt-hit-top">
-                    <bdi className="rpt-hit-name">{displayName(sender, strings)}</bdi>
-                    <Time value={hit.message.created_at} kind="short" className="rpt-item-time" />
-                  </span>
-                  <span className="rpt-hit-text" dir="auto">
-                    {fragment ? <MarkedText text={fragment.text} ranges={fragment.ranges} /> : hit.message.content}
-                  </span>
-                </span>
-              </button>
-            </li>
-          )
-        })}
+        {hits.map((hit) => (
+          <li key={hit.message.id}>
+            <Hit hit={hit} showConversation={showConversation} onOpen={onOpen} />
+          </li>
+        ))}
       </ul>
     </>
+  )
+}
+
+type HitProps = Required<Pick<MessageHitsProps, 'showConversation' | 'onOpen'>> & { hit: MessageHit }
+
+function Hit({ hit, showConversation, onOpen }: HitProps): ReactNode {
+  const strings = useStrings()
+  const me = useOptionalChatState((state) => state.me.id, '')
+  const { message, conversation } = hit
+  const { sender } = message
+  const fragment = hit.fragments[0]
+  const other = conversation.other_user
+  const isOwn = message.sender_id === me
+  const senderName = isOwn ? strings.you : displayName(sender, strings)
+  // In a direct conversation, its name says who the other person is.
+  const isNamed = showConversation && message.sender_id !== other?.id
+  const author = isOwn ? strings.previewOwn('') : strings.announceMessage(firstName(senderName), '')
+  return (
+    <button type="button" className="rpt-hit" data-slot="hit" onClick={() => onOpen(hit)}>
+      <Avatar person={showConversation ? other : sender} size={32} />
+      <span className="rpt-hit-body">
+        <span className="rpt-hit-top">
+          <bdi className="rpt-hit-name">
+            {showConversation ? conversationName(conversation, other, strings) : senderName}
+          </bdi>
+          <Time value={message.created_at} kind="short" className="rpt-item-time" />
+        </span>
+        <span className="rpt-hit-text" dir="auto">
+          {isNamed && <bdi>{author}</bdi>}
+          {fragment ? <MarkedText text={fragment.text} ranges={fragment.ranges} /> : message.content}
+        </span>
+      </span>
+    </button>
   )
 }

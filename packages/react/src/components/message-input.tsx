@@ -2,10 +2,11 @@
 
 import { ArrowUp, Check, Paperclip, Pencil, Reply, Smile, X } from 'lucide-react'
 import { useEffect, useImperativeHandle, useRef, useState, type KeyboardEvent, type ReactNode, type Ref } from 'react'
-import { useChatContext } from '../context/chat-context'
+import { useChatContext, useSlot } from '../context/chat-context'
 import { useBrowserLayoutEffect } from '../context/use-latest'
 import { codePoints, oneLine } from '../format/text'
 import { EmojiPopup } from '../emoji/emoji-popup'
+import { useDraft } from '../hooks/use-draft'
 import { IconButton } from '../parts/icon-button'
 import { insertText } from './composer/insert-text'
 import { useIsTouch } from './composer/use-is-touch'
@@ -33,6 +34,8 @@ export interface MessageInputProps {
   placeholder?: string
   /** The accessible name of the field. */
   label?: string
+  /** Keeps the text as the draft of this conversation. */
+  draftKey?: string
   /** The maximum length, in code points. */
   maxLength?: number
   sendOn?: 'enter' | 'mod+enter'
@@ -49,7 +52,31 @@ const DEFAULT_MAX_LENGTH = 4000
 /** The counter appears once the text reaches this fraction of the maximum length. */
 const COUNTER_SHARE = 0.9
 
-export function MessageInput(props: MessageInputProps): ReactNode {
+/** Where a message is written: the field, what can be added to it, and the button that sends. */
+export function MessageInput({ draftKey, ...props }: MessageInputProps): ReactNode {
+  const { client } = useChatContext()
+  return draftKey && client ? <DraftInput draftKey={draftKey} {...props} /> : <Input {...props} />
+}
+
+function DraftInput({ draftKey, ...props }: MessageInputProps & { draftKey: string }): ReactNode {
+  const { draft, setDraft } = useDraft(draftKey)
+  return (
+    <Input
+      {...props}
+      value={draft}
+      onChange={(value) => {
+        setDraft(value)
+        props.onChange?.(value)
+      }}
+      onSendMessage={(content) => {
+        setDraft('')
+        props.onSendMessage(content)
+      }}
+    />
+  )
+}
+
+function Input(props: Omit<MessageInputProps, 'draftKey'>): ReactNode {
   const {
     onSendMessage,
     onChange,
@@ -62,7 +89,8 @@ export function MessageInput(props: MessageInputProps): ReactNode {
     maxLength = DEFAULT_MAX_LENGTH,
   } = props
   const { sendOn = 'enter', strip = null, onCancelStrip, onEditLast, autoFocus = false, handle } = props
-  const { strings, emojiDataUrl } = useChatContext()
+  const { strings, emojiDataUrl, uploadLimits } = useChatContext()
+  const slot = useSlot('composer', 'rpt-composer')
   const [own, setOwn] = useState('')
   const value = props.value ?? own
   const field = useRef<HTMLTextAreaElement>(null)
@@ -122,7 +150,7 @@ export function MessageInput(props: MessageInputProps): ReactNode {
 
   return (
     <form
-      className="rpt-composer"
+      {...slot}
       data-slot="composer"
       data-disabled={disabled || undefined}
       onSubmit={(event) => {
@@ -140,12 +168,13 @@ export function MessageInput(props: MessageInputProps): ReactNode {
             <input
               ref={files}
               type="file"
+              multiple
+              accept={uploadLimits.accept}
               hidden
               tabIndex={-1}
               aria-label={strings.attach}
               onChange={(event) => {
-                const file = event.currentTarget.files?.[0]
-                if (file) onFileUpload(file)
+                for (const file of event.currentTarget.files ?? []) onFileUpload(file)
                 event.currentTarget.value = ''
               }}
             />
@@ -156,7 +185,8 @@ export function MessageInput(props: MessageInputProps): ReactNode {
           className="rpt-field"
           data-slot="field"
           rows={1}
-          dir="auto"
+          // A placeholder has the direction of the page.
+          dir={value ? 'auto' : undefined}
           value={value}
           disabled={disabled}
           placeholder={placeholder ?? strings.composerPlaceholder}
@@ -173,10 +203,10 @@ export function MessageInput(props: MessageInputProps): ReactNode {
             if (value.trim() === '') onStopTyping?.()
           }}
           onPaste={(event) => {
-            const file = event.clipboardData.files[0]
-            if (!file || !onFileUpload) return
+            const { files } = event.clipboardData
+            if (files.length === 0 || !onFileUpload) return
             event.preventDefault()
-            onFileUpload(file)
+            for (const file of files) onFileUpload(file)
           }}
         />
         {emojiDataUrl && (

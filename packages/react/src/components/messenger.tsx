@@ -1,9 +1,10 @@
 'use client'
 
 import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
-import { useChatContext } from '../context/chat-context'
+import { useChatClient, useChatContext } from '../context/chat-context'
 import { useLatest } from '../context/use-latest'
 import { useChatState } from '../context/use-store'
+import { isListed } from '../format/listed'
 import { ConversationsList } from './conversations-list'
 import { EmptyState } from './empty-state'
 import { NewChatDialog } from './new-chat-dialog'
@@ -34,10 +35,12 @@ interface Place {
  */
 export function Messenger({ conversationId, messageId, onOpen, density = 'comfortable' }: MessengerProps): ReactNode {
   const { strings, onNavigate } = useChatContext()
+  const { userId } = useChatClient()
   const [own, setOwn] = useState<Place>({ conversationId: null, visit: 0 })
-  const hasNone = useChatState(
-    (state) => state.conversationsStatus === 'ready' && state.conversations.every(({ is_archived }) => is_archived),
+  const hasNone = useChatState((state) =>
+    state.conversations.every((one) => one.is_archived || !isListed(one, userId)),
   )
+  const isLoading = useChatState((state) => state.conversationsStatus === 'loading')
   const isControlled = conversationId !== undefined
   const place: Place = isControlled ? { conversationId, messageId, visit: own.visit } : own
   const [isFinding, setFinding] = useState(false)
@@ -60,10 +63,21 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
   )
   const select = useCallback(({ id }: { id: string }, message?: string) => open(id, message), [open])
   const find = useCallback(() => setFinding(true), [])
+  /** The search gets the focus as soon as the list is shown. */
+  const isWanted = useRef(false)
   useShortcuts(root, {
     current: place.conversationId,
     open,
     find,
+    search: () => {
+      const field = searchField(root.current)
+      if (field && field.getClientRects().length > 0) field.focus()
+      else {
+        // A narrow container shows the conversation alone.
+        isWanted.current = true
+        open(null)
+      }
+    },
     help: () => setHelping(true),
   })
 
@@ -72,10 +86,12 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
   // After "Back" on a narrow screen, the focus returns to the conversation that was open.
   const last = useRef<string | null>(null)
   useEffect(() => {
-    if (place.conversationId === null && last.current && document.activeElement === document.body)
+    if (place.conversationId === null && isWanted.current) searchField(root.current)?.focus()
+    else if (place.conversationId === null && last.current && document.activeElement === document.body)
       root.current
         ?.querySelector<HTMLElement>(`[data-conversation="${CSS.escape(last.current)}"]`)
         ?.focus({ preventScroll: true })
+    isWanted.current = false
     last.current = place.conversationId
   }, [place.conversationId])
 
@@ -97,7 +113,10 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
       </div>
       <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (
-          <EmptyState variant={hasNone ? 'no-conversations' : 'no-selection'} onNewConversation={find} />
+          // Until the list is known, nothing can be said about it.
+          !(hasNone && isLoading) && (
+            <EmptyState variant={hasNone ? 'no-conversations' : 'no-selection'} onNewConversation={find} />
+          )
         ) : (
           <UserChatInterface
             // A second jump to the same message must open the conversation there again.
@@ -112,4 +131,8 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
       {isHelping && <ShortcutsDialog title={strings.shortcuts} onClose={() => setHelping(false)} />}
     </div>
   )
+}
+
+function searchField(root: HTMLElement | null): HTMLElement | null | undefined {
+  return root?.querySelector<HTMLElement>('[data-slot="search"]')
 }

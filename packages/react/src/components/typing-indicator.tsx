@@ -12,7 +12,7 @@ export interface TypingIndicatorProps {
   userNames?: readonly string[]
 }
 
-/** The minimum time before the same users are announced again. */
+/** A person is announced again only after this time. */
 const ANNOUNCE_MS = 60_000
 
 export function typingText(names: readonly string[], strings: ChatStrings): string {
@@ -26,14 +26,17 @@ export function typingText(names: readonly string[], strings: ChatStrings): stri
 export function TypingIndicator({ typingUsers = [], userNames = [] }: TypingIndicatorProps): ReactNode {
   const { strings, announce } = useChatContext()
   const text = typingUsers.length > 0 ? typingText(userNames, strings) : ''
-  const announced = useRef({ text: '', at: 0 })
+  const announced = useRef(new Map<string, number>())
+  const people = typingUsers.join(' ')
 
   useEffect(() => {
     const now = Date.now()
-    if (!text || (announced.current.text === text && now - announced.current.at < ANNOUNCE_MS)) return
-    announced.current = { text, at: now }
+    const isNew = (id: string): boolean => now - (announced.current.get(id) ?? -Infinity) >= ANNOUNCE_MS
+    const fresh = people.split(' ').filter((id) => id !== '' && isNew(id))
+    if (fresh.length === 0) return
+    for (const id of fresh) announced.current.set(id, now)
     announce(text)
-  }, [text, announce])
+  }, [people, text, announce])
 
   return (
     <div className="rpt-typing" data-slot="typing-indicator" data-visible={text !== '' || undefined}>

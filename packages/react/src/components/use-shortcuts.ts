@@ -3,12 +3,14 @@
 import { useEffect, type RefObject } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useLatest } from '../context/use-latest'
-import { isUnread } from '../hooks/use-conversations'
+import { isListed } from '../format/listed'
+import { isUnread } from '../format/unread'
 
 interface Shortcuts {
   current: string | null
   open: (conversationId: string) => void
   find: () => void
+  search: () => void
   help: () => void
 }
 
@@ -35,8 +37,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
       const mod = event.ctrlKey || event.metaKey
       if (mod && !event.altKey && !event.shiftKey && event.key.toLowerCase() === 'k') latest.current.find()
       else if (mod && event.key === '/') latest.current.help()
-      else if (mod && event.shiftKey && event.key.toLowerCase() === 'f')
-        element.querySelector<HTMLElement>('[data-slot="search"]')?.focus()
+      else if (mod && event.shiftKey && event.key.toLowerCase() === 'f') latest.current.search()
       else if (event.altKey && !mod && (event.key === 'ArrowUp' || event.key === 'ArrowDown'))
         step(event.key === 'ArrowUp' ? -1 : 1, event.shiftKey)
       else if (event.key === 'F6') turn(element, event.shiftKey ? -1 : 1)
@@ -45,7 +46,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
     }
     const step = (by: 1 | -1, onlyUnread: boolean): void => {
       const { current, open } = latest.current
-      const list = client.getState().conversations.filter((conversation) => !conversation.is_archived)
+      const list = client.getState().conversations.filter((one) => !one.is_archived && isListed(one, client.userId))
       let at = list.findIndex(({ id }) => id === current)
       if (at < 0) at = by === 1 ? -1 : list.length
       for (let i = at + by; i >= 0 && i < list.length; i += by) {

@@ -2,20 +2,24 @@
 
 import type { Presence } from '@rapport-chat/client'
 import { useEffect, useRef, useState, type ReactNode } from 'react'
-import { useChatContext, useStrings } from '../context/chat-context'
+import { useChatClient, useChatContext, useStrings } from '../context/chat-context'
 import { conversationName } from '../format/names'
 import { useConversation } from '../hooks/use-conversations'
 import { useOpenConversation, useTimeline } from '../hooks/use-realtime-chat'
+import { useIsBlocked } from '../hooks/use-is-blocked'
 import { useWatchedPresence } from '../hooks/use-user-presence'
 import { MessageList, type MessageListHandle } from '../list/message-list'
 import { Avatar, type AvatarPerson } from '../parts/avatar'
+import { Progress } from '../parts/progress'
+import { PendingUploads } from '../uploads/pending-uploads'
+import { useUploads } from '../uploads/use-uploads'
 import { ConnectionBanner } from './connection-banner'
 import { ConversationHeader } from './conversation-header'
-import { ConversationSearch } from './conversation-search'
 import { EmptyState } from './empty-state'
 import { ConversationComposer, type ComposerMode } from './composer/conversation-composer'
 import type { MessageInputHandle } from './message-input'
 import { useMessageActions } from './message/use-message-actions'
+import { MessageSearch } from './message-search'
 import { PinnedBar } from './pinned-bar'
 import { ConversationTyping } from './typing-indicator'
 
@@ -63,6 +67,11 @@ function Interface({
   const list = useRef<MessageListHandle>(null)
   const name = conversationName(conversation, person, strings)
   const canSend = !readOnly && (conversation?.can_send ?? true)
+  const uploads = useUploads(handle)
+  const leaveSearch = (): void => {
+    setSearching(false)
+    field.current?.focus()
+  }
 
   const { actions, panels, saveEdit } = useMessageActions({
     conversation: handle,
@@ -86,7 +95,17 @@ function Interface({
     )
 
   return (
-    <section className="rpt rpt-interface" data-slot="chat-interface" aria-label={strings.conversationWith(name)}>
+    <section
+      className="rpt rpt-interface"
+      data-slot="chat-interface"
+      aria-label={strings.conversationWith(name)}
+      onKeyDown={(event) => {
+        // Strips, menus and rows have used it before.
+        if (event.key !== 'Escape' || event.defaultPrevented || !isSearching) return
+        event.preventDefault()
+        leaveSearch()
+      }}
+    >
       {header ?? (
         <ConversationHeader
           conversationId={conversationId}
@@ -99,17 +118,16 @@ function Interface({
         />
       )}
       {isSearching && (
-        <ConversationSearch
+        <MessageSearch
+          autoFocus
           conversationId={conversationId}
-          onOpen={(id) => void handle.jumpTo(id)}
-          onClose={() => {
-            setSearching(false)
-            field.current?.focus()
-          }}
+          onOpen={({ message }) => void handle.jumpTo(message.id)}
+          onClose={leaveSearch}
         />
       )}
       <PinnedBar messages={timeline.messages} onOpen={(id) => void handle.jumpTo(id)} />
       <ConnectionBanner />
+      <Progress isBusy={timeline.status === 'loading' && timeline.messages.length > 0} />
       <MessageList
         conversation={handle}
         timeline={timeline}
@@ -118,7 +136,12 @@ function Interface({
         handle={list}
         showAvatars={conversation?.kind === 'group'}
         beginning={timeline.status === 'ready' ? <Beginning person={person} name={name} /> : null}
-        end={<ConversationTyping conversationId={conversationId} />}
+        end={
+          <>
+            <PendingUploads {...uploads} />
+            <ConversationTyping conversationId={conversationId} />
+          </>
+        }
         onLeave={() => field.current?.focus()}
       />
       {composer ??
@@ -130,12 +153,17 @@ function Interface({
             onMode={setMode}
             actions={actions}
             onSaveEdit={saveEdit}
+            onFileUpload={
+              uploads.add &&
+              ((file) => {
+                uploads.add?.(file)
+                list.current?.toBottom()
+              })
+            }
             handle={field}
           />
         ) : (
-          <p className="rpt-notice" data-slot="cannot-send">
-            {readOnly ? strings.readOnly : strings.cannotMessage}
-          </p>
+          <Refusal person={person} name={name} isReadOnly={readOnly} />
         ))}
       {panels}
     </section>
@@ -152,5 +180,30 @@ function Beginning({ person, name }: { person: AvatarPerson | null; name: string
       </p>
       <p className="rpt-beginning-text">{strings.beginning(name)}</p>
     </div>
+  )
+}
+
+/** Instead of the composer: why nothing can be written. One's own block can be taken back. */
+function Refusal({
+  person,
+  name,
+  isReadOnly,
+}: {
+  person: AvatarPerson | null
+  name: string
+  isReadOnly: boolean
+}): ReactNode {
+  const strings = useStrings()
+  const client = useChatClient()
+  const isBlocked = useIsBlocked(person?.id, isReadOnly)
+  return (
+    <p className="rpt-notice" data-slot="cannot-send">
+      {isReadOnly ? strings.readOnly : isBlocked ? strings.youBlocked(name) : strings.cannotMessage}{' '}
+      {isBlocked && person && (
+        <button type="button" className="rpt-text-button" onClick={() => void client.unblock(person.id)}>
+          {strings.unblock}
+        </button>
+      )}
+    </p>
   )
 }

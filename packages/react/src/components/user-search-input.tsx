@@ -8,6 +8,8 @@ import { useWatchedPresence } from '../hooks/use-user-presence'
 import { MIN_QUERY, useUserSearch } from '../hooks/use-search'
 import { Avatar } from '../parts/avatar'
 import { IconButton } from '../parts/icon-button'
+import { Progress } from '../parts/progress'
+import { Failure } from './failure'
 import { PersonText } from './search-results'
 
 export interface UserSearchInputProps {
@@ -43,7 +45,7 @@ export function UserSearchInput({
   const { strings, announce } = useChatContext()
   const [own, setOwn] = useState('')
   const query = value ?? own
-  const { people, recents, isSearching, error, answered } = useUserSearch(query)
+  const { people, recents, isSearching, error, answered, retry } = useUserSearch(query)
   const [activeId, setActiveId] = useState<string | null>(null)
   const list = useId()
   const isAsking = query.trim().length >= MIN_QUERY
@@ -108,7 +110,7 @@ export function UserSearchInput({
         <input
           className="rpt-input"
           type="text"
-          dir="auto"
+          dir={query ? 'auto' : undefined}
           role="combobox"
           data-autofocus={autoFocus || undefined}
           aria-label={strings.findPeople}
@@ -129,7 +131,7 @@ export function UserSearchInput({
           </IconButton>
         )}
       </div>
-      <div className="rpt-progress" data-busy={isSearching || undefined} aria-hidden="true" />
+      <Progress isBusy={isSearching} />
       <div
         ref={options}
         id={list}
@@ -160,17 +162,16 @@ export function UserSearchInput({
           </div>
         ))}
       </div>
-      {all.length === 0 && (
-        <p className="rpt-hint" role={error ? 'alert' : undefined}>
-          {error
-            ? error.message
-            : isAsking
-              ? isSearching || answered !== query.trim()
-                ? strings.searching
-                : strings.nobodyFoundFor(query.trim())
-              : query
-                ? strings.typeToSearch
-                : strings.noContacts}
+      {error && <Failure error={error} onRetry={retry} />}
+      {!error && all.length === 0 && (
+        <p className="rpt-hint">
+          {isAsking
+            ? isSearching || answered !== query.trim()
+              ? strings.searching
+              : strings.nobodyFoundFor(query.trim())
+            : query
+              ? strings.typeToSearch
+              : strings.noContacts}
         </p>
       )}
     </div>

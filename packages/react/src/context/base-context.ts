@@ -4,12 +4,17 @@
 // components of a conversation use `chat-context.ts`, which adds all other English texts.
 
 import type { ChatClient } from '@rapport-chat/client'
-import { createContext, useContext, type ComponentType, type ReactNode } from 'react'
+import { createContext, useContext, type ComponentType, type HTMLAttributes, type ReactNode } from 'react'
 import type { AvatarProps } from '../parts/avatar'
 import type { ConversationItemProps } from '../components/conversation-item'
 import type { EmptyStateProps } from '../components/empty-state'
 import type { MessageBubbleProps } from '../components/message-bubble'
 import type { MessageInputProps } from '../components/message-input'
+import type { AttachmentProps } from '../components/message/attachment'
+import type { FailedRowProps } from '../components/message/failed-row'
+import type { MessageMetaProps } from '../components/message/message-meta'
+import type { QuoteProps } from '../components/message/quote'
+import type { ReactionsProps } from '../components/message/reactions'
 import type { TypingIndicatorProps } from '../components/typing-indicator'
 import type { ChatStrings } from '../strings/en'
 import { navigationEn, type NavigationStrings } from '../strings/navigation-en'
@@ -23,6 +28,30 @@ export interface ChatComponents {
   MessageInput?: ComponentType<MessageInputProps>
   TypingIndicator?: ComponentType<TypingIndicatorProps>
 }
+
+/** Pieces of a message that a host can replace. */
+export interface ChatSlots {
+  Attachment?: ComponentType<AttachmentProps>
+  FailedRow?: ComponentType<FailedRowProps>
+  MessageMeta?: ComponentType<MessageMetaProps>
+  Quote?: ComponentType<QuoteProps>
+  Reactions?: ComponentType<ReactionsProps>
+}
+
+/** Elements to which a host can add attributes, by their `data-slot`. */
+export type SlotName =
+  | 'message'
+  | 'bubble'
+  | 'quote'
+  | 'image'
+  | 'file'
+  | 'meta'
+  | 'reactions'
+  | 'failed'
+  | 'conversation-header'
+  | 'composer'
+
+export type SlotProps = Partial<Record<SlotName, HTMLAttributes<HTMLElement> & Record<`data-${string}`, unknown>>>
 
 /** The target of a link in the chat. */
 export type ChatTarget =
@@ -48,21 +77,33 @@ export type Upload = (
   options: { signal: AbortSignal; onProgress: (share: number) => void },
 ) => Promise<UploadedFile>
 
+/** What is checked before a file is uploaded. */
+export interface UploadLimits {
+  readonly maxBytes?: number
+  /** As the attribute of a file input: `image/*,.pdf`. */
+  readonly accept?: string
+}
+
 export interface BaseContextValue {
   readonly client: ChatClient | null
   /** Null means English. */
   readonly strings: ChatStrings | null
   readonly components: ChatComponents
+  readonly slots: ChatSlots
+  readonly slotProps: SlotProps
   /** The address of a target. Without it, items are buttons instead of links. */
   readonly linkTo: ((target: ChatTarget) => string) | null
   readonly onNavigate: ((target: ChatTarget) => void) | null
   readonly onSignIn: (() => void) | null
   readonly renderText: ((text: string) => ReactNode) | null
   readonly upload: Upload | null
+  readonly uploadLimits: UploadLimits
   /** The base address of the emoji picker's data, which is at `<locale>/data.json` below it. */
   readonly emojiDataUrl: string | null
   /** Whether single letters act on the focused message. WCAG 2.1.4 requires a way to disable it. */
   readonly letterShortcuts: boolean
+  /** The reaction that a double click or a double tap adds. Null: none. */
+  readonly doubleClickReaction: string | null
   /**
    * False on the server and while hydrating. Times are not rendered then, because the server does
    * not know the user's time zone.
@@ -80,13 +121,17 @@ const defaultContext: BaseContextValue = {
   client: null,
   strings: null,
   components: {},
+  slots: {},
+  slotProps: {},
   linkTo: null,
   onNavigate: null,
   onSignIn: null,
   renderText: null,
   upload: null,
+  uploadLimits: {},
   emojiDataUrl: null,
   letterShortcuts: true,
+  doubleClickReaction: null,
   isMounted: true,
   announce: nothing,
   toast: nothing,
@@ -104,4 +149,10 @@ export function useChatClient(): ChatClient {
   const { client } = useContext(ChatContext)
   if (!client) throw new Error('This hook needs a <ChatProvider> above it.')
   return client
+}
+
+/** The class of an element, with the attributes that the host adds to it. */
+export function useSlot(name: SlotName, className: string): HTMLAttributes<HTMLElement> {
+  const added = useContext(ChatContext).slotProps[name]
+  return added ? { ...added, className: [className, added.className].filter(Boolean).join(' ') } : { className }
 }

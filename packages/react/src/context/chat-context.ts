@@ -6,11 +6,16 @@ import { ChatContext, type BaseContextValue } from './base-context'
 
 export {
   useChatClient,
+  useSlot,
   type ChatComponents,
+  type ChatSlots,
   type ChatTarget,
+  type SlotName,
+  type SlotProps,
   type ToastMessage,
   type Upload,
   type UploadedFile,
+  type UploadLimits,
 } from './base-context'
 
 export interface ChatContextValue extends BaseContextValue {

@@ -6,7 +6,16 @@ import type { ChatStrings } from '../strings/en'
 import { navigationEn } from '../strings/navigation-en'
 import { useAlerts } from '../alerts/use-alerts'
 import { useAnnouncer } from './announcer'
-import { ChatContext, type BaseContextValue, type ChatComponents, type ChatTarget, type Upload } from './base-context'
+import {
+  ChatContext,
+  type BaseContextValue,
+  type ChatComponents,
+  type ChatSlots,
+  type ChatTarget,
+  type SlotProps,
+  type Upload,
+  type UploadLimits,
+} from './base-context'
 import { useChatEvents } from './use-chat-events'
 import { useToasts } from './toasts'
 
@@ -20,6 +29,10 @@ export interface ChatProviderProps {
   /** The text direction. By default, that of `strings`. */
   dir?: 'ltr' | 'rtl'
   components?: ChatComponents
+  /** Replacements for pieces of a message. Create the object outside of rendering, as the next one. */
+  slots?: ChatSlots
+  /** Attributes for elements of ours, such as classes. */
+  slotProps?: SlotProps
   /** Returns the address of a conversation or of the list. Items are then rendered as links. */
   linkTo?: (target: ChatTarget) => string
   /**
@@ -33,17 +46,22 @@ export interface ChatProviderProps {
   renderText?: (text: string) => ReactNode
   /** Stores attachments. If omitted, there is no button for files. */
   upload?: Upload
+  /** Files that are refused before they are uploaded. */
+  uploadLimits?: UploadLimits
   /** The address of the application's copy of `@rapport-chat/react/emoji-data`. */
   emojiDataUrl?: string
   /** `false` disables the single-letter shortcuts. */
   letterShortcuts?: boolean
+  /** Adds this reaction by a double click or a double tap, such as "❤️". */
+  doubleClickReaction?: string
   children: ReactNode
 }
 
 /** A mounted component stays mounted, so there is nothing to subscribe to. */
 const never = () => () => undefined
 
-const NO_COMPONENTS: ChatComponents = {}
+/** The same object for every render. */
+const NOTHING = {}
 
 /** Starts the client, and provides it, the texts and the theme to all components below. */
 export function ChatProvider(props: ChatProviderProps): ReactNode {
@@ -51,7 +69,10 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
     client,
     strings = null,
     theme = 'auto',
-    components = NO_COMPONENTS,
+    components = NOTHING,
+    slots = NOTHING,
+    slotProps = NOTHING,
+    uploadLimits = NOTHING,
     letterShortcuts = true,
   } = props
   const {
@@ -61,6 +82,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
     renderText = null,
     upload = null,
     emojiDataUrl = null,
+    doubleClickReaction = null,
   } = props
   const texts = strings ?? navigationEn
   const { dir = texts.dir } = props
@@ -82,13 +104,17 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
       client,
       strings,
       components,
+      slots,
+      slotProps,
       linkTo,
       onNavigate,
       onSignIn,
       renderText,
       upload,
+      uploadLimits,
       emojiDataUrl,
       letterShortcuts,
+      doubleClickReaction,
       isMounted,
       announce,
       toast,
@@ -97,13 +123,17 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
       client,
       strings,
       components,
+      slots,
+      slotProps,
       linkTo,
       onNavigate,
       onSignIn,
       renderText,
       upload,
+      uploadLimits,
       emojiDataUrl,
       letterShortcuts,
+      doubleClickReaction,
       isMounted,
       announce,
       toast,

@@ -1,6 +1,6 @@
 'use client'
 
-import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
+import { useCallback, useEffect, useLayoutEffect, useRef, useState, type ReactNode } from 'react'
 import { IconButton } from '../parts/icon-button'
 import { CloseIcon } from '../parts/icons'
 import type { NavigationStrings } from '../strings/navigation-en'
@@ -48,6 +48,16 @@ function Toast({
 }): ReactNode {
   const [isHeld, setHeld] = useState(false)
   const close = useLatest(onClose)
+  const element = useRef<HTMLDivElement>(null)
+  /** Where the focus was before it entered the toast, and where it returns when the toast leaves. */
+  const before = useRef<Element | null>(null)
+  useLayoutEffect(() => {
+    const toast = element.current
+    return () => {
+      if (toast?.contains(document.activeElement) && before.current instanceof HTMLElement)
+        before.current.focus({ preventScroll: true })
+    }
+  }, [])
 
   useEffect(() => {
     if (isHeld) return
@@ -58,12 +68,16 @@ function Toast({
   const { action } = message
   return (
     <div
+      ref={element}
       className="rpt-toast"
       data-kind={message.kind ?? 'info'}
       role={message.kind === 'error' ? 'alert' : 'status'}
       onPointerEnter={() => setHeld(true)}
       onPointerLeave={() => setHeld(false)}
-      onFocus={() => setHeld(true)}
+      onFocus={(event) => {
+        setHeld(true)
+        if (!event.currentTarget.contains(event.relatedTarget)) before.current = event.relatedTarget
+      }}
       onBlur={() => setHeld(false)}
     >
       <span className="rpt-toast-text">{message.text}</span>

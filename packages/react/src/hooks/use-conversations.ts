@@ -4,6 +4,7 @@ import type { ChatError, Conversation, Result } from '@rapport-chat/client'
 import { useCallback, useMemo, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
+import { isListed } from '../format/listed'
 import { isUnread } from '../format/unread'
 
 export { isUnread } from '../format/unread'
@@ -42,10 +43,11 @@ export function useConversations(options: { archived?: boolean; filter?: Convers
   const matching = useMemo(
     () =>
       all.filter((conversation) => {
+        if (!isListed(conversation, client.userId)) return false
         if (filter === 'archived') return conversation.is_archived
         return !conversation.is_archived && (filter === 'all' || isUnread(conversation))
       }),
-    [all, filter],
+    [all, filter, client],
   )
   const conversations = useMemo(() => matching.slice(0, limit), [matching, limit])
   const loadMore = useCallback(() => setLimit((old) => old + PAGE), [])

@@ -20,9 +20,11 @@ interface Search<T> {
   readonly error: ChatError | null
   /** The query to which `found` belongs. */
   readonly answered: string
+  /** Asks again after an error. */
+  readonly retry: () => void
 }
 
-type Answer<T> = Omit<Search<T>, 'isSearching'>
+type Answer<T> = Omit<Search<T>, 'isSearching' | 'retry'>
 
 type Ask<T> = (
   query: string,
@@ -32,6 +34,8 @@ type Ask<T> = (
 /** Searches after a pause, and aborts the previous request. Results stay until new ones arrive. */
 function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> {
   const [answer, setAnswer] = useState<Answer<T>>({ found: empty, error: null, answered: '' })
+  const [attempt, setAttempt] = useState(0)
+  const retry = useCallback(() => setAttempt((old) => old + 1), [])
   const wanted = query.trim()
   const isAsking = wanted.length >= MIN_QUERY
 
@@ -54,10 +58,10 @@ function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> 
       clearTimeout(timer)
       abort.abort()
     }
-  }, [isAsking, wanted, ask])
+  }, [isAsking, wanted, ask, attempt])
 
-  if (!isAsking) return { found: empty, isSearching: false, error: null, answered: '' }
-  return { ...answer, isSearching: answer.answered !== wanted }
+  if (!isAsking) return { found: empty, isSearching: false, error: null, answered: '', retry }
+  return { ...answer, isSearching: answer.answered !== wanted, retry }
 }
 
 export interface UserSearch {
@@ -67,6 +71,7 @@ export interface UserSearch {
   isSearching: boolean
   error: ChatError | null
   answered: string
+  retry(): void
 }
 
 const NO_PEOPLE: readonly Person[] = []
@@ -78,18 +83,12 @@ export function useUserSearch(query: string): UserSearch {
   const client = useChatClient()
   const conversations = useChatState((state) => state.conversations)
   const ask = useCallback<Ask<readonly Person[]>>((text, signal) => client.searchUsers(text, { signal }), [client])
-  const search = useDebouncedSearch(query, NO_PEOPLE, ask)
+  const { found, ...search } = useDebouncedSearch(query, NO_PEOPLE, ask)
   const recents = useMemo(
     () => conversations.flatMap(({ other_user: person }) => (person ? [person] : [])).slice(0, RECENTS),
     [conversations],
   )
-  return {
-    people: search.found,
-    recents,
-    isSearching: search.isSearching,
-    error: search.error,
-    answered: search.answered,
-  }
+  return { people: found, recents, ...search }
 }
 
 export interface MessageSearchState {
@@ -97,6 +96,7 @@ export interface MessageSearchState {
   isSearching: boolean
   error: ChatError | null
   answered: string
+  retry(): void
 }
 
 const NO_HITS: readonly MessageHit[] = []

@@ -20,13 +20,19 @@ export function onListKey(event: KeyboardEvent<HTMLElement>, list: ListKeys): vo
   const target = event.target as HTMLElement
   const row = target.closest<HTMLElement>('[data-key]')
   if (!row) return
-  const toolbar = target.closest('[role="toolbar"]')
-  const isHandled = toolbar
-    ? inToolbar(event, row, toolbar)
-    : target === row
-      ? onRow(event, row, list)
-      : leaveControl(event, row)
+  const isHandled = target === row ? onRow(event, row, list) : onControl(event, row)
   if (isHandled) event.preventDefault()
+}
+
+/**
+ * What can be reached inside a row, in the order of the arrow key: its actions, the way out of a
+ * failure, then what is in the bubble, such as a quote, a link, the earlier versions or reactions.
+ */
+function controlsOf(row: HTMLElement): HTMLElement[] {
+  const all = [...row.querySelectorAll<HTMLElement>('button:not(:disabled), a[href]')]
+  const rank = (control: HTMLElement): number =>
+    control.closest('[role="toolbar"]') ? 0 : control.closest('[data-slot="failed"]') ? 1 : 2
+  return all.sort((a, b) => rank(a) - rank(b))
 }
 
 function isForward(event: KeyboardEvent<HTMLElement>): boolean {
@@ -34,22 +40,16 @@ function isForward(event: KeyboardEvent<HTMLElement>): boolean {
   return event.key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
 }
 
-/** Escape in a reaction or a link of the row returns the focus to the row. */
-function leaveControl(event: KeyboardEvent<HTMLElement>, row: HTMLElement): boolean {
-  if (event.key !== 'Escape') return false
-  row.focus({ preventScroll: true })
-  return true
-}
-
-function inToolbar(event: KeyboardEvent<HTMLElement>, row: HTMLElement, toolbar: Element): boolean {
-  const buttons = [...toolbar.querySelectorAll<HTMLElement>('button')]
-  const at = buttons.indexOf(event.target as HTMLElement)
+/** Arrows go from one control of the row to the next. Escape goes back to the row. */
+function onControl(event: KeyboardEvent<HTMLElement>, row: HTMLElement): boolean {
+  const controls = controlsOf(row)
+  const at = controls.indexOf(event.target as HTMLElement)
   const isArrow = event.key === 'ArrowRight' || event.key === 'ArrowLeft'
   if (event.key === 'Escape' || (isArrow && !isForward(event) && at <= 0)) {
     row.focus({ preventScroll: true })
     return true
   }
-  if (isArrow) buttons[Math.min(at + (isForward(event) ? 1 : -1), buttons.length - 1)]?.focus()
+  if (isArrow) controls[Math.min(at + (isForward(event) ? 1 : -1), controls.length - 1)]?.focus()
   return isArrow
 }
 
@@ -82,8 +82,7 @@ function onRow(event: KeyboardEvent<HTMLElement>, row: HTMLElement, list: ListKe
     case 'ArrowRight':
     case 'ArrowLeft': {
       if (event.key !== 'Enter' && !isForward(event)) return false
-      // A failed message has buttons below it instead of a toolbar.
-      row.querySelector<HTMLElement>('[role="toolbar"] button, [data-slot="failed"] button')?.focus()
+      controlsOf(row)[0]?.focus()
       return true
     }
     default:

@@ -196,7 +196,11 @@ export function MessageList(props: MessageListProps): ReactNode {
           data-slot="pill"
           data-count={scroll.newCount}
           aria-label={scroll.newCount > 0 ? strings.newMessagesBelow(scroll.newCount) : strings.toNewest}
-          onClick={scroll.followPill}
+          onClick={(event) => {
+            // The pill leaves when it has led to the end, and must not take the focus with it.
+            if (document.activeElement === event.currentTarget) scroller.current?.focus({ preventScroll: true })
+            scroll.followPill()
+          }}
         >
           {scroll.newCount > 0 && <span>{strings.newMessagesBelow(scroll.newCount)}</span>}
           <ArrowDown aria-hidden size={18} />

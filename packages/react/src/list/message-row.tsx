@@ -3,6 +3,7 @@
 import { Ellipsis, Reply, SmilePlus } from 'lucide-react'
 import { memo, useRef, useSyncExternalStore, type PointerEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
+import { useBrowserLayoutEffect } from '../context/use-latest'
 import { useTimeFormat, useToday } from '../context/use-time'
 import { MessageBubble } from '../components/message-bubble'
 import { IconButton } from '../parts/icon-button'
@@ -33,7 +34,7 @@ export const MessageRow = memo(function MessageRow({
   actions,
   showAvatar,
 }: MessageRowProps): ReactNode {
-  const { strings, isMounted } = useChatContext()
+  const { strings, isMounted, doubleClickReaction } = useChatContext()
   const format = useTimeFormat()
   const today = useToday()
   const { key } = message
@@ -42,6 +43,11 @@ export const MessageRow = memo(function MessageRow({
     () => state.flags(key),
     () => 0,
   )
+  const row = useRef<HTMLDivElement>(null)
+  useBrowserLayoutEffect(() => {
+    // What had the focus left with the change, such as one's own reaction. The browser does not say so.
+    if (state.isFocused(key) && document.activeElement === document.body) row.current?.focus({ preventScroll: true })
+  }, [message, state, key])
   const longPress = useLongPress((anchor) => actions.openMenu(message, anchor))
   const day = isMounted ? format.day(new Date(message.created_at), today) : ''
   const label = isMounted ? rowLabel(message, strings, format, today) : undefined
@@ -59,6 +65,7 @@ export const MessageRow = memo(function MessageRow({
         </div>
       )}
       <div
+        ref={row}
         className="rpt-row"
         data-slot="message-row"
         role="listitem"
@@ -74,6 +81,8 @@ export const MessageRow = memo(function MessageRow({
         data-highlighted={(flags & HIGHLIGHTED) !== 0 || undefined}
         data-new={message.state === 'sending' || message.state === 'pending' || undefined}
         {...(isLive(message) && longPress)}
+        {...(isLive(message) &&
+          doubleClickReaction && { onDoubleClick: () => actions.react(message, doubleClickReaction) })}
       >
         <MessageBubble
           message={message}
@@ -91,8 +100,24 @@ export const MessageRow = memo(function MessageRow({
 
 function Toolbar({ message, position, actions }: Pick<MessageRowProps, 'message' | 'position' | 'actions'>): ReactNode {
   const { strings } = useChatContext()
+  const toolbar = useRef<HTMLDivElement>(null)
+  useBrowserLayoutEffect(() => {
+    const element = toolbar.current
+    const row = element?.parentElement
+    const bubble = row?.firstElementChild
+    if (!element || !row || !bubble) return
+    // Measured where it floats above the message: beside it, it has no width.
+    element.removeAttribute('data-beside')
+    element.toggleAttribute('data-beside', bubble.clientWidth + element.offsetWidth <= row.clientWidth)
+  })
   return (
-    <div className="rpt-toolbar" data-slot="toolbar" role="toolbar" aria-label={strings.messageActions}>
+    <div
+      ref={toolbar}
+      className="rpt-toolbar"
+      data-slot="toolbar"
+      role="toolbar"
+      aria-label={strings.messageActions}
+    >
       <IconButton
         label={strings.react}
         size="small"

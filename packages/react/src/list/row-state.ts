@@ -39,6 +39,11 @@ export class RowState {
     if (this.focused !== key) this.change(() => (this.focused = key))
   }
 
+  /** Whether the focus is in this row, and is shown. */
+  isFocused(key: string): boolean {
+    return this.focused === key
+  }
+
   setHighlighted(key: string | null): void {
     if (this.highlighted !== key) this.change(() => (this.highlighted = key))
   }

@@ -14,10 +14,15 @@ export function PresenceMenu(): ReactNode {
   const strings = useNavigationStrings()
   const client = useChatClient()
   const me = useChatState((state) => state.me)
-  const presence = useChatState((state) => state.presence[client.userId])
+  const status = useChatState((state) => {
+    const own = state.presence[client.userId]
+    // The server takes a moment to see that this page is open.
+    const isHere = state.connection.status === 'live' && state.preferences?.share_presence !== false
+    return own?.status === 'offline' && own.manual_status === null && isHere ? 'online' : own?.status
+  })
   const [anchor, setAnchor] = useState<Element | null>(null)
   // The name and the status are omitted until the server has sent them.
-  const facts = [knownName(me), presence && strings[presence.status]].filter(Boolean)
+  const facts = [knownName(me), status && strings[status]].filter(Boolean)
   return (
     <span className="rpt rpt-presence-menu" data-slot="presence-menu">
       <button
@@ -30,7 +35,7 @@ export function PresenceMenu(): ReactNode {
         onFocus={choices.preload}
         onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}
       >
-        <Avatar person={me} size={32} presence={presence?.status} />
+        <Avatar person={me} size={32} presence={status} />
       </button>
       {anchor && <choices.View anchor={anchor} onClose={() => setAnchor(null)} />}
     </span>

@@ -148,17 +148,24 @@ export class FakeClient implements ChatClient {
   started = 0
   readonly calls: [string, ...unknown[]][] = []
   editResult: Result<null> = OK
+  searchResult: Result<object> = {
+    data: { data: [], next_cursor: null, prev_cursor: null, has_more: false },
+    error: null,
+  }
   onLoadOlder: ((id: string) => Promise<void>) | null = null
   /** The people that searches find. */
   found: readonly Person[] = []
+  /** Whom the user has blocked. */
+  blocked: readonly string[] = []
   /** Only the functions that the components call directly. */
   readonly api = {
-    search: async () => ({ data: { data: [], next_cursor: null, prev_cursor: null, has_more: false }, error: null }),
+    search: async () => this.searchResult,
     getContacts: async () => ({
       data: { data: this.found, next_cursor: null, prev_cursor: null, has_more: false },
       error: null,
     }),
     setTyping: async () => OK,
+    getBlocks: async () => ({ data: this.blocked.map((id) => ({ user_id: id })), error: null }),
   } as unknown as UserChatAPI
   private readonly conversations = new Map<string, FakeConversation>()
   private readonly listeners = new Set<() => void>()

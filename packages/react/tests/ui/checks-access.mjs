@@ -4,6 +4,8 @@ import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { eventually, openWindow, settle } from './harness.mjs'
 import { both, isLive } from './checks-messages.mjs'
+import { withoutMouse } from './keyboard-runs.mjs'
+import { directionsOfFields, startsApart } from './shared-runs.mjs'
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
@@ -40,41 +42,15 @@ export const checks = {
     })
     assert.ok(list > width / 2, 'the list is on the right')
     assert.ok(own < width / 2, 'own messages are on the left')
+    assert.deepEqual(await directionsOfFields(page), ['rtl', 'rtl'])
+    assert.ok((await startsApart(page)) <= 2, 'the preview begins below the name')
     await page.close()
   },
 
-  async '31 writing, replying, editing, reacting and deleting work without a mouse'(t) {
-    const { ana, ben, close } = await both(t)
-    const { keyboard } = ana.page
-    await ana.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
-    await keyboard.type('by keyboard 31')
-    await keyboard.press('Enter')
-    await ben.row('by keyboard 31').waitFor()
-    // From the composer, Shift+F6 moves the focus to the messages.
-    await keyboard.press('Shift+F6')
-    await ana.until(() => document.activeElement?.matches('[data-slot="message-row"]') === true)
-    await keyboard.press('r')
-    await ana.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
-    await keyboard.press('Escape')
-    await ana.slot('strip').waitFor({ state: 'detached' })
-    await keyboard.press('Shift+F6')
-    await keyboard.press('e')
-    await ana.slot('strip').waitFor()
-    await keyboard.type(' edited')
-    await keyboard.press('Enter')
-    await ben.row('by keyboard 31 edited').waitFor()
-    await keyboard.press('Shift+F6')
-    await keyboard.press('ArrowRight')
-    await ana.until(() => document.activeElement?.closest('[role="toolbar"]') !== null)
-    await keyboard.press('Escape')
-    await ana.until(() => document.activeElement?.matches('[data-slot="message-row"]') === true)
-    await keyboard.press('Delete')
-    await ana.slot('dialog').waitFor()
-    await keyboard.press('Tab')
-    await keyboard.press('Enter')
-    await ben.until(() => !document.querySelector('[data-slot="rows"]').textContent.includes('by keyboard 31'))
-    assert.notEqual(await ana.page.evaluate(() => document.activeElement?.tagName), 'BODY')
-    await close()
+  async '31 messages are written, found, changed and tidied without a mouse'({ browser, server }) {
+    const page = await browser.newPage({ viewport: { width: 1280, height: 800 } })
+    await withoutMouse({ server }, { page, open: (query) => page.goto(`${server.url}/demo/${query}`) })
+    await page.close()
   },
 
   async '32 a new message is announced once, and history is not'(t) {
@@ -169,6 +145,30 @@ export const checks = {
       .last()
       .evaluate((bubble) => getComputedStyle(bubble).borderTopWidth)
     assert.notEqual(borders, '0px')
+    await page.close()
+  },
+
+  async '34 on a narrow screen, the actions stand beside a short message and cover no other'({ browser, server }) {
+    const page = await browser.newPage({ viewport: { width: 480, height: 1400 } })
+    await page.goto(`${server.url}/demo/gallery/?only=states`)
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    for (const text of ['Everyone agrees', '😂🎉👍', 'Delivered', 'The last of it']) {
+      const row = page.locator('[data-slot="message-row"]', { hasText: text }).first()
+      await row.scrollIntoViewIfNeeded()
+      await row.hover()
+      await row.locator('[data-slot="toolbar"]').waitFor()
+      const covered = await page.evaluate(() => {
+        const box = document.querySelector('[data-slot="toolbar"] button').getBoundingClientRect()
+        return [...document.querySelectorAll('[data-slot="bubble"]')]
+          .map((bubble) => ({ text: bubble.textContent, other: bubble.getBoundingClientRect() }))
+          .filter(
+            ({ other }) =>
+              other.left < box.right && other.right > box.left && other.top < box.bottom && other.bottom > box.top,
+          )
+          .map((bubble) => bubble.text)
+      })
+      assert.deepEqual(covered, [], `the actions of “${text}”`)
+    }
     await page.close()
   },
 

@@ -2,6 +2,7 @@
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow, settle } from './harness.mjs'
 import { both, isLive } from './checks-messages.mjs'
+import { throughHistory } from './shared-runs.mjs'
 
 /** Inserts `count` messages into the table, for checks that need a long history. */
 const seed = (server, conversation, sender, count, prefix) =>
@@ -13,44 +14,7 @@ export const checks = {
     const page = await browser.newPage({ viewport: { width: 900, height: 760 } })
     await page.goto(`${server.url}/demo/gallery/?only=long`)
     await page.locator('[data-slot="message-row"]').last().waitFor()
-    const box = await page.locator('[data-slot="scroller"]').boundingBox()
-    await page.mouse.move(box.x + 300, box.y + 300)
-    // Measures how far a visible row moves while the page of history above it is loaded.
-    await page.evaluate(() => {
-      const scroller = document.querySelector('[data-slot="scroller"]')
-      window.worst = 0
-      window.pages = 0
-      const one = window.gallery.client.conversation('20000000-0000-4000-8000-00000000000b')
-      const load = one.loadOlder.bind(one)
-      one.loadOlder = async () => {
-        const point = document
-          .elementFromPoint(scroller.getBoundingClientRect().left + 60, scroller.getBoundingClientRect().top + 300)
-          ?.closest('[data-key]')
-        const place = () => point.getBoundingClientRect().top + scroller.scrollTop
-        const before = point && place()
-        await load()
-        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
-        if (point?.isConnected) window.worst = Math.max(window.worst, Math.abs(place() - before))
-        window.pages++
-      }
-    })
-    let last = -1
-    for (;;) {
-      await page.mouse.wheel(0, -6000)
-      await settle(page)
-      const top = await page.locator('[data-slot="scroller"]').evaluate((element) => element.scrollTop)
-      const isAtTop = await page.locator('[data-slot="beginning"]').count()
-      if (isAtTop && top === last) break
-      last = top
-    }
-    const { worst, pages, rows } = await page.evaluate(() => ({
-      worst: window.worst,
-      pages: window.pages,
-      rows: document.querySelectorAll('[data-slot="message-row"]').length,
-    }))
-    assert.ok(pages >= 190, `${pages} pages`)
-    assert.ok(worst <= 1, `worst position error ${worst} px`)
-    assert.ok(rows <= 400, `${rows} rows in the document`)
+    await throughHistory(page, (deltaY) => page.mouse.wheel(0, deltaY))
     await page.close()
   },
 

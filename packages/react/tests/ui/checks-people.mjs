@@ -2,23 +2,21 @@
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow } from './harness.mjs'
 import { both } from './checks-messages.mjs'
+import { shortcuts } from './keyboard-runs.mjs'
+import { fakeAppBadge, readElsewhere } from './shared-runs.mjs'
 
 export const checks = {
-  async '17 reading on one device removes the badge on the other'({ browser, server }) {
+  async '17 read on one device drops list, top, title and badge of the other'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
-    const here = await openWindow(browser, server, 'ana')
-    const there = await openWindow(browser, server, 'ana')
-    await here.slot('conversation-link').first().waitFor()
-    await server.user('ben').send(conversation, 'badge 17')
-    for (const window of [here, there])
-      await window.page.locator('[data-slot="quick-access"] [data-slot="unread-badge"]').waitFor()
-    assert.match(await here.page.title(), /^\(\d+\) Rapport$/)
-    await there.openChat('Ben')
-    for (const window of [here, there]) {
-      await window.page.locator('[data-slot="quick-access"] [data-slot="unread-badge"]').waitFor({ state: 'detached' })
-      await window.until(() => document.title === 'Rapport')
+    await server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
+    const devices = [await browser.newContext(), await browser.newContext()]
+    const [here, there] = await Promise.all(devices.map((context) => context.newPage()))
+    for (const page of [here, there]) {
+      await page.addInitScript(fakeAppBadge)
+      await page.goto(`${server.url}/demo/?as=ana`)
     }
-    await Promise.all([here.context.close(), there.context.close()])
+    await readElsewhere({ server, here, there, read: () => there.click(`[data-conversation="${conversation}"]`) })
+    await Promise.all(devices.map((context) => context.close()))
   },
 
   async '18 typing is shown in the header, the list and the conversation until the message arrives'(t) {
@@ -156,57 +154,20 @@ export const checks = {
     await context.close()
   },
 
-  async '31 Alt+arrow changes the conversation, with Shift to an unread one'({ browser, server }) {
-    const sue = server.user('sue')
-    const ids = {}
-    for (const other of ['ana', 'ben', 'zoe']) {
-      ids[other] = await sue.conversationWith(other)
-      await server.user(other).send(ids[other], `for the shortcuts from ${other}`)
-      await sue.call('POST', `/conversations/${ids[other]}/read`, {})
-    }
-    const window = await openWindow(browser, server, 'sue')
-    const opened = (id) =>
-      window.until((wanted) => document.querySelector('[aria-current="page"]')?.dataset.conversation === wanted, id)
-    await window.openChat('Zoe')
-    await opened(ids.zoe)
-    const order = await window
-      .slot('conversation-link')
-      .evaluateAll((links) => links.map((link) => link.dataset.conversation))
-    const at = order.indexOf(ids.zoe)
-    // The focus is in the empty composer, where ↑ without Alt would edit the last message.
-    await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
-    await window.page.keyboard.press('Alt+ArrowDown')
-    await opened(order[at + 1])
-    await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
-    await window.page.keyboard.press('Alt+ArrowUp')
-    await opened(order[at])
-    assert.equal(await window.slot('strip').count(), 0)
-    // With Shift, Alt+arrow opens the unread conversation, wherever it is in the list.
-    await server.user('ben').send(ids.ben, 'unread for the shortcuts')
-    await window.page.locator(`[data-slot="conversation"]:has([data-conversation="${ids.ben}"])[data-unread]`).waitFor()
-    await window.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
-    await window.page.keyboard.press('Alt+Shift+ArrowUp')
-    await opened(ids.ben)
-    await window.context.close()
+  async '31 the shortcuts lead everywhere'({ browser, server }) {
+    const page = await browser.newPage()
+    await shortcuts({ server }, { page, open: (query) => page.goto(`${server.url}/demo/${query}`) })
+    await page.close()
   },
 
-  async '31 Ctrl+Shift+F focuses the search, Ctrl+/ shows the shortcuts'(t) {
-    const { ana, close } = await both(t)
+  async '31 on a phone, Ctrl+Shift+F leads from a conversation to the search'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    const viewport = { width: 390, height: 844 }
+    const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}`, viewport })
+    await ana.field.waitFor()
     await ana.page.keyboard.press('Control+Shift+F')
     await ana.until(() => document.activeElement?.matches('[data-slot="search"]') === true)
-    await ana.page.keyboard.type('be')
-    await ana.slot('search-results').getByText('Ben Brandt').first().waitFor()
-    await ana.page.keyboard.press('Escape')
     await ana.slot('conversation-link').first().waitFor()
-    await ana.page.keyboard.press('Control+/')
-    await ana.slot('dialog').getByText('Search messages').waitFor()
-    // Shortcuts do not change the page behind the dialog.
-    const before = await ana.page.locator('[aria-current="page"]').getAttribute('data-conversation')
-    await ana.page.keyboard.press('Alt+ArrowDown')
-    await ana.page.keyboard.press('Escape')
-    await ana.slot('dialog').waitFor({ state: 'detached' })
-    assert.equal(await ana.page.locator('[aria-current="page"]').getAttribute('data-conversation'), before)
-    assert.notEqual(await ana.page.evaluate(() => document.activeElement?.tagName), 'BODY')
-    await close()
+    await ana.context.close()
   },
 }

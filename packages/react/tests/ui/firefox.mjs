@@ -2,10 +2,20 @@
 // window can have the focus. So either one window shows both people, or the second person acts
 // through the REST API. Firefox is controlled through WebDriver BiDi, so Playwright's helpers for
 // Chromium cannot be used.
+//
+// What BiDi does not allow in Firefox, and what that means here:
+// - Commands that are sent together overtake each other. In check 3, each text and each repetition of
+//   the held Enter is therefore awaited before the next one.
+// - Touches arrive as events, but do not scroll, and no touch screen can be emulated. The checks
+//   "10 under a finger" and 35 exist only for Chromium.
+// - Reduced motion, forced colours and the composition of words cannot be emulated. The checks 28 and
+//   34 exist only for Chromium.
 import { strict as assert } from 'node:assert'
 import { launchFirefox } from '../browser/browsers.mjs'
 import { drive } from './driver.mjs'
 import { eventually, movableClock, PATIENCE_MS, startServer } from './harness.mjs'
+import { shortcuts, withoutMouse } from './keyboard-runs.mjs'
+import { directionsOfFields, fakeAppBadge, readElsewhere, startsApart, throughHistory } from './shared-runs.mjs'
 
 const wanted = process.argv.slice(2)
 const server = await startServer()
@@ -59,7 +69,6 @@ const focusRow = (person, text) =>
     (rows, part) => rows.findLast((row) => row.textContent.includes(part)).focus(),
     text,
   )
-const hasFocus = (selector) => own.until((one) => document.activeElement?.matches(one) === true, selector)
 const click = (selector) => page.click(selector)
 
 const checks = {
@@ -90,16 +99,27 @@ const checks = {
     await ana.shows('an answer')
     await ana.appears('[data-slot="typing-indicator"]:not([data-visible])')
   },
-  async '3 the order of thirty messages is kept'() {
-    for (let i = 1; i <= 30; i++) await ana.send(`quick ${i}.`)
+  async '3 thirty messages while Enter is held keep their order on both sides'() {
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
+    await ana.focus('[data-slot="field"]')
+    const from = Date.now()
+    // Enter goes down thirty times and up once, like a key that repeats.
+    for (const text of expected) {
+      await page.evaluate((value) => document.execCommand('insertText', false, value), text)
+      await page.keyboard.down('Enter')
+    }
+    await page.keyboard.up('Enter')
+    await ana.shows('quick 30.')
+    const took = Date.now() - from
+    assert.ok(took < 4000, `writing took ${took} ms, which is slower than the limit of the server`)
     await ben.shows('quick 30.', '*', 40_000)
+    await ana.disappears('[data-status="pending"], [data-status="sending"]')
     for (const person of [ana, ben])
       assert.deepEqual(
         (await person.texts()).filter((text) => text.startsWith('quick ')),
         expected,
       )
-    await ana.disappears('[data-status="failed"]')
+    await ana.disappears('[data-status="failed"], [data-kind="error"]')
   },
   async '25 a reaction by keyboard appears on both sides'() {
     await focusRow(ben, 'quick 30.')
@@ -284,36 +304,15 @@ const checks = {
     await click('[data-slot="pill"]')
     await own.shows('linked 14 200.')
   },
-  async '9 while scrolling up, loading history moves no visible row'() {
-    // Measures how far the row in the middle moves while the page of history above it is loaded.
-    await rest()
-    let worst = 0
-    for (let step = 0; step < 400; step++) {
-      await wheelUp(900)
-      const { moved, isAtTop } = await page.evaluate(async () => {
-        const frame = () => new Promise((done) => requestAnimationFrame(done))
-        await frame()
-        await frame()
-        const scroller = document.querySelector('[data-slot="scroller"]')
-        const port = scroller.getBoundingClientRect()
-        const row = document.elementFromPoint(port.left + 80, port.top + port.height / 2)?.closest('[data-key]')
-        const before = row?.getBoundingClientRect().top
-        const chunk = () => document.querySelector('[data-chunk]')?.dataset.chunk
-        const first = chunk()
-        for (let i = 0; i < 15 && chunk() === first; i++) await frame()
-        for (let i = 0; i < 4; i++) await frame()
-        return {
-          moved: row?.isConnected ? Math.abs(row.getBoundingClientRect().top - before) : 0,
-          isAtTop:
-            document.querySelector('[data-slot="beginning"]') !== null &&
-            scroller.scrollTop + scroller.scrollHeight - scroller.clientHeight < 2,
-        }
-      })
-      worst = Math.max(worst, moved)
-      if (isAtTop) break
+  async '9 scrolling up through 10,000 messages moves nothing'() {
+    await page.setViewport({ width: 900, height: 760 })
+    try {
+      await show('gallery/?only=long')
+      await own.appears('[data-slot="message-row"]')
+      await throughHistory(page, (deltaY) => page.mouse.wheel({ deltaY }))
+    } finally {
+      await page.setViewport(SIZE)
     }
-    await own.shows('old 13 1.')
-    assert.ok(worst <= 1, `worst position error ${worst} px`)
   },
   async '15 a conversation marked as unread stays unread until the user leaves and returns'() {
     const conversation = await user('ana').conversationWith('ben')
@@ -356,19 +355,24 @@ const checks = {
     })
     await eventually(async () => (await unread()) === 0, 'the conversation to be read')
   },
-  async '17 reading on another device removes the badge and the count in the title'() {
-    const conversation = await user('ana').conversationWith('ben')
-    await show('?as=ana')
-    await own.appears('[data-slot="conversation-link"]')
-    await own.disappears('[data-slot="connection-banner"]')
-    await user('ben').send(conversation, 'badge 17')
-    await own.appears('[data-slot="quick-access"] [data-slot="unread-badge"]')
-    await own.until(() => /^\(\d+\) Rapport$/.test(document.title))
-    const from = Date.now()
-    await user('ana').call('POST', `/conversations/${conversation}/read`, {})
-    await own.disappears('[data-slot="quick-access"] [data-slot="unread-badge"]')
-    await own.until(() => document.title === 'Rapport')
-    assert.ok(Date.now() - from < 2000, `after ${Date.now() - from} ms`)
+  async '17 read on one device drops list, top, title and badge of the other'() {
+    await user('ana').call('POST', `/conversations/${await user('ana').conversationWith('ben')}/read`, {})
+    // Two windows with nothing in common, as on two devices. The one that reads has the focus.
+    const contexts = [await browser.createBrowserContext(), await browser.createBrowserContext()]
+    try {
+      const [here, there] = await Promise.all(contexts.map((context) => context.newPage({ type: 'window' })))
+      for (const device of [here, there]) {
+        device.setDefaultTimeout(PATIENCE_MS)
+        await device.evaluateOnNewDocument(fakeAppBadge)
+        await device.goto(`${server.url}/demo/?as=ana`)
+      }
+      await there.bringToFront()
+      const conversation = await user('ana').conversationWith('ben')
+      await readElsewhere({ server, here, there, read: () => there.click(`[data-conversation="${conversation}"]`) })
+    } finally {
+      await Promise.all(contexts.map((context) => context.close()))
+      await page.bringToFront()
+    }
   },
   async '19 a user is away after five minutes without input, online after a key, and offline after leaving'() {
     const conversation = await user('ana').conversationWith('ben')
@@ -496,44 +500,14 @@ const checks = {
     })
     assert.ok(list > width / 2, 'the list is on the right')
     assert.ok(mine < width / 2, 'own messages are on the left')
+    assert.deepEqual(await directionsOfFields(page), ['rtl', 'rtl'])
+    assert.ok((await startsApart(page)) <= 2, 'the preview begins below the name')
   },
-  async '31 writing, replying, editing and deleting work without a mouse'() {
-    const conversation = await user('ana').conversationWith('ben')
-    await openAs('ana', conversation)
-    const { keyboard } = page
-    const back = async () => {
-      await keyboard.down('Shift')
-      await keyboard.press('F6')
-      await keyboard.up('Shift')
-      await hasFocus('[data-slot="message-row"]')
-    }
-    await hasFocus('[data-slot="field"]')
-    await keyboard.type('by keyboard 31')
-    await keyboard.press('Enter')
-    await own.shows('by keyboard 31', '[data-state="sent"], [data-state="delivered"], [data-state="read"]')
-    await back()
-    await keyboard.press('r')
-    await hasFocus('[data-slot="field"]')
-    await keyboard.press('Escape')
-    await own.disappears('[data-slot="strip"]')
-    await back()
-    await keyboard.press('e')
-    await own.appears('[data-slot="strip"]')
-    await hasFocus('[data-slot="field"]')
-    await keyboard.type(' edited')
-    await keyboard.press('Enter')
-    await own.shows('by keyboard 31 edited', '.rpt-edited')
-    await back()
-    await keyboard.press('ArrowRight')
-    await own.until(() => document.activeElement?.closest('[role="toolbar"]') !== null)
-    await keyboard.press('Escape')
-    await hasFocus('[data-slot="message-row"]')
-    await keyboard.press('Delete')
-    await page.waitForSelector('dialog[open]')
-    await keyboard.press('Tab')
-    await keyboard.press('Enter')
-    await own.until(() => !document.querySelector('[data-slot="rows"]').textContent.includes('by keyboard 31'))
-    assert.notEqual(await page.evaluate(() => document.activeElement?.tagName), 'BODY')
+  async '31 messages are written, found, changed and tidied without a mouse'() {
+    await withoutMouse({ server }, { page, open: show })
+  },
+  async '31 the shortcuts lead everywhere'() {
+    await shortcuts({ server }, { page, open: show })
   },
 }
 
@@ -553,7 +527,7 @@ try {
       console.log(
         `FAIL Firefox: ${title}: ${String(error.stack ?? error)
           .split('\n')
-          .slice(0, 6)
+          .slice(0, 24)
           .join('\n     ')}`,
       )
     }

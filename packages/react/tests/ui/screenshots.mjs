@@ -1,6 +1,6 @@
-// node tests/ui/screenshots.mjs FOLDER [state …]: takes screenshots of the demonstration page's
-// main states, or of those named, at three widths and in both themes, for visual review. It also
-// makes a sheet of all screenshots of each state.
+// node tests/ui/screenshots.mjs FOLDER [states …]: the main states of the demonstration page at three
+// widths in both themes, for a person to look at. Of each state there is also one sheet. The states
+// "chat-light" and "chat-dark" are the pictures of the README.
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { launchChromium } from '../browser/browsers.mjs'
@@ -11,7 +11,7 @@ const [folder = 'screenshots', ...wanted] = process.argv.slice(2)
 const SIZES = [
   { width: 1280, height: 800 },
   { width: 768, height: 1024 },
-  { width: 390, height: 844 },
+  { width: 375, height: 812, isPhone: true },
 ]
 
 const server = await startServer()
@@ -47,7 +47,13 @@ async function fill() {
   )
   await ana.send(withBen, 'Run `make report` if you want the raw data.')
   await ben.send(withBen, 'Will do. See you at 3?')
-  return { withBen, withAda, withSue }
+  const withBenOfAda = await ada.conversationWith('ben')
+  await ada.send(withBenOfAda, 'صباح الخير! هل وصلت الأرقام الفصلية؟')
+  const answer = await ben.send(withBenOfAda, 'نعم، وصلت أمس: 48,213 صفًا من ملف report-q3.csv')
+  await ada.send(withBenOfAda, 'شكرًا جزيلًا', { reply_to_id: answer.id })
+  await ada.call('POST', `/messages/${answer.id}/reactions`, { reaction: '👍' })
+  await ada.send(withBenOfAda, 'The draft is here: https://example.com/reports/2026/q3 وسأرسل الباقي غدًا.')
+  return { withBen, withAda, withSue, withBenOfAda }
 }
 
 const ids = await fill()
@@ -58,12 +64,123 @@ const opened = async (page) => {
   await live(page)
 }
 
-/** For each state: the address, and the actions that lead to it. */
+/** Of the README's pictures. The heights cut the messages at the top between two lines. */
+const README_LIGHT = { width: 1120, height: 656, theme: 'light' }
+const README_DARK = { width: 1120, height: 632, theme: 'dark' }
+
+async function readAll() {
+  for (const name of ['ana', 'ben'])
+    await server.user(name).call('POST', `/conversations/${ids.withBen}/read`, {})
+}
+
+/** Each state: its address, what leads to it, and its size and theme if there is only one picture. */
 const states = {
+  'chat-light': [
+    '?as=ana,ben',
+    async (page) => {
+      await readAll()
+      for (const name of ['ana', 'ben'])
+        await page.locator(`[data-person="${name}"] [data-conversation="${ids.withBen}"]`).click()
+      await opened(page)
+      await page.locator('[data-person="ben"] [data-slot="field"]').pressSequentially('I will bring the plan')
+      await page.mouse.move(300, 20)
+      await page.locator('[data-person="ana"] [data-slot="typing-indicator"][data-visible]').waitFor()
+    },
+    README_LIGHT,
+  ],
+  'chat-dark': [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await readAll()
+      await opened(page)
+    },
+    README_DARK,
+  ],
   chooser: ['', (page) => page.locator('.demo-chooser li').last().waitFor()],
   list: ['?as=ana', (page) => slot(page, 'conversation-link').nth(2).waitFor()],
   conversation: [`?as=ana&c=${ids.withBen}`, opened],
-  empty: ['?as=zoe', (page) => slot(page, 'empty-state').first().waitFor()],
+  'item menu': [
+    '?as=ana',
+    async (page) => {
+      const item = slot(page, 'conversation').nth(1)
+      await item.hover()
+      await item.locator('.rpt-item-menu').click({ force: true })
+      await page.getByRole('menu').waitFor()
+    },
+  ],
+  empty: ['?as=zoe', (page) => page.locator('[data-slot="empty-state"]:visible').first().waitFor()],
+  arabic: [`?as=ada&c=${ids.withBenOfAda}&lang=ar`, opened],
+  'arabic list': ['?as=ana&lang=ar', (page) => slot(page, 'conversation-link').nth(2).waitFor()],
+  offline: [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      await page.context().setOffline(true)
+      await slot(page, 'connection-banner').waitFor()
+      await slot(page, 'field').fill('Written without a network')
+      await page.keyboard.press('Control+Enter')
+      await slot(page, 'message-row').filter({ hasText: 'Written without' }).waitFor()
+    },
+  ],
+  settings: [
+    '?as=ana',
+    async (page) => {
+      await slot(page, 'conversation-link').nth(2).waitFor()
+      await page.getByRole('button', { name: 'Settings' }).click()
+      await page.getByText('Quiet hours').waitFor()
+    },
+  ],
+  emoji: [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      await slot(page, 'composer').getByRole('button', { name: 'Emoji' }).click()
+      await page.locator('.rpt-emoji-button:visible').first().waitFor()
+    },
+  ],
+  shortcuts: [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      await page.keyboard.press('Control+/')
+      await slot(page, 'dialog').waitFor()
+    },
+  ],
+  history: [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      await page.locator('.rpt-edited').first().click()
+      await page.getByText('Version 1').waitFor()
+    },
+  ],
+  question: [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      await slot(page, 'message-row').last().focus()
+      await page.keyboard.press('Delete')
+      await slot(page, 'dialog').waitFor()
+    },
+  ],
+  edit: [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      await slot(page, 'field').press('ArrowUp')
+      await slot(page, 'strip').waitFor()
+    },
+  ],
+  'large emoji': [
+    `?as=ana&c=${ids.withBen}`,
+    async (page) => {
+      await opened(page)
+      const row = slot(page, 'message-row').filter({ has: page.locator('[data-large]') })
+      await row.focus()
+      await row.hover()
+      await slot(page, 'toolbar').waitFor()
+    },
+  ],
   toolbar: [
     `?as=ana&c=${ids.withBen}`,
     async (page) => {
@@ -135,7 +252,20 @@ const states = {
       await slot(page, 'message-row').last().focus()
       await page.keyboard.press('r')
       await slot(page, 'strip').waitFor()
-      await page.keyboard.type('At three, in the small room on the second floor.\nI bring the numbers.')
+      await page.keyboard.type('At three, in the small room on the second floor.')
+      await page.keyboard.press('Shift+Enter')
+      await page.keyboard.type('I bring the numbers.')
+    },
+  ],
+  toast: [
+    '?as=ana',
+    async (page) => {
+      await server.user('ana').call('PATCH', `/conversations/${ids.withSue}`, { is_archived: false })
+      const link = page.locator(`[data-conversation="${ids.withSue}"]`)
+      await link.focus()
+      await page.keyboard.press('Delete')
+      await page.locator('.rpt-toast').waitFor()
+      await link.waitFor({ state: 'detached' })
     },
   ],
   two: [
@@ -147,6 +277,7 @@ const states = {
     },
   ],
   'gallery states': ['gallery/?only=states', opened],
+  'gallery arabic': ['gallery/?only=states&lang=ar', opened],
   'gallery composers': ['gallery/?only=composers', (page) => page.locator('.gallery-state').first().waitFor()],
   'gallery parts': ['gallery/?only=parts', (page) => page.locator('.gallery-state').first().waitFor()],
   'gallery lists': ['gallery/?only=lists', (page) => page.locator('.gallery-state').first().waitFor()],
@@ -155,12 +286,19 @@ const states = {
 
 let failed = 0
 await mkdir(folder, { recursive: true })
-for (const [name, [path, prepare]] of Object.entries(states)) {
+for (const [name, [path, prepare, only]] of Object.entries(states)) {
   if (wanted.length > 0 && !wanted.includes(name)) continue
   const shots = []
-  for (const theme of ['light', 'dark'])
-    for (const viewport of SIZES) {
-      const context = await browser.newContext({ viewport, reducedMotion: 'reduce', colorScheme: theme })
+  for (const theme of only ? [only.theme] : ['light', 'dark'])
+    for (const viewport of only ? [only] : SIZES) {
+      const { width, height, isPhone = false } = viewport
+      const context = await browser.newContext({
+        viewport: { width, height },
+        hasTouch: isPhone,
+        isMobile: isPhone,
+        reducedMotion: 'reduce',
+        colorScheme: theme,
+      })
       const page = await context.newPage()
       page.setDefaultTimeout(8000)
       try {
@@ -171,22 +309,24 @@ for (const [name, [path, prepare]] of Object.entries(states)) {
         console.log(`FAIL ${name} ${theme} ${viewport.width}: ${String(error).slice(0, 200)}`)
       }
       await settle(page)
-      const file = join(folder, `${name.replaceAll(' ', '-')}-${theme}-${viewport.width}.png`)
-      await page.screenshot({ path: file })
+      const file = join(folder, only ? `${name}.png` : `${name.replaceAll(' ', '-')}-${theme}-${width}.png`)
+      // The gallery's sections are longer than any window.
+      await page.screenshot({ path: file, fullPage: /gallery (?:con|com|par|lis)/.test(name), scale: 'css' })
       shots.push({ file, ...viewport })
       await context.close()
     }
-  const page = await browser.newPage({ viewport: { width: 1480, height: 1060 } })
+  console.log(`ok   ${name}`)
+  if (only) continue
+  const page = await browser.newPage({ viewport: { width: 1460, height: 1060 } })
   const images = await Promise.all(
     shots.map(
       async ({ file, width }) =>
-        `<img width="${width * 0.58}" src="data:image/png;base64,${(await readFile(file)).toString('base64')}">`,
+        `<img style="flex:none" width="${width * 0.58}" src="data:image/png;base64,${(await readFile(file)).toString('base64')}">`,
     ),
   )
   await page.setContent(`<body style="margin:4px;background:#888;display:flex;flex-wrap:wrap;gap:4px">${images.join('')}`)
   await writeFile(join(folder, `sheet-${name.replaceAll(' ', '-')}.png`), await page.screenshot({ fullPage: true }))
   await page.close()
-  console.log(`ok   ${name}`)
 }
 await browser.close()
 await server.close()

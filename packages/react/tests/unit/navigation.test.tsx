@@ -45,6 +45,23 @@ describe('PresenceMenu', () => {
     expect(button.textContent).toBe('AA')
   })
 
+  it('shows a connected person as online before the server has noticed', () => {
+    const offline = {
+      status: 'offline' as const,
+      last_seen: null,
+      status_text: null,
+      status_emoji: null,
+      manual_status: null,
+      manual_until: null,
+    }
+    const client = new FakeClient(initialState({ presence: { [ana.id]: offline } }))
+    renderWith(client, <PresenceMenu />)
+    const label = (): string | null => screen.getByRole('button').getAttribute('aria-label')
+    expect(label()).toMatch(/, Online$/)
+    act(() => client.set({ presence: { [ana.id]: { ...offline, manual_status: 'offline' } } }))
+    expect(label()).toMatch(/, Offline$/)
+  })
+
   it('offers the choices', async () => {
     renderWith(new FakeClient(), <PresenceMenu />)
     await userEvent.click(screen.getByRole('button'))

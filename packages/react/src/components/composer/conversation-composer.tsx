@@ -10,7 +10,6 @@ import type { MessageActions } from '../../list/message-actions'
 import type { ChatStrings } from '../../strings/en'
 import { MessageInput, type ComposerStrip, type MessageInputHandle } from '../message-input'
 import { previewText } from '../message/quote'
-import { useUploads } from './use-uploads'
 
 /** Whether the composer writes a reply, an edit, or (null) a new message. */
 export type ComposerMode = { readonly kind: 'reply' | 'edit'; readonly message: TimelineMessage } | null
@@ -23,6 +22,7 @@ interface ConversationComposerProps {
   onMode: (mode: ComposerMode) => void
   actions: MessageActions
   onSaveEdit: (message: TimelineMessage, content: string) => void
+  onFileUpload: ((file: File) => void) | undefined
   handle: Ref<MessageInputHandle>
 }
 
@@ -31,13 +31,12 @@ interface ConversationComposerProps {
  * and not the messages above it.
  */
 export function ConversationComposer(props: ConversationComposerProps): ReactNode {
-  const { conversation, name, mode, onMode, actions, onSaveEdit, handle } = props
+  const { conversation, name, mode, onMode, actions, onSaveEdit, onFileUpload, handle } = props
   const { strings, components } = useChatContext()
   const client = useChatClient()
   const maxLength = useChatState((state) => state.config?.max_message_length)
   const { draft, setDraft } = useDraft(conversation.id)
   const [edit, setEdit] = useState<{ message: TimelineMessage; text: string } | null>(null)
-  const onFileUpload = useUploads(conversation)
   const edited = mode?.kind === 'edit' ? mode.message : null
 
   const leaveMode = (): void => {

@@ -3,7 +3,7 @@
 import type { TimelineMessage } from '@rapport-chat/client'
 import { Download, FileText } from 'lucide-react'
 import type { ReactNode } from 'react'
-import { useStrings } from '../../context/chat-context'
+import { useSlot, useStrings } from '../../context/chat-context'
 import { safeAddress } from '../../format/address'
 import { inline } from '../../format/text'
 import { fileSize } from '../../format/time'
@@ -11,26 +11,28 @@ import { fileSize } from '../../format/time'
 /** The aspect ratio of an image whose size the sender did not report. */
 const DEFAULT_RATIO = 4 / 3
 
-export function Attachment({
-  message,
-  onOpenImage,
-}: {
+export interface AttachmentProps {
   message: TimelineMessage
   onOpenImage?: ((message: TimelineMessage) => void) | undefined
-}): ReactNode {
+}
+
+/** A picture or a file. */
+export function Attachment({ message, onOpenImage }: AttachmentProps): ReactNode {
   const strings = useStrings()
+  const imageSlot = useSlot('image', 'rpt-image')
+  const fileSlot = useSlot('file', 'rpt-file')
   const address = safeAddress(message.file_url)
   const name = inline(message.file_name) || (message.message_type === 'image' ? strings.photo : strings.file)
 
   if (message.message_type === 'image' && address)
     return (
       <button
+        {...imageSlot}
         type="button"
-        className="rpt-image"
         data-slot="image"
         tabIndex={-1}
         aria-label={strings.openPhoto(name)}
-        style={{ aspectRatio: ratioOf(message) }}
+        style={{ ...imageSlot.style, aspectRatio: ratioOf(message) }}
         onClick={() => onOpenImage?.(message)}
       >
         {/* The button reserves the size of the image, so nothing moves when it loads. */}
@@ -39,7 +41,7 @@ export function Attachment({
     )
   return (
     <a
-      className="rpt-file"
+      {...fileSlot}
       data-slot="file"
       href={address ?? undefined}
       download={name}

@@ -17,6 +17,7 @@ export function ConflictDialog({ theirs, mine, onKeepMine, onClose }: ConflictDi
   return (
     <Dialog
       title={strings.conflictTitle}
+      kind="question"
       onClose={onClose}
       footer={
         <>

@@ -2,24 +2,28 @@
 
 import type { TimelineMessage } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
-import { useStrings } from '../../context/chat-context'
+import { useSlot, useStrings } from '../../context/chat-context'
 import type { MessageActions } from '../../list/message-actions'
 
-/** Shows why a message was not sent, with buttons to retry, copy or delete it. */
-export function FailedRow({
-  message,
-  actions,
-}: {
+export interface FailedRowProps {
   message: TimelineMessage
   actions: MessageActions | undefined
-}): ReactNode {
+}
+
+/** Says why a message was not sent and what can be done. */
+export function FailedRow({ message, actions }: FailedRowProps): ReactNode {
   const strings = useStrings()
+  const slot = useSlot('failed', 'rpt-failed')
   const reason = message.error?.code === 'expired' ? strings.expiredUnsent : message.error?.message
   return (
-    <div className="rpt-failed" data-slot="failed" role="group" aria-label={strings.notSent}>
+    <div {...slot} data-slot="failed" role="group" aria-label={strings.notSent}>
       <span className="rpt-failed-text">
         {strings.notSent}
-        {reason ? `. ${reason}` : ''}
+        {reason && (
+          <>
+            . <bdi>{reason}</bdi>
+          </>
+        )}
       </span>
       {actions && (
         <span className="rpt-failed-actions">

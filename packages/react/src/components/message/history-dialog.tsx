@@ -6,6 +6,7 @@ import { useStrings } from '../../context/chat-context'
 import { useLatest } from '../../context/use-latest'
 import { Dialog } from '../../parts/dialog'
 import { Time } from '../../parts/time'
+import { Failure } from '../failure'
 
 interface HistoryDialogProps {
   message: TimelineMessage
@@ -18,6 +19,7 @@ export function HistoryDialog({ message, load, onClose }: HistoryDialogProps): R
   const strings = useStrings()
   const [versions, setVersions] = useState<readonly EarlierWording[] | null>(null)
   const [error, setError] = useState<ChatError | null>(null)
+  const [attempt, setAttempt] = useState(0)
   const ask = useLatest(load)
 
   useEffect(() => {
@@ -30,16 +32,12 @@ export function HistoryDialog({ message, load, onClose }: HistoryDialogProps): R
     return () => {
       isGone = true
     }
-  }, [ask])
+  }, [ask, attempt])
 
   const newestFirst = [...(versions ?? [])].sort((a, b) => b.version - a.version)
   return (
-    <Dialog title={strings.historyTitle} onClose={onClose}>
-      {error && (
-        <p role="alert" className="rpt-dialog-text">
-          {error.message}
-        </p>
-      )}
+    <Dialog title={strings.historyTitle} kind="question" onClose={onClose}>
+      {error && <Failure error={error} onRetry={() => setAttempt(attempt + 1)} />}
       <ol className="rpt-versions" aria-busy={versions === null && !error}>
         <li className="rpt-version">
           <span className="rpt-version-title">{strings.currentVersion}</span>

@@ -3,10 +3,10 @@
 import type { MessageState, TimelineMessage } from '@rapport-chat/client'
 import { Check, CheckCheck, CircleAlert, Clock } from 'lucide-react'
 import type { ReactNode } from 'react'
-import { useStrings } from '../../context/chat-context'
+import { useSlot, useStrings } from '../../context/chat-context'
 import { Time } from '../../parts/time'
 
-interface MessageMetaProps {
+export interface MessageMetaProps {
   message: TimelineMessage
   isOwn: boolean
   showTimestamp: boolean
@@ -16,11 +16,12 @@ interface MessageMetaProps {
 /** Shows "edited", the time and the state, at the end of the last line if there is room. */
 export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: MessageMetaProps): ReactNode {
   const strings = useStrings()
+  const slot = useSlot('meta', 'rpt-meta')
   const isEdited = message.is_edited && !message.is_deleted
   const showState = isOwn && !message.is_deleted && (showTimestamp || message.state === 'failed')
   if (!isEdited && !showTimestamp && !showState) return null
   return (
-    <span className="rpt-meta" data-slot="meta">
+    <span {...slot} data-slot="meta">
       {isEdited &&
         (onShowHistory ? (
           <button

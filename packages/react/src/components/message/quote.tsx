@@ -2,7 +2,7 @@
 
 import type { TimelineMessage } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
-import { useStrings } from '../../context/chat-context'
+import { useSlot, useStrings } from '../../context/chat-context'
 import { useOptionalChatState } from '../../context/use-store'
 import { displayName } from '../../format/names'
 import { previewText } from '../../format/preview'
@@ -18,21 +18,21 @@ export function useQuotedName(senderId: string | null): string {
   return senderId && senderId === me ? strings.you : displayName(person, strings)
 }
 
-/** The message that a reply refers to. */
-export function Quote({
-  quoted,
-  onOpen,
-}: {
+export interface QuoteProps {
   quoted: Quoted
   onOpen?: ((messageId: string) => void) | undefined
-}): ReactNode {
+}
+
+/** The message that is replied to. */
+export function Quote({ quoted, onOpen }: QuoteProps): ReactNode {
   const strings = useStrings()
+  const slot = useSlot('quote', 'rpt-quote')
   const name = useQuotedName(quoted.sender_id)
   const text = previewText(quoted, strings)
   return (
     <button
+      {...slot}
       type="button"
-      className="rpt-quote"
       data-slot="quote"
       tabIndex={-1}
       disabled={!onOpen || quoted.is_deleted}

@@ -2,23 +2,24 @@
 
 import type { TimelineMessage } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
-import { useStrings } from '../../context/chat-context'
+import { useSlot, useStrings } from '../../context/chat-context'
 import { useOptionalChatState } from '../../context/use-store'
 import { displayName } from '../../format/names'
 import { inline } from '../../format/text'
 
-interface ReactionsProps {
+export interface ReactionsProps {
   message: TimelineMessage
   onReact?: ((message: TimelineMessage, emoji: string) => void) | undefined
 }
 
 export function Reactions({ message, onReact }: ReactionsProps): ReactNode {
   const strings = useStrings()
+  const slot = useSlot('reactions', 'rpt-reactions')
   const people = useOptionalChatState((state) => state.people, {})
   const me = useOptionalChatState((state) => state.me.id, '')
   const list = new Intl.ListFormat(strings.locale, { type: 'conjunction' })
   return (
-    <div className="rpt-reactions" data-slot="reactions">
+    <div {...slot} data-slot="reactions">
       {message.reactions.map(({ emoji, count, me: isMine, user_ids }) => {
         const shown = inline(emoji)
         const names = list.format(user_ids.map((id) => (id === me ? strings.you : displayName(people[id], strings))))

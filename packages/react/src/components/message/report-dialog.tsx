@@ -19,6 +19,7 @@ export function ReportDialog({ message, onReport, onClose }: ReportDialogProps):
   return (
     <Dialog
       title={strings.reportQuestion}
+      kind="question"
       onClose={onClose}
       footer={
         <>

@@ -1,0 +1,5 @@
+export { Attachment } from './attachment'
+export { FailedRow } from './failed-row'
+export { MessageMeta } from './message-meta'
+export { Quote } from './quote'
+export { Reactions } from './reactions'

@@ -1,0 +1,123 @@
+// Checks that are the same in Chromium (Playwright) and in Firefox (Puppeteer). What differs between
+// the two is passed in.
+import { strict as assert } from 'node:assert'
+import { drive } from './driver.mjs'
+import { settle } from './harness.mjs'
+
+/**
+ * Scrolls through the 10,000 messages of the gallery; `wheel` scrolls by that many pixels. The row
+ * under the pointer is followed through the load of each page.
+ */
+export async function throughHistory(page, wheel) {
+  const pointer = await page.evaluate(() => {
+    const { left, top } = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
+    return { x: left + 60, y: top + 300 }
+  })
+  await page.mouse.move(pointer.x, pointer.y)
+  await page.evaluate(({ x, y }) => {
+    const scroller = document.querySelector('[data-slot="scroller"]')
+    window.worst = 0
+    window.pages = 0
+    const one = window.gallery.client.conversation('20000000-0000-4000-8000-00000000000b')
+    const load = one.loadOlder.bind(one)
+    one.loadOlder = async () => {
+      const row = document.elementFromPoint(x, y)?.closest('[data-key]')
+      // In coordinates of the content, so that the scrolling itself does not count.
+      const place = () => row.getBoundingClientRect().top + scroller.scrollTop
+      const before = row && place()
+      await load()
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
+      if (row?.isConnected) window.worst = Math.max(window.worst, Math.abs(place() - before))
+      window.pages++
+    }
+  }, pointer)
+  const where = () =>
+    page.evaluate(() => ({
+      top: document.querySelector('[data-slot="scroller"]').scrollTop,
+      hasBeginning: document.querySelector('[data-slot="beginning"]') !== null,
+    }))
+  let last = null
+  for (;;) {
+    await wheel(-6000)
+    await settle(page)
+    const { top, hasBeginning } = await where()
+    if (hasBeginning && top === last) break
+    last = top
+  }
+  const { worst, pages, rows } = await page.evaluate(() => ({
+    worst: window.worst,
+    pages: window.pages,
+    rows: document.querySelectorAll('[data-slot="message-row"]').length,
+  }))
+  assert.ok(pages >= 190, `${pages} pages`)
+  assert.ok(worst <= 1, `worst position error ${worst} px`)
+  assert.ok(rows <= 400, `${rows} rows in the document`)
+}
+
+/** Runs before the page's scripts: neither browser has badges of applications without a desktop. */
+export const fakeAppBadge = () => {
+  Object.assign(navigator, {
+    setAppBadge: async (count) => void (window.appBadge = count),
+    clearAppBadge: async () => void (window.appBadge = 0),
+  })
+}
+
+/** Between the reading and what the other device shows of it. */
+const READ_ELSEWHERE_MS = 1000
+
+/**
+ * Two devices of Ana show their lists, with `fakeAppBadge`. A message arrives and is read on one of
+ * them; `read` opens the conversation there. List, top, title and badge of both follow.
+ */
+export async function readElsewhere({ server, here, there, read }) {
+  const devices = [drive(here), drive(there)]
+  for (const device of devices) {
+    await device.appears('[data-slot="conversation-link"]')
+    await device.disappears('[data-slot="connection-banner"]')
+    await device.disappears('[data-slot="unread-badge"]')
+  }
+  const conversation = await server.user('ana').conversationWith('ben')
+  await server.user('ben').send(conversation, 'badge 17')
+  for (const device of devices) {
+    await device.appears('[data-slot="conversation"] [data-slot="unread-badge"][data-text="1"]')
+    await device.appears('[data-slot="quick-access"] [data-slot="unread-badge"][data-text="1"]')
+    await device.until(() => document.title === '(1) Rapport' && window.appBadge === 1)
+    // Timers of a window in the background are slow; an observer is not.
+    await device.evaluate(() => {
+      const look = () => {
+        if (document.querySelector('[data-slot="unread-badge"]')) return
+        if (document.title === 'Rapport' && window.appBadge === 0) window.clearedAt ??= Date.now()
+      }
+      const everything = { subtree: true, childList: true, characterData: true, attributes: true }
+      new MutationObserver(look).observe(document, everything)
+    })
+  }
+  await read()
+  const times = []
+  for (const device of devices) {
+    await device.until(() => window.clearedAt !== undefined)
+    times.push(await device.evaluate(() => window.clearedAt))
+  }
+  const [a, b] = times
+  assert.ok(Math.abs(a - b) <= READ_ELSEWHERE_MS, `${Math.abs(a - b)} ms apart`)
+}
+
+/** How far name and preview of a conversation of the gallery begin from each other in a mirrored list. */
+export const startsApart = (page) =>
+  page.evaluate(() => {
+    const item = [...document.querySelectorAll('[data-slot="conversation-link"]')].find((link) =>
+      link.textContent.includes('Build 4812 is green'),
+    )
+    const endOf = (selector) => {
+      const range = document.createRange()
+      range.selectNodeContents(item.querySelector(selector))
+      return range.getBoundingClientRect().right
+    }
+    return Math.abs(endOf('.rpt-item-name') - endOf('.rpt-item-preview'))
+  })
+
+/** The empty search and composer, whose placeholders stand where a text would begin. */
+export const directionsOfFields = (page) =>
+  page.evaluate(() =>
+    ['search', 'field'].map((slot) => getComputedStyle(document.querySelector(`[data-slot="${slot}"]`)).direction),
+  )
