@@ -22,6 +22,8 @@ export class Conversation implements ConversationClient {
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
+  /** How often the user went somewhere. A page that was requested before leads nowhere any more. */
+  #moves = 0
 
   constructor(
     readonly id: string,
@@ -53,9 +55,12 @@ export class Conversation implements ConversationClient {
     }
   }
 
-  /** Loads again what was displayed: everything was forgotten, or the first attempt failed. */
+  /** Loads again what was displayed: everything was forgotten, or an attempt failed. */
   reload(): void {
-    if (this.#opened > 0 && this.#loaded.status !== 'ready' && this.#loaded.status !== 'loading') void this.#load()
+    if (this.#opened === 0) return
+    const { status, pageError } = this.#loaded
+    if (pageError) this.#change((history) => (history.pageError = null))
+    if (status !== 'ready' && status !== 'loading') void this.#load()
   }
 
   /** New messages arrived. */
@@ -71,25 +76,18 @@ export class Conversation implements ConversationClient {
     return this.#loadBeside('after')
   }
 
-  async jumpTo(messageId: string): Promise<Result<null>> {
-    const held = this.#loaded.get(messageId)
-    if (held) {
-      this.#change((history) => history.display(held.row.seq))
-      if (this.#loaded.range) return this.#jump({ at: 'message', messageId, seq: held.row.seq })
-      this.#change((history) => history.display(Infinity))
-    }
-    const error = await this.#loadAround(messageId)
-    if (error?.status === 404) {
-      this.#engine.emit({ type: 'message_unavailable', conversationId: this.id, messageId })
-      if (!this.#loaded.range) await this.#loadNewest()
-    }
-    return error ? refused(error) : ok(null)
+  jumpTo(messageId: string): Promise<Result<null>> {
+    this.#moves += 1
+    return this.#jumpTo(messageId, this.#untilMoved())
   }
 
   async jumpToNewest(): Promise<void> {
-    this.#change((history) => history.display(Infinity))
-    if (!this.#loaded.range) await this.#loadNewest()
-    this.#jump({ at: 'newest' })
+    this.#moves += 1
+    const isWanted = this.#untilMoved()
+    // What is displayed stays until the end has arrived.
+    const error = this.#loaded.covers(Infinity) ? null : await this.#loadNewest(isWanted)
+    if (error) return this.#failed(error)
+    if (isWanted()) this.#goToEnd((history) => history.display(Infinity))
   }
 
   // Sending
@@ -107,8 +105,7 @@ export class Conversation implements ConversationClient {
       metadata: (metadata ?? {}) as wire.Message['metadata'],
       file: file ?? null,
     })
-    const { range } = this.#loaded
-    if (range && range.to !== Infinity) void this.jumpToNewest()
+    this.#showOwn()
     return key
   }
 
@@ -183,6 +180,25 @@ export class Conversation implements ConversationClient {
 
   // Loading
 
+  /** What the user writes stands at the end, so that is displayed at once, loaded or not. */
+  #showOwn(): void {
+    // Also when the conversation is only being loaded, which then continues at the end.
+    this.#moves += 1
+    const { range } = this.#loaded
+    if (!range) return this.reload()
+    if (range.to === Infinity) return
+    const last = this.#engine.store.row(this.id)?.last_seq
+    if (last === undefined) return void this.jumpToNewest()
+    this.#goToEnd((history) => history.displayEnd(last))
+    void this.loadOlder()
+  }
+
+  /** Tells as long as the user has gone nowhere else. */
+  #untilMoved(): () => boolean {
+    const moves = this.#moves
+    return () => moves === this.#moves
+  }
+
   get #loaded(): History {
     return this.#engine.store.history(this.id) ?? this.#create()
   }
@@ -231,6 +247,7 @@ export class Conversation implements ConversationClient {
 
   async #load(at?: string): Promise<void> {
     const history = this.#loaded
+    const isWanted = this.#untilMoved()
     const isFirst = history.status !== 'ready' && history.status !== 'loading'
     if (!isFirst && at === undefined && history.status === 'loading') return
     if (isFirst) this.#change((changed) => (changed.status = 'loading'))
@@ -239,11 +256,13 @@ export class Conversation implements ConversationClient {
     const row = this.#engine.store.row(this.id)
     const unread = row?.unread_count ?? 0
     const lastRead = row?.last_read_seq ?? 0
-    if (at !== undefined) await this.jumpTo(at)
-    else if (!history.range && unread > MAX_UNREAD_AT_END) await this.#loadAround('first_unread')
-    const error = history.range ? null : await this.#loadNewest()
+    if (isWanted()) {
+      if (at !== undefined) await this.#jumpTo(at, isWanted)
+      else if (!history.range && unread > MAX_UNREAD_AT_END) await this.#loadAround('first_unread', isWanted)
+    }
+    const error = history.range ? null : await this.#loadNewest(isWanted)
     if (error) return this.#failed(error)
-    if (unread > 0) this.#showUnread(lastRead, at === undefined)
+    if (unread > 0) this.#showUnread(lastRead, at === undefined && isWanted())
   }
 
   /** Places the line "New messages". */
@@ -260,16 +279,33 @@ export class Conversation implements ConversationClient {
 
   #failed(error: ChatError): void {
     this.#change((history) => {
-      if (history.status === 'ready') return
-      history.status = error.status === 404 ? 'not_found' : 'error'
-      history.error = error
+      if (history.status === 'ready') history.pageError = error
+      else {
+        history.status = error.status === 404 ? 'not_found' : 'error'
+        history.error = error
+      }
     })
   }
 
-  async #loadNewest(): Promise<ChatError | null> {
+  async #jumpTo(messageId: string, isWanted: () => boolean): Promise<Result<null>> {
+    const seq = this.#loaded.get(messageId)?.row.seq
+    if (seq !== undefined && this.#loaded.covers(seq)) {
+      this.#change((history) => history.display(seq))
+      return this.#jump({ at: 'message', messageId, seq })
+    }
+    const error = await this.#loadAround(messageId, isWanted)
+    if (error?.status === 404) {
+      this.#engine.emit({ type: 'message_unavailable', conversationId: this.id, messageId })
+      if (!this.#loaded.range) await this.#loadNewest(isWanted)
+    }
+    return error ? refused(error) : ok(null)
+  }
+
+  async #loadNewest(isWanted: () => boolean): Promise<ChatError | null> {
     const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, limit: PAGE_SIZE })
     if (error) return error
-    this.#addPage({ at: 'newest' }, { messages: data.data, hasOlder: data.has_more, hasNewer: false }, Infinity)
+    const page = { messages: data.data, hasOlder: data.has_more, hasNewer: false }
+    this.#addPage({ at: 'newest' }, page, isWanted() ? Infinity : null)
     return null
   }
 
@@ -278,10 +314,10 @@ export class Conversation implements ConversationClient {
     const { range, messages } = history
     const isOlder = at === 'before'
     const flag = isOlder ? 'isLoadingOlder' : 'isLoadingNewer'
-    const end = isOlder ? messages[0] : messages.at(-1)
     const isComplete = isOlder ? range?.from === 0 : range?.to === Infinity
-    if (!range || !end || isComplete || history[flag]) return
-    const { seq } = end.row
+    if (!range || isComplete || history[flag]) return
+    // A part can be empty: the end that the user wrote to, or one whose messages were all removed.
+    const seq = (isOlder ? messages[0] : messages.at(-1))?.row.seq ?? (isOlder ? range.from : range.to)
     this.#change((changed) => (changed[flag] = true))
     const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, [at]: seq, limit: PAGE_SIZE })
     this.#change((changed) => {
@@ -294,28 +330,35 @@ export class Conversation implements ConversationClient {
       hasOlder: !isOlder || data.has_more,
       hasNewer: isOlder || data.has_more,
     }
-    // The anchor is beside this end, so that the end that is trimmed is the other one.
-    this.#addPage({ at, seq }, page, seq)
+    // The anchor is beside this end, so that the end that is trimmed is the other one. Meanwhile the
+    // user may have gone to another part.
+    this.#addPage({ at, seq }, page, history.contains(seq) ? seq : null)
   }
 
-  async #loadAround(anchor: string): Promise<ChatError | null> {
+  async #loadAround(anchor: string, isWanted: () => boolean): Promise<ChatError | null> {
     const { api } = this.#engine
     const { data, error } = await api.getPage({ conversationId: this.id, around: anchor, limit: PAGE_SIZE })
     if (error) return error
     const page = { messages: data.data, hasOlder: data.next_cursor !== null, hasNewer: data.prev_cursor !== null }
     const target = data.data.find(({ id }) => id === anchor) ?? data.data[Math.min(PAGE_SIZE / 2, data.data.length - 1)]
-    this.#addPage({ at: 'around', anchor }, page, target?.seq ?? Infinity)
-    if (target?.id === anchor) this.#jump({ at: 'message', messageId: anchor, seq: target.seq })
+    this.#addPage({ at: 'around', anchor }, page, isWanted() ? (target?.seq ?? Infinity) : null)
+    if (target?.id === anchor && isWanted()) this.#jump({ at: 'message', messageId: anchor, seq: target.seq })
     return null
   }
 
-  #addPage(position: Position, page: LoadedPage, anchor: number): void {
-    this.#change((history) => history.display(anchor))
+  /** `anchor`: the position to display; null leaves what is displayed. */
+  #addPage(position: Position, page: LoadedPage, anchor: number | null): void {
+    if (anchor !== null) this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
     // At the end new messages must be part of what is displayed.
     this.#change((history) => {
       if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
     })
+  }
+
+  #goToEnd(display: (history: History) => void): void {
+    this.#change(display)
+    this.#jump({ at: 'newest' })
   }
 
   #jump(target: Jump['target']): Result<null> {

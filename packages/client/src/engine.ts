@@ -22,7 +22,7 @@ import { SyncEngine } from './sync'
 import { signal, type Signal } from './signal'
 import { sessionStorageOf, type SessionStorage } from './storage'
 import { Tabs, type Snapshot, type TabMessage } from './tabs'
-import { receivedView } from './timeline'
+import { storedView, unsentView } from './timeline'
 import { Token } from './token'
 import { TypingWatch } from './typing'
 import type {
@@ -445,28 +445,29 @@ export class Engine {
   #sent(message: Outgoing, stored: wire.Message): void {
     this.store.putAnswer(stored)
     this.#tabs.post({ type: 'done', key: message.key })
-    const view = this.#view(message)
-    if (view) this.emit({ type: 'message_sent', message: view })
+    this.emit({ type: 'message_sent', message: this.#storedView(stored) })
   }
 
   #failed(message: Outgoing, error: ChatError): void {
-    const view = this.#view(message)
-    if (view) this.emit({ type: 'message_failed', message: view, error })
+    const { userId } = this.options
+    const history = this.store.history(message.conversationId)
+    const view = unsentView(message, this.store.sender(userId), { userId, history })
+    this.emit({ type: 'message_failed', message: view, error })
     this.report(error)
   }
 
-  #view({ key, conversationId }: Outgoing): TimelineMessage | undefined {
-    return this.store.getTimeline(conversationId).messages.find((message) => message.key === key)
+  /** Of a message whose conversation may be displayed elsewhere, or not at all. */
+  #storedView(message: wire.Message): TimelineMessage {
+    return storedView(message, this.store.sender(message.sender_id), this.options.userId)
   }
 
   #received(message: wire.Message): void {
     const { conversation_id, sender_id } = message
     if (sender_id !== null) this.#typing.received(conversation_id, sender_id, false, 0)
     const { conversations } = this.store.getState()
-    const view = receivedView(message, this.store.sender(sender_id))
     this.emit({
       type: 'message_received',
-      message: view,
+      message: this.#storedView(message),
       conversation: conversations.find(({ id }) => id === conversation_id) ?? null,
     })
   }

@@ -57,6 +57,11 @@ export class History {
     return range !== undefined && range.from <= seq && seq <= range.to
   }
 
+  /** Whether a position is in any part that is loaded; `Infinity` is the end. */
+  covers(seq: number): boolean {
+    return rangeAt(this.#ranges, seq) !== undefined
+  }
+
   /** The messages of the displayed part, oldest first. */
   get messages(): readonly HeldMessage[] {
     const { range } = this
@@ -146,6 +151,15 @@ export class History {
   display(seq: number): void {
     this.anchor = seq
     this.#sorted = null
+  }
+
+  /**
+   * Displays the end, also if it is not loaded. `lastSeq`: the last message that the server has
+   * announced. What follows it arrives live, so the part behind it is complete although it is empty.
+   */
+  displayEnd(lastSeq: number): void {
+    if (!this.covers(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })
+    this.display(Infinity)
   }
 
   /** Drops what is held beyond the limit: first other parts, then the end far from the reader. */

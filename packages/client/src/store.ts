@@ -215,6 +215,7 @@ export class Store {
       history.addPage(position, page)
       history.status = 'ready'
       history.error = null
+      history.pageError = null
     })
   }
 

@@ -75,7 +75,13 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   const update = useLatest(() => {
     const keep = keeper.current
     const { messages, hasOlder, hasNewer, isLoadingOlder, isLoadingNewer, pageError, status } = latest.current
-    if (!keep || messages.length === 0) return
+    if (!keep) return
+    const wantsOlder = status === 'ready' && hasOlder && !isLoadingOlder && !pageError
+    if (messages.length === 0) {
+      // A part that is empty, but not the beginning.
+      if (wantsOlder) void conversation.loadOlder()
+      return
+    }
     const { fromBottom, fromTop, viewport } = keep.position()
     atEnd.current = keep.isNearBottom() && !hasNewer
     const lastSeq = lastStoredSeq(latest.current)
@@ -92,7 +98,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (status !== 'ready' || viewport === 0) return
     if (fromTop < viewport * LOAD_VIEWPORTS) {
       if (mountMore) mountMore()
-      else if (hasOlder && !isLoadingOlder && !pageError) void conversation.loadOlder()
+      else if (wantsOlder) void conversation.loadOlder()
     }
     if (hasNewer && !isLoadingNewer && !pageError && fromBottom < viewport * LOAD_VIEWPORTS)
       void conversation.loadNewer()
