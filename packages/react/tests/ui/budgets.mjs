@@ -16,10 +16,15 @@ const report = (what, figure, budget, ok) => {
 const sorted = (values) => [...values].sort((a, b) => a - b)
 const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, Math.floor(values.length * share))]
 const median = (values) => quantile(values, 0.5)
+/** What a long measurement is doing, beside the table. */
+const progress = (text) => console.error(`  ${new Date().toISOString().slice(11, 19)} ${text}`)
 const ms = (value) => `${Math.round(value)} ms`
 
 /** How far one turn of the wheel scrolls: two screens, so that 10,000 messages take a minute or two. */
 const STEP_PX = 1200
+
+/** Steps whose trace is evaluated together. The trace of all of them would take more memory than the page. */
+const TRACED_STEPS = 50
 
 /** Between two keys: ten per second is fast typing. Without a pause a key is displayed with the next ones. */
 const KEYS = { delay: 100 }
@@ -284,10 +289,12 @@ const measures = {
   },
 
   async scrolling(t) {
+    const MESSAGES = 10_000
     const conversation = await t.server.user('ada').conversationWith('zoe').catch(() => null)
     const [reader, other] = conversation ? ['ada', 'zoe'] : ['sue', 'ada']
     const id = conversation ?? (await t.server.user('sue').conversationWith('ada'))
-    await seed(t.server, id, other, 10_000, 'scroll')
+    progress('storing 10,000 messages')
+    await seed(t.server, id, other, MESSAGES, 'scroll')
     await t.server.user(reader).call('POST', `/conversations/${id}/read`, {})
     const shown = await open(t, reader, { path: `&c=${id}` })
     const { page } = shown
@@ -296,12 +303,16 @@ const measures = {
     await settle(page)
     const box = await page.locator('[data-slot="scroller"]').boundingBox()
     await page.mouse.move(box.x + 200, box.y + box.height / 2)
-    const trace = await mainThread(shown)
+    let trace = await mainThread(shown)
+    const tasks = []
+    const frames = []
     let worst = 0
     let most = 0
-    for (let step = 0; step < 3000; step++) {
+    let isDone = false
+    for (let step = 1; !isDone; step++) {
+      if (step > MESSAGES) throw new Error('the first message was not reached')
       await page.mouse.wheel(0, -STEP_PX)
-      const { moved, count, isAtTop } = await page.evaluate(async () => {
+      const { moved, count, top, isAtTop } = await page.evaluate(async () => {
         const frame = () => new Promise((done) => requestAnimationFrame(done))
         const scroller = document.querySelector('[data-slot="scroller"]')
         await frame()
@@ -319,14 +330,22 @@ const measures = {
         return {
           moved: row?.isConnected ? Math.abs(row.getBoundingClientRect().top - before) : 0,
           count: document.querySelectorAll('[data-slot="message-row"]').length,
+          top: Number(document.querySelector('[data-seq]')?.dataset.seq),
           isAtTop: document.querySelector('[data-slot="beginning"]') !== null && scroller.scrollTop + scroller.scrollHeight - scroller.clientHeight < 2,
         }
       })
       worst = Math.max(worst, moved)
       most = Math.max(most, count)
-      if (isAtTop) break
+      isDone = isAtTop
+      if (!isDone && step % TRACED_STEPS > 0) continue
+      const traced = await trace.stop()
+      tasks.push(...traced.tasks)
+      frames.push(...traced.frames)
+      progress(`step ${step}, at message ${top}, longest task ${ms(Math.max(...traced.tasks))}`)
+      if (!isDone) trace = await mainThread(shown)
     }
-    const { longest, long, frames } = await trace.stop()
+    const longest = Math.max(...tasks)
+    const long = tasks.filter((duration) => duration > 50).length
     report(
       'longest task while scrolling through 10,000 messages, CPU ×1',
       `${ms(longest)}, ${long} above 50 ms`,
@@ -405,6 +424,7 @@ const measures = {
     const before = await look()
     const ROUNDS = 60
     for (let round = 0; round < ROUNDS; round++) {
+      if (round % 10 === 0) progress(`${round} of ${ROUNDS} minutes, heap ${(await look()).heap.toFixed(1)} MB`)
       const at = round % conversations.length
       const text = `hour-${round}`
       await seed(t.server, conversations[at], others[at], 60, text)

@@ -13,7 +13,7 @@ const WORK = new Set([
   'IntersectionObserverController::computeIntersections',
 ])
 
-/** Records until `stop`, which tells how long tasks took and how much of each frame was work. */
+/** Records until `stop`, which tells how long each task took and how much of each frame was work, in ms. */
 export async function mainThread({ context, page }) {
   const session = await context.newCDPSession(page)
   const events = []
@@ -60,10 +60,5 @@ export function summary(events) {
     }
   }
   frames.push(work)
-  return {
-    longest: Math.max(0, ...tasks),
-    long: tasks.filter((dur) => dur > 50).length,
-    frames: frames.filter((dur) => dur > 0),
-    events: own,
-  }
+  return { tasks, frames: frames.filter((dur) => dur > 0), events: own }
 }
