@@ -2,11 +2,11 @@
 // to the page. It never reconnects by itself: `connection.ts` decides when.
 
 import { RealtimeClient, type RealtimeChannel } from '@supabase/realtime-js'
+import { HEARTBEAT_MS } from './heartbeat'
 import type { Input } from './inputs'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
 
-/** The server closes a socket that was silent for 60 s. */
-export const HEARTBEAT_MS = 25_000
+export { startHeartbeat } from './heartbeat'
 
 /** Longer than any page lives: realtime-js must not reconnect. The largest delay of a timer. */
 const NEVER_MS = 2_147_483_647
