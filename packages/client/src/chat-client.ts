@@ -138,7 +138,10 @@ export interface ConversationClient {
   /** Returns to the end of the conversation. */
   jumpToNewest(): Promise<void>
 
-  /** Queues a message and returns its key. Its state is in the timeline in the same task. */
+  /**
+   * Queues a message and returns its key. The timeline contains it in the same task, at the end of the
+   * conversation, which is displayed from then on.
+   */
   send(content: string, options?: SendOptions): string
   /** Sends a failed message again. */
   retry(key: string): void

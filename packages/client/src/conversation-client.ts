@@ -22,7 +22,7 @@ export class Conversation implements ConversationClient {
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
-  /** How often the user went somewhere. A page that was requested before leads nowhere any more. */
+  /** Counts the user's moves. A page that was requested before the last one does not change what is displayed. */
   #moves = 0
 
   constructor(
@@ -84,7 +84,7 @@ export class Conversation implements ConversationClient {
   async jumpToNewest(): Promise<void> {
     this.#moves += 1
     const isWanted = this.#untilMoved()
-    // What is displayed stays until the end has arrived.
+    // The displayed part stays until the end is loaded.
     const error = this.#loaded.covers(Infinity) ? null : await this.#loadNewest(isWanted)
     if (error) return this.#failed(error)
     if (isWanted()) this.#goToEnd((history) => history.display(Infinity))
@@ -180,9 +180,9 @@ export class Conversation implements ConversationClient {
 
   // Loading
 
-  /** What the user writes stands at the end, so that is displayed at once, loaded or not. */
+  /** Displays the end at once, even if it is not loaded: what the user writes belongs there. */
   #showOwn(): void {
-    // Also when the conversation is only being loaded, which then continues at the end.
+    // A conversation that is still loading then opens at its end.
     this.#moves += 1
     const { range } = this.#loaded
     if (!range) return this.reload()
@@ -193,7 +193,7 @@ export class Conversation implements ConversationClient {
     void this.loadOlder()
   }
 
-  /** Tells as long as the user has gone nowhere else. */
+  /** Returns true until the user's next move. */
   #untilMoved(): () => boolean {
     const moves = this.#moves
     return () => moves === this.#moves
@@ -316,7 +316,7 @@ export class Conversation implements ConversationClient {
     const flag = isOlder ? 'isLoadingOlder' : 'isLoadingNewer'
     const isComplete = isOlder ? range?.from === 0 : range?.to === Infinity
     if (!range || isComplete || history[flag]) return
-    // A part can be empty: the end that the user wrote to, or one whose messages were all removed.
+    // The part can be empty: an end that is not loaded yet, or one whose messages were all removed.
     const seq = (isOlder ? messages[0] : messages.at(-1))?.row.seq ?? (isOlder ? range.from : range.to)
     this.#change((changed) => (changed[flag] = true))
     const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, [at]: seq, limit: PAGE_SIZE })
@@ -330,8 +330,8 @@ export class Conversation implements ConversationClient {
       hasOlder: !isOlder || data.has_more,
       hasNewer: isOlder || data.has_more,
     }
-    // The anchor is beside this end, so that the end that is trimmed is the other one. Meanwhile the
-    // user may have gone to another part.
+    // The anchor is beside this end, so that the end that is trimmed is the other one. The user may
+    // have moved to another part meanwhile.
     this.#addPage({ at, seq }, page, history.contains(seq) ? seq : null)
   }
 

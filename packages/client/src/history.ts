@@ -154,8 +154,8 @@ export class History {
   }
 
   /**
-   * Displays the end, also if it is not loaded. `lastSeq`: the last message that the server has
-   * announced. What follows it arrives live, so the part behind it is complete although it is empty.
+   * Displays the end, even if it is not loaded. `lastSeq`: the newest message that the server has
+   * announced. Later ones arrive live, so the part after it is complete although it is empty.
    */
   displayEnd(lastSeq: number): void {
     if (!this.covers(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })

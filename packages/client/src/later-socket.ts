@@ -1,5 +1,4 @@
-// The socket, with realtime-js under it, is loaded beside the first requests: the first page needs
-// neither.
+// The socket and realtime-js are loaded while the first requests run: the first page needs neither.
 
 import type { Environment } from './environment'
 import type { RealtimeSocketSettings } from './realtime-socket'
@@ -7,7 +6,7 @@ import type { ChatSocket, SocketHandlers } from './socket'
 
 type Parts = Pick<typeof import('./realtime-socket'), 'RealtimeSocket' | 'startHeartbeat'>
 
-/** A socket that loads what it consists of when it is opened first. */
+/** A socket whose code is loaded when it is first opened. */
 export function laterSocket(
   settings: RealtimeSocketSettings,
   load: () => Promise<Parts> = () => import('./realtime-socket'),
