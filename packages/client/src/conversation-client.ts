@@ -6,7 +6,7 @@ import type { Engine } from './engine'
 import { ok, refused } from './errors'
 import type { History, LoadedPage, Position } from './history'
 import { randomId } from './ids'
-import { Reader } from './reading'
+import type { Reader as AnyReader } from './reading'
 import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
 import type * as wire from './wire'
 
@@ -18,7 +18,9 @@ const MAX_UNREAD_AT_END = 30
 
 export class Conversation implements ConversationClient {
   readonly #engine: Engine
-  #reader: Reader | null = null
+  #reader: AnyReader | null = null
+  /** What the list shows, for a reader that is still being loaded. */
+  #visible: { seq: number; isAtEnd: boolean } | null = null
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
@@ -150,14 +152,17 @@ export class Conversation implements ConversationClient {
     // The end that is trimmed is the one far from here.
     const isNewest = lowest?.isAtEnd && this.#loaded.range?.to === Infinity
     if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
-    this.#reader?.show(lowest && { ...lowest, seq })
+    this.#visible = lowest && { ...lowest, seq }
+    if (this.#reader) this.#reader.show(this.#visible)
+    else if (lowest) this.#startReading()
   }
 
   markRead(): Promise<Result<null>> {
     return this.#mark(this.#engine.store.row(this.id)?.last_seq ?? this.#newestSeq)
   }
 
-  markUnread(messageId?: string): Promise<Result<null>> {
+  async markUnread(messageId?: string): Promise<Result<null>> {
+    if (!this.#reader) await this.#engine.loadActions().catch(() => {})
     this.#reader?.keepUnread()
     return this.#engine.act('markUnread', this.id, messageId)
   }
@@ -216,16 +221,29 @@ export class Conversation implements ConversationClient {
     const { id } = this
     const engine = this.#engine
     this.#release = [engine.store.hold(id), engine.connection.watch(id)]
-    engine.loadActions().catch(() => {})
     this.#change((history) => {
       history.firstUnreadSeq = null
       history.jump = null
     })
+    this.#startReading()
+  }
+
+  #startReading(): void {
+    this.#engine.loadActions().then(
+      (actions) => this.#read(actions),
+      // Tried again when the list shows something else.
+      () => {},
+    )
+  }
+
+  #read({ Reader }: { Reader: typeof AnyReader }): void {
+    if (this.#opened === 0 || this.#reader) return
+    const { store, environment } = this.#engine
     this.#reader = new Reader({
-      clock: engine.environment.clock,
-      page: engine.environment.page,
+      clock: environment.clock,
+      page: environment.page,
       state: () => {
-        const row = engine.store.row(id)
+        const row = store.row(this.id)
         return {
           lastReadSeq: row?.last_read_seq ?? 0,
           isMarkedUnread: row?.marked_unread ?? false,
@@ -234,12 +252,14 @@ export class Conversation implements ConversationClient {
       },
       mark: async (seq) => (await this.#mark(seq)).error === null,
     })
+    this.#reader.show(this.#visible)
   }
 
   #leave(): void {
     this.stopTyping()
     this.#reader?.close()
     this.#reader = null
+    this.#visible = null
     // The list shows the draft from now on, also if the user was typing until now.
     this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()

@@ -38,7 +38,8 @@ import type * as wire from './wire'
 /** How long the tab that leads may take to tell a new tab what it knows. */
 const GREETING_TIMEOUT_MS = 3_000
 
-type Actions = typeof AllActions
+type Loaded = typeof AllActions
+type Actions = Omit<Loaded, 'Reader'>
 type OptionsOf<Name extends keyof Actions> =
   Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
 type AnyAction = (engine: Engine, ...options: unknown[]) => Promise<Result<unknown>>
@@ -65,7 +66,7 @@ export class Engine {
   readonly #recent: Recent | null
   #isRestored = false
   #isStarted = false
-  #actions: Actions | null
+  #actions: Loaded | null
   /** Names this tab's presence. */
   readonly sessionId = randomId()
 
@@ -302,7 +303,7 @@ export class Engine {
     return result as ReturnType<Actions[Name]>
   }
 
-  async loadActions(): Promise<Actions> {
+  async loadActions(): Promise<Loaded> {
     return (this.#actions ??= await import('./actions'))
   }
 

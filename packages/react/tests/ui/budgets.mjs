@@ -29,6 +29,9 @@ const TRACED_STEPS = 50
 /** Between two keys: ten per second is fast typing. Without a pause a key is displayed with the next ones. */
 const KEYS = { delay: 100 }
 
+/** Between two messages: the client sends four per second, and a fifth waits for its turn. */
+const MESSAGE_PAUSE_MS = 300
+
 const session = (window) => window.context.newCDPSession(window.page)
 const throttle = async (window, rate) => (await session(window)).send('Emulation.setCPUThrottlingRate', { rate })
 
@@ -462,6 +465,7 @@ const measures = {
     }
     const times = []
     for (let i = 0; i < 60; i++) {
+      const pause = new Promise((done) => setTimeout(done, MESSAGE_PAUSE_MS))
       const text = `other ${i}.`
       const arrived = ben.page.evaluate(
         (wantedText) =>
@@ -482,6 +486,7 @@ const measures = {
       await ana.page.keyboard.press('Enter')
       times.push((await arrived) - (await sent))
       await ana.until(() => document.querySelector('[data-status="pending"], [data-status="sending"]') === null)
+      await pause
     }
     report(
       'Enter to painted in the other window, CPU ×1',
