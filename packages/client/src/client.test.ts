@@ -293,8 +293,11 @@ describe('sending from the middle of history', () => {
       hold: () => (isHolding = true),
       answer: async () => {
         isHolding = false
-        for (const resolve of held.splice(0)) resolve()
-        await answered()
+        // The last request is answered first.
+        for (const resolve of held.splice(0).reverse()) {
+          resolve()
+          await answered()
+        }
       },
       newest: () => built.timeline().messages.at(-1),
     }
