@@ -292,6 +292,7 @@ describe('sending from the middle of history', () => {
       routes,
       hold: () => (isHolding = true),
       answer: async () => {
+        await answered()
         isHolding = false
         // The last request is answered first.
         for (const resolve of held.splice(0).reverse()) {
