@@ -85,6 +85,7 @@ export class Engine {
       userId,
       token: this.token,
       fetch: environment.fetch,
+      painted: page.painted,
       onSignedOut: (error) => this.#signedOut(error),
     })
     this.api = new UserChatAPI(this.#requests)

@@ -28,6 +28,11 @@ export interface RequestSettings {
   userId?: string | undefined
   token: Token
   fetch: typeof fetch
+  /**
+   * Writes wait for it. To begin a request takes milliseconds on a phone, in which what the user did
+   * could not be painted.
+   */
+  painted?: (() => Promise<void>) | undefined
   /** The token was refused, and so was the one that replaced it; or the session is another user's. */
   onSignedOut?: ((error: ChatError) => void) | undefined
 }
@@ -47,9 +52,10 @@ export class Requests {
   }
 
   async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
-    const { token, onSignedOut } = this.#settings
+    const { token, painted, onSignedOut } = this.#settings
     const { signal } = this.#abort
     try {
+      if (method !== 'GET' && !request.keepalive) await painted?.()
       // A page that is being closed may not live until the host has answered.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
       signal.throwIfAborted()

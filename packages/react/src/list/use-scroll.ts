@@ -197,11 +197,15 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   useBrowserLayoutEffect(() => {
     const isNew = newestKey !== lastKey.current
     lastKey.current = newestKey
-    if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.toBottom()
+    if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.followToBottom()
   }, [newestKey, isOwnNew, latest])
 
-  // The loaded messages determine what is new and whether more is needed, even without a scroll.
-  useEffect(() => update.current(), [timeline, update])
+  // The loaded messages determine what is new and whether more is needed, even without a scroll. In the
+  // next frame, because measuring at once would lay out the page twice.
+  useEffect(() => {
+    const frame = requestAnimationFrame(() => update.current())
+    return () => cancelAnimationFrame(frame)
+  }, [timeline, update])
 
   const toBottom = (): void => keeper.current?.toBottom()
   const toNewest = (): void => {
