@@ -1,6 +1,7 @@
 // Sending, receiving, ticks, outages.
 import { strict as assert } from 'node:assert'
 import { eventually, openWindow } from './harness.mjs'
+import { mainThread } from './trace.mjs'
 
 /** With many unread messages a window opens at the first of them, far from the new ones. */
 async function readAll(server, conversation) {
@@ -52,6 +53,31 @@ export const checks = {
     )
     for (const window of [ana, ben]) assert.equal(await window.row('hello 1').count(), 1)
     assert.deepEqual([...ana.problems, ...ben.problems], [])
+    await close()
+  },
+
+  async '1 the message is painted before its request begins, with one layout'(t) {
+    const { ana, close } = await both(t)
+    await ana.field.fill('painted 1')
+    await ana.page.evaluate(() => {
+      window.order = []
+      const { fetch } = window
+      window.fetch = (address, options) => {
+        if (options?.method === 'POST') window.order.push('request')
+        return fetch(address, options)
+      }
+      const isShown = () => document.querySelector('[data-slot="chunks"]').textContent.includes('painted 1')
+      const look = () => (isShown() ? window.order.push('frame') : requestAnimationFrame(look))
+      requestAnimationFrame(look)
+    })
+    const trace = await mainThread(ana)
+    await ana.page.keyboard.press('Enter')
+    await ana.until(() => window.order.includes('request') && window.order.includes('frame'))
+    const { events } = await trace.stop()
+    assert.equal((await ana.page.evaluate(() => window.order))[0], 'frame')
+    const key = events.find(({ name, args }) => name === 'EventDispatch' && args.data.type === 'keydown')
+    const layouts = events.filter(({ name, ts }) => name === 'Layout' && ts >= key.ts && ts <= key.ts + key.dur)
+    assert.equal(layouts.length, 0, 'the key handler lays out the page')
     await close()
   },
 
