@@ -33,7 +33,7 @@ const KEYS = { delay: 100 }
  * What headless Chromium draws. It never displays what lies outside, so the browser reports a letter
  * there as displayed only with the next change inside.
  */
-const DRAWN = { width: 800, height: 600 }
+const DRAWN = { width: 800, height: 500 }
 
 /** Between two messages: the client sends four per second, and a fifth waits for its turn. */
 const MESSAGE_PAUSE_MS = 300
@@ -61,6 +61,13 @@ const watchPaint = () => {
       observer.observe(document, { childList: true, subtree: true, characterData: true })
       look()
     })
+  /** Requests without an answer yet. */
+  window.requests = 0
+  const { fetch } = window
+  window.fetch = (...all) => {
+    window.requests++
+    return fetch(...all).finally(() => window.requests--)
+  }
   window.rowWith = (text) =>
     [...document.querySelectorAll('[data-slot="message-row"]')].findLast((row) => row.textContent.includes(text))
   /** Event timing: until the handlers had run, and until the frame that followed was displayed. */
@@ -328,16 +335,16 @@ const measures = {
         await frame()
         const port = scroller.getBoundingClientRect()
         const row = document.elementFromPoint(port.left + 200, port.top + port.height / 2)?.closest('[data-key]')
-        const before = row?.getBoundingClientRect().top
-        const isLoading = document.querySelector('[data-slot="page-skeleton"]')?.getBoundingClientRect().bottom > port.top - 2 * port.height
+        // The wheel may still be moving the list, so the place counts from the end of the list.
+        const place = () => row.getBoundingClientRect().top + scroller.scrollTop
+        const before = row && place()
         // A page that is on its way arrives while the list stands still.
-        if (isLoading) {
-          const first = document.querySelector('[data-chunk]')?.dataset.chunk
-          for (let i = 0; i < 60 && document.querySelector('[data-chunk]')?.dataset.chunk === first; i++) await frame()
+        if (window.requests > 0) {
+          for (let i = 0; i < 60 && window.requests > 0; i++) await frame()
           for (let i = 0; i < 6; i++) await frame()
         }
         return {
-          moved: row?.isConnected ? Math.abs(row.getBoundingClientRect().top - before) : 0,
+          moved: row?.isConnected ? Math.abs(place() - before) : 0,
           count: document.querySelectorAll('[data-slot="message-row"]').length,
           top: Number(document.querySelector('[data-seq]')?.dataset.seq),
           isAtTop: document.querySelector('[data-slot="beginning"]') !== null && scroller.scrollTop + scroller.scrollHeight - scroller.clientHeight < 2,
@@ -350,17 +357,19 @@ const measures = {
       const traced = await trace.stop()
       tasks.push(...traced.tasks)
       frames.push(...traced.frames)
-      progress(`step ${step}, at message ${top}, longest task ${ms(Math.max(...traced.tasks))}`)
+      const [slowest] = [...traced.tasks].sort((a, b) => b.time - a.time)
+      progress(`step ${step}, at message ${top}, longest task ${ms(slowest.time)}, ${ms(slowest.cpu)} of CPU time`)
       if (!isDone) trace = await mainThread(shown)
     }
-    const longest = Math.max(...tasks)
-    const long = tasks.filter((duration) => duration > 50).length
-    report(
-      'longest task while scrolling through 10,000 messages, CPU ×1',
-      `${ms(longest)}, ${long} above 50 ms`,
-      '≤ 50 ms',
-      longest <= 50,
-    )
+    for (const [key, name] of [
+      ['time', 'longest task'],
+      ['cpu', 'most CPU time of a task'],
+    ]) {
+      const times = tasks.map((task) => task[key])
+      const long = times.filter((time) => time > 50).length
+      const what = `${name} of ${times.length} while scrolling through 10,000 messages, CPU ×1`
+      report(what, `${ms(Math.max(...times))}, ${long} above 50 ms`, '≤ 50 ms', long === 0)
+    }
     const p95 = quantile(frames, 0.95)
     report(
       'script and layout of a frame meanwhile, p95, CPU ×1',
@@ -409,8 +418,11 @@ const measures = {
     const cdp = await session(shown)
     const visit = async (index, text) => {
       await page.locator(`[data-conversation="${conversations[index]}"]`).click()
-      if (text) await page.locator('[data-slot="message-row"]', { hasText: text }).last().waitFor()
-      else await isLive(shown)
+      if (!text) return isLive(shown)
+      // So many unread messages open at the first one. The end is read, too, or they would add up.
+      await page.locator('[data-slot="unread-line"]').waitFor()
+      await page.locator('[data-slot="pill"]').click()
+      await page.locator('[data-slot="message-row"]', { hasText: text }).last().waitFor()
     }
     const look = async () => {
       await settle(page)
@@ -434,11 +446,11 @@ const measures = {
     const ROUNDS = 60
     for (let round = 0; round < ROUNDS; round++) {
       if (round % 10 === 0) progress(`${round} of ${ROUNDS} minutes, heap ${(await look()).heap.toFixed(1)} MB`)
-      const at = round % conversations.length
+      // Never the one that is displayed.
+      const at = (round + 1) % conversations.length
       const text = `hour-${round}`
       await seed(t.server, conversations[at], others[at], 60, text)
-      // So many unread messages open at the first one.
-      await visit(at, `${text} 1.`)
+      await visit(at, `${text} 60.`)
     }
     await visit(0)
     // Typing, presence and reading come to rest.

@@ -13,7 +13,10 @@ const WORK = new Set([
   'IntersectionObserverController::computeIntersections',
 ])
 
-/** Records until `stop`, which tells how long each task took and how much of each frame was work, in ms. */
+/**
+ * Records until `stop`, which tells how long each task took, also in CPU time, and how much of each
+ * frame was work, in ms. Other programs delay a task, but hardly change its CPU time.
+ */
 export async function mainThread({ context, page }) {
   const session = await context.newCDPSession(page)
   const events = []
@@ -44,12 +47,15 @@ export function summary(events) {
   const main = [...counts].sort((a, b) => b[1] - a[1])[0]?.[0]
   const own = events.filter(({ pid, tid }) => `${pid} ${tid}` === main).sort((a, b) => a.ts - b.ts)
 
-  const tasks = own.filter(({ name, ph }) => name === 'RunTask' && ph === 'X').map(({ dur = 0 }) => dur / 1000)
+  const tasks = own
+    .filter(({ name, ph }) => name === 'RunTask' && ph === 'X')
+    .map(({ dur = 0, tdur = 0 }) => ({ time: dur / 1000, cpu: tdur / 1000 }))
   const frames = []
   let work = 0
   let end = 0
   for (const { name, ph, ts, dur = 0 } of own) {
-    if (name === 'BeginMainThreadFrame') {
+    // Follows the script, the styles and the layout of each frame.
+    if (name === 'PrePaint') {
       frames.push(work)
       work = 0
     }
