@@ -29,16 +29,24 @@ const TRACED_STEPS = 50
 /** Between two keys: ten per second is fast typing. Without a pause a key is displayed with the next ones. */
 const KEYS = { delay: 100 }
 
-/**
- * What headless Chromium draws. It never displays what lies outside, so the browser reports a letter
- * there as displayed only with the next change inside.
- */
-const DRAWN = { width: 800, height: 500 }
+/** More than the height of the browser's own bar. */
+const BAR_PX = 200
 
 /** Between two messages: the client sends four per second, and a fifth waits for its turn. */
 const MESSAGE_PAUSE_MS = 300
 
 const session = (window) => window.context.newCDPSession(window.page)
+/**
+ * The window is as large as the page, and headless Chromium draws nothing of the page's lower end, as
+ * if its own bar were above it. A letter there is reported as displayed with the next change that is
+ * drawn, perhaps seconds later.
+ */
+const growWindow = async (window) => {
+  const browser = await session(window)
+  const { windowId, bounds } = await browser.send('Browser.getWindowForTarget')
+  const { width, height } = bounds
+  await browser.send('Browser.setWindowBounds', { windowId, bounds: { width, height: height + BAR_PX } })
+}
 const throttle = async (window, rate) => (await session(window)).send('Emulation.setCPUThrottlingRate', { rate })
 
 /** Runs in the page before anything else: what is waited for, and when it was painted. */
@@ -50,11 +58,10 @@ const watchPaint = () => {
       const look = () => {
         if (!condition()) return
         observer.disconnect()
-        // A task after the frame begins once the frame was handed over for painting.
+        // A task after the frame begins once the frame was handed over for painting. The page's own
+        // timers come after it.
         requestAnimationFrame(() => {
-          const { port1, port2 } = new MessageChannel()
-          port1.onmessage = () => done(performance.now())
-          port2.postMessage(null)
+          void scheduler.postTask(() => done(performance.now()), { priority: 'user-blocking' })
         })
       }
       const observer = new MutationObserver(look)
@@ -87,6 +94,7 @@ async function open(t, name, { path = '', rate = 1, ...options } = {}) {
   await context.addInitScript(watchPaint)
   const page = await context.newPage()
   const window = { context, page }
+  await growWindow(window)
   if (rate !== 1) await throttle(window, rate)
   await page.goto(`${t.server.url}/demo/?as=${name}${path}`)
   return { ...window, until: (check, argument) => page.waitForFunction(check, argument, { polling: 50 }) }
@@ -214,7 +222,7 @@ const measures = {
     const conversation = await t.server.user('ana').conversationWith('ben')
     await seed(t.server, conversation, 'ben', 60, 'interactions')
     await t.server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
-    const ana = await open(t, 'ana', { path: `&c=${conversation}`, rate: 4, viewport: DRAWN })
+    const ana = await open(t, 'ana', { path: `&c=${conversation}`, rate: 4 })
     const { page } = ana
     await page.locator('[data-slot="field"]').waitFor()
     await isLive(ana)
@@ -417,7 +425,9 @@ const measures = {
     const shown = { context, page, until: (check, argument) => page.waitForFunction(check, argument, { polling: 50 }) }
     const cdp = await session(shown)
     const visit = async (index, text) => {
-      await page.locator(`[data-conversation="${conversations[index]}"]`).click()
+      const link = `[data-conversation="${conversations[index]}"]`
+      if (text) await page.locator(`${link} [data-slot="unread-badge"]`, { hasText: '60' }).waitFor()
+      await page.locator(link).click()
       if (!text) return isLive(shown)
       // So many unread messages open at the first one. The end is read, too, or they would add up.
       await page.locator('[data-slot="unread-line"]').waitFor()

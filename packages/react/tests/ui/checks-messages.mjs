@@ -56,8 +56,13 @@ export const checks = {
     await close()
   },
 
-  async '1 the message is painted before its request begins, with one layout'(t) {
-    const { ana, close } = await both(t)
+  async '1 the message is painted before its request begins, with one layout'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    await readAll(server, conversation)
+    // One window: the trace is that of the browser.
+    const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}` })
+    await ana.field.waitFor()
+    await isLive(ana)
     await ana.field.fill('painted 1')
     await ana.page.evaluate(() => {
       window.order = []
@@ -78,7 +83,7 @@ export const checks = {
     const key = events.find(({ name, args }) => name === 'EventDispatch' && args.data.type === 'keydown')
     const layouts = events.filter(({ name, ts }) => name === 'Layout' && ts >= key.ts && ts <= key.ts + key.dur)
     assert.equal(layouts.length, 0, 'the key handler lays out the page')
-    await close()
+    await ana.context.close()
   },
 
   async '2 the tick becomes filled as Ben receives and opens'({ browser, server }) {
