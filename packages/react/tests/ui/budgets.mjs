@@ -426,7 +426,7 @@ const measures = {
     const cdp = await session(shown)
     const visit = async (index, text) => {
       const link = `[data-conversation="${conversations[index]}"]`
-      if (text) await page.locator(`${link} [data-slot="unread-badge"]`, { hasText: '60' }).waitFor()
+      if (text) await page.locator(`${link} [data-slot="unread-badge"][data-text="60"]`).waitFor()
       await page.locator(link).click()
       if (!text) return isLive(shown)
       // So many unread messages open at the first one. The end is read, too, or they would add up.
