@@ -336,7 +336,7 @@ const measures = {
     for (let step = 1; !isDone; step++) {
       if (step > MESSAGES) throw new Error('the first message was not reached')
       await page.mouse.wheel(0, -STEP_PX)
-      const { moved, count, top, isAtTop } = await page.evaluate(async () => {
+      const { moved, row, count, top, isAtTop } = await page.evaluate(async () => {
         const frame = () => new Promise((done) => requestAnimationFrame(done))
         const scroller = document.querySelector('[data-slot="scroller"]')
         await frame()
@@ -353,12 +353,14 @@ const measures = {
         }
         return {
           moved: row?.isConnected ? Math.abs(place() - before) : 0,
+          row: row?.outerHTML.slice(0, 600),
           count: document.querySelectorAll('[data-slot="message-row"]').length,
           top: Number(document.querySelector('[data-seq]')?.dataset.seq),
           isAtTop: document.querySelector('[data-slot="beginning"]') !== null && scroller.scrollTop + scroller.scrollHeight - scroller.clientHeight < 2,
         }
       })
       worst = Math.max(worst, moved)
+      if (moved >= 1) progress(`step ${step}, at message ${top}: moved by ${moved.toFixed(1)} px: ${row}`)
       most = Math.max(most, count)
       isDone = isAtTop
       if (!isDone && step % TRACED_STEPS > 0) continue
