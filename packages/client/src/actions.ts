@@ -7,6 +7,7 @@ import { chatError, ok, refused } from './errors'
 import { withReaction, type Change } from './overlay'
 import type { ChangeKind, ChatError, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
 import { TypingReporter } from './typing-reporter'
+export { Reader } from './reading'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
 

@@ -3,6 +3,9 @@ import type { Page, PageSignal } from './page'
 /** The minimum time between reports of activity, because a moving pointer fires many events. */
 const ACTIVITY_MS = 10_000
 
+/** A page that is hidden while it waits for a frame gets none. */
+const FRAME_TIMEOUT_MS = 100
+
 /** Returns the page of a browser, or null outside a browser. */
 export function browserPage(): Page | null {
   if (typeof window === 'undefined' || typeof document === 'undefined') return null
@@ -32,5 +35,15 @@ export function browserPage(): Page | null {
       })
       return () => abort.abort()
     },
+    painted: () =>
+      new Promise((resolve) => {
+        if (document.visibilityState === 'hidden') return resolve()
+        const timer = setTimeout(resolve, FRAME_TIMEOUT_MS)
+        requestAnimationFrame(() => {
+          clearTimeout(timer)
+          // The frame is painted between this task and the next one.
+          setTimeout(resolve)
+        })
+      }),
   }
 }

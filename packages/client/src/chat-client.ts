@@ -159,9 +159,8 @@ export interface ConversationClient {
   jumpToNewest(): Promise<void>
 
   /**
-   * Queues a message and returns its key. The timeline contains the message when this returns.
-   * Exception: if only an earlier part of the conversation is loaded, this starts a jump to the
-   * end, after which the timeline contains the message.
+   * Queues a message and returns its key. The timeline contains it in the same task, at the end of the
+   * conversation, which is displayed from then on.
    */
   send(content: string, options?: SendOptions): string
   /** Sends a failed message again. */

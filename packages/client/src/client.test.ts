@@ -271,6 +271,240 @@ describe('sending', () => {
   })
 })
 
+describe('sending from the middle of history', () => {
+  /** Opens at the first of many unread messages. Requests for pages wait for `answer` once `hold` was called. */
+  async function inTheMiddle() {
+    const routes = fakeRoutes(history(200), { unread_count: 160, last_read_seq: 40 })
+    const built = clientOf(routes)
+    const held: (() => void)[] = []
+    let isHolding = false
+    routes.override = (request) =>
+      isHolding && request === 'GET /messages'
+        ? new Promise((resolve) => held.push(() => resolve(undefined as never)))
+        : undefined
+    built.client.start()
+    await built.goLive()
+    built.room.open()
+    await answered()
+    expect(built.timeline()).toMatchObject({ hasNewer: true, jump: { target: { at: 'first_unread' } } })
+    return {
+      ...built,
+      routes,
+      hold: () => (isHolding = true),
+      answer: async () => {
+        await answered()
+        isHolding = false
+        // The last request is answered first.
+        for (const resolve of held.splice(0).reverse()) {
+          resolve()
+          await answered()
+        }
+      },
+      newest: () => built.timeline().messages.at(-1),
+    }
+  }
+
+  test('shows the message at once at the end, which is loaded above it', async () => {
+    const { room, timeline, newest, hold, answer } = await inTheMiddle()
+    hold()
+    const key = room.send('Hello')
+    expect(timeline()).toMatchObject({
+      status: 'ready',
+      messages: [{ key, state: 'sending' }],
+      hasOlder: true,
+      hasNewer: false,
+      isLoadingOlder: true,
+      jump: { target: { at: 'newest' } },
+    })
+    await answered()
+    expect(timeline()).toMatchObject({ messages: [{ key, state: 'sent' }], hasOlder: true })
+    await answer()
+    expect(timeline().messages.map(({ seq }) => seq)).toEqual(Array.from({ length: 51 }, (_, index) => 151 + index))
+    expect(newest()).toMatchObject({ key })
+  })
+
+  test.each(['loadNewer', 'loadOlder'] as const)('a page that was on the way leads nowhere: %s', async (load) => {
+    const { room, timeline, newest, hold, answer } = await inTheMiddle()
+    await room.jumpTo('m60')
+    hold()
+    void room[load]()
+    const key = room.send('Hello')
+    await answer()
+    expect(newest()).toMatchObject({ key, seq: 201 })
+    expect(timeline().hasNewer).toBe(false)
+  })
+
+  test('a jump that was on the way leads nowhere', async () => {
+    const { room, timeline, newest, hold, answer } = await inTheMiddle()
+    hold()
+    const jumped = room.jumpTo('m150')
+    const key = room.send('Hello')
+    await answer()
+    expect((await jumped).error).toBeNull()
+    expect(newest()).toMatchObject({ key })
+    expect(timeline().jump?.target.at).toBe('newest')
+  })
+
+  test('while the conversation is loading, it continues at the end', async () => {
+    const routes = fakeRoutes(history(200), { unread_count: 160, last_read_seq: 40 })
+    const { client, goLive, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    const key = room.send('Hello')
+    expect(timeline().messages).toMatchObject([{ key }])
+    await goLive()
+    expect(timeline()).toMatchObject({ status: 'ready', hasOlder: true, hasNewer: false, jump: null })
+    expect(timeline().messages.at(-1)).toMatchObject({ key, state: 'sent' })
+  })
+
+  test('while the first unread message is being loaded, too', async () => {
+    const routes = fakeRoutes(history(200), { unread_count: 160, last_read_seq: 40 })
+    const { client, goLive, room, timeline } = clientOf(routes)
+    client.start()
+    await goLive()
+    let answer = (): void => {}
+    routes.override = (request) =>
+      request === 'GET /messages' ? new Promise((resolve) => (answer = () => resolve(undefined as never))) : undefined
+    room.open()
+    await answered()
+    const key = room.send('Hello')
+    routes.override = () => undefined
+    answer()
+    await answered()
+    expect(timeline()).toMatchObject({ hasNewer: false, jump: null })
+    expect(timeline().messages.at(-1)).toMatchObject({ key, state: 'sent' })
+  })
+
+  test('without a network the message waits at the end, and is never missing afterwards', async () => {
+    const { routes, room, timeline, socket, clock, goLive } = await inTheMiddle()
+    routes.override = () => Promise.reject(new TypeError('no network'))
+    socket.lose()
+    const key = room.send('Hello')
+    await answered()
+    expect(timeline()).toMatchObject({ messages: [{ key, state: 'pending' }], hasOlder: true })
+    expect(timeline().pageError).not.toBeNull()
+    const missing: unknown[] = []
+    room.subscribe(() => {
+      if (!timeline().messages.some((message) => message.key === key)) missing.push(timeline())
+    })
+    routes.override = () => undefined
+    await clock.advance(1_000)
+    await goLive()
+    expect(timeline()).toMatchObject({ messages: [{ key, state: 'sent' }], hasOlder: true, pageError: null })
+    await room.loadOlder()
+    expect(timeline().messages.map(({ seq }) => seq)).toEqual(Array.from({ length: 51 }, (_, index) => 151 + index))
+    expect(missing).toEqual([])
+  })
+
+  test('a reply quotes a message that is no longer displayed', async () => {
+    const { room, timeline } = await inTheMiddle()
+    const { id } = timeline().messages[0]!
+    room.send('Yes', { replyToId: id })
+    expect(timeline().messages).toMatchObject([{ content: 'Yes', reply_to: { id } }])
+  })
+
+  test('a message that another device of the user sent moves nothing', async () => {
+    const { client, socket, timeline } = await inTheMiddle()
+    const before = timeline()
+    const sent = message({ seq: 201, sender_id: ME, client_message_id: 'elsewhere' })
+    socket.channels
+      .get(`user:${ME}`)
+      ?.onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: { ...rowOf(sent) } })
+    expect(client.getState().conversations[0]?.last_seq).toBe(201)
+    expect(timeline().messages).toBe(before.messages)
+    expect(timeline().jump).toBe(before.jump)
+  })
+
+  test('is reported, wherever the user went meanwhile', async () => {
+    const { routes, room, timeline, events } = await inTheMiddle()
+    const elsewhere = async (content: string) => {
+      const key = room.send(content)
+      await room.jumpTo('m60')
+      await answered()
+      expect(timeline().messages.some((message) => message.key === key)).toBe(false)
+      return key
+    }
+    const sent = await elsewhere('Hello')
+    routes.override = (request) => (request === 'POST /messages' ? refusal(403, 'not_allowed_recipient') : undefined)
+    const failed = await elsewhere('Hello?')
+    expect(events).toMatchObject([
+      { type: 'message_sent', message: { key: sent, state: 'sent', isOwn: true } },
+      { type: 'message_failed', message: { key: failed, state: 'failed', canRetry: true }, error: { status: 403 } },
+    ])
+  })
+})
+
+describe('going to the newest messages', () => {
+  test('keeps what is displayed if they cannot be loaded, and goes there later', async () => {
+    const routes = fakeRoutes(history(200))
+    const { client, goLive, room, timeline } = clientOf(routes, {
+      initialState: {
+        cursor: 'c7',
+        conversations: [routes.row],
+        pages: [
+          {
+            conversationId: CONVERSATION,
+            messages: routes.messages.slice(80, 130),
+            hasOlder: true,
+            hasNewer: true,
+            around: 'm100',
+          },
+        ],
+      },
+    })
+    client.start()
+    room.open()
+    await goLive()
+    const before = timeline()
+    expect(before).toMatchObject({ hasNewer: true })
+    routes.override = (request) => (request === 'GET /messages' ? refusal(503, 'database_unavailable') : undefined)
+    await room.jumpToNewest()
+    expect(timeline().messages).toBe(before.messages)
+    expect(timeline()).toMatchObject({ hasNewer: true, jump: null, pageError: { status: 503 } })
+    routes.override = () => undefined
+    await room.jumpToNewest()
+    expect(timeline().messages.at(-1)?.seq).toBe(200)
+    expect(timeline()).toMatchObject({ hasNewer: false, pageError: null, jump: { target: { at: 'newest' } } })
+  })
+
+  test('a page that failed is offered again when the server answers again', async () => {
+    const routes = fakeRoutes(history(200))
+    const { client, goLive, socket, clock, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    await goLive()
+    routes.override = (request) => (request === 'GET /messages' ? refusal(503, 'database_unavailable') : undefined)
+    await room.loadOlder()
+    expect(timeline().pageError).not.toBeNull()
+    routes.override = () => undefined
+    socket.lose()
+    await clock.advance(1_000)
+    await goLive()
+    expect(timeline().pageError).toBeNull()
+  })
+
+  test('the last wish counts', async () => {
+    const routes = fakeRoutes(history(200))
+    const { client, goLive, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    await goLive()
+    const held: (() => void)[] = []
+    routes.override = (request) =>
+      request === 'GET /messages' ? new Promise((resolve) => held.push(() => resolve(undefined as never))) : undefined
+    const first = room.jumpTo('m20')
+    const second = room.jumpTo('m110')
+    await answered()
+    // Answered in the opposite order.
+    held[1]?.()
+    await second
+    held[0]?.()
+    await first
+    expect(timeline().jump).toMatchObject({ target: { messageId: 'm110' } })
+    expect(timeline().messages.some(({ id }) => id === 'm110')).toBe(true)
+  })
+})
+
 describe('conversations that were displayed recently', () => {
   test('are displayed at once by the next page, and updated from their cursor', async () => {
     const storage = memoryStorage()

@@ -6,7 +6,7 @@ import type { Engine } from './engine'
 import { ok, refused } from './errors'
 import type { History, LoadedPage, PagePosition } from './history'
 import { randomId } from './ids'
-import { Reader } from './reading'
+import type { Reader as AnyReader } from './reading'
 import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
 import type * as wire from './wire'
 
@@ -18,10 +18,14 @@ const MAX_UNREAD_AT_END = 30
 
 export class Conversation implements ConversationClient {
   readonly #engine: Engine
-  #reader: Reader | null = null
+  #reader: AnyReader | null = null
+  /** What the list shows, for a reader that is still being loaded. */
+  #visible: { seq: number; isAtEnd: boolean } | null = null
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
+  /** Counts the user's moves. A page that was requested before the last one does not change what is displayed. */
+  #moves = 0
 
   constructor(
     readonly id: string,
@@ -53,9 +57,12 @@ export class Conversation implements ConversationClient {
     }
   }
 
-  /** Loads the first page again if its messages were discarded or the first attempt failed. */
+  /** Loads again what was displayed: everything was forgotten, or an attempt failed. */
   reload(): void {
-    if (this.#opened > 0 && this.#loaded.status !== 'ready' && this.#loaded.status !== 'loading') void this.#load()
+    if (this.#opened === 0) return
+    const { status, pageError } = this.#loaded
+    if (pageError) this.#change((history) => (history.pageError = null))
+    if (status !== 'ready' && status !== 'loading') void this.#load()
   }
 
   /** Called after every change of the state, which may have added messages. */
@@ -71,25 +78,18 @@ export class Conversation implements ConversationClient {
     return this.#loadBeside('after')
   }
 
-  async jumpTo(messageId: string): Promise<Result<null>> {
-    const held = this.#loaded.get(messageId)
-    if (held) {
-      this.#change((history) => history.display(held.row.seq))
-      if (this.#loaded.range) return this.#jump({ at: 'message', messageId, seq: held.row.seq })
-      this.#change((history) => history.display(Infinity))
-    }
-    const error = await this.#loadAround(messageId)
-    if (error?.status === 404) {
-      this.#engine.emit({ type: 'message_unavailable', conversationId: this.id, messageId })
-      if (!this.#loaded.range) await this.#loadNewest()
-    }
-    return error ? refused(error) : ok(null)
+  jumpTo(messageId: string): Promise<Result<null>> {
+    this.#moves += 1
+    return this.#jumpTo(messageId, this.#untilMoved())
   }
 
   async jumpToNewest(): Promise<void> {
-    this.#change((history) => history.display(Infinity))
-    if (!this.#loaded.range) await this.#loadNewest()
-    this.#jump({ at: 'newest' })
+    this.#moves += 1
+    const isWanted = this.#untilMoved()
+    // The displayed part stays until the end is loaded.
+    const error = this.#loaded.covers(Infinity) ? null : await this.#loadNewest(isWanted)
+    if (error) return this.#failed(error)
+    if (isWanted()) this.#goToEnd((history) => history.display(Infinity))
   }
 
   // Sending
@@ -107,8 +107,7 @@ export class Conversation implements ConversationClient {
       metadata: (metadata ?? {}) as wire.Message['metadata'],
       file: file ?? null,
     })
-    const { range } = this.#loaded
-    if (range && range.to !== Infinity) void this.jumpToNewest()
+    this.#showOwn()
     return key
   }
 
@@ -155,14 +154,17 @@ export class Conversation implements ConversationClient {
     // At the end of an earlier part, messages that are loaded later are not visible at once.
     if (lowest && !isNewest) lowest = { ...lowest, isAtEnd: false }
     if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
-    this.#reader?.show(lowest && { ...lowest, seq })
+    this.#visible = lowest && { ...lowest, seq }
+    if (this.#reader) this.#reader.show(this.#visible)
+    else if (lowest) this.#startReading()
   }
 
   markRead(): Promise<Result<null>> {
     return this.#engine.act('markRead', this.id)
   }
 
-  markUnread(messageId?: string): Promise<Result<null>> {
+  async markUnread(messageId?: string): Promise<Result<null>> {
+    if (!this.#reader) await this.#engine.loadActions().catch(() => {})
     this.#reader?.keepUnread()
     return this.#engine.act('markUnread', this.id, messageId)
   }
@@ -185,6 +187,25 @@ export class Conversation implements ConversationClient {
 
   // Loading
 
+  /** Displays the end at once, even if it is not loaded: what the user writes belongs there. */
+  #showOwn(): void {
+    // A conversation that is still loading then opens at its end.
+    this.#moves += 1
+    const { range } = this.#loaded
+    if (!range) return this.reload()
+    if (range.to === Infinity) return
+    const last = this.#engine.store.row(this.id)?.last_seq
+    if (last === undefined) return void this.jumpToNewest()
+    this.#goToEnd((history) => history.displayEnd(last))
+    void this.loadOlder()
+  }
+
+  /** Returns true until the user's next move. */
+  #untilMoved(): () => boolean {
+    const moves = this.#moves
+    return () => moves === this.#moves
+  }
+
   get #loaded(): History {
     return this.#engine.store.history(this.id) ?? this.#create()
   }
@@ -202,16 +223,29 @@ export class Conversation implements ConversationClient {
     const { id } = this
     const engine = this.#engine
     this.#release = [engine.store.hold(id), engine.connection.watch(id)]
-    engine.loadActions().catch(() => {})
     this.#change((history) => {
       history.firstUnreadSeq = null
       history.jump = null
     })
+    this.#startReading()
+  }
+
+  #startReading(): void {
+    this.#engine.loadActions().then(
+      (actions) => this.#read(actions),
+      // Tried again when the list shows something else.
+      () => {},
+    )
+  }
+
+  #read({ Reader }: { Reader: typeof AnyReader }): void {
+    if (this.#opened === 0 || this.#reader) return
+    const { store, environment } = this.#engine
     this.#reader = new Reader({
-      clock: engine.environment.clock,
-      page: engine.environment.page,
+      clock: environment.clock,
+      page: environment.page,
       state: () => {
-        const row = engine.store.row(id)
+        const row = store.row(this.id)
         return {
           lastReadSeq: row?.last_read_seq ?? 0,
           isMarkedUnread: row?.marked_unread ?? false,
@@ -220,12 +254,14 @@ export class Conversation implements ConversationClient {
       },
       mark: async (seq) => (await this.#mark(seq)).error === null,
     })
+    this.#reader.show(this.#visible)
   }
 
   #leave(): void {
     this.stopTyping()
     this.#reader?.close()
     this.#reader = null
+    this.#visible = null
     // The list shows the current draft from now on, even if the user was still typing.
     this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
@@ -233,6 +269,7 @@ export class Conversation implements ConversationClient {
 
   async #load(at?: string): Promise<void> {
     const history = this.#loaded
+    const isWanted = this.#untilMoved()
     const isFirst = history.status !== 'ready' && history.status !== 'loading'
     if (!isFirst && at === undefined && history.status === 'loading') return
     if (isFirst) this.#change((changed) => (changed.status = 'loading'))
@@ -241,11 +278,13 @@ export class Conversation implements ConversationClient {
     const row = this.#engine.store.row(this.id)
     const unread = row?.unread_count ?? 0
     const lastRead = row?.last_read_seq ?? 0
-    if (at !== undefined) await this.jumpTo(at)
-    else if (!history.range && unread > MAX_UNREAD_AT_END) await this.#loadAround('first_unread')
-    const error = history.range ? null : await this.#loadNewest()
+    if (isWanted()) {
+      if (at !== undefined) await this.#jumpTo(at, isWanted)
+      else if (!history.range && unread > MAX_UNREAD_AT_END) await this.#loadAround('first_unread', isWanted)
+    }
+    const error = history.range ? null : await this.#loadNewest(isWanted)
     if (error) return this.#failed(error)
-    if (unread > 0) this.#showUnread(lastRead, at === undefined)
+    if (unread > 0) this.#showUnread(lastRead, at === undefined && isWanted())
   }
 
   /** Places the line "New messages" above the first unread message; `isTarget` also jumps to it. */
@@ -263,16 +302,33 @@ export class Conversation implements ConversationClient {
 
   #failed(error: ChatError): void {
     this.#change((history) => {
-      if (history.status === 'ready') return
-      history.status = error.status === 404 ? 'not_found' : 'error'
-      history.error = error
+      if (history.status === 'ready') history.pageError = error
+      else {
+        history.status = error.status === 404 ? 'not_found' : 'error'
+        history.error = error
+      }
     })
   }
 
-  async #loadNewest(): Promise<ChatError | null> {
+  async #jumpTo(messageId: string, isWanted: () => boolean): Promise<Result<null>> {
+    const seq = this.#loaded.get(messageId)?.row.seq
+    if (seq !== undefined && this.#loaded.covers(seq)) {
+      this.#change((history) => history.display(seq))
+      return this.#jump({ at: 'message', messageId, seq })
+    }
+    const error = await this.#loadAround(messageId, isWanted)
+    if (error?.status === 404) {
+      this.#engine.emit({ type: 'message_unavailable', conversationId: this.id, messageId })
+      if (!this.#loaded.range) await this.#loadNewest(isWanted)
+    }
+    return error ? refused(error) : ok(null)
+  }
+
+  async #loadNewest(isWanted: () => boolean): Promise<ChatError | null> {
     const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, limit: PAGE_SIZE })
     if (error) return error
-    this.#addPage({ at: 'newest' }, { messages: data.data, hasOlder: data.has_more, hasNewer: false }, Infinity)
+    const page = { messages: data.data, hasOlder: data.has_more, hasNewer: false }
+    this.#addPage({ at: 'newest' }, page, isWanted() ? Infinity : null)
     return null
   }
 
@@ -281,10 +337,10 @@ export class Conversation implements ConversationClient {
     const { range, messages } = history
     const isOlder = at === 'before'
     const flag = isOlder ? 'isLoadingOlder' : 'isLoadingNewer'
-    const end = isOlder ? messages[0] : messages.at(-1)
     const isComplete = isOlder ? range?.from === 0 : range?.to === Infinity
-    if (!range || !end || isComplete || history[flag]) return
-    const { seq } = end.row
+    if (!range || isComplete || history[flag]) return
+    // The part can be empty: an end that is not loaded yet, or one whose messages were all removed.
+    const seq = (isOlder ? messages[0] : messages.at(-1))?.row.seq ?? (isOlder ? range.from : range.to)
     this.#change((changed) => (changed[flag] = true))
     const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, [at]: seq, limit: PAGE_SIZE })
     this.#change((changed) => {
@@ -297,29 +353,36 @@ export class Conversation implements ConversationClient {
       hasOlder: !isOlder || data.has_more,
       hasNewer: isOlder || data.has_more,
     }
-    // The anchor is at this end, so that the other end is trimmed.
-    this.#addPage({ at, seq }, page, seq)
+    // The anchor is beside this end, so that the end that is trimmed is the other one. The user may
+    // have moved to another part meanwhile.
+    this.#addPage({ at, seq }, page, history.contains(seq) ? seq : null)
   }
 
-  async #loadAround(anchor: string): Promise<ChatError | null> {
+  async #loadAround(anchor: string, isWanted: () => boolean): Promise<ChatError | null> {
     const { api } = this.#engine
     const { data, error } = await api.getPage({ conversationId: this.id, around: anchor, limit: PAGE_SIZE })
     if (error) return error
     const page = { messages: data.data, hasOlder: data.next_cursor !== null, hasNewer: data.prev_cursor !== null }
     const target = data.data.find(({ id }) => id === anchor) ?? data.data[Math.min(PAGE_SIZE / 2, data.data.length - 1)]
-    this.#addPage({ at: 'around', anchor }, page, target?.seq ?? Infinity)
-    if (target?.id === anchor) this.#jump({ at: 'message', messageId: anchor, seq: target.seq })
+    this.#addPage({ at: 'around', anchor }, page, isWanted() ? (target?.seq ?? Infinity) : null)
+    if (target?.id === anchor && isWanted()) this.#jump({ at: 'message', messageId: anchor, seq: target.seq })
     return null
   }
 
-  #addPage(position: PagePosition, page: LoadedPage, anchor: number): void {
-    this.#change((history) => history.display(anchor))
+  /** `anchor`: the position to display; null leaves what is displayed. */
+  #addPage(position: Position, page: LoadedPage, anchor: number | null): void {
+    if (anchor !== null) this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
     // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.
     // Without the end, new messages would not be displayed.
     this.#change((history) => {
       if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
     })
+  }
+
+  #goToEnd(display: (history: History) => void): void {
+    this.#change(display)
+    this.#jump({ at: 'newest' })
   }
 
   #jump(target: Jump['target']): Result<null> {

@@ -4,11 +4,9 @@ import { browserPage } from './browser-page'
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import { Client } from './client'
 import { systemClock } from './clock'
-import { startHeartbeat } from './heartbeat'
-import { idbStorage } from './idb-storage'
+import { laterSocket } from './later-socket'
 import { quietPage } from './page'
-import { RealtimeSocket } from './realtime-socket'
-import { memoryStorage } from './storage'
+import { laterStorage, memoryStorage } from './storage'
 import type { Channel, Locks } from './tabs'
 
 /** Creates the client of one user. It does nothing until `start` is called. */
@@ -21,13 +19,14 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
   return new Client(options, {
     clock: systemClock(now),
     page: page ?? quietPage,
-    storage: canStore ? idbStorage(userId) : memoryStorage(),
-    socket: socketUrl && anonKey && 'WebSocket' in globalThis ? new RealtimeSocket({ url: socketUrl, anonKey }) : null,
+    storage: canStore ? laterStorage(async () => (await import('./idb-storage')).idbStorage(userId)) : memoryStorage(),
+    ...(socketUrl && anonKey && 'WebSocket' in globalThis
+      ? laterSocket({ url: socketUrl, anonKey })
+      : { socket: null, heartbeat: () => () => {} }),
     locks: isShared ? (navigator.locks as Locks) : null,
     openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
     // Wrapped, because browsers refuse to call `fetch` as a method of another object.
     fetch: options.fetch ?? ((input, init) => fetch(input, init)),
-    heartbeat: startHeartbeat,
   })
 }
 

@@ -22,7 +22,7 @@ import { SyncEngine } from './sync'
 import { signal, type Signal } from './signal'
 import { sessionStorageOf, type SessionStorage } from './storage'
 import { Tabs, type Snapshot, type TabMessage } from './tabs'
-import { receivedView } from './timeline'
+import { storedView, unsentView } from './timeline'
 import { Token } from './token'
 import { TypingWatch } from './typing'
 import type {
@@ -38,7 +38,8 @@ import type * as wire from './wire'
 /** A new tab waits this long for the leading tab's state, and then loads the state itself. */
 const GREETING_TIMEOUT_MS = 3_000
 
-type Actions = typeof AllActions
+type Loaded = typeof AllActions
+type Actions = Omit<Loaded, 'Reader'>
 type OptionsOf<Name extends keyof Actions> =
   Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
 type AnyAction = (engine: Engine, ...options: unknown[]) => Promise<Result<unknown>>
@@ -65,7 +66,7 @@ export class Engine {
   readonly #recent: Recent | null
   #isRestored = false
   #isStarted = false
-  #actions: Actions | null
+  #actions: Loaded | null
   /** Identifies this tab in reports of presence. */
   readonly sessionId = randomId()
 
@@ -84,6 +85,7 @@ export class Engine {
       userId,
       token: this.token,
       fetch: environment.fetch,
+      painted: page.painted,
       onSignedOut: (error) => this.#signedOut(error),
     })
     this.api = new UserChatAPI(this.#requests)
@@ -303,7 +305,7 @@ export class Engine {
     return result as ReturnType<Actions[Name]>
   }
 
-  async loadActions(): Promise<Actions> {
+  async loadActions(): Promise<Loaded> {
     return (this.#actions ??= await import('./actions'))
   }
 
@@ -446,28 +448,29 @@ export class Engine {
   #sent(message: Outgoing, stored: wire.Message): void {
     this.store.putAnswer(stored)
     this.#tabs.post({ type: 'done', key: message.key })
-    const view = this.#view(message)
-    if (view) this.emit({ type: 'message_sent', message: view })
+    this.emit({ type: 'message_sent', message: this.#storedView(stored) })
   }
 
   #failed(message: Outgoing, error: ChatError): void {
-    const view = this.#view(message)
-    if (view) this.emit({ type: 'message_failed', message: view, error })
+    const { userId } = this.options
+    const history = this.store.history(message.conversationId)
+    const view = unsentView(message, this.store.sender(userId), { userId, history })
+    this.emit({ type: 'message_failed', message: view, error })
     this.report(error)
   }
 
-  #view({ key, conversationId }: Outgoing): TimelineMessage | undefined {
-    return this.store.getTimeline(conversationId).messages.find((message) => message.key === key)
+  /** Of a message whose conversation may be displayed elsewhere, or not at all. */
+  #storedView(message: wire.Message): TimelineMessage {
+    return storedView(message, this.store.sender(message.sender_id), this.options.userId)
   }
 
   #received(message: wire.Message): void {
     const { conversation_id, sender_id } = message
     if (sender_id !== null) this.#typing.received(conversation_id, sender_id, false, 0)
     const { conversations } = this.store.getState()
-    const view = receivedView(message, this.store.sender(sender_id))
     this.emit({
       type: 'message_received',
-      message: view,
+      message: this.#storedView(message),
       conversation: conversations.find(({ id }) => id === conversation_id) ?? null,
     })
   }

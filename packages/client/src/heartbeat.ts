@@ -1,5 +1,7 @@
 import type { Cancel } from './clock'
-import { HEARTBEAT_MS } from './realtime-socket'
+
+/** The server closes a socket that was silent for 60 s. */
+export const HEARTBEAT_MS = 25_000
 
 /**
  * Calls the function every 25 seconds. A worker keeps the time, because browsers run the timers of

@@ -57,6 +57,11 @@ export class History {
     return range !== undefined && range.from <= seq && seq <= range.to
   }
 
+  /** Whether a position is in any part that is loaded; `Infinity` is the end. */
+  covers(seq: number): boolean {
+    return rangeAt(this.#ranges, seq) !== undefined
+  }
+
   /** The messages of the displayed range, oldest first. */
   get messages(): readonly HeldMessage[] {
     const { range } = this
@@ -154,6 +159,15 @@ export class History {
   display(seq: number): void {
     this.anchor = seq
     this.#sorted = null
+  }
+
+  /**
+   * Displays the end, even if it is not loaded. `lastSeq`: the newest message that the server has
+   * announced. Later ones arrive live, so the part after it is complete although it is empty.
+   */
+  displayEnd(lastSeq: number): void {
+    if (!this.covers(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })
+    this.display(Infinity)
   }
 
   /**

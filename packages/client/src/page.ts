@@ -17,6 +17,8 @@ export interface Page {
   hasFocus(): boolean
   isOnline(): boolean
   listen(listener: (signal: PageSignal) => void): () => void
+  /** Resolves after the next frame, so that what changed until now is painted; at once if the page is hidden. */
+  painted(): Promise<void>
 }
 
 /** A page that is always visible, for servers and tests. */
@@ -25,4 +27,5 @@ export const quietPage: Page = {
   hasFocus: () => true,
   isOnline: () => true,
   listen: () => () => {},
+  painted: async () => {},
 }

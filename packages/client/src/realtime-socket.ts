@@ -3,14 +3,11 @@
 // `connection.ts` decides when to connect.
 
 import { RealtimeClient, type RealtimeChannel } from '@supabase/realtime-js'
+import { HEARTBEAT_MS } from './heartbeat'
 import type { Input } from './inputs'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
 
-/**
- * The interval of heartbeats. The server closes a socket that is silent for
- * `realtime.idle_timeout_ms`, two minutes by default.
- */
-export const HEARTBEAT_MS = 25_000
+export { startHeartbeat } from './heartbeat'
 
 /** The maximum delay of a timer, 24 days, so that realtime-js never reconnects by itself. */
 const NEVER_MS = 2_147_483_647

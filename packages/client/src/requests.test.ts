@@ -19,6 +19,37 @@ function routes(valid: () => string) {
   return { seen, send }
 }
 
+describe('what the user did is painted first', () => {
+  function waiting() {
+    const { send, seen } = routes(() => '')
+    let paint = (): void => {}
+    const painted = () => new Promise<void>((resolve) => (paint = resolve))
+    const requests = new Requests({ baseUrl: '', token: new Token(undefined), fetch: send, painted })
+    return { requests, seen, paint: () => paint() }
+  }
+
+  test('a write waits for the frame, a read and the last request of a page do not', async () => {
+    const { requests, seen, paint } = waiting()
+    void requests.send('POST', '/messages', { body: {} })
+    void requests.send('GET', '/messages')
+    void requests.send('DELETE', '/presence', { keepalive: true })
+    await settled()
+    expect(seen).toEqual(['GET /messages', 'DELETE /presence'])
+    paint()
+    await settled()
+    expect(seen).toContain('POST /messages')
+  })
+
+  test('signing out meanwhile cancels it', async () => {
+    const { requests, seen, paint } = waiting()
+    const sent = requests.send('POST', '/messages', { body: {} })
+    requests.cancelAll()
+    paint()
+    expect((await sent).error?.code).toBe('aborted')
+    expect(seen).toEqual([])
+  })
+})
+
 describe('a token that was refused', () => {
   test('is replaced once for all requests', async () => {
     const { send } = routes(() => 'new')

@@ -30,6 +30,11 @@ export interface RequestSettings {
   token: Token
   fetch: typeof fetch
   /**
+   * Writes wait for it. To begin a request takes milliseconds on a phone, in which what the user did
+   * could not be painted.
+   */
+  painted?: (() => Promise<void>) | undefined
+  /**
    * Called when the session has ended (the status is still 401 after the token was refreshed, if
    * there is one) or belongs to another user.
    */
@@ -54,9 +59,10 @@ export class Requests {
   }
 
   async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
-    const { token, onSignedOut } = this.#settings
+    const { token, painted, onSignedOut } = this.#settings
     const { signal } = this.#abort
     try {
+      if (method !== 'GET' && !request.keepalive) await painted?.()
       // A page that is being closed may be gone before the application returns a token.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
       signal.throwIfAborted()

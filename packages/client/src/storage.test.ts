@@ -1,11 +1,12 @@
 import 'fake-indexeddb/auto'
 import { describe, expect, test } from 'vitest'
 import { idbStorage } from './idb-storage'
-import { memoryStorage, sessionStorageOf } from './storage'
+import { laterStorage, memoryStorage, sessionStorageOf } from './storage'
 
 describe.each([
   ['memory', () => memoryStorage()],
   ['IndexedDB', () => idbStorage('ana')],
+  ['IndexedDB that is loaded later', () => laterStorage(async () => idbStorage('emil'))],
 ])('storage of a session, in %s', (_, open) => {
   test('stores nothing after a wipe until it is opened', async () => {
     const inner = open()
@@ -32,6 +33,21 @@ describe.each([
     expect(await reading).toEqual([])
     await wiped
   })
+})
+
+test('storage that cannot be loaded is memory until it can', async () => {
+  const inner = memoryStorage()
+  await inner.put('drafts', 'c', 'of an earlier page')
+  let isReachable = false
+  const storage = laterStorage(async () => {
+    if (!isReachable) throw new TypeError('no network')
+    return inner
+  })
+  await storage.put('outbox', 'key', 'a message')
+  expect(await storage.all('outbox')).toEqual([['key', 'a message']])
+  isReachable = true
+  await storage.wipe()
+  expect(await inner.all('drafts')).toEqual([])
 })
 
 describe('IndexedDB', () => {

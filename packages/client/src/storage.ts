@@ -38,6 +38,23 @@ export function sessionStorageOf(storage: ChatStorage): SessionStorage {
   }
 }
 
+/** Storage that is loaded when it is first used. As long as it cannot be loaded, memory. */
+export function laterStorage(load: () => Promise<ChatStorage>): ChatStorage {
+  const memory = memoryStorage()
+  let loaded: Promise<ChatStorage> | null = null
+  const storage = () =>
+    (loaded ??= load().catch(() => {
+      loaded = null
+      return memory
+    }))
+  return {
+    all: async (shelf) => (await storage()).all(shelf),
+    put: async (...entry) => (await storage()).put(...entry),
+    delete: async (...entry) => (await storage()).delete(...entry),
+    wipe: async () => (await storage()).wipe(),
+  }
+}
+
 /** Creates storage in memory, for `persist: false`, tests, and browsers that refuse storage. */
 export function memoryStorage(): ChatStorage {
   const shelves = new Map<Shelf, Map<string, unknown>>()

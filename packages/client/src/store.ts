@@ -221,6 +221,7 @@ export class Store {
       history.addPage(position, page)
       history.status = 'ready'
       history.error = null
+      history.pageError = null
     })
   }
 

@@ -74,6 +74,7 @@ export class FakePage implements Page {
   isVisible = () => this.state.isVisible
   hasFocus = () => this.state.hasFocus
   isOnline = () => this.state.isOnline
+  painted = async () => {}
 
   listen(listener: (signal: PageSignal) => void): () => void {
     this.listeners.add(listener)

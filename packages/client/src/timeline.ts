@@ -107,34 +107,29 @@ function viewOf(
   readers: string[],
 ): TimelineMessage {
   const { userId, people, reactions } = inputs
-  const isOwn = held.row.sender_id === userId
   let message: wire.Message = toMessage(held)
   for (const early of reactions.get(message.id) ?? [])
     message = withReaction(message, early.reaction, early.userId, true, early.userId === userId)
   for (const { onMessage } of changes) message = onMessage?.(message) ?? message
   return {
-    ...message,
-    sender: message.sender ?? senderOf(people, message.sender_id),
+    ...storedView(message, senderOf(people, message.sender_id), userId),
     read_by: readers,
     delivery_status: state === 'read' || state === 'delivered' ? state : 'sent',
-    key: isOwn ? (message.client_message_id ?? message.id) : message.id,
     state,
-    isOwn,
-    error: null,
-    canRetry: false,
     isChanging: changes.length > 0,
   }
 }
 
-/** Returns a received message as it appears in a timeline, for `message_received`. */
-export function receivedView(message: wire.Message, sender: wire.Sender | null): TimelineMessage {
-  const { id } = message
+/** A stored message, also if no timeline displays it. `sender`: if the message does not name one. */
+export function storedView(message: wire.Message, sender: wire.Sender | null, userId: string): TimelineMessage {
+  const { id, client_message_id, sender_id } = message
+  const isOwn = sender_id === userId
   return {
     ...message,
     sender: message.sender ?? sender,
-    key: id,
+    key: isOwn ? (client_message_id ?? id) : id,
     state: 'sent',
-    isOwn: false,
+    isOwn,
     error: null,
     canRetry: false,
     isChanging: false,
@@ -158,44 +153,45 @@ function progress(seq: number, positions: readonly (readonly [string, Progress])
 }
 
 function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage[]): TimelineMessage[] {
-  const { userId, people, outgoing, history } = inputs
   const keys = new Set(stored.map(({ key }) => key))
-  return outgoing
-    .filter(({ key }) => !keys.has(key))
-    .map((entry): TimelineMessage => {
-      const { file } = entry
-      const time = new Date(entry.createdAt).toISOString()
-      const quoted = entry.replyToId === null ? undefined : history.get(entry.replyToId)
-      const row: Partial<MessageRow> = {
-        id: entry.key,
-        client_message_id: entry.key,
-        conversation_id: entry.conversationId,
-        sender_id: userId,
-        content: entry.content,
-        message_type: entry.messageType,
-        ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
-        created_at: time,
-        updated_at: time,
-        is_edited: false,
-        is_deleted: false,
-        metadata: entry.metadata,
-        mentions: [],
-        reply_to_id: entry.replyToId,
-        seq: Infinity,
-        rev: 0,
-      }
-      return {
-        ...toMessage(fromRow(row)),
-        sender: senderOf(people, userId),
-        reply_to: quoted ? preview(quoted.row) : null,
-        key: entry.key,
-        isOwn: true,
-        isChanging: false,
-        state: entry.state,
-        error: entry.error,
-        canRetry: entry.error !== null && canRetry(entry.error),
-      }
-    })
+  const sender = senderOf(inputs.people, inputs.userId)
+  return inputs.outgoing.filter(({ key }) => !keys.has(key)).map((entry) => unsentView(entry, sender, inputs))
+}
+
+/** A message that is not stored, also if no timeline displays it. */
+export function unsentView(
+  entry: Outgoing,
+  sender: wire.Sender | null,
+  { userId, history }: { userId: string; history: History | undefined },
+): TimelineMessage {
+  const { key, replyToId, file, error } = entry
+  const time = new Date(entry.createdAt).toISOString()
+  const quoted = replyToId === null ? undefined : history?.get(replyToId)
+  const row: Partial<MessageRow> = {
+    id: key,
+    client_message_id: key,
+    conversation_id: entry.conversationId,
+    sender_id: userId,
+    content: entry.content,
+    message_type: entry.messageType,
+    ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
+    created_at: time,
+    updated_at: time,
+    is_edited: false,
+    is_deleted: false,
+    metadata: entry.metadata,
+    mentions: [],
+    reply_to_id: replyToId,
+    seq: Infinity,
+    rev: 0,
+  }
+  return {
+    ...storedView(toMessage(fromRow(row)), sender, userId),
+    reply_to: quoted ? preview(quoted.row) : null,
+    state: entry.state,
+    error,
+    canRetry: error !== null && canRetry(error),
+  }
 }
 
 /** Whether sending the same message again can succeed. A refused text stays refused. */

@@ -50,7 +50,7 @@ function answer(routes: FakeRoutes, request: string, query: URLSearchParams, bod
       routes.cursors.push(query.get('since'))
       return sync(routes, query.get('since'))
     case 'GET /messages':
-      return page(messages, query)
+      return page(routes, query)
     case 'POST /messages': {
       const sent = message({
         seq: messages.length + 1,
@@ -90,19 +90,28 @@ function sync(routes: FakeRoutes, since: string | null): Response {
   return Response.json(syncPage({ cursor: since ?? 'c0', conversations: since === null ? [routes.row] : [] }))
 }
 
-function page(messages: readonly wire.Message[], query: URLSearchParams): Response {
+function page({ messages, row }: FakeRoutes, query: URLSearchParams): Response {
   if (query.get('conversation_id') !== CONVERSATION) return refusal(404, 'not_found')
   const limit = Number(query.get('limit') ?? 50)
-  const [before, around] = [query.get('before'), query.get('around')]
+  const [before, after, around] = [query.get('before'), query.get('after'), query.get('around')]
   const anchor =
-    around === null ? -1 : messages.findIndex(({ id, seq }) => id === around || (around === 'first_unread' && seq > 0))
+    around === null
+      ? -1
+      : messages.findIndex(({ id, seq }) => id === around || (around === 'first_unread' && seq > row.last_read_seq))
   if (around !== null && anchor < 0) return refusal(404, 'not_found')
-  const end = around !== null ? anchor + limit / 2 : before !== null ? Number(before) - 1 : messages.length
+  const end =
+    around !== null
+      ? anchor + limit / 2
+      : before !== null
+        ? Number(before) - 1
+        : after !== null
+          ? Number(after) + limit
+          : messages.length
   const begin = Math.max(0, around !== null ? anchor - limit / 2 : end - limit)
   const [hasOlder, hasNewer] = [begin > 0, end < messages.length]
   return Response.json({
     data: messages.slice(begin, end),
-    has_more: hasOlder,
+    has_more: after !== null ? hasNewer : hasOlder,
     next_cursor: hasOlder ? 'older' : null,
     prev_cursor: hasNewer ? 'newer' : null,
   })

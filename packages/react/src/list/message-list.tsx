@@ -177,7 +177,8 @@ export function MessageList(props: MessageListProps): ReactNode {
               />
             ))}
           </div>
-          {timeline.hasNewer && <PageSkeleton />}
+          {timeline.hasNewer &&
+            (timeline.pageError ? <PageError onRetry={() => void conversation.loadNewer()} /> : <PageSkeleton />)}
           {end}
         </div>
       </section>

@@ -28,8 +28,7 @@ const GROUP_MS = 5 * 60_000
 export const CHUNK_ROWS = 10
 
 export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): Row[] {
-  const unread =
-    firstUnreadSeq === null ? -1 : messages.findIndex((message) => message.seq >= firstUnreadSeq && !message.isOwn)
+  const unread = firstUnreadAt(messages, firstUnreadSeq)
   const breaks = messages.map((message, index) => index === unread || !continues(messages[index - 1], message))
   return messages.map((message, index) => {
     const before = messages[index - 1]
@@ -42,6 +41,12 @@ export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq:
       isFirstUnread: index === unread,
     }
   })
+}
+
+/** Where the line "New messages" belongs; -1 for nowhere, or above everything that is loaded. */
+function firstUnreadAt(messages: readonly TimelineMessage[], seq: number | null): number {
+  if (seq === null || (messages[0]?.seq ?? 0) > seq) return -1
+  return messages.findIndex((message) => message.seq >= seq && !message.isOwn)
 }
 
 interface Stamp {

@@ -76,6 +76,14 @@ export class ScrollKeeper {
   }
 
   /**
+   * Goes to the bottom after rows were added there. A scroller at the bottom stays there by itself, and
+   * scrolling it would lay out the page once more than needed.
+   */
+  followToBottom(): void {
+    if (!this.anchor || this.anchor.scrollTop < -TOLERANCE_PX) this.toBottom()
+  }
+
+  /**
    * Scrolls so that the top of `element` is at `share` of the viewport's height, or higher if its
    * end would otherwise be out of view.
    */

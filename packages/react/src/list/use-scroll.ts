@@ -81,7 +81,13 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   const update = useLatest(() => {
     const keep = keeper.current
     const { messages, hasOlder, hasNewer, isLoadingOlder, isLoadingNewer, pageError, status } = latest.current
-    if (!keep || messages.length === 0) return
+    if (!keep) return
+    const wantsOlder = status === 'ready' && hasOlder && !isLoadingOlder && !pageError
+    if (messages.length === 0) {
+      // A part that is empty, but not the beginning.
+      if (wantsOlder) void conversation.loadOlder()
+      return
+    }
     const { fromBottom, fromTop, viewport } = keep.position()
     atEnd.current = keep.isNearBottom() && !hasNewer
     const lastSeq = lastStoredSeq(latest.current)
@@ -99,7 +105,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (status !== 'ready' || viewport === 0) return
     if (fromTop < viewport * LOAD_VIEWPORTS) {
       if (mountMore) mountMore()
-      else if (hasOlder && !isLoadingOlder && !pageError) void conversation.loadOlder()
+      else if (wantsOlder) void conversation.loadOlder()
     }
     if (hasNewer && !isLoadingNewer && !pageError && fromBottom < viewport * LOAD_VIEWPORTS)
       void conversation.loadNewer()
@@ -199,12 +205,15 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   useBrowserLayoutEffect(() => {
     const isNew = newestKey !== lastKey.current
     lastKey.current = newestKey
-    if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.toBottom()
+    if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.followToBottom()
   }, [newestKey, isOwnNew, latest])
 
-  // Updates also when the timeline changes without a scroll, because the number of new messages and
-  // the need for another page depend on the loaded messages.
-  useEffect(() => update.current(), [timeline, update])
+  // The loaded messages determine what is new and whether more is needed, even without a scroll. In the
+  // next frame, because measuring at once would lay out the page twice.
+  useEffect(() => {
+    const frame = requestAnimationFrame(() => update.current())
+    return () => cancelAnimationFrame(frame)
+  }, [timeline, update])
 
   const toBottom = (): void => keeper.current?.toBottom()
   const toNewest = (): void => {

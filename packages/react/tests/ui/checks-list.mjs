@@ -9,6 +9,14 @@ const seed = (server, conversation, sender, count, prefix) =>
   server.sql(`insert into public.user_messages (conversation_id, sender_id, content, client_message_id)
     select '${conversation}', '${server.user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
 
+/** The message is the lowest one, and in view. */
+async function isAtEnd(window, text) {
+  await settle(window.page)
+  const last = await window.slot('message-row').last().textContent()
+  assert.ok(last.includes(text), `the lowest message is ${last}`)
+  assert.equal(await window.position(), 0)
+}
+
 export const checks = {
   async '9 while scrolling up through 10,000 messages, loading history moves no visible row'({ browser, server }) {
     const page = await browser.newPage({ viewport: { width: 900, height: 760 } })
@@ -131,6 +139,58 @@ export const checks = {
     await zoe.context.close()
   },
 
+  async '13 what one writes at the line of unread messages stands at the end, whatever was on the way'({
+    browser,
+    server,
+  }) {
+    const conversation = await server.user('sue').conversationWith('zoe')
+    await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
+    await seed(server, conversation, 'sue', 300, 'above 13')
+    const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}` })
+    // Pages of newer messages wait until the message was written.
+    const held = []
+    await zoe.page.route(/\/messages\?.*after=/, (route) => held.push(route))
+    await zoe.slot('unread-line').waitFor()
+    await zoe.wheel(1200)
+    await eventually(() => held.length > 0, 'a page of newer messages to be requested')
+    await zoe.send('mine 13')
+    await zoe.row('mine 13').waitFor()
+    await Promise.all(held.map((route) => route.continue()))
+    await zoe.row('above 13 300.').waitFor()
+    await isAtEnd(zoe, 'mine 13')
+    assert.equal(await zoe.slot('unread-line').count(), 0)
+    assert.deepEqual(zoe.problems, [])
+    await zoe.context.close()
+  },
+
+  async '13 a message that fails there stays at the end, and can be sent again'({ browser, server }) {
+    const conversation = await server.user('sue').conversationWith('zoe')
+    await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
+    await seed(server, conversation, 'sue', 300, 'failing 13')
+    const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}` })
+    await zoe.slot('unread-line').waitFor()
+    await isLive(zoe)
+    let isRefused = true
+    await zoe.page.route(/\/messages$|\/messages\?current_user_id=[^&]*$/, (route) =>
+      isRefused && route.request().method() === 'POST'
+        ? route.fulfill({ status: 403, json: { error: 'Refused.', code: 'not_allowed_recipient' } })
+        : route.continue(),
+    )
+    await zoe.send('refused 13')
+    await zoe.slot('failed').waitFor()
+    await zoe.row('failing 13 300.').waitFor()
+    await isAtEnd(zoe, 'refused 13')
+    isRefused = false
+    await zoe.slot('failed').locator('button').first().click()
+    await zoe.until(() =>
+      ['sent', 'delivered', 'read'].includes(
+        [...document.querySelectorAll('[data-slot="message"]')].at(-1).dataset.status,
+      ),
+    )
+    await isAtEnd(zoe, 'refused 13')
+    await zoe.context.close()
+  },
+
   async '14 a link to an old message centres, marks and focuses it'({ browser, server }) {
     const conversation = await server.user('sue').conversationWith('zoe')
     await seed(server, conversation, 'sue', 200, 'linked 14')
@@ -149,6 +209,36 @@ export const checks = {
     assert.ok(share > 0.35 && share < 0.65, `the middle is at ${share}`)
     await zoe.slot('pill').click()
     await zoe.row('linked 14 200.').waitFor()
+    await zoe.context.close()
+  },
+
+  async '14 from such a link a message of another device moves nothing, and a reply leads to the end'({
+    browser,
+    server,
+  }) {
+    const conversation = await server.user('sue').conversationWith('zoe')
+    await seed(server, conversation, 'sue', 200, 'reply 14')
+    await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
+    const id = await server.sql(
+      `select id from public.user_messages where conversation_id = '${conversation}' and content like 'reply 14 40.%'`,
+    )
+    const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}&m=${id}` })
+    await zoe.until((wanted) => document.activeElement?.dataset?.id === wanted, id)
+    await isLive(zoe)
+    const before = await zoe.topOf('reply 14 40.')
+    await server.user('zoe').send(conversation, 'elsewhere 14')
+    // The list of conversations shows that it has arrived.
+    await zoe.page.locator('[data-slot="conversation-link"]:has-text("elsewhere 14")').waitFor()
+    await settle(zoe.page)
+    assert.equal(await zoe.topOf('reply 14 40.'), before)
+    assert.equal(await zoe.row('elsewhere 14').count(), 0)
+    await zoe.page.locator(`[data-id="${id}"]`).focus()
+    await zoe.page.keyboard.press('r')
+    await zoe.slot('strip').waitFor()
+    await zoe.send('answer 14')
+    await zoe.row('elsewhere 14').waitFor()
+    await isAtEnd(zoe, 'answer 14')
+    assert.equal(await zoe.row('answer 14').locator('[data-slot="quote"]').count(), 1)
     await zoe.context.close()
   },
 

@@ -55,6 +55,30 @@ export const checks = {
     await close()
   },
 
+  async '1 the message is painted before its request begins'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    await readAll(server, conversation)
+    const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}` })
+    await ana.field.waitFor()
+    await isLive(ana)
+    await ana.field.fill('painted 1')
+    await ana.page.evaluate(() => {
+      window.order = []
+      const { fetch } = window
+      window.fetch = (address, options) => {
+        if (options?.method === 'POST') window.order.push('request')
+        return fetch(address, options)
+      }
+      const isShown = () => document.querySelector('[data-slot="chunks"]').textContent.includes('painted 1')
+      const look = () => (isShown() ? window.order.push('frame') : requestAnimationFrame(look))
+      requestAnimationFrame(look)
+    })
+    await ana.page.keyboard.press('Enter')
+    await ana.until(() => window.order.includes('request') && window.order.includes('frame'))
+    assert.equal((await ana.page.evaluate(() => window.order))[0], 'frame')
+    await ana.context.close()
+  },
+
   async '2 the ticks change when Ben receives and reads a message'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}` })

@@ -32,6 +32,14 @@ describe('layoutRows', () => {
     ])
   })
 
+  it('has no unread line above a part of the history that begins later', () => {
+    const stored = [40, 41, 42].map((seq) => message('c', ben, `${seq}`, { seq }))
+    const lines = (from: number) => layoutRows(stored, from).map(({ isFirstUnread }) => isFirstUnread)
+    expect(lines(41)).toEqual([false, true, false])
+    expect(lines(40)).toEqual([true, false, false])
+    expect(lines(12)).toEqual([false, false, false])
+  })
+
   it('starts each day with a separator', () => {
     const rows = layoutRows(
       [
