@@ -370,7 +370,7 @@ export class Conversation implements ConversationClient {
   }
 
   /** `anchor`: the position to display; null leaves what is displayed. */
-  #addPage(position: Position, page: LoadedPage, anchor: number | null): void {
+  #addPage(position: PagePosition, page: LoadedPage, anchor: number | null): void {
     if (anchor !== null) this.#change((history) => history.display(anchor))
     this.#engine.store.addPage(this.id, position, page)
     // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.
