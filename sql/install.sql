@@ -454,13 +454,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'bbc1691017f7778583d00f7a58c9766bcd54c1c7437b66c1c57a77baa1cec73f'
+  where path = 'chat/50_conversations.sql' and checksum = 'fd96e54429a56b150d6b33f4aaa9a15c7001918c33ffe79b1ac687002c0e2d1b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'bbc1691017f7778583d00f7a58c9766bcd54c1c7437b66c1c57a77baa1cec73f')
+  ('chat/50_conversations.sql', 'fd96e54429a56b150d6b33f4aaa9a15c7001918c33ffe79b1ac687002c0e2d1b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -478,61 +478,61 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '2b3d672b688f633532c2b93b40e5dd653c0351e461560852d3d1d9192e110d08'
+  where path = 'chat/61_message_insert.sql' and checksum = 'f9e49a29344eb636c0a6facff7fc980ce4e54aaecc1277ba1a68c191693504b1'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '2b3d672b688f633532c2b93b40e5dd653c0351e461560852d3d1d9192e110d08')
+  ('chat/61_message_insert.sql', 'f9e49a29344eb636c0a6facff7fc980ce4e54aaecc1277ba1a68c191693504b1')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'eb77cb0d01aa70a3bf16c5e3abd5ece1de6034c4174161163b49383405f44ec8'
+  where path = 'chat/62_message_change.sql' and checksum = '0088fda970779c855267f8ff2a33b930309b591f6d70c03bae82fc8865435441'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'eb77cb0d01aa70a3bf16c5e3abd5ece1de6034c4174161163b49383405f44ec8')
+  ('chat/62_message_change.sql', '0088fda970779c855267f8ff2a33b930309b591f6d70c03bae82fc8865435441')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = 'ab59255f9cbfe491eaca1570d6e5e052e1f196927496ceb9a0a02bee1898d4a5'
+  where path = 'chat/70_reading.sql' and checksum = '1473e69bc5ea2f5dcaea7d233670efea7d97fca41d78b9376e3ec8697b8b9ed4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', 'ab59255f9cbfe491eaca1570d6e5e052e1f196927496ceb9a0a02bee1898d4a5')
+  ('chat/70_reading.sql', '1473e69bc5ea2f5dcaea7d233670efea7d97fca41d78b9376e3ec8697b8b9ed4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '8fc8edcb6bf7ecce813def05d67ebb14a833173bb84ee5bad4eb8c94bb2a267a'
+  where path = 'chat/75_reactions.sql' and checksum = '168b9de53377ec002697896e9d3a9ff5569509ce9e0191a37cc0ac3acb951a3a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '8fc8edcb6bf7ecce813def05d67ebb14a833173bb84ee5bad4eb8c94bb2a267a')
+  ('chat/75_reactions.sql', '168b9de53377ec002697896e9d3a9ff5569509ce9e0191a37cc0ac3acb951a3a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = '1d8cb7129072bebb0c9653967065e8d18a6f183ea8ebefba9cbe9113ff0eb215'
+  where path = 'chat/76_pins.sql' and checksum = '53858ae610875f987e90b7e06b10cc27ddd8a68867a38ec6da90167173f34c49'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', '1d8cb7129072bebb0c9653967065e8d18a6f183ea8ebefba9cbe9113ff0eb215')
+  ('chat/76_pins.sql', '53858ae610875f987e90b7e06b10cc27ddd8a68867a38ec6da90167173f34c49')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -550,13 +550,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '40bddcbdf6d923fd3235084837029918b8c2f21d27f0ac517c6744547a4ada58'
+  where path = 'chat/80_presence.sql' and checksum = '82c5f7f3e215e01d4eba511803d40f8a980e6d33b751ff20802d1934bf9ed6c9'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '40bddcbdf6d923fd3235084837029918b8c2f21d27f0ac517c6744547a4ada58')
+  ('chat/80_presence.sql', '82c5f7f3e215e01d4eba511803d40f8a980e6d33b751ff20802d1934bf9ed6c9')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -694,25 +694,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = '65bb5e3c7589bdfdf345adedaa2b4a6b301ab7c969d1b9af7586935d2dd157c3'
+  where path = 'realtime/20_partitions.sql' and checksum = 'ce8a7cb3a0d1adac6051192ac9b20ea88ea669658dd6f2e026852c6c713c8539'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', '65bb5e3c7589bdfdf345adedaa2b4a6b301ab7c969d1b9af7586935d2dd157c3')
+  ('realtime/20_partitions.sql', 'ce8a7cb3a0d1adac6051192ac9b20ea88ea669658dd6f2e026852c6c713c8539')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'dea54a745c9b71bb7081acb466d1078039fe99dfbff52254c58b5b8184ff6a74'
+  where path = 'realtime/30_policies.sql' and checksum = '3d2db8fe056e39d5d9e009d6e865cbe688101993c998541696645fc12242bd6d'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'dea54a745c9b71bb7081acb466d1078039fe99dfbff52254c58b5b8184ff6a74')
+  ('realtime/30_policies.sql', '3d2db8fe056e39d5d9e009d6e865cbe688101993c998541696645fc12242bd6d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -129,8 +129,11 @@ CREATE FUNCTION chat.add_message_partitions(days_ahead integer) RETURNS integer
     SET lock_timeout TO '100ms'
     AS $$
 declare
+  -- Moving this many rows takes some tens of milliseconds, during which both tables are locked.
+  max_moved constant int := 1000;
   day date;
   partition_name text;
+  misplaced int;
   made int := 0;
 begin
   for day in
@@ -144,7 +147,18 @@ begin
     partition_name := 'messages_' || to_char(day, 'YYYY_MM_DD');
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
-    if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
+    misplaced := (
+      select count(*)
+      from (
+        select
+        from realtime.messages_default m
+        where m.inserted_at >= day and m.inserted_at < day + 1
+        limit max_moved + 1
+      ) m
+    );
+    -- A day with more rows gets no partition. Its rows stay where they are until they are too old.
+    continue when misplaced > max_moved;
+    if misplaced > 0 then
       -- Rows of that day are in the default partition and would prevent the day's own partition.
       -- They are moved while neither table belongs to the published one, so that they are not
       -- delivered twice.
@@ -754,6 +768,24 @@ begin
   end if;
 end
 $$;
+
+-- Name: check_rights(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if (case when to_write then chat.can_send(conversation_id) else chat.is_my_conversation(conversation_id) end) then
+    return;
+  end if;
+  perform chat.refuse(case when chat.is_my_conversation(conversation_id) then 'not_allowed_recipient' else 'not_found' end);
+end
+$$;
+
+-- Name: FUNCTION check_rights(conversation_id uuid, to_write boolean); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) IS 'Refuses unless the caller is a member of this conversation, and with to_write may write to it. Called after the last lock of a change that other members see.';
 
 -- Name: claim_idempotency_key(text, bytea); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1489,6 +1521,8 @@ begin
     perform chat.refuse('stale_revision');
   end if;
   update public.user_messages m set is_deleted = true where m.id = message.id;
+  -- This comes last, because the update waits for locks.
+  perform chat.check_rights(message.conversation_id, false);
 end
 $$;
 
@@ -1596,13 +1630,12 @@ begin
   if message.rev <> expected_rev then
     perform chat.refuse('stale_revision');
   end if;
-  if not chat.can_send(message.conversation_id) then
-    perform chat.refuse('not_allowed_recipient');
-  end if;
   edited.content := edit_message.content;
   perform chat.check_edit_window(message, edited);
 
   update public.user_messages m set content = coalesce(edit_message.content, '') where m.id = message.id;
+  -- This comes last, because the update waits for locks.
+  perform chat.check_rights(message.conversation_id, true);
 end
 $$;
 
@@ -1788,6 +1821,11 @@ begin
     and not reader = any (m.read_by)
   order by m.seq
   for no key update;
+
+  -- This is checked only now, because the locks may have been waited for.
+  if not chat.shows_receipts(conversation_id, reader) then
+    return;
+  end if;
 
   update public.user_messages m
   set read_by = m.read_by || reader
@@ -2402,7 +2440,7 @@ begin
       perform chat.refuse('not_found');
     end if;
     -- A user who may no longer write may no longer edit. Members may always delete their own
-    -- messages.
+    -- messages. chat.judge_written_messages() repeats these two checks after the last lock.
     if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -2482,6 +2520,34 @@ CREATE FUNCTION chat.judge_reaction_removal() RETURNS trigger
 begin
   perform chat.refuse_if_outdated();
   return case when chat.is_my_conversation(old.conversation_id) then old end;
+end
+$$;
+
+-- Name: judge_written_messages(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.judge_written_messages() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- An update to the same values changes nothing that others see. It leaves changed_xid.
+  perform chat.check_rights(w.conversation_id, bool_or(not w.is_deleted))
+  from written w
+  where w.changed_xid = pg_current_xact_id()
+  group by w.conversation_id;
+  return null;
+end
+$$;
+
+-- Name: judge_written_reactions(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.judge_written_reactions() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform chat.check_rights(w.conversation_id, tg_op = 'INSERT') from written w group by w.conversation_id;
+  return null;
 end
 $$;
 
@@ -2768,6 +2834,17 @@ begin
   -- Only one call runs at a time. A second call finds that nothing is left to do.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
+  -- Rows dated after the last partition. A policy of the application may let users choose the date.
+  -- PostgreSQL reads the whole default partition while it adds a partition and the table is locked.
+  delete from realtime.messages_default m
+  using (
+    select x.id, x.inserted_at
+    from realtime.messages_default x
+    where x.inserted_at >= (now() at time zone 'utc')::date + days_ahead + 1
+    for update skip locked
+  ) future
+  where m.id = future.id and m.inserted_at = future.inserted_at;
+
   begin
     made := chat.add_message_partitions(days_ahead);
   exception when lock_not_available then
@@ -2816,6 +2893,7 @@ CREATE FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) RETU
     AS $$
 declare
   caller constant uuid := auth.uid();
+  moved boolean;
 begin
   perform chat.refuse_if_outdated();
   if not chat.is_my_conversation(conversation_id) or not chat.shows_receipts(conversation_id, caller) then
@@ -2834,7 +2912,12 @@ begin
     limit 1
   ) m
   where r.conversation_id = mark_delivered.conversation_id and r.user_id = caller and r.last_delivered_seq < m.seq;
-  return found;
+  moved := found;
+  -- The update may have waited for the receipt.
+  if moved then
+    perform chat.check_rights(conversation_id, false);
+  end if;
+  return moved;
 end
 $$;
 
@@ -2878,7 +2961,6 @@ CREATE FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid DEFAU
     AS $$
 declare
   caller constant uuid := auth.uid();
-  shares constant boolean := chat.shows_receipts(mark_read.conversation_id, caller);
   member record;
   target_id uuid;
   target_seq bigint;
@@ -2893,7 +2975,7 @@ begin
     end if;
   end if;
 
-  if chat.flag('fill_read_by') and shares and chat.is_my_conversation(conversation_id) then
+  if chat.flag('fill_read_by') and chat.is_my_conversation(conversation_id) then
     perform chat.fill_read_by(
       conversation_id,
       caller,
@@ -2952,7 +3034,7 @@ begin
     end if;
   end if;
 
-  if shares and target_seq is not null then
+  if target_seq is not null and chat.shows_receipts(conversation_id, caller) then
     -- The receipt is compared with its own position and not with the read marker. The two differ
     -- after mark_unread(), or if receipts were not shared before.
     update public.conversation_receipts r
@@ -3898,7 +3980,13 @@ begin
     returning c.id into conversation_id;
 
     created := conversation_id is not null;
-    if not created then
+    if created then
+      -- The check is repeated, because the insert may have waited. The first one cannot be left
+      -- out: the foreign key would show whether the other user exists.
+      if not chat.may_message(caller, other_user_id, false) then
+        perform chat.refuse('not_allowed_recipient');
+      end if;
+    else
       select c.id into strict conversation_id
       from public.user_conversations c
       where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
@@ -3977,9 +4065,6 @@ begin
     perform chat.refuse('not_found');
   end if;
   perform chat.refuse_if_outdated();
-  if not chat.can_send(message.conversation_id) then
-    perform chat.refuse('not_allowed_recipient');
-  end if;
 
   if not present then
     delete from public.message_pins p where p.message_id = message.id;
@@ -3995,6 +4080,8 @@ begin
     -- Setting any other rev makes the trigger of user_messages assign the next one.
     update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
   end if;
+  -- This comes last, because the statements above wait for locks.
+  perform chat.check_rights(message.conversation_id, true);
 end
 $$;
 
@@ -5243,9 +5330,6 @@ begin
     end if;
   end if;
 
-  if not chat.can_send(conversation_id) then
-    perform chat.refuse('not_allowed_recipient');
-  end if;
   if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
     perform chat.refuse('validation_failed', 'message_type must be text, image or file');
   end if;
@@ -5267,6 +5351,11 @@ begin
 
   if client_message_id is not null and request_hash is not null then
     insert into chat.message_requests (message_id, request_hash) values (send_message.message_id, send_message.request_hash);
+  end if;
+  -- This comes last, because the insert may have waited, like the one in
+  -- chat.judge_written_messages().
+  if not chat.can_send(conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
   end if;
   created := true;
 end
@@ -5557,6 +5646,10 @@ begin
     where p.is_typing_to is distinct from excluded.is_typing_to
       -- The user is still typing. Typing expires unless the row is written from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
+    -- The row may have been waited for.
+    if found then
+      perform chat.check_rights(conversation_id, true);
+    end if;
   end if;
 end
 $$;
@@ -7625,6 +7718,14 @@ CREATE TRIGGER message_reactions_20_touch_message AFTER INSERT ON public.message
 
 CREATE TRIGGER message_reactions_20_untouch_message AFTER DELETE ON public.message_reactions REFERENCING OLD TABLE AS reactions FOR EACH STATEMENT EXECUTE FUNCTION chat.touch_reacted_messages();
 
+-- Name: message_reactions message_reactions_30_judge_added; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER message_reactions_30_judge_added AFTER INSERT ON public.message_reactions REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN (row_security_active(('public.message_reactions'::regclass)::oid)) EXECUTE FUNCTION chat.judge_written_reactions();
+
+-- Name: message_reactions message_reactions_30_judge_removed; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER message_reactions_30_judge_removed AFTER DELETE ON public.message_reactions REFERENCING OLD TABLE AS written FOR EACH STATEMENT WHEN (row_security_active(('public.message_reactions'::regclass)::oid)) EXECUTE FUNCTION chat.judge_written_reactions();
+
 -- Name: user_notification_preferences preferences_10_presence_insert; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER preferences_10_presence_insert AFTER INSERT ON public.user_notification_preferences FOR EACH ROW WHEN ((NOT new.share_presence)) EXECUTE FUNCTION chat.follow_presence_sharing();
@@ -7696,6 +7797,14 @@ CREATE TRIGGER user_messages_30_count_changes AFTER UPDATE ON public.user_messag
 -- Name: user_messages user_messages_30_count_removed; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_messages_30_count_removed AFTER DELETE ON public.user_messages REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION chat.count_removed_messages();
+
+-- Name: user_messages user_messages_40_judge_changed; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_messages_40_judge_changed AFTER UPDATE ON public.user_messages REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN (row_security_active(('public.user_messages'::regclass)::oid)) EXECUTE FUNCTION chat.judge_written_messages();
+
+-- Name: user_messages user_messages_40_judge_written; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_messages_40_judge_written AFTER INSERT ON public.user_messages REFERENCING NEW TABLE AS written FOR EACH STATEMENT WHEN (row_security_active(('public.user_messages'::regclass)::oid)) EXECUTE FUNCTION chat.judge_written_messages();
 
 -- Name: user_notification_preferences user_notification_preferences_20_tell_of_not_sharing; Type: TRIGGER; Schema: public; Owner: -
 
@@ -8069,7 +8178,7 @@ ALTER TABLE public.user_presence ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages members appear in their conversations; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "members appear in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (topic ~~ 'conversation:%'::text) AND chat.may_appear(topic)));
+CREATE POLICY "members appear in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (topic ~~ 'conversation:%'::text) AND ((inserted_at >= ((now() AT TIME ZONE 'utc'::text) - '00:01:00'::interval)) AND (inserted_at <= ((now() AT TIME ZONE 'utc'::text) + '00:01:00'::interval))) AND chat.may_appear(topic)));
 
 -- Name: messages; Type: ROW SECURITY; Schema: realtime; Owner: -
 
@@ -8093,7 +8202,7 @@ CREATE POLICY "only permitted users listen to chat topics" ON realtime.messages 
 
 -- Name: messages only the server sends on chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT chat.is_chat_topic(topic)) OR ((extension = 'presence'::text) AND chat.may_appear(topic))));
+CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT chat.is_chat_topic(topic)) OR ((extension = 'presence'::text) AND ((inserted_at >= ((now() AT TIME ZONE 'utc'::text) - '00:01:00'::interval)) AND (inserted_at <= ((now() AT TIME ZONE 'utc'::text) + '00:01:00'::interval))) AND chat.may_appear(topic))));
 
 -- Name: messages people listen to their own chat topics; Type: POLICY; Schema: realtime; Owner: -
 
@@ -8329,6 +8438,11 @@ REVOKE ALL ON FUNCTION chat.check_metadata(metadata jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.check_personal_message(message public.user_messages) FROM PUBLIC;
 
+-- Name: FUNCTION check_rights(conversation_id uuid, to_write boolean); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) TO authenticated;
+
 -- Name: FUNCTION claim_idempotency_key(key text, request_hash bytea); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) FROM PUBLIC;
@@ -8542,6 +8656,14 @@ REVOKE ALL ON FUNCTION chat.judge_reaction() FROM PUBLIC;
 -- Name: FUNCTION judge_reaction_removal(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.judge_reaction_removal() FROM PUBLIC;
+
+-- Name: FUNCTION judge_written_messages(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.judge_written_messages() FROM PUBLIC;
+
+-- Name: FUNCTION judge_written_reactions(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.judge_written_reactions() FROM PUBLIC;
 
 -- Name: FUNCTION keep_conversation_identity(); Type: ACL; Schema: chat; Owner: -
 

@@ -17,7 +17,8 @@ struct Wait {
 }
 
 /// What the sessions of Ben need in addition to the scene: a message that only the second one
-/// touches, another message, his conversation with Ada, and the id of a message that does not exist.
+/// touches, another message, his conversation with Ada, and the id of a message that does not
+/// exist.
 struct Things {
     other: Uuid,
     third: Uuid,
