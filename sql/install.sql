@@ -490,13 +490,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'bbd0dc437649817ad5f6b9e402e65092f1229528f56af6e0350a128ec5a31b56'
+  where path = 'chat/62_message_change.sql' and checksum = '0088fda970779c855267f8ff2a33b930309b591f6d70c03bae82fc8865435441'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'bbd0dc437649817ad5f6b9e402e65092f1229528f56af6e0350a128ec5a31b56')
+  ('chat/62_message_change.sql', '0088fda970779c855267f8ff2a33b930309b591f6d70c03bae82fc8865435441')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1630,12 +1630,10 @@ begin
   if message.rev <> expected_rev then
     perform chat.refuse('stale_revision');
   end if;
-  update public.user_messages m set content = coalesce(edit_message.content, '') where m.id = message.id;
-
-  -- These come last, because the update waits for locks.
-  perform chat.check_rights(message.conversation_id, true);
   edited.content := edit_message.content;
   perform chat.check_edit_window(message, edited);
+  -- This comes last, because the update waits for locks.
+  perform chat.check_rights(message.conversation_id, true);
 end
 $$;
 

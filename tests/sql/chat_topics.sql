@@ -177,4 +177,30 @@ select tests.equals(chat.maintain_message_partitions(40, 3), 10, 'made');
 select tests.holds(tableoid <> 'realtime.messages_default'::regclass, 'moved') from realtime.messages where topic = 'far';
 select tests.equals(chat.maintain_message_partitions(40, 3), 0, 'created again');
 
+-- A day with many rows gets no partition, because moving them would keep the table locked.
+insert into realtime.messages (topic, extension, inserted_at) select 'many', 'broadcast', current_date + 41 from generate_series(1, 1001);
+select tests.equals(chat.maintain_message_partitions(42, 3), 1, 'made beside them');
+select tests.equals(count(*), 1001::bigint, 'still there') from only realtime.messages_default where topic = 'many';
+
+-- Users choose no date for their rows.
+select tests.act_as('owner');
+drop policy if exists "everybody everywhere" on realtime.messages;
+delete from public.user_blocks;
+select tests.act_as('ana');
+select set_config('realtime.topic', '', true);
+insert into realtime.messages (topic, extension, inserted_at)
+select 'conversation:' || current_setting('tests.c'), 'presence', now() at time zone 'utc' + ahead
+from unnest(array[interval '0', '59 seconds', '-59 seconds']) ahead;
+select tests.expect_error(
+  format($$insert into realtime.messages (topic, extension, inserted_at) values (%L, 'presence', %L)$$, 'conversation:' || current_setting('tests.c'), at),
+  '42501')
+from unnest(array[now() at time zone 'utc' + interval '2 minutes', now() at time zone 'utc' - interval '2 minutes', 'infinity', '-infinity', '4000-01-01']) at;
+-- The application's policies do not change this.
+select tests.act_as('owner');
+create policy "everything" on realtime.messages for insert to authenticated with check (true);
+select tests.act_as('ana');
+select tests.expect_error(
+  format($$insert into realtime.messages (topic, extension, inserted_at) values (%L, 'presence', '4000-01-01')$$, 'conversation:' || current_setting('tests.c')),
+  '42501');
+
 rollback;

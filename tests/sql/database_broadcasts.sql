@@ -108,9 +108,13 @@ select tests.equals(
 select tests.equals(tests.fault(format($$select realtime.broadcast_changes('t', 'e', %L, 't', 's', null, null)$$, v.operation)), v.fault, 'operation')
 from (values ('TRUNCATE', 'Failed to process the row: Unexpected operation type: TRUNCATE'), (null, 'Failed to process the row: Unexpected operation type: <NULL>')) v (operation, fault);
 
--- Old messages are removed, also from the default partition.
-insert into realtime.messages (topic, extension, inserted_at) values ('old', 'broadcast', current_date - 100), ('new', 'broadcast', current_date + 100);
+-- Old messages are removed, also from the default partition, and so are messages dated after the
+-- last partition.
+insert into realtime.messages (topic, extension, inserted_at)
+values ('old', 'broadcast', current_date - 100), ('new', 'broadcast', current_date + 2), ('future', 'broadcast', current_date + 100),
+  ('never', 'broadcast', 'infinity'), ('ever', 'broadcast', '-infinity');
 select chat.maintain_message_partitions(3, 3);
-select tests.equals(array_agg(m.topic), array['new'], 'kept') from realtime.messages m where m.topic in ('old', 'new');
+select tests.equals(array_agg(m.topic), array['new'], 'kept') from realtime.messages m
+where m.topic in ('old', 'new', 'future', 'never', 'ever');
 
 rollback;

@@ -194,6 +194,27 @@ comment on function chat.can_send(uuid) is
 revoke all on function chat.can_send(uuid) from public;
 grant execute on function chat.can_send(uuid) to authenticated;
 
+create or replace function chat.check_rights(conversation_id uuid, to_write boolean)
+returns void
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (case when to_write then chat.can_send(conversation_id) else chat.is_my_conversation(conversation_id) end) then
+    return;
+  end if;
+  perform chat.refuse(case when chat.is_my_conversation(conversation_id) then 'not_allowed_recipient' else 'not_found' end);
+end
+$$;
+
+comment on function chat.check_rights(uuid, boolean) is
+  'Refuses unless the caller is a member of this conversation, and with to_write may write to it. Called after the last lock of a change that other members see.';
+
+revoke all on function chat.check_rights(uuid, boolean) from public;
+grant execute on function chat.check_rights(uuid, boolean) to authenticated;
+
 create or replace function chat.open_conversation(other_user_id uuid, out conversation_id uuid, out created boolean)
 language plpgsql
 security definer
@@ -234,7 +255,13 @@ begin
     returning c.id into conversation_id;
 
     created := conversation_id is not null;
-    if not created then
+    if created then
+      -- The check is repeated, because the insert may have waited. The first one cannot be left
+      -- out: the foreign key would show whether the other user exists.
+      if not chat.may_message(caller, other_user_id, false) then
+        perform chat.refuse('not_allowed_recipient');
+      end if;
+    else
       select c.id into strict conversation_id
       from public.user_conversations c
       where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;

@@ -1,9 +1,10 @@
--- Sending a message. There are two row triggers and one statement trigger:
+-- Sending a message. There are two row triggers and two statement triggers:
 --   10 refuses strangers before anything is locked for them;
 --   20 locks the conversation and assigns seq and rev;
 --   30 updates the counters once per statement, for the rows that were inserted. A row trigger
 --      would leave a dead row version per message. It would also count rows that "on conflict do
---      nothing" then drops.
+--      nothing" then drops;
+--   40 checks the caller's rights again, once nothing is left to wait for.
 
 -- This function runs as the inserting role, to find out whether row-level security applies to it.
 -- The policy decides whether the caller may write, but PostgreSQL checks the policy only after the
@@ -207,6 +208,33 @@ create or replace trigger user_messages_30_count
   referencing new table as arrived
   for each statement execute function chat.count_messages();
 
+-- Runs as the writing role. The insert may have waited for other transactions since trigger 10: for
+-- the conversation, the members' rows, rows that foreign keys refer to, and unique keys. A sender
+-- can make it wait with a session of their own. Statement triggers run after those of the foreign
+-- keys, which are row triggers.
+create or replace function chat.judge_written_messages()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- An update to the same values changes nothing that others see. It leaves changed_xid.
+  perform chat.check_rights(w.conversation_id, bool_or(not w.is_deleted))
+  from written w
+  where w.changed_xid = pg_current_xact_id()
+  group by w.conversation_id;
+  return null;
+end
+$$;
+
+revoke all on function chat.judge_written_messages() from public;
+
+create or replace trigger user_messages_40_judge_written
+  after insert on public.user_messages
+  referencing new table as written
+  for each statement when (row_security_active('public.user_messages'::regclass))
+  execute function chat.judge_written_messages();
+
 create or replace function chat.send_message(
   conversation_id uuid,
   content text default '',
@@ -258,9 +286,6 @@ begin
     end if;
   end if;
 
-  if not chat.can_send(conversation_id) then
-    perform chat.refuse('not_allowed_recipient');
-  end if;
   if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
     perform chat.refuse('validation_failed', 'message_type must be text, image or file');
   end if;
@@ -282,6 +307,11 @@ begin
 
   if client_message_id is not null and request_hash is not null then
     insert into chat.message_requests (message_id, request_hash) values (send_message.message_id, send_message.request_hash);
+  end if;
+  -- This comes last, because the insert may have waited, like the one in
+  -- chat.judge_written_messages().
+  if not chat.can_send(conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
   end if;
   created := true;
 end

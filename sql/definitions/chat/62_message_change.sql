@@ -15,7 +15,7 @@ begin
       perform chat.refuse('not_found');
     end if;
     -- A user who may no longer write may no longer edit. Members may always delete their own
-    -- messages.
+    -- messages. chat.judge_written_messages() repeats these two checks after the last lock.
     if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -287,6 +287,12 @@ create or replace trigger user_messages_30_count_changes
   referencing old table as before new table as after
   for each statement execute function chat.count_message_changes();
 
+create or replace trigger user_messages_40_judge_changed
+  after update on public.user_messages
+  referencing new table as written
+  for each statement when (row_security_active('public.user_messages'::regclass))
+  execute function chat.judge_written_messages();
+
 -- Clients cannot delete rows; operators and servers can, for instance to limit how long messages
 -- are kept. The members' counts and the conversation's last message are updated.
 create or replace function chat.count_removed_messages()
@@ -383,13 +389,12 @@ begin
   if message.rev <> expected_rev then
     perform chat.refuse('stale_revision');
   end if;
-  if not chat.can_send(message.conversation_id) then
-    perform chat.refuse('not_allowed_recipient');
-  end if;
   edited.content := edit_message.content;
   perform chat.check_edit_window(message, edited);
 
   update public.user_messages m set content = coalesce(edit_message.content, '') where m.id = message.id;
+  -- This comes last, because the update waits for locks.
+  perform chat.check_rights(message.conversation_id, true);
 end
 $$;
 
@@ -415,6 +420,8 @@ begin
     perform chat.refuse('stale_revision');
   end if;
   update public.user_messages m set is_deleted = true where m.id = message.id;
+  -- This comes last, because the update waits for locks.
+  perform chat.check_rights(message.conversation_id, false);
 end
 $$;
 

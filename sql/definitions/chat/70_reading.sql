@@ -91,6 +91,11 @@ begin
   order by m.seq
   for no key update;
 
+  -- This is checked only now, because the locks may have been waited for.
+  if not chat.shows_receipts(conversation_id, reader) then
+    return;
+  end if;
+
   update public.user_messages m
   set read_by = m.read_by || reader
   where m.conversation_id = fill_read_by.conversation_id
@@ -116,7 +121,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
-  shares constant boolean := chat.shows_receipts(mark_read.conversation_id, caller);
   member record;
   target_id uuid;
   target_seq bigint;
@@ -131,7 +135,7 @@ begin
     end if;
   end if;
 
-  if chat.flag('fill_read_by') and shares and chat.is_my_conversation(conversation_id) then
+  if chat.flag('fill_read_by') and chat.is_my_conversation(conversation_id) then
     perform chat.fill_read_by(
       conversation_id,
       caller,
@@ -190,7 +194,7 @@ begin
     end if;
   end if;
 
-  if shares and target_seq is not null then
+  if target_seq is not null and chat.shows_receipts(conversation_id, caller) then
     -- The receipt is compared with its own position and not with the read marker. The two differ
     -- after mark_unread(), or if receipts were not shared before.
     update public.conversation_receipts r
@@ -332,6 +336,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
+  moved boolean;
 begin
   perform chat.refuse_if_outdated();
   if not chat.is_my_conversation(conversation_id) or not chat.shows_receipts(conversation_id, caller) then
@@ -350,7 +355,12 @@ begin
     limit 1
   ) m
   where r.conversation_id = mark_delivered.conversation_id and r.user_id = caller and r.last_delivered_seq < m.seq;
-  return found;
+  moved := found;
+  -- The update may have waited for the receipt.
+  if moved then
+    perform chat.check_rights(conversation_id, false);
+  end if;
+  return moved;
 end
 $$;
 

@@ -132,6 +132,32 @@ create or replace trigger message_reactions_20_untouch_message
   referencing old table as reactions
   for each statement execute function chat.touch_reacted_messages();
 
+-- Runs as the writing role, for the same reason as chat.judge_written_messages().
+create or replace function chat.judge_written_reactions()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chat.check_rights(w.conversation_id, tg_op = 'INSERT') from written w group by w.conversation_id;
+  return null;
+end
+$$;
+
+revoke all on function chat.judge_written_reactions() from public;
+
+create or replace trigger message_reactions_30_judge_added
+  after insert on public.message_reactions
+  referencing new table as written
+  for each statement when (row_security_active('public.message_reactions'::regclass))
+  execute function chat.judge_written_reactions();
+
+create or replace trigger message_reactions_30_judge_removed
+  after delete on public.message_reactions
+  referencing old table as written
+  for each statement when (row_security_active('public.message_reactions'::regclass))
+  execute function chat.judge_written_reactions();
+
 create or replace function chat.react(message_id uuid, reaction text, present boolean default true)
 returns json
 language plpgsql

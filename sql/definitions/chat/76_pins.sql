@@ -21,9 +21,6 @@ begin
     perform chat.refuse('not_found');
   end if;
   perform chat.refuse_if_outdated();
-  if not chat.can_send(message.conversation_id) then
-    perform chat.refuse('not_allowed_recipient');
-  end if;
 
   if not present then
     delete from public.message_pins p where p.message_id = message.id;
@@ -39,6 +36,8 @@ begin
     -- Setting any other rev makes the trigger of user_messages assign the next one.
     update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
   end if;
+  -- This comes last, because the statements above wait for locks.
+  perform chat.check_rights(message.conversation_id, true);
 end
 $$;
 

@@ -1214,6 +1214,10 @@ begin
     where p.is_typing_to is distinct from excluded.is_typing_to
       -- The user is still typing. Typing expires unless the row is written from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
+    -- The row may have been waited for.
+    if found then
+      perform chat.check_rights(conversation_id, true);
+    end if;
   end if;
 end
 $$;

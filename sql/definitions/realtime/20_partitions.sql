@@ -14,8 +14,11 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 as $$
 declare
+  -- Moving this many rows takes some tens of milliseconds, during which both tables are locked.
+  max_moved constant int := 1000;
   day date;
   partition_name text;
+  misplaced int;
   made int := 0;
 begin
   for day in
@@ -29,7 +32,18 @@ begin
     partition_name := 'messages_' || to_char(day, 'YYYY_MM_DD');
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
-    if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
+    misplaced := (
+      select count(*)
+      from (
+        select
+        from realtime.messages_default m
+        where m.inserted_at >= day and m.inserted_at < day + 1
+        limit max_moved + 1
+      ) m
+    );
+    -- A day with more rows gets no partition. Its rows stay where they are until they are too old.
+    continue when misplaced > max_moved;
+    if misplaced > 0 then
       -- Rows of that day are in the default partition and would prevent the day's own partition.
       -- They are moved while neither table belongs to the published one, so that they are not
       -- delivered twice.
@@ -116,6 +130,17 @@ begin
   end if;
   -- Only one call runs at a time. A second call finds that nothing is left to do.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
+
+  -- Rows dated after the last partition. A policy of the application may let users choose the date.
+  -- PostgreSQL reads the whole default partition while it adds a partition and the table is locked.
+  delete from realtime.messages_default m
+  using (
+    select x.id, x.inserted_at
+    from realtime.messages_default x
+    where x.inserted_at >= (now() at time zone 'utc')::date + days_ahead + 1
+    for update skip locked
+  ) future
+  where m.id = future.id and m.inserted_at = future.inserted_at;
 
   begin
     made := chat.add_message_partitions(days_ahead);

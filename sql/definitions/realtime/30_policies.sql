@@ -7,6 +7,9 @@
 --
 -- The functions of these policies have a cost of almost 0, so that they are evaluated before every
 -- condition of a query; see 90_policies.sql of the chat.
+--
+-- Members may store rows with extension presence only as of now. Otherwise, rows for a day without
+-- a partition, or for a day that never comes, would collect in the default partition.
 
 create or replace function chat.is_chat_topic(topic text)
 returns boolean
@@ -121,7 +124,12 @@ begin
   drop policy if exists "members appear in their conversations" on realtime.messages;
   create policy "members appear in their conversations" on realtime.messages
     for insert to authenticated
-    with check (extension = 'presence' and topic like 'conversation:%' and chat.may_appear(topic));
+    with check (
+      extension = 'presence'
+      and topic like 'conversation:%'
+      and inserted_at between (now() at time zone 'utc') - interval '1 minute' and (now() at time zone 'utc') + interval '1 minute'
+      and chat.may_appear(topic)
+    );
 
   -- The application's policies for its own topics must not give access to topics of the chat. The
   -- permissive policies above repeat the condition, so that neither type of policy depends on the
@@ -137,7 +145,14 @@ begin
   drop policy if exists "only the server sends on chat topics" on realtime.messages;
   create policy "only the server sends on chat topics" on realtime.messages
     as restrictive for insert to authenticated
-    with check (not chat.is_chat_topic(topic) or (extension = 'presence' and chat.may_appear(topic)));
+    with check (
+      not chat.is_chat_topic(topic)
+      or (
+        extension = 'presence'
+        and inserted_at between (now() at time zone 'utc') - interval '1 minute' and (now() at time zone 'utc') + interval '1 minute'
+        and chat.may_appear(topic)
+      )
+    );
 
   -- Stored messages are replayed, so an update could create one for a topic that its author may not
   -- send to.

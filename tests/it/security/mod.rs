@@ -13,6 +13,7 @@ mod tokens;
 mod unauthorized;
 mod unfinished_requests;
 mod unseen;
+mod waits;
 mod without_superuser;
 
 use std::net::SocketAddr;

@@ -9,18 +9,18 @@ use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
 /// Ana and Ben, their conversation, and a message from each of them.
-struct Scene {
-    owner: Client,
-    ben: Client,
+pub(super) struct Scene {
+    pub(super) owner: Client,
+    pub(super) ben: Client,
     ana: Client,
-    conversation: Uuid,
-    anas: Uuid,
-    bens: Uuid,
-    database: TestDatabase,
+    pub(super) conversation: Uuid,
+    pub(super) anas: Uuid,
+    pub(super) bens: Uuid,
+    pub(super) database: TestDatabase,
 }
 
 impl Scene {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let database = database().await;
         let (owner, ana, ben) = (
             database.connect().await,
@@ -84,7 +84,7 @@ impl Scene {
     }
 
     /// Returns everything that a member sees of the conversation.
-    async fn seen(&self) -> String {
+    pub(super) async fn seen(&self) -> String {
         let query = "
             select string_agg(t.row, e'\\n' order by t.row)
             from (
@@ -99,7 +99,7 @@ impl Scene {
 }
 
 /// Returns the id that a statement of this user returns.
-async fn one_as(client: &Client, person: Person, statement: &str) -> Uuid {
+pub(super) async fn one_as(client: &Client, person: Person, statement: &str) -> Uuid {
     begin_as(client, person, "read committed").await;
     let id = client.query_one(statement, &[]).await.unwrap().get(0);
     client.batch_execute("commit").await.unwrap();

@@ -21,6 +21,8 @@ mod tokens;
 mod unauthorized;
 #[path = "unseen.rs"]
 mod unseen;
+#[path = "waits.rs"]
+mod waits;
 
 use super::{begin_as, join};
 use crate::support::database::{Login, TestDatabase};
