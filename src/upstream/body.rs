@@ -13,6 +13,7 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use prometheus_client::metrics::counter::Counter;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::in_flight::InFlight;
@@ -35,6 +36,7 @@ pub(super) struct Activity {
     /// Milliseconds from `started` to the last transfer.
     last: AtomicU64,
     is_uploading: AtomicBool,
+    upload_ended: Notify,
     is_too_large: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Activity {
             started: Instant::now(),
             last: AtomicU64::new(0),
             is_uploading: AtomicBool::new(is_uploading),
+            upload_ended: Notify::new(),
             is_too_large: AtomicBool::new(false),
         })
     }
@@ -65,6 +68,12 @@ impl Activity {
         self.last_plus(if is_uploading { stall } else { head })
     }
 
+    /// Waits for the end of the request body, which moves [`Self::head_deadline`] to an earlier
+    /// time. At most one task may wait.
+    pub(super) async fn upload_ended(&self) {
+        self.upload_ended.notified().await;
+    }
+
     /// Returns whether the request body was cut off because of its size.
     pub(super) fn is_too_large(&self) -> bool {
         self.is_too_large.load(Ordering::Relaxed)
@@ -73,6 +82,7 @@ impl Activity {
     fn end_upload(&self) {
         if self.is_uploading.swap(false, Ordering::Relaxed) {
             self.touch();
+            self.upload_ended.notify_one();
         }
     }
 }

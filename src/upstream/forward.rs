@@ -309,6 +309,7 @@ impl Inner {
             tokio::select! {
                 answer = &mut answer => return answer.map_err(Failure::of),
                 () = sleep_until(deadline) => {}
+                () = activity.upload_ended() => {}
             }
         }
     }

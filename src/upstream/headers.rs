@@ -48,7 +48,7 @@ const CLAIMS_OF_PROXIES: [HeaderName; 7] = [
 pub(super) struct Ambiguous;
 
 /// Checks that the length of the body is declared in only one way. The HTTP library has already
-/// refused contradictory values of `Content-Length`.
+/// refused contradictory values of `Content-Length`, and removed it if the body is chunked.
 ///
 /// # Errors
 /// [`Ambiguous`] for both a length and a transfer coding, and for a coding other than `chunked`.
