@@ -163,5 +163,5 @@ fn parse(key: &'static str, written: Option<&str>, reader: &mut Reader) -> Optio
 fn is_plain(url: &Uri) -> bool {
     let has_host =
         |authority: &Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
-    url.query().is_none() && url.authority().is_some_and(has_host)
+    url.scheme().is_some() && url.query().is_none() && url.authority().is_some_and(has_host)
 }

@@ -71,8 +71,8 @@ impl ApiError {
         self
     }
 
-    /// Adds the fields in which the client libraries of Supabase look for a text and a status:
-    /// `msg` (auth-js) and `statusCode` (storage-js).
+    /// Adds the fields in which the client libraries of Supabase look for a text, a code and a
+    /// status: `msg` and `error_code` (auth-js), `statusCode` (storage-js).
     #[must_use]
     pub fn for_client_libraries(mut self) -> Self {
         self.is_for_client_libraries = true;
@@ -124,6 +124,7 @@ impl ApiError {
         });
         if self.is_for_client_libraries {
             body["msg"] = text.into();
+            body["error_code"] = self.code.as_str().into();
             body["statusCode"] = status(self.code).as_str().into();
         }
         body

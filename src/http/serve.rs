@@ -1,8 +1,8 @@
 //! Accepts connections and serves their HTTP/1.1 requests.
 //!
 //! A connection on which no complete request head arrives in time is closed, whether it is new or
-//! idle between requests. The memory of incomplete heads is bounded. At a shutdown, requests in
-//! progress finish.
+//! idle between requests. So is one whose client accepts no bytes of a response for as long. The
+//! memory of incomplete heads is bounded. At a shutdown, requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;
@@ -120,7 +120,7 @@ async fn connection(
         .header_read_timeout(heads.deadline())
         .max_buf_size(MAX_HEAD_BYTES);
     let head = Head::new(&heads);
-    let connection = TokioIo::new(Connection::new(stream, &head));
+    let connection = TokioIo::new(Connection::new(stream, &head, heads.deadline()));
     let service = service_fn(move |request: Request<Incoming>| {
         head.end();
         let body = Arc::new(CurrentBody(Arc::clone(&head)));

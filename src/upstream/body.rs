@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::in_flight::InFlight;
 
@@ -27,6 +28,8 @@ enum Cut {
     TooLarge,
     #[error("no bytes were transferred for too long")]
     Stalled,
+    #[error("the server is stopping")]
+    Stopping,
 }
 
 /// When bytes of a request or response were last transferred. Both bodies share it, so that a
@@ -156,6 +159,15 @@ impl Drop for Upload {
     }
 }
 
+/// What ends a response that pauses.
+pub(super) enum Patience {
+    /// The transfer may pause for this time.
+    Until(Duration, Option<Pin<Box<Sleep>>>),
+    /// The response never ends by itself, such as a stream of events. It may pause until the server
+    /// stops, and must not delay that.
+    UntilStop(Pin<Box<WaitForCancellationFutureOwned>>),
+}
+
 /// The body of a response. The request is in progress until this is dropped.
 pub(super) struct Download {
     inner: Incoming,
@@ -163,9 +175,7 @@ pub(super) struct Download {
     bytes: Counter,
     /// Counts bodies that were cut off.
     cut: Counter,
-    /// How long the transfer may pause, if it is limited.
-    stall: Option<Duration>,
-    timer: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
     _in_flight: InFlight,
 }
 
@@ -174,7 +184,7 @@ impl Download {
         inner: Incoming,
         activity: Arc<Activity>,
         (bytes, cut): (Counter, Counter),
-        stall: Option<Duration>,
+        patience: Patience,
         in_flight: InFlight,
     ) -> Self {
         activity.touch();
@@ -183,28 +193,25 @@ impl Download {
             activity,
             bytes,
             cut,
-            stall,
-            timer: None,
+            patience,
             _in_flight: in_flight,
         }
     }
 
-    /// Returns once the transfer has paused for too long.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stall) = self.stall else {
-            return Poll::Pending;
-        };
-        loop {
-            let deadline = self.activity.last_plus(stall);
-            if deadline <= Instant::now() {
-                return Poll::Ready(());
-            }
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            // The timer is not reset for each frame, but when it fires.
-            ready!(timer.as_mut().poll(cx));
-            timer.as_mut().reset(self.activity.last_plus(stall));
+    /// Returns why the response ends, once it has paused for too long.
+    fn poll_impatient(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        match &mut self.patience {
+            Patience::UntilStop(stopped) => stopped.as_mut().poll(cx).map(|()| Cut::Stopping),
+            Patience::Until(pause, timer) => loop {
+                let deadline = self.activity.last_plus(*pause);
+                if deadline <= Instant::now() {
+                    return Poll::Ready(Cut::Stalled);
+                }
+                // The timer is not reset for each frame, but when it fires.
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                ready!(timer.as_mut().poll(cx));
+                timer.as_mut().reset(deadline);
+            },
         }
     }
 
@@ -236,8 +243,8 @@ impl HttpBody for Download {
             Poll::Ready(Some(Err(error))) => self.cut_off(error.into()),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
-                ready!(self.poll_stalled(cx));
-                self.cut_off(Cut::Stalled.into())
+                let cut = ready!(self.poll_impatient(cx));
+                self.cut_off(cut.into())
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Forwards one request, and returns the response.
 
-use std::error::Error;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,13 +11,13 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusC
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::Error as ClientError;
 use tokio::time::sleep_until;
 
-use super::body::{Activity, Download, Upload};
+use super::body::{Activity, Download, Patience, Upload};
 use super::connect::{Connector, TlsError, tls};
 use super::cors;
 use super::error::Refusal;
+use super::failure::Failure;
 use super::headers::{self, PublicAddress};
 use super::in_flight::InFlight;
 use super::keys::{Keys, without_key};
@@ -344,64 +342,20 @@ impl Inner {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-        let stall = (!is_event_stream).then_some(self.stall);
+        let patience = if is_event_stream {
+            Patience::UntilStop(Box::pin(self.front.token().clone().cancelled_owned()))
+        } else {
+            Patience::Until(self.stall, None)
+        };
         let counters = (
             target.metrics.downloaded.clone(),
             target.metrics.cut.clone(),
         );
         Ok(answered.map(|body| {
             let activity = Arc::clone(activity);
-            Body::new(Download::new(body, activity, counters, stall, in_flight))
+            Body::new(Download::new(body, activity, counters, patience, in_flight))
         }))
     }
-}
-
-/// Why an attempt has no response.
-enum Failure {
-    /// The service did not respond in time.
-    Late,
-    /// The connection ended before a byte of the response arrived.
-    NoResponse(String),
-    /// Anything else.
-    Other(String),
-}
-
-impl Failure {
-    fn of(error: ClientError) -> Self {
-        let text = causes(&error);
-        // A service that does not accept connections now does not accept the next one either.
-        let is_lost = !error.is_connect() && chain(&error).any(is_lost_connection);
-        if is_lost {
-            Self::NoResponse(text)
-        } else {
-            Self::Other(text)
-        }
-    }
-}
-
-/// Returns whether an idle connection was closed by the service just when it was used again.
-fn is_lost_connection(error: &(dyn Error + 'static)) -> bool {
-    if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return error.is_incomplete_message() || error.is_canceled();
-    }
-    error.downcast_ref::<io::Error>().is_some_and(|error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-        )
-    })
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-/// Returns the texts of an error and its causes, for the log.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 /// Returns whether a request may be sent a second time (RFC 9110, section 9.2.2). Other idempotent

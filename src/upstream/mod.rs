@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod cors;
 mod error;
+mod failure;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -5,7 +5,9 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { connect } from 'node:net'
 import { after, before, test } from 'node:test'
 import { createClient } from '@supabase/supabase-js'
@@ -254,6 +256,28 @@ test('the client libraries find the text of a refusal', async () => {
   assert.equal(await nothing.stop(), 0)
 })
 
+test('the certificate of a service is verified', async () => {
+  const file = (name) => new URL(`tls/${name}.pem`, import.meta.url).pathname
+  const pem = (name) => readFileSync(file(name))
+  const secure = createTlsServer({ cert: pem('certificate'), key: pem('key') }, respond)
+  secure.listen(0, 'localhost')
+  await once(secure, 'listening')
+  const url = `https://localhost:${secure.address().port}`
+  const select = (server) => client(server.url).from('todos').select()
+
+  const trusting = await forwarder({ SUPABASE_URL: url, RAPPORT_UPSTREAM_TLS_CA: file('authority') })
+  assert.deepEqual((await select(trusting)).data, [{ id: 1 }])
+  assert.equal(await trusting.stop(), 0)
+
+  const suspicious = await forwarder({ SUPABASE_URL: url })
+  const { error, status } = await select(suspicious)
+  assert.deepEqual([status, error.code], [502, 'upstream_unavailable'])
+  assert.match(suspicious.log(), /UnknownIssuer/)
+  assert.equal(await suspicious.stop(), 0)
+  secure.closeAllConnections()
+  secure.close()
+})
+
 test('a WebSocket of a function is connected', async () => {
   const socket = new WebSocket(`${project.url.replace('http', 'ws')}/functions/v1/ws`)
   const [message] = await within(once(socket, 'message'), 'the first frame')
@@ -278,4 +302,59 @@ test('no key is in the log', () => {
   for (const server of [project, gateway]) {
     for (const secret of [KEY, SECRET, 'Bearer', 'eyJ']) assert.ok(!server.log().includes(secret))
   }
+})
+
+test('a resumable upload continues after a broken connection', async () => {
+  const CHUNK = 6 * 1024 * 1024
+  const file = Buffer.alloc(20 * 1024 * 1024)
+  for (let at = 0; at < file.length; at += 4) file.writeUInt32LE(at, at)
+  let stored = Buffer.alloc(0)
+  let breaks = 1
+  // Storage names its own host in `Location`.
+  const uploads = createServer((request, response) => {
+    const headers = { 'tus-resumable': '1.0.0' }
+    if (request.method === 'POST') {
+      const location = `http://${request.headers.host}/storage/v1/upload/resumable/id`
+      return response.writeHead(201, { ...headers, location }).end()
+    }
+    if (request.method === 'HEAD') {
+      return response.writeHead(200, { ...headers, 'upload-offset': stored.length }).end()
+    }
+    assert.equal(Number(request.headers['upload-offset']), stored.length)
+    request.on('data', (data) => {
+      stored = Buffer.concat([stored, data])
+      if (stored.length > CHUNK * 1.5 && breaks-- > 0) request.socket.destroy()
+    })
+    request.on('end', () => response.writeHead(204, { ...headers, 'upload-offset': stored.length }).end())
+  })
+  uploads.listen(0, '127.0.0.1')
+  await once(uploads, 'listening')
+  const server = await forwarder({ SUPABASE_URL: `http://127.0.0.1:${uploads.address().port}` })
+
+  const headers = { 'tus-resumable': '1.0.0' }
+  const endpoint = `${server.url}/storage/v1/upload/resumable`
+  const created = await fetch(endpoint, { method: 'POST', headers: { ...headers, 'upload-length': file.length } })
+  assert.equal(created.status, 201)
+  const upload = new URL(created.headers.get('location'), endpoint)
+  assert.equal(upload.origin, server.url)
+
+  let broken = 0
+  for (;;) {
+    const state = await fetch(upload, { method: 'HEAD', headers })
+    const offset = Number(state.headers.get('upload-offset'))
+    if (offset === file.length) break
+    const sent = await fetch(upload, {
+      method: 'PATCH',
+      headers: { ...headers, 'upload-offset': offset, 'content-type': 'application/offset+octet-stream' },
+      body: file.subarray(offset, offset + CHUNK),
+    }).catch(() => undefined)
+    // The client may notice the end of the connection while it still sends, and then has no status.
+    if (sent?.status === 204) assert.equal(sent.headers.get('upload-offset'), String(Math.min(offset + CHUNK, file.length)))
+    else assert.equal(sent?.status ?? 502, 502), broken++
+  }
+  assert.equal(broken, 1)
+  assert.ok(stored.equals(file))
+  assert.equal(await server.stop(), 0)
+  uploads.closeAllConnections()
+  uploads.close()
 })

@@ -102,6 +102,11 @@ fn the_printed_settings_show_origins_and_no_secrets() {
             "hush, and as long as a secret must be",
         ),
         ("RAPPORT_AUTH_JWKS", KEY_SET),
+        (
+            "RAPPORT_AUTH_SECRET_KEYS",
+            "sb_secret_hush,sb_secret_hush_too",
+        ),
+        ("RAPPORT_UPSTREAM_SERVICE_JWT", "hush"),
         ("RAPPORT_REPLICATION_KEEP_SLOT", "true"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

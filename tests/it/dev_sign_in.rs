@@ -441,8 +441,14 @@ async fn a_server_with_a_real_database_has_no_development_sign_in() {
     let body = json!({ "email": "ana@example.com", "password": PASSWORD });
     // The paths of Supabase Auth belong to the project, which has no URL here.
     for (path, expected) in [
-        ("/auth/v1/token?grant_type=password", (503, "upstream_not_configured")),
-        ("/auth/v1/token?grant_type=refresh_token", (503, "upstream_not_configured")),
+        (
+            "/auth/v1/token?grant_type=password",
+            (503, "upstream_not_configured"),
+        ),
+        (
+            "/auth/v1/token?grant_type=refresh_token",
+            (503, "upstream_not_configured"),
+        ),
         ("/auth/v1/logout", (503, "upstream_not_configured")),
         ("/auth/v1/user", (503, "upstream_not_configured")),
         ("/dev/people", (404, "not_found")),

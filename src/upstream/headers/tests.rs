@@ -99,7 +99,7 @@ fn a_request_loses_only_what_belongs_to_the_connection_or_to_proxies() {
     for (name, value) in &kept {
         assert_eq!(sent[name], value);
     }
-    let mut kept = sent.clone();
+    let mut kept = sent;
     strip_request(&mut kept, true, false);
     assert_eq!(kept[COOKIE], "sb-x-auth-token=secret");
 }

@@ -35,6 +35,17 @@ fn minted() -> Tokens {
     }
 }
 
+type Pairs<'a> = Vec<(&'static str, &'a str)>;
+
+/// The rule, the method, the headers and the query of a request, and the expected result.
+type Case<'a> = (
+    KeyRule,
+    Method,
+    Pairs<'a>,
+    Option<&'a str>,
+    Result<Option<Role>, Refusal>,
+);
+
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     let pair = |(name, value): &(&'static str, &str)| {
         (
@@ -54,14 +65,7 @@ fn a_request_is_admitted_by_its_key() {
     let two_in_query = format!("apikey={PUBLISHABLE}&apikey=other");
     let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     let origin = ("origin", "https://app.example");
-    type Pairs<'a> = Vec<(&'static str, &'a str)>;
-    let cases: Vec<(
-        KeyRule,
-        Method,
-        Pairs<'_>,
-        Option<&str>,
-        Result<Option<Role>, Refusal>,
-    )> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (Any, Method::GET, vec![], None, Err(KeyMissing)),
         (
             Any,
@@ -258,7 +262,6 @@ fn an_opaque_key_is_exchanged_and_a_users_token_stays() {
     let legacy = format!("Bearer {anon}");
     let signed = "AWS4-HMAC-SHA256 Credential=x".to_owned();
     let key = ("apikey", PUBLISHABLE);
-    type Pairs<'a> = Vec<(&'static str, &'a str)>;
     let cases: Vec<(Service, Pairs<'_>, &str, String)> = vec![
         (Rest, vec![key], "", minted_anon.clone()),
         (

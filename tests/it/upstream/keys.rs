@@ -88,6 +88,7 @@ async fn requests_need_a_key_of_the_project() {
         assert_eq!(missing[field], "No API key found in request");
     }
     assert_eq!(missing["statusCode"], "401");
+    assert_eq!(missing["error_code"], missing["code"]);
     assert!(recorder.arrived().is_none());
 
     let errors = "rapport_upstream_errors_total{service=\"rest\",code=\"api_key_missing\"}";

@@ -37,6 +37,8 @@ struct Forwarder {
     address: SocketAddr,
     metrics: Metrics,
     tasks: Tasks,
+    /// The tasks that end first.
+    front: Tasks,
 }
 
 impl Forwarder {
@@ -44,12 +46,13 @@ impl Forwarder {
     async fn start(settings: &[(&str, &str)]) -> Self {
         let config = config("postgres://nobody@localhost/none", settings);
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
+        let front = tasks.child();
         let gateway = Gateway::new(
             &config,
             Verifier::from_config(&config.auth).unwrap(),
             Strangers::default(),
             &metrics.upstream,
-            &tasks,
+            &front,
             &tasks,
         )
         .unwrap();
@@ -64,12 +67,13 @@ impl Forwarder {
         );
         tasks.spawn(
             "test server",
-            serve(listener, router, heads, tasks.token().clone()),
+            serve(listener, router, heads, front.token().clone()),
         );
         Self {
             address,
             metrics,
             tasks,
+            front,
         }
     }
 

@@ -113,8 +113,8 @@ async fn no_request_is_smuggled_in_another() {
     }
 }
 
-/// `Transfer-Encoding` overrides `Content-Length` (RFC 9112, section 6.3). The service receives only
-/// the former, so it cannot read another body.
+/// `Transfer-Encoding` overrides `Content-Length` (RFC 9112, section 6.3). The service receives
+/// only the former, so it cannot read another body.
 #[tokio::test]
 async fn a_chunked_body_has_no_other_length() {
     for lengths in [

@@ -88,6 +88,21 @@ async fn a_function_responds_while_it_still_receives() {
     pair.server.idle("functions").await;
 }
 
+#[tokio::test]
+async fn an_event_stream_does_not_delay_a_stop() {
+    let request = "GET /functions/v1/events HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut pair = Pair::open(request, &[]).await;
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    write(&mut pair.service, head).await;
+    read_until(&mut pair.client, b"\r\n\r\n").await;
+    pair.server.front.stop();
+    let mut rest = Vec::new();
+    let ended = timeout(PATIENCE, pair.client.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection ends");
+    pair.server.idle("functions").await;
+}
+
 /// Maximum bytes on the way in one direction: the buffers of the kernel for two connections, and
 /// those of the server.
 const HELD_BYTES: usize = 24 << 20;
