@@ -29,6 +29,7 @@ use crate::realtime::messages::partitions;
 use crate::replication::{Replication, ReplicationError, Sinks};
 use crate::router::{Parts, router};
 use crate::shutdown::Tasks;
+use crate::upstream::{Gateway, TlsError};
 use crate::visibility::Visibility;
 
 /// Maximum events queued between replication and the change feed. The change feed takes events out
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The keys for tokens are unusable.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The services of Supabase cannot be reached with TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Replication can never work with these settings.
     #[error(transparent)]
     Replication(#[from] ReplicationError),
@@ -130,6 +134,14 @@ impl App {
             tasks,
         );
         let strangers = Strangers::new(verifier.clone(), &config.server, metrics.http.clone());
+        let gateway = Gateway::new(
+            config,
+            verifier.clone(),
+            strangers.clone(),
+            &metrics.upstream,
+            &front,
+            tasks,
+        )?;
         let realtime = Realtime::start(
             verifier.clone(),
             visibility,
@@ -207,6 +219,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
             strangers,
+            gateway,
             metrics_token,
             has_docs_page: config.server.docs_page,
             has_demo_page: config.server.demo_page,

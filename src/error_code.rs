@@ -52,8 +52,20 @@ pub enum ErrorCode {
     PoolExhausted,
     /// The database is unavailable.
     DatabaseUnavailable,
+    /// No API key of the project was sent.
+    ApiKeyMissing,
+    /// The API key is unknown or does not suffice.
+    ApiKeyInvalid,
+    /// A browser sent a server-side API key.
+    SecretKeyInBrowser,
+    /// The server has no URL for the requested service of Supabase.
+    UpstreamNotConfigured,
+    /// Too many requests for the service are in progress.
+    UpstreamBusy,
     /// An upstream server is unreachable.
     UpstreamUnavailable,
+    /// An upstream server did not respond in time.
+    UpstreamTimeout,
     /// A server fault. The log has details under the request id.
     Internal,
 }
@@ -84,7 +96,13 @@ impl ErrorCode {
         Self::ResyncRequired,
         Self::PoolExhausted,
         Self::DatabaseUnavailable,
+        Self::ApiKeyMissing,
+        Self::ApiKeyInvalid,
+        Self::SecretKeyInBrowser,
+        Self::UpstreamNotConfigured,
+        Self::UpstreamBusy,
         Self::UpstreamUnavailable,
+        Self::UpstreamTimeout,
         Self::Internal,
     ];
 
@@ -114,7 +132,13 @@ impl ErrorCode {
             Self::ResyncRequired => "resync_required",
             Self::PoolExhausted => "pool_exhausted",
             Self::DatabaseUnavailable => "database_unavailable",
+            Self::ApiKeyMissing => "api_key_missing",
+            Self::ApiKeyInvalid => "api_key_invalid",
+            Self::SecretKeyInBrowser => "secret_key_in_browser",
+            Self::UpstreamNotConfigured => "upstream_not_configured",
+            Self::UpstreamBusy => "upstream_busy",
             Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::UpstreamTimeout => "upstream_timeout",
             Self::Internal => "internal",
         }
     }

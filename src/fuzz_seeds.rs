@@ -8,7 +8,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use crate::{auth, realtime, replication, visibility};
+use crate::{auth, realtime, replication, upstream, visibility};
 
 /// The check of a fuzz target on arbitrary bytes. It panics on failure.
 type Property = fn(&[u8]);
@@ -16,6 +16,8 @@ type Property = fn(&[u8]);
 /// The targets and their properties. The names match `fuzz/targets` and `fuzz/seeds`.
 const TARGETS: &[(&str, Property)] = &[
     ("filter", visibility::fuzz::filter),
+    ("forwarded_headers", upstream::fuzz::forwarded_headers),
+    ("forwarded_path", upstream::fuzz::forwarded_path),
     ("frames", realtime::fuzz::frames),
     ("join", realtime::fuzz::join),
     ("joined", realtime::fuzz::joined),

@@ -28,6 +28,7 @@ pub mod visibility;
 // Features.
 pub mod chat;
 pub mod realtime;
+pub mod upstream;
 
 // Assembly.
 pub mod app;

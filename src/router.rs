@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
@@ -21,6 +21,7 @@ use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::realtime::{self, Realtime};
 use crate::shutdown::Tasks;
+use crate::upstream::Gateway;
 
 /// The state of the routes.
 pub struct Parts {
@@ -36,6 +37,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// The limiter for requests without a sign-in.
     pub strangers: Strangers,
+    /// Forwards requests for the other services of Supabase.
+    pub gateway: Gateway,
     /// The token for `/metrics`. Without one, the main listener does not serve that route.
     pub metrics_token: Option<Secret>,
     /// Whether `/docs` exists.
@@ -58,6 +61,7 @@ pub struct Parts {
 /// | `/api/supabase/user-chat/…` | [`chat`] |
 /// | `/realtime/v1/websocket`, `/socket/websocket` | [`crate::realtime`] |
 /// | `/realtime/v1/api/…`, `/api/broadcast…`, `/api/ping`, `/api/tenants/…`, `/healthcheck` | [`crate::realtime::api`] |
+/// | `/auth/v1/…`, `/rest/v1/…`, `/graphql/v1`, `/storage/v1/…`, `/functions/v1/…` | [`crate::upstream`] |
 pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
     let document = Document::new(&document());
@@ -94,7 +98,9 @@ pub fn router(parts: Parts) -> Router {
                 .map(|routes| routes.layer(strangers)),
         )
         .into_parts();
-    http::finish(routes, http_metrics, parts.strangers)
+    let gateway = parts.gateway;
+    let forward = async move |request: Request| gateway.handle(request).await;
+    http::finish_with(routes, forward, http_metrics)
 }
 
 /// Returns the OpenAPI document of all routes, including those that this process is not configured

@@ -24,7 +24,7 @@ pub fn is_opaque_key(token: &str) -> bool {
 pub const PUBLIC_ROLE: &str = "anon";
 
 /// The role of the server-side key, which bypasses row-level security.
-const SERVICE_ROLE: &str = "service_role";
+pub const SERVICE_ROLE: &str = "service_role";
 
 /// The opaque keys of the project.
 #[derive(Default)]
@@ -36,13 +36,11 @@ pub(super) struct ApiKeys {
 impl ApiKeys {
     /// Returns the configured keys that are opaque. A key that is a token is verified as such.
     pub(super) fn from_config(config: &AuthConfig) -> Self {
-        let keys = [
-            (&config.anon_key, PUBLIC_ROLE),
-            (&config.service_role_key, SERVICE_ROLE),
-        ];
-        let known = keys
-            .into_iter()
-            .filter_map(|(key, role)| Some((key.as_ref()?.expose(), role)))
+        let public = config.anon_key.iter().chain(&config.publishable_keys);
+        let server_side = config.service_role_key.iter().chain(&config.secret_keys);
+        let known = public
+            .map(|key| (key.expose(), PUBLIC_ROLE))
+            .chain(server_side.map(|key| (key.expose(), SERVICE_ROLE)))
             .filter(|(key, _)| is_opaque_key(key))
             .map(|(key, role)| (Sha256::digest(key).into(), Arc::new(Claims::of_role(role))))
             .collect();

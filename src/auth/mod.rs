@@ -14,7 +14,7 @@ mod keys;
 mod mint;
 mod verifier;
 
-pub use api_key::{PUBLIC_ROLE, is_opaque_key};
+pub use api_key::{PUBLIC_ROLE, SERVICE_ROLE, is_opaque_key};
 pub use claims::Claims;
 pub use error::{KeyError, TokenError};
 pub use keys::KeySet;

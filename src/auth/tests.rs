@@ -713,11 +713,15 @@ fn an_opaque_key_has_its_configured_role() {
         cookie_names: Vec::new(),
         anon_key: secret("sb_publishable_1"),
         service_role_key: secret("sb_secret_1"),
+        publishable_keys: secret("sb_publishable_3").into_iter().collect(),
+        secret_keys: secret("sb_secret_3").into_iter().collect(),
     };
     let verifier = Verifier::from_config(&config).expect("good keys");
     for (key, role) in [
         ("sb_publishable_1", Some("anon")),
         ("sb_secret_1", Some("service_role")),
+        ("sb_publishable_3", Some("anon")),
+        ("sb_secret_3", Some("service_role")),
         ("sb_secret_2", None),
         ("sb_", None),
     ] {

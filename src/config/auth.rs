@@ -24,6 +24,10 @@ pub struct AuthConfig {
     pub anon_key: Option<Secret>,
     /// The project's server-side key.
     pub service_role_key: Option<Secret>,
+    /// Further public keys, usually opaque ones.
+    pub publishable_keys: Vec<Secret>,
+    /// Further server-side keys, usually opaque ones.
+    pub secret_keys: Vec<Secret>,
 }
 
 impl AuthConfig {
@@ -47,6 +51,8 @@ impl AuthConfig {
             cookie_names: reader.list("auth.cookie_names"),
             anon_key: reader.secret("auth.anon_key"),
             service_role_key: reader.secret("auth.service_role_key"),
+            publishable_keys: reader.secrets("auth.publishable_keys"),
+            secret_keys: reader.secrets("auth.secret_keys"),
         }
     }
 }

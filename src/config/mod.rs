@@ -22,6 +22,7 @@ mod secret;
 mod server;
 pub mod source;
 mod supabase;
+mod upstream;
 mod visibility;
 
 pub use auth::AuthConfig;
@@ -38,6 +39,7 @@ pub use replication::ReplicationConfig;
 pub use secret::Secret;
 pub use server::ServerConfig;
 pub use supabase::SupabaseConfig;
+pub use upstream::UpstreamConfig;
 pub use visibility::VisibilityConfig;
 
 use raw::{FILE_VARIABLE, Raw};
@@ -55,6 +57,8 @@ pub struct Config {
     pub supabase: SupabaseConfig,
     /// Token verification.
     pub auth: AuthConfig,
+    /// The services to which requests are forwarded.
+    pub upstream: UpstreamConfig,
     /// Reading of row changes.
     pub replication: ReplicationConfig,
     /// Visibility checks.
@@ -81,11 +85,15 @@ impl Config {
     }
 
     fn read(reader: &mut Reader) -> Self {
+        let server = ServerConfig::read(reader);
+        let supabase = SupabaseConfig::read(reader);
+        let auth = AuthConfig::read(reader);
         Self {
-            server: ServerConfig::read(reader),
+            upstream: UpstreamConfig::read(reader, &server, &supabase, &auth),
+            server,
             database: DatabaseConfig::read(reader),
-            supabase: SupabaseConfig::read(reader),
-            auth: AuthConfig::read(reader),
+            supabase,
+            auth,
             replication: ReplicationConfig::read(reader),
             visibility: VisibilityConfig::read(reader),
             realtime: RealtimeConfig::read(reader),

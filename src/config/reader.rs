@@ -102,9 +102,19 @@ impl Reader {
         matches!(self.value(key, Shown::Plain), Some(Value::Boolean(true)))
     }
 
+    /// Reads a list of secrets.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
+        let texts = self.list_shown(key, Shown::Hidden);
+        texts.into_iter().map(Secret::new).collect()
+    }
+
     /// Reads a list of strings.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
-        let Some(Value::Array(parts)) = self.value(key, Shown::Plain) else {
+        self.list_shown(key, Shown::Plain)
+    }
+
+    fn list_shown(&mut self, key: &'static str, shown: Shown) -> Vec<String> {
+        let Some(Value::Array(parts)) = self.value(key, shown) else {
             return Vec::new();
         };
         let texts: Option<Vec<String>> = parts
@@ -247,6 +257,9 @@ fn masked(setting: &Setting, shown: Shown) -> Value {
     match (&setting.value, shown) {
         (Value::String(text), _) if text.is_empty() => setting.value.clone(),
         (Value::String(_), Shown::Hidden) => Value::String(MASK.to_owned()),
+        (Value::Array(parts), Shown::Hidden) => {
+            Value::Array(vec![Value::String(MASK.to_owned()); parts.len()])
+        }
         (Value::String(text), Shown::UrlWithoutPassword) => Value::String(mask_url(text)),
         (Value::String(text), Shown::KeySetWithoutSecrets) if is_inline_key_set(text) => {
             Value::String(mask_key_set(text))

@@ -221,6 +221,8 @@ fn messages_and_debug_output_show_no_secret() {
         ("RAPPORT_AUTH_SERVICE_ROLE_KEY", "hush-2"),
         ("RAPPORT_DATABASE_URL", "postgres://ana:hush-3@db/chat"),
         ("RAPPORT_SERVER_METRICS_TOKEN", "hush-4"),
+        ("RAPPORT_AUTH_SECRET_KEYS", "hush-9,hush-10"),
+        ("RAPPORT_UPSTREAM_SERVICE_JWT", "hush-11"),
         (
             "RAPPORT_AUTH_JWT_SECRET_NEXT",
             "hush-6, and as long as a secret must be",
@@ -370,5 +372,87 @@ fn old_rows_of_chat_tables_are_always_checked() {
     for table in published {
         let error = load(&[(KEY, table)], "", vec![]).err().unwrap();
         assert!(error.contains(table), "{error}");
+    }
+}
+
+#[test]
+fn services_have_plain_urls_of_other_servers() {
+    let url = "RAPPORT_UPSTREAM_REST_URL";
+    let public = ("RAPPORT_SERVER_PUBLIC_URL", "https://chat.example");
+    for (pairs, problem) in [
+        (&[(url, "http://rest:3000")][..], None),
+        (&[(url, "http://rest:3000/base/"), public], None),
+        (&[(url, "rest:3000")], Some("must begin with http")),
+        (&[(url, "http://")], Some("without credentials")),
+        (
+            &[(url, "http://a:b@rest:3000")],
+            Some("without credentials"),
+        ),
+        (&[(url, "http://rest:3000?x")], Some("without credentials")),
+        (
+            &[(url, "https://chat.example"), public],
+            Some("this server itself"),
+        ),
+        (
+            &[("SUPABASE_URL", "https://chat.example/"), public],
+            Some("this server itself"),
+        ),
+    ] {
+        let error = load(pairs, "", vec![]).err();
+        assert_eq!(error.is_some(), problem.is_some(), "{pairs:?} {error:?}");
+        if let (Some(error), Some(problem)) = (error, problem) {
+            assert!(error.contains(problem), "{pairs:?} {error}");
+            assert_eq!(error.matches(problem).count(), 1, "reported once: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_token_exists_for_every_opaque_key_of_a_direct_service() {
+    let keys = r#"{"keys":[]}"#;
+    let direct = ("RAPPORT_UPSTREAM_REST_URL", "http://rest:3000");
+    let opaque = ("RAPPORT_AUTH_PUBLISHABLE_KEYS", "sb_publishable_x");
+    let secret = ("RAPPORT_AUTH_SECRET_KEYS", "sb_secret_x");
+    for (pairs, setting) in [
+        (&[opaque, secret][..], None),
+        (&[direct], None),
+        (&[direct, opaque], Some("upstream.anon_jwt")),
+        (&[direct, opaque, ("SUPABASE_ANON_KEY", "a.b.c")], None),
+        (
+            &[direct, opaque, ("RAPPORT_UPSTREAM_ANON_JWT", "a.b.c")],
+            None,
+        ),
+        (&[direct, secret], Some("upstream.service_jwt")),
+        (
+            &[direct, ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_y")],
+            Some("upstream.service_jwt"),
+        ),
+        (
+            &[
+                direct,
+                secret,
+                (
+                    "SUPABASE_JWT_SECRET",
+                    "a-secret-of-at-least-thirty-two-bytes",
+                ),
+            ],
+            None,
+        ),
+    ] {
+        let mut variables = environment(&[
+            ("DATABASE_URL", "postgres://localhost/db"),
+            ("RAPPORT_AUTH_JWKS", keys),
+        ]);
+        variables.extend(environment(pairs));
+        let loaded = Config::load(&Inputs {
+            file: None,
+            environment: &variables,
+            flags: vec![],
+        });
+        let error = loaded.err().map(|error| error.to_string());
+        assert_eq!(error.is_some(), setting.is_some(), "{pairs:?} {error:?}");
+        if let (Some(error), Some(setting)) = (error, setting) {
+            assert!(error.contains(setting), "{pairs:?} {error}");
+        }
     }
 }

@@ -40,16 +40,16 @@ pub struct Authentication {
 impl Authentication {
     /// Builds the authentication from the configuration. `verifier` checks tokens. Writes that are
     /// authenticated by cookie are checked against the allowed origins. The `apikey` header is
-    /// checked only if the project's public key is configured.
+    /// checked only if a public key of the project is configured.
     pub fn new(verifier: Verifier, server: &ServerConfig, auth: &AuthConfig) -> Self {
-        let known = auth
-            .anon_key
-            .iter()
-            .chain(auth.anon_key.as_ref().and(auth.service_role_key.as_ref()));
+        let mut known: Vec<_> = auth.anon_key.iter().chain(&auth.publishable_keys).collect();
+        if !known.is_empty() {
+            known.extend(auth.service_role_key.iter().chain(&auth.secret_keys));
+        }
         Self {
             verifier,
             origins: Origins::new(&server.allowed_origins, server.allow_localhost_origins),
-            api_keys: known.cloned().collect(),
+            api_keys: known.into_iter().cloned().collect(),
             cookie_names: auth.cookie_names.clone().into(),
         }
     }

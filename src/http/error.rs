@@ -27,6 +27,7 @@ pub struct ApiError {
     retry_after: Option<u64>,
     cause: Option<Arc<str>>,
     is_failed_precondition: bool,
+    is_for_client_libraries: bool,
 }
 
 impl ApiError {
@@ -39,6 +40,7 @@ impl ApiError {
             retry_after: None,
             cause: None,
             is_failed_precondition: false,
+            is_for_client_libraries: false,
         }
     }
 
@@ -69,6 +71,21 @@ impl ApiError {
         self
     }
 
+    /// Adds the fields in which the client libraries of Supabase look for a text, a code and a
+    /// status: `msg` and `error_code` (auth-js), `statusCode` (storage-js).
+    #[must_use]
+    pub fn for_client_libraries(mut self) -> Self {
+        self.is_for_client_libraries = true;
+        self
+    }
+
+    /// Adds the internal cause, which is only logged.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl Into<Arc<str>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
     /// Creates the error for an internal fault. `cause` is only logged.
     pub fn internal(cause: impl Into<Arc<str>>) -> Self {
         Self {
@@ -82,6 +99,11 @@ impl ApiError {
         self.code
     }
 
+    /// Returns the seconds after which the same request can succeed, if that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.retry_after
+    }
+
     /// Returns the internal cause, which is only for the log.
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
@@ -91,7 +113,7 @@ impl ApiError {
     /// because dashboards display it unchanged.
     pub(super) fn body(&self, request_id: &str) -> Value {
         let text = text(self.code);
-        json!({
+        let mut body = json!({
             "error": text,
             "code": self.code.as_str(),
             "message": text,
@@ -99,7 +121,13 @@ impl ApiError {
             "hint": self.hint.as_deref(),
             "request_id": request_id,
             "retry_after": self.retry_after,
-        })
+        });
+        if self.is_for_client_libraries {
+            body["msg"] = text.into();
+            body["error_code"] = self.code.as_str().into();
+            body["statusCode"] = status(self.code).as_str().into();
+        }
+        body
     }
 }
 
@@ -141,6 +169,7 @@ impl From<DbError> for ApiError {
             cause: (refusal.is_none() || error.code() == ErrorCode::Internal)
                 .then(|| error.log_text().into()),
             is_failed_precondition: false,
+            is_for_client_libraries: false,
         }
     }
 }
@@ -163,7 +192,11 @@ impl From<TokenError> for ApiError {
 pub(super) fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::MalformedRequest => StatusCode::BAD_REQUEST,
-        ErrorCode::Unauthorized | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
+        ErrorCode::Unauthorized
+        | ErrorCode::TokenExpired
+        | ErrorCode::ApiKeyMissing
+        | ErrorCode::ApiKeyInvalid
+        | ErrorCode::SecretKeyInBrowser => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden
         | ErrorCode::IdentityMismatch
         | ErrorCode::NotAllowedRecipient
@@ -182,10 +215,12 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::MessageTooLong
         | ErrorCode::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::PoolExhausted | ErrorCode::DatabaseUnavailable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorCode::PoolExhausted
+        | ErrorCode::DatabaseUnavailable
+        | ErrorCode::UpstreamNotConfigured
+        | ErrorCode::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
+        ErrorCode::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -217,7 +252,14 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::ResyncRequired => "The cursor is too old: reload everything",
         ErrorCode::PoolExhausted => "The server is busy, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
+        // The texts of Supabase's gateway, for which users search.
+        ErrorCode::ApiKeyMissing => "No API key found in request",
+        ErrorCode::ApiKeyInvalid => "Invalid authentication credentials",
+        ErrorCode::SecretKeyInBrowser => "A server-side key must not be used in a browser",
+        ErrorCode::UpstreamNotConfigured => "This server does not forward to this service",
+        ErrorCode::UpstreamBusy => "Too many requests are in progress, try again",
         ErrorCode::UpstreamUnavailable => "A server behind this one is not available",
+        ErrorCode::UpstreamTimeout => "A server behind this one did not respond in time",
         ErrorCode::Internal => "Internal server error",
     }
 }

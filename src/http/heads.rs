@@ -12,6 +12,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 use super::budget::{Budget, Share};
 use crate::observability::metrics::HttpMetrics;
@@ -98,19 +99,44 @@ impl Head {
     }
 }
 
-/// A connection that counts the bytes of request heads.
+/// A connection that counts the bytes of request heads, and ends if the client accepts no bytes of
+/// a response for as long as a head may take. Otherwise a client that never reads would keep its
+/// response, and whatever produces it, for as long as it likes.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     head: Arc<Head>,
+    patience: Duration,
+    /// Runs while the client accepts nothing.
+    unaccepted: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, head: &Arc<Head>) -> Self {
+    pub(super) fn new(stream: TcpStream, head: &Arc<Head>, patience: Duration) -> Self {
         Self {
             stream,
             head: Arc::clone(head),
+            patience,
+            unaccepted: None,
         }
+    }
+
+    /// Returns the result of a write, or an error if the client has accepted nothing for too long.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.unaccepted = None;
+            return written;
+        }
+        let patience = self.patience;
+        let timer = self
+            .unaccepted
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Returns the TCP stream. Call it only when no more requests follow.
@@ -137,7 +163,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -153,7 +180,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
+use axum::handler::Handler;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -13,7 +14,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::strangers::{Strangers, admit_lost};
+use super::strangers::Strangers;
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::{HttpMetrics, RequestLabels};
 
@@ -27,12 +28,29 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
+/// The pattern of a path that no route matches, stored as a response extension by the fallback that
+/// responds to it.
+#[derive(Clone, Copy, Debug)]
+pub struct RoutePattern(pub &'static str);
+
 /// Wraps the complete router. Unknown paths and methods result in the usual error body, and every
 /// request has an id and a log line. Call this once.
 pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Router {
+    let lost = async move |request: Request| {
+        let limited = strangers.admit(&request).err();
+        limited.unwrap_or_else(|| ApiError::new(ErrorCode::NotFound))
+    };
+    finish_with(router, lost, metrics)
+}
+
+/// Like [`finish`], but `fallback` responds to unknown paths.
+pub fn finish_with<H, T>(router: Router, fallback: H, metrics: HttpMetrics) -> Router
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
     router
-        .fallback(async || ApiError::new(ErrorCode::NotFound))
-        .layer(from_fn_with_state(strangers, admit_lost))
+        .fallback(fallback)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(metrics, around))
 }
@@ -73,7 +91,12 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
 
     let seconds = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let pattern = response.extensions_mut().remove::<RoutePattern>();
+    let route = match (&route, pattern) {
+        (Some(route), _) => route.as_str(),
+        (None, Some(RoutePattern(pattern))) => pattern,
+        (None, None) => "unmatched",
+    };
     let labels = RequestLabels {
         method: known_method(&method),
         route: route.to_owned(),

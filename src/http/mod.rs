@@ -24,4 +24,4 @@ pub mod strangers;
 
 pub use caller::{Authentication, Caller, Identity};
 pub use error::ApiError;
-pub use middleware::finish;
+pub use middleware::{finish, finish_with};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::ConnectInfo;
-use axum::http::{Extensions, HeaderMap, HeaderName};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Network;
 
@@ -32,8 +32,7 @@ impl TrustedProxies {
     ///
     /// Returns `None` only if the listener does not report the peer address.
     pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
-        let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
-        let mut client = peer.ip().to_canonical();
+        let mut client = peer(extensions)?;
         if !self.trusts(client) {
             return Some(client);
         }
@@ -56,11 +55,44 @@ impl TrustedProxies {
         Some(client)
     }
 
+    /// Returns whether the peer of the connection is one of these proxies.
+    pub fn trusts_peer(&self, extensions: &Extensions) -> bool {
+        peer(extensions).is_some_and(|peer| self.trusts(peer))
+    }
+
+    /// Returns the `X-Forwarded-For` for a server behind this one. It ends with the peer. Earlier
+    /// addresses are included only if the peer is one of these proxies.
+    pub fn forwarded_for(
+        &self,
+        extensions: &Extensions,
+        headers: &HeaderMap,
+    ) -> Option<HeaderValue> {
+        let peer = peer(extensions)?;
+        let mut hops = Vec::new();
+        if self.trusts(peer) {
+            hops.extend(
+                headers
+                    .get_all(FORWARDED_FOR)
+                    .iter()
+                    .filter_map(|value| value.to_str().ok())
+                    .map(str::to_owned),
+            );
+        }
+        hops.push(peer.to_string());
+        HeaderValue::from_str(&hops.join(", ")).ok()
+    }
+
     fn trusts(&self, address: IpAddr) -> bool {
         self.networks
             .iter()
             .any(|network| network.contains(address))
     }
+}
+
+/// Returns the address of the peer of the connection, if the listener reports it.
+fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(peer.ip().to_canonical())
 }
 
 /// Parses an address with or without a port.
@@ -74,8 +106,6 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -108,6 +138,33 @@ mod tests {
                 expected.parse::<IpAddr>().unwrap(),
                 "{peer} {forwarded:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_next_server_learns_only_trusted_hops() {
+        let networks = ["10.0.0.0/8"].map(|text| Network::parse(text).unwrap());
+        let proxies = TrustedProxies::new(&networks);
+        // (peer, X-Forwarded-For, X-Forwarded-For for the next server)
+        let cases: [(&str, &[&'static str], &str); 4] = [
+            ("1.1.1.1:5", &["2.2.2.2"], "1.1.1.1"),
+            ("10.0.0.1:5", &[], "10.0.0.1"),
+            (
+                "10.0.0.1:5",
+                &["9.9.9.9", "2.2.2.2"],
+                "9.9.9.9, 2.2.2.2, 10.0.0.1",
+            ),
+            ("[::ffff:10.0.0.1]:5", &["2.2.2.2"], "2.2.2.2, 10.0.0.1"),
+        ];
+        for (peer, forwarded, expected) in cases {
+            let mut extensions = Extensions::new();
+            extensions.insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
+            }
+            let found = proxies.forwarded_for(&extensions, &headers);
+            assert_eq!(found.unwrap(), expected, "{peer} {forwarded:?}");
         }
     }
 }

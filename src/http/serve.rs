@@ -1,20 +1,21 @@
 //! Accepts connections and serves their HTTP/1.1 requests.
 //!
 //! A connection on which no complete request head arrives in time is closed, whether it is new or
-//! idle between requests. The memory of incomplete heads is bounded. At a shutdown, requests in
-//! progress finish.
+//! idle between requests. So is one whose client accepts no bytes of a response for as long. The
+//! memory of incomplete heads is bounded. At a shutdown, requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -119,16 +120,21 @@ async fn connection(
         .header_read_timeout(heads.deadline())
         .max_buf_size(MAX_HEAD_BYTES);
     let head = Head::new(&heads);
-    let connection = TokioIo::new(Connection::new(stream, &head));
+    let connection = TokioIo::new(Connection::new(stream, &head, heads.deadline()));
     let service = service_fn(move |request: Request<Incoming>| {
         head.end();
-        let head = Arc::clone(&head);
-        let mut request = request.map(Body::new);
+        let body = Arc::new(CurrentBody(Arc::clone(&head)));
+        let mut request = request.map(|inner| {
+            Body::new(RequestBody {
+                inner,
+                _current: Arc::clone(&body),
+            })
+        });
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.clone().call(request);
         async move {
             let answer = answer.await;
-            head.begin();
+            drop(body);
             answer
         }
     });
@@ -143,6 +149,42 @@ async fn connection(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended with an error");
+    }
+}
+
+/// The body that a connection is receiving. The bytes that arrive after it was dropped belong to
+/// the next head.
+struct CurrentBody(Arc<Head>);
+
+impl Drop for CurrentBody {
+    fn drop(&mut self) {
+        self.0.begin();
+    }
+}
+
+/// The body of a request. A response may begin while its request is still being received.
+struct RequestBody {
+    inner: Incoming,
+    _current: Arc<CurrentBody>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

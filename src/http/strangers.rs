@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, Uri};
 use axum::middleware::Next;
@@ -105,16 +105,4 @@ pub async fn admit(State(strangers): State<Strangers>, request: Request, next: N
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
-}
-
-/// Middleware around all routes that limits requests which match none of them.
-pub async fn admit_lost(
-    State(strangers): State<Strangers>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if request.extensions().get::<MatchedPath>().is_some() {
-        return next.run(request).await;
-    }
-    admit(State(strangers), request, next).await
 }

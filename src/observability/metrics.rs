@@ -5,6 +5,8 @@
 //! address never becomes a label value, because every combination of label values that has occurred
 //! is kept for the lifetime of the process.
 
+mod upstream;
+
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -17,6 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::readiness::{ReplicationState, Report};
+pub use upstream::{ServiceMetrics, UpstreamMetrics};
 
 /// The prefix of every metric's name.
 const PREFIX: &str = "rapport";
@@ -39,6 +42,8 @@ pub struct Metrics {
     pub chat: ChatMetrics,
     /// Metrics of HTTP requests.
     pub http: HttpMetrics,
+    /// Metrics of forwarded requests.
+    pub upstream: UpstreamMetrics,
     /// Metrics of database connections for user requests.
     pub database: DatabaseMetrics,
     /// Metrics of the process: its readiness and its tasks.
@@ -69,6 +74,8 @@ impl Metrics {
         chat.register(registry.sub_registry_with_prefix("chat"));
         let http = HttpMetrics::default();
         http.register(registry.sub_registry_with_prefix("http"));
+        let upstream = UpstreamMetrics::default();
+        upstream.register(registry.sub_registry_with_prefix("upstream"));
         let database = DatabaseMetrics::default();
         database.register(registry.sub_registry_with_prefix("database"));
         let process = ProcessMetrics::default();
@@ -84,6 +91,7 @@ impl Metrics {
             visibility,
             realtime,
             http,
+            upstream,
         }
     }
 

@@ -17,7 +17,7 @@ const require = createRequire(import.meta.url)
 const { RealtimeClient: Realtime210 } = require('realtime-js-2.10')
 const { RealtimeClient: Realtime211 } = require('realtime-js-2.11')
 
-const binary = process.env.COMPAT_SERVER ?? new URL('../../target/debug/rapport', import.meta.url).pathname
+export const binary = process.env.COMPAT_SERVER ?? new URL('../../target/debug/rapport', import.meta.url).pathname
 
 /** Default timeout of a wait, far above what a healthy server needs. */
 export const PATIENCE_MS = 20_000

@@ -102,6 +102,11 @@ fn the_printed_settings_show_origins_and_no_secrets() {
             "hush, and as long as a secret must be",
         ),
         ("RAPPORT_AUTH_JWKS", KEY_SET),
+        (
+            "RAPPORT_AUTH_SECRET_KEYS",
+            "sb_secret_hush,sb_secret_hush_too",
+        ),
+        ("RAPPORT_UPSTREAM_SERVICE_JWT", "hush"),
         ("RAPPORT_REPLICATION_KEEP_SLOT", "true"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -215,6 +220,8 @@ fn used_metrics() -> Metrics {
     metrics.chat.rate_limited.get_or_create(&class).inc();
     metrics.realtime.permission_asked(PermissionWay::Known);
     metrics.realtime.closed(CloseLabel::Client).inc();
+    let service = metrics.upstream.service("rest");
+    service.answered(200, std::time::Duration::ZERO);
     metrics
         .http
         .requests
@@ -227,9 +234,22 @@ fn used_metrics() -> Metrics {
     metrics
 }
 
+/// Sorts the values of each metric by their labels, whose order in an exposition is random. The
+/// buckets of a histogram keep their order.
+fn sorted(exposition: &str) -> String {
+    let name = |line: &&str| line.split(['{', ' ']).next().map(str::to_owned);
+    let mut lines: Vec<&str> = exposition.lines().collect();
+    for group in lines.chunk_by_mut(|left, right| name(left) == name(right)) {
+        if !group[0].contains("_bucket{") && !group[0].starts_with('#') {
+            group.sort_unstable();
+        }
+    }
+    lines.join("\n")
+}
+
 #[test]
 fn the_exposition_has_the_same_names_kinds_and_labels() {
-    let exposition = used_metrics().encode().unwrap();
+    let exposition = sorted(&used_metrics().encode().unwrap());
     let values = (r"(?m)^([^# ][^ {]*(\{[^}]*\})?) .*$", "$1");
     let buckets = (r#"(?m)^([^ {]*_bucket)\{.*\n(.*_bucket\{.*\n)*"#, "$1{…}\n");
     let version = (r#"version="[^"]+""#, r#"version="…""#);

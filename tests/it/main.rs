@@ -30,4 +30,5 @@ mod serving;
 mod sql;
 mod supabase;
 mod unix_socket;
+mod upstream;
 mod visibility;

@@ -5,6 +5,8 @@
     reason = "test routes are not part of the API"
 )]
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -79,4 +81,35 @@ async fn a_stop_waits_for_the_running_request() {
     go_on.send(true).unwrap();
     assert!(rest(&mut stream).await.contains("finished"));
     assert!(tasks.finished(PATIENCE).await);
+}
+
+/// A response that never ends.
+struct Endless;
+
+impl hyper::body::Body for Endless {
+    type Data = axum::body::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        let data = axum::body::Bytes::from_static(&[b'x'; 16 * 1024]);
+        Poll::Ready(Some(Ok(hyper::body::Frame::data(data))))
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_does_not_keep_its_response() {
+    let router = Router::new().route("/", get(async || axum::body::Body::new(Endless)));
+    let (tasks, mut stream) = start(router, Duration::from_millis(100)).await;
+    stream.write_all(REQUEST).await.unwrap();
+    // While the client reads, the response continues for longer than the limit.
+    let mut some = vec![0; 1 << 20];
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(300) {
+        stream.read_exact(&mut some).await.unwrap();
+    }
+    tasks.stop();
+    assert!(tasks.finished(PATIENCE).await, "the connection ends");
 }

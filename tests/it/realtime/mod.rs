@@ -72,6 +72,8 @@ fn auth_config() -> AuthConfig {
         cookie_names: Vec::new(),
         anon_key: Some(Secret::new(OPAQUE_PUBLIC_KEY)),
         service_role_key: Some(Secret::new(OPAQUE_SERVICE_KEY)),
+        publishable_keys: Vec::new(),
+        secret_keys: Vec::new(),
     }
 }
 

@@ -1,0 +1,258 @@
+//! The bodies of forwarded requests and responses, which pass through frame by frame.
+//!
+//! Nothing is collected: a frame is requested only when the other side has taken the previous one.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use prometheus_client::metrics::counter::Counter;
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::in_flight::InFlight;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a body was cut off.
+#[derive(Debug, Error)]
+enum Cut {
+    #[error("the request body exceeds the limit")]
+    TooLarge,
+    #[error("no bytes were transferred for too long")]
+    Stalled,
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// When bytes of a request or response were last transferred. Both bodies share it, so that a
+/// direction may pause while the other one is active.
+pub(super) struct Activity {
+    started: Instant,
+    /// Milliseconds from `started` to the last transfer.
+    last: AtomicU64,
+    is_uploading: AtomicBool,
+    upload_ended: Notify,
+    is_too_large: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn new(is_uploading: bool) -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+            is_uploading: AtomicBool::new(is_uploading),
+            upload_ended: Notify::new(),
+            is_too_large: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn touch(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis, Ordering::Relaxed);
+    }
+
+    /// Returns the time `pause` after the last transfer.
+    pub(super) fn last_plus(&self, pause: Duration) -> Instant {
+        self.started + Duration::from_millis(self.last.load(Ordering::Relaxed)) + pause
+    }
+
+    /// Returns when waiting for the head of the response ends: `head` after the request was sent,
+    /// or `stall` after the last transfer of a body that is still being sent.
+    pub(super) fn head_deadline(&self, head: Duration, stall: Duration) -> Instant {
+        let is_uploading = self.is_uploading.load(Ordering::Relaxed);
+        self.last_plus(if is_uploading { stall } else { head })
+    }
+
+    /// Waits for the end of the request body, which moves [`Self::head_deadline`] to an earlier
+    /// time. At most one task may wait.
+    pub(super) async fn upload_ended(&self) {
+        self.upload_ended.notified().await;
+    }
+
+    /// Returns whether the request body was cut off because of its size.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.is_too_large.load(Ordering::Relaxed)
+    }
+
+    fn end_upload(&self) {
+        if self.is_uploading.swap(false, Ordering::Relaxed) {
+            self.touch();
+            self.upload_ended.notify_one();
+        }
+    }
+}
+
+/// The body of a request.
+pub(super) struct Upload {
+    inner: Body,
+    activity: Arc<Activity>,
+    bytes: Counter,
+    /// Bytes that may still follow, if they are limited.
+    left: Option<u64>,
+}
+
+impl Upload {
+    pub(super) fn new(
+        inner: Body,
+        activity: Arc<Activity>,
+        bytes: Counter,
+        max_bytes: Option<u64>,
+    ) -> Self {
+        Self {
+            inner,
+            activity,
+            bytes,
+            left: max_bytes,
+        }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
+            self.activity.end_upload();
+            return Poll::Ready(None);
+        };
+        let frame = frame?;
+        if let Some(data) = frame.data_ref() {
+            let length = data.len() as u64;
+            self.bytes.inc_by(length);
+            self.activity.touch();
+            if let Some(left) = self.left {
+                let Some(left) = left.checked_sub(length) else {
+                    self.activity.is_too_large.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(Cut::TooLarge.into())));
+                };
+                self.left = Some(left);
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Upload {
+    /// The HTTP library drops the body when it has sent the last frame.
+    fn drop(&mut self) {
+        self.activity.end_upload();
+    }
+}
+
+/// What ends a response that pauses.
+pub(super) enum Patience {
+    /// The transfer may pause for this time.
+    Until(Duration, Option<Pin<Box<Sleep>>>),
+    /// The response never ends by itself, such as a stream of events. It may pause until the server
+    /// stops, and must not delay that.
+    UntilStop(Pin<Box<WaitForCancellationFutureOwned>>),
+}
+
+/// The body of a response. The request is in progress until this is dropped.
+pub(super) struct Download {
+    inner: Incoming,
+    activity: Arc<Activity>,
+    bytes: Counter,
+    /// Counts bodies that were cut off.
+    cut: Counter,
+    patience: Patience,
+    _in_flight: InFlight,
+}
+
+impl Download {
+    pub(super) fn new(
+        inner: Incoming,
+        activity: Arc<Activity>,
+        (bytes, cut): (Counter, Counter),
+        patience: Patience,
+        in_flight: InFlight,
+    ) -> Self {
+        activity.touch();
+        Self {
+            inner,
+            activity,
+            bytes,
+            cut,
+            patience,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Returns why the response ends, once it has paused for too long.
+    fn poll_impatient(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        match &mut self.patience {
+            Patience::UntilStop(stopped) => stopped.as_mut().poll(cx).map(|()| Cut::Stopping),
+            Patience::Until(pause, timer) => loop {
+                let deadline = self.activity.last_plus(*pause);
+                if deadline <= Instant::now() {
+                    return Poll::Ready(Cut::Stalled);
+                }
+                // The timer is not reset for each frame, but when it fires.
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                ready!(timer.as_mut().poll(cx));
+                timer.as_mut().reset(deadline);
+            },
+        }
+    }
+
+    fn cut_off(&self, error: BoxError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.cut.inc();
+        tracing::warn!(%error, "response of a service was cut off");
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    /// An error ends the client's connection without the end of the body, so that a body that was
+    /// cut off never looks complete.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.bytes.inc_by(data.len() as u64);
+                    self.activity.touch();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => self.cut_off(error.into()),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                let cut = ready!(self.poll_impatient(cx));
+                self.cut_off(cut.into())
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    // The size hint stays unknown. The headers already declare the length, and an empty body of a
+    // response to HEAD must not become `Content-Length: 0`.
+}

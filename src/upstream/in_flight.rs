@@ -1,0 +1,46 @@
+//! Limits the number of requests in progress per service.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The limit of a service. Clones share it.
+#[derive(Clone)]
+pub(super) struct InFlightLimit {
+    permits: Arc<Semaphore>,
+    in_flight: Gauge<i64, AtomicI64>,
+}
+
+impl InFlightLimit {
+    pub(super) fn new(max: usize, in_flight: Gauge<i64, AtomicI64>) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(max)),
+            in_flight,
+        }
+    }
+
+    /// Starts a request, unless too many are in progress. It does not wait, because requests that
+    /// wait would take the resources that the limit protects.
+    pub(super) fn start(&self) -> Option<InFlight> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        self.in_flight.inc();
+        Some(InFlight {
+            _permit: permit,
+            in_flight: self.in_flight.clone(),
+        })
+    }
+}
+
+/// A request in progress, until it is dropped.
+pub(super) struct InFlight {
+    _permit: OwnedSemaphorePermit,
+    in_flight: Gauge<i64, AtomicI64>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+    }
+}

@@ -1,0 +1,23 @@
+//! Forwards the other services of Supabase, so that an application needs one URL.
+//!
+//! The bytes of path, query and bodies are forwarded as received. `docs/upstream.md` lists every
+//! change that a request and a response undergo. Paths that belong to no service are never
+//! forwarded, and keys and tokens are never logged.
+
+mod body;
+mod connect;
+mod cors;
+mod error;
+mod failure;
+mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod headers;
+mod in_flight;
+mod keys;
+mod route;
+mod target;
+mod upgrade;
+
+pub use connect::TlsError;
+pub use forward::Gateway;
