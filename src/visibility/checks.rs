@@ -19,6 +19,11 @@ use crate::observability::metrics::VisibilityMetrics;
 /// The SQLSTATE for errors without one: `internal_error`.
 const INTERNAL_ERROR: &str = "XX000";
 
+/// Maximum number of times that the inputs of one check are halved. Finding one failing input among
+/// a thousand takes ten. Without this limit, an identity for which a policy always fails would cost
+/// two executions per input, and the changes of all tables wait for them.
+const MAX_HALVINGS: usize = 64;
+
 /// The distinct inputs of a query. Rows with equal values in the columns that the query reads are
 /// one input.
 #[derive(Debug, Default)]
@@ -78,6 +83,8 @@ pub(super) struct CheckResult {
     pub(super) accepted: Vec<u32>,
     /// Inputs that make the statement fail, with the SQLSTATE.
     pub(super) failed: Vec<(u32, String)>,
+    /// How often the inputs have been halved.
+    halvings: usize,
 }
 
 impl CheckResult {
@@ -257,6 +264,7 @@ fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
 }
 
 /// Halves inputs that include at least one failing input. A single input is itself the failing one.
+/// After [`MAX_HALVINGS`], all inputs count as failed.
 fn split(
     open: &mut VecDeque<Attempt>,
     result: &mut CheckResult,
@@ -265,10 +273,11 @@ fn split(
     sqlstate: &str,
     metrics: &VisibilityMetrics,
 ) {
-    if let [_] = numbers {
+    if numbers.len() == 1 || result.halvings == MAX_HALVINGS {
         result.fail(numbers, sqlstate);
         return;
     }
+    result.halvings += 1;
     metrics.bisections.inc();
     let (left, right) = numbers.split_at(numbers.len() / 2);
     let halves = [left, right].into_iter().filter(|half| !half.is_empty());
