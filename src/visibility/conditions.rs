@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
+use super::checks::{Check, CheckResult, FilterCheck, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
@@ -17,10 +17,13 @@ use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// Number of conditions of one identity that run together. If one of them exceeds its time limit,
-/// the conditions that follow are not run. A client can set thousands of filters, and the changes
-/// of all tables wait for them.
+/// Number of conditions of one user that run together. Each may take all the time that the user has
+/// left, and the changes of all tables wait for them, so only a few run before the time is counted.
 const CONDITIONS_PER_ROUND: usize = 4;
+
+/// Maximum number of conditions of one user per table batch. Each costs a statement, even if it
+/// takes no time. Clients without a `sub` share their role and claims, and count as one user.
+const MAX_CONDITIONS: usize = 1_000;
 
 /// The deliveries that depend on conditions that only PostgreSQL can decide.
 #[derive(Default)]
@@ -100,7 +103,11 @@ impl PendingConditions<'_> {
                 ),
                 inputs: Arc::new(inputs),
                 numbers: (0..count).collect(),
-                operand: Some(Arc::clone(operand)),
+                filter: Some(FilterCheck {
+                    operand: Arc::clone(operand),
+                    // Replaced by the time that the user has left when the check runs.
+                    time_limit: Duration::ZERO,
+                }),
             });
         }
         let engine = resolution.engine;
@@ -138,22 +145,23 @@ impl PendingConditions<'_> {
     }
 }
 
-/// Runs the checks, at most [`CONDITIONS_PER_ROUND`] per identity at a time. If a check exceeds its
-/// time limit, the checks of that identity in later rounds fail as if they had exceeded it too.
+/// Runs the checks, at most [`CONDITIONS_PER_ROUND`] per user at a time. Once the time of a user is
+/// used up, the remaining checks of that user fail as if they had exceeded their time limit.
 async fn run_conditions(
     resolution: &Resolution<'_>,
     checks: Vec<Check>,
     may_be_stale: bool,
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
-    let engine = resolution.engine;
+    let filter_time = &resolution.engine.filter_time;
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
-    // The keys are the principals' addresses, which are unique per identity.
-    let mut counts: HashMap<usize, usize> = HashMap::new();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
     let mut rounds: Vec<Vec<usize>> = Vec::new();
     for (place, check) in checks.iter().enumerate() {
-        let count = counts
-            .entry(Arc::as_ptr(&check.principal).addr())
-            .or_default();
+        let count = counts.entry(&*check.principal.user).or_default();
+        if *count == MAX_CONDITIONS {
+            results[place].fail(&check.numbers, QUERY_CANCELED);
+            continue;
+        }
         let round = *count / CONDITIONS_PER_ROUND;
         *count += 1;
         if round == rounds.len() {
@@ -163,25 +171,30 @@ async fn run_conditions(
     }
     for round in rounds {
         let now = Instant::now();
-        let (slow, active): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
-            engine
-                .slow_filters
-                .is_suspended(&checks[*place].principal.identity, now)
-        });
-        for place in slow {
-            let numbers = checks[place].numbers.iter();
-            results[place].failed = numbers
-                .map(|number| (*number, QUERY_CANCELED.to_owned()))
-                .collect();
+        let (mut active, mut active_checks) = (Vec::new(), Vec::new());
+        for place in round {
+            let mut check = checks[place].clone();
+            match (
+                &mut check.filter,
+                filter_time.available(&check.principal.user, now),
+            ) {
+                (Some(filter), Some(available)) => {
+                    filter.time_limit = available;
+                    active.push(place);
+                    active_checks.push(check);
+                }
+                _ => results[place].fail(&check.numbers, QUERY_CANCELED),
+            }
         }
-        let active_checks: Vec<Check> = active.iter().map(|place| checks[*place].clone()).collect();
         let answers = resolution.run_checks(&active_checks, may_be_stale).await?;
+        let now = Instant::now();
         for (place, result) in active.into_iter().zip(answers) {
+            let user = &checks[place].principal.user;
             let mut failures = result.failed.iter();
             if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {
-                engine
-                    .slow_filters
-                    .suspend(&checks[place].principal.identity, Instant::now());
+                filter_time.suspend(user, now);
+            } else {
+                filter_time.charge(user, result.time, now);
             }
             results[place] = result;
         }

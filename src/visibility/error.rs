@@ -84,6 +84,11 @@ impl SubscribeError {
         }
     }
 
+    /// Returns whether PostgreSQL cancelled the check of a filter, because it took too long.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Invalid { sqlstate, .. } if sqlstate == "57014")
+    }
+
     /// Returns whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable)

@@ -16,7 +16,7 @@
 //!    PostgreSQL evaluate the policies on the row images, once per identity and batch, in a
 //!    transaction under that identity's role and claims (`queries`).
 //! 5. PostgreSQL evaluates the remaining filters (`conditions`), but only on rows that the
-//!    subscriber may see.
+//!    subscriber may see, and within the time of each user (`filter_time`).
 //! 6. `columns` removes the columns that the role may not select, and `record` writes the JSON.
 //!
 //! Limits:
@@ -51,6 +51,7 @@ mod engine;
 mod error;
 mod failure;
 mod filter;
+mod filter_time;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -71,7 +72,6 @@ mod request;
 mod resolution;
 mod resolve;
 mod row_access;
-mod slow_filters;
 mod snapshots;
 mod subscription;
 mod table;
