@@ -17,9 +17,15 @@ use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// Number of conditions of one user that run together. Each may take all the time that the user has
-/// left, and the changes of all tables wait for them, so only a few run before the time is counted.
-const CONDITIONS_PER_ROUND: usize = 4;
+/// Number of conditions of one user in the first round. The time that they take is counted after
+/// each round, and the changes of all tables wait for them, so only a few run at first. Each may
+/// take all the time that the user has left, because they run on several connections.
+const FIRST_ROUND: usize = 4;
+
+/// Maximum number of conditions of one user in a round. Each round has twice as many as the one
+/// before, so that many fast conditions take few rounds, and each may take a smaller share of the
+/// time.
+const LARGEST_ROUND: usize = 32;
 
 /// Maximum number of conditions of one user per table batch. Each costs a statement, even if it
 /// takes no time. Clients without a `sub` share their role and claims, and count as one user.
@@ -145,8 +151,13 @@ impl PendingConditions<'_> {
     }
 }
 
-/// Runs the checks, at most [`CONDITIONS_PER_ROUND`] per user at a time. Once the time of a user is
-/// used up, the remaining checks of that user fail as if they had exceeded their time limit.
+/// Returns the number of conditions of one user in a round, counted from 0.
+fn round_size(round: usize) -> usize {
+    (0..round).fold(FIRST_ROUND, |size, _| (size * 2).min(LARGEST_ROUND))
+}
+
+/// Runs the checks in rounds, see [`FIRST_ROUND`]. Once the time of a user is used up, the rest of
+/// their checks fail as if they had exceeded their time limit.
 async fn run_conditions(
     resolution: &Resolution<'_>,
     checks: Vec<Check>,
@@ -154,22 +165,29 @@ async fn run_conditions(
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
     let filter_time = &resolution.engine.filter_time;
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    let mut by_user: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
-        let count = counts.entry(&*check.principal.user).or_default();
-        if *count == MAX_CONDITIONS {
+        let places = by_user.entry(&*check.principal.user).or_default();
+        if places.len() == MAX_CONDITIONS {
             results[place].fail(&check.numbers, QUERY_CANCELED);
-            continue;
+        } else {
+            places.push(place);
         }
-        let round = *count / CONDITIONS_PER_ROUND;
-        *count += 1;
-        if round == rounds.len() {
-            rounds.push(Vec::new());
-        }
-        rounds[round].push(place);
     }
-    for round in rounds {
+    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    for mut places in by_user.into_values() {
+        let mut round = 0;
+        while !places.is_empty() {
+            if round == rounds.len() {
+                rounds.push(Vec::new());
+            }
+            let size = round_size(round).min(places.len());
+            rounds[round].extend(places.drain(..size));
+            round += 1;
+        }
+    }
+    for (number, round) in rounds.into_iter().enumerate() {
+        let share = u32::try_from(round_size(number) / FIRST_ROUND).unwrap_or(1);
         let now = Instant::now();
         let (mut active, mut active_checks) = (Vec::new(), Vec::new());
         for place in round {
@@ -179,7 +197,7 @@ async fn run_conditions(
                 filter_time.available(&check.principal.user, now),
             ) {
                 (Some(filter), Some(available)) => {
-                    filter.time_limit = available;
+                    filter.time_limit = available / share;
                     active.push(place);
                     active_checks.push(check);
                 }

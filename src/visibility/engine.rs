@@ -29,8 +29,8 @@ pub(super) struct Engine {
     pub(super) max_record_bytes: usize,
     /// The latest description of each table in the stream.
     pub(super) descriptions: Descriptions,
-    /// The connections on which filters are checked when a channel joins. Row changes do not wait for
-    /// them.
+    /// The connections on which filters are checked when a channel joins. Row changes do not wait
+    /// for them.
     pub(super) filter_pool: QueryPool,
     /// The time that the filters of each user may take.
     pub(super) filter_time: FilterTime,

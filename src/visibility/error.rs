@@ -44,6 +44,12 @@ pub enum SubscribeError {
         /// The text of the exception.
         message: String,
     },
+    /// The user would have more bindings than this.
+    #[error("The user has too many bindings")]
+    TooManyBindings(usize),
+    /// The user would have more filters that PostgreSQL evaluates than this.
+    #[error("The user has too many filters that only the database can apply")]
+    TooManyFilters(usize),
     /// The database is currently unreachable.
     #[error("The database is currently unreachable")]
     Unavailable,
@@ -77,6 +83,13 @@ impl SubscribeError {
                  please check your connect parameters: [{params}]. Exception: ERROR {sqlstate} \
                  ({}) {message}",
                 condition_name(sqlstate)
+            ),
+            Self::TooManyBindings(limit) => {
+                format!("Too many postgres_changes bindings of one user: at most {limit}")
+            }
+            Self::TooManyFilters(limit) => format!(
+                "Too many postgres_changes filters of one user that only the database can apply: \
+                 at most {limit}"
             ),
             Self::Unavailable => "Unable to subscribe to changes: the database cannot be reached \
                                   at present, trying again"

@@ -93,21 +93,23 @@ impl Visibility {
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
         let checked = self.engine.check_bindings(&identity, &bindings).await;
-        let result = self.subscriptions(|subscriptions| match checked {
-            Ok(checked) => {
-                subscriptions.replace(channel, identity, bindings.into(), checked, options);
-                Ok(())
-            }
-            Err(error) => {
+        let bindings: Arc<[Binding]> = bindings.into();
+        let result = self.subscriptions(|subscriptions| {
+            let registered = checked.and_then(|checked| {
+                let (identity, bindings) = (Arc::clone(&identity), Arc::clone(&bindings));
+                subscriptions.register(channel, identity, bindings, checked, options)
+            });
+            if let Err(error) = &registered {
                 if !error.is_retryable() {
                     subscriptions.remove(channel);
                 }
                 if let SubscribeError::NotPublished { .. } = error {
-                    let waiting = &mut subscriptions.waiting;
-                    waiting.add(channel, identity, bindings.into(), options);
+                    subscriptions
+                        .waiting
+                        .add(channel, identity, bindings, options);
                 }
-                Err(error)
             }
+            registered
         });
         if result.is_ok() {
             self.engine.start_snapshots().await;

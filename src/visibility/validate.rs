@@ -12,9 +12,9 @@ use super::binding::Binding;
 use super::catalog::Catalog;
 use super::engine::Engine;
 use super::error::{QueryError, SubscribeError};
+use super::failure::QUERY_CANCELED;
 use super::filter::{Condition, Operator};
 use super::identity::Identity;
-use super::failure::QUERY_CANCELED;
 use super::image_sql::{ELAPSED, OUTPUT_SETTINGS};
 use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
 use super::queries::{
@@ -35,6 +35,10 @@ const UNDEFINED_OBJECT: &str = "42704";
 
 /// The SQLSTATE with which PostgreSQL refuses a regular expression.
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
+
+/// Time that a refused value may take without using up the time of the user's filters. This covers
+/// the round trip to the database.
+const OVERHEAD: Duration = Duration::from_millis(10);
 
 const BOOL: u32 = 16;
 /// `text`, `varchar`, `bpchar`, `name`
@@ -398,15 +402,16 @@ impl BindingCheck<'_> {
             Ok(output) => output.time(),
             // PostgreSQL does not report the time of a failed statement.
             Err(QueryError::Unavailable(_)) => Duration::ZERO,
-            Err(_) => begun.elapsed().min(available),
+            Err(error) if error.sqlstate() == Some(QUERY_CANCELED) => available,
+            Err(_) => begun.elapsed().min(available).saturating_sub(OVERHEAD),
         };
         engine.filter_time.charge(user, time, Instant::now());
-        answer
-            .and_then(QueryOutput::row)
-            .map_err(|error| match (error.sqlstate(), error.message()) {
+        answer.and_then(QueryOutput::row).map_err(|error| {
+            match (error.sqlstate(), error.message()) {
                 (Some(sqlstate), Some(message)) => self.invalid(sqlstate, message.to_owned()),
                 _ => unavailable(error),
-            })
+            }
+        })
     }
 }
 

@@ -4,10 +4,10 @@
 -- would use a temporary type of the caller, or one that an earlier user of a pooled connection left
 -- behind, and run that type's casts as the caller.
 
--- A "sub" that is not a UUID belongs to no user of the chat. auth.uid() raises an error for it. In a
--- policy, that error would show that a row satisfies the conditions that are evaluated before it.
--- The pattern is that of PostgreSQL's input function. An exception handler instead would not be
--- possible in a parallel query.
+-- A "sub" that is not a UUID belongs to no user of the chat. auth.uid() raises an error for it. In
+-- a policy, that error would show that a row satisfies the conditions that are evaluated before it.
+-- The pattern is that of PostgreSQL's input function. An exception handler would not be possible in
+-- a parallel query.
 --
 -- The function is in plpgsql, which keeps its plan. An SQL function could not be inlined, because
 -- it sets search_path.

@@ -368,9 +368,8 @@ async fn a_failing_policy_does_not_show_which_filters_a_hidden_row_satisfies() {
         let params = json!({"schema": "public", "table": "documents", "filter": filter});
         bench.subscribe(n, who, params).await.unwrap();
     }
-    let insert = |id: u32, body: &str| {
-        format!("insert into documents values ({id}, null, '7', '{body}')")
-    };
+    let insert =
+        |id: u32, body: &str| format!("insert into documents values ({id}, null, '7', '{body}')");
     let seen = bench
         .insert("documents", &insert(10, "secret"), "id = 10")
         .await;
