@@ -399,7 +399,7 @@ async fn a_policy_that_always_fails_costs_few_executions() {
     let seen = bench
         .insert(
             "documents",
-            "insert into documents select n, null, 't', 'poison' from generate_series(1, 400) n",
+            "insert into documents select n, null, 't', 'poison ' || n from generate_series(1, 400) n",
             "true",
         )
         .await;
