@@ -498,8 +498,8 @@ async fn many_filters_that_never_end_are_suspended_together() {
     }
 }
 
-/// Creates a table with columns whose comparisons take time: 50 ms for each value of `slow`. A value
-/// `wait` of `wait` takes until an advisory lock is free.
+/// Creates a table with columns whose comparisons take time. One with `slow` takes 50 ms per value.
+/// One of `wait` with the value `wait` takes until an advisory lock is free.
 async fn slow_values() -> Bench {
     Bench::new(
         "create domain slow as text check (pg_sleep(0.05) is not null);
