@@ -370,13 +370,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/15_caller.sql' and checksum = '14cdff08e1928e798f6c9a728847389063a2160d05c8f3ce5d187af746fe022b'
+  where path = 'chat/15_caller.sql' and checksum = '54f73e9764616601d2eae3adb3511408d62eb61486cf8f6d16e43557388cf295'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/15_caller.sql
 \ir definitions/chat/15_caller.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/15_caller.sql', '14cdff08e1928e798f6c9a728847389063a2160d05c8f3ce5d187af746fe022b')
+  ('chat/15_caller.sql', '54f73e9764616601d2eae3adb3511408d62eb61486cf8f6d16e43557388cf295')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -418,13 +418,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = '40df2ff4041cbbc9425993b76866857fc7fb0ca80ce5c6db1a10e4c19fb4e799'
+  where path = 'chat/40_people.sql' and checksum = '29a3c7daccad4d77fa8d27cc92cd85d9d263e2452219276c500809a109cb8ddf'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', '40df2ff4041cbbc9425993b76866857fc7fb0ca80ce5c6db1a10e4c19fb4e799')
+  ('chat/40_people.sql', '29a3c7daccad4d77fa8d27cc92cd85d9d263e2452219276c500809a109cb8ddf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -454,13 +454,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'fd96e54429a56b150d6b33f4aaa9a15c7001918c33ffe79b1ac687002c0e2d1b'
+  where path = 'chat/50_conversations.sql' and checksum = 'ba3c3bf1ebd8fd9c1217388ca9c49ea9d75814aefd5ae5c80a0d6325dd7159ca'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'fd96e54429a56b150d6b33f4aaa9a15c7001918c33ffe79b1ac687002c0e2d1b')
+  ('chat/50_conversations.sql', 'ba3c3bf1ebd8fd9c1217388ca9c49ea9d75814aefd5ae5c80a0d6325dd7159ca')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -706,13 +706,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '3d2db8fe056e39d5d9e009d6e865cbe688101993c998541696645fc12242bd6d'
+  where path = 'realtime/30_policies.sql' and checksum = '8f81ebf9039a3b6c3e49dfbfeaffd9bcd2719d0e3996ffcd969877600f80bf98'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '3d2db8fe056e39d5d9e009d6e865cbe688101993c998541696645fc12242bd6d')
+  ('realtime/30_policies.sql', '8f81ebf9039a3b6c3e49dfbfeaffd9bcd2719d0e3996ffcd969877600f80bf98')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -424,7 +424,7 @@ CREATE FUNCTION chat.can_send(conversation_id uuid) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  caller constant uuid := auth.uid();
+  caller constant uuid := chat.my_id();
   pair record;
 begin
   select c.kind, case caller when c.participant_1_id then c.participant_2_id else c.participant_1_id end as other_id
@@ -2323,7 +2323,7 @@ CREATE FUNCTION chat.is_my_conversation(conversation_id uuid) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  caller constant uuid := auth.uid();
+  caller constant uuid := chat.my_id();
 begin
   return exists (
     select
@@ -2671,17 +2671,17 @@ CREATE FUNCTION chat.known_people_ids() RETURNS SETOF uuid
     AS $$
 begin
   return query
-  select auth.uid()
+  select chat.my_id()
   union
   select theirs.user_id
   from chat.memberships mine
   join chat.memberships theirs on theirs.team_id = mine.team_id
-  where mine.user_id = (select auth.uid())
+  where mine.user_id = (select chat.my_id())
   union
   select other.user_id
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
-  where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null;
+  where mine.user_id = (select chat.my_id()) and mine.left_at is null and other.left_at is null;
 end
 $$;
 
@@ -3247,7 +3247,7 @@ begin
     return false;
   end if;
   return case split_part(topic, ':', 1)
-    when 'user' then coalesce(split_part(topic, ':', 2)::uuid = auth.uid(), false)
+    when 'user' then coalesce(split_part(topic, ':', 2)::uuid = chat.my_id(), false)
     else chat.is_my_conversation(split_part(topic, ':', 2)::uuid)
   end;
 end
@@ -3740,7 +3740,7 @@ begin
   return query
   select m.conversation_id
   from public.user_conversation_members m
-  where m.user_id = (select auth.uid()) and m.left_at is null;
+  where m.user_id = (select chat.my_id()) and m.left_at is null;
 end
 $$;
 
@@ -3760,7 +3760,7 @@ begin
   return (
     select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
     from public.user_conversation_members m
-    where m.user_id = (select auth.uid()) and m.left_at is null
+    where m.user_id = (select chat.my_id()) and m.left_at is null
   );
 end
 $$;
@@ -3774,15 +3774,23 @@ COMMENT ON FUNCTION chat.my_conversation_keys() IS 'The ids of the caller''s con
 CREATE FUNCTION chat.my_id() RETURNS uuid
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
+declare
+  sub constant text := coalesce(
+    nullif(current_setting('request.jwt.claim.sub', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+  );
 begin
-  return auth.uid();
+  if sub ~ '^([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}$' or sub ~ '^\{([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}\}$' then
+    return auth.uid();
+  end if;
+  return null;
 end
-$$;
+$_$;
 
 -- Name: FUNCTION my_id(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.my_id() IS 'The caller''s id: auth.uid(), independent of the caller''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
+COMMENT ON FUNCTION chat.my_id() IS 'The caller''s id: auth.uid(), independent of the caller''s search_path. Null if "sub" is not a UUID. Policies use "(select chat.my_id())", which is one call per statement.';
 
 -- Name: my_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6445,7 +6453,7 @@ begin
   return query
   select seen.user_id
   from chat.known_people_ids() seen (user_id)
-  where seen.user_id = (select auth.uid()) or not exists (
+  where seen.user_id = (select chat.my_id()) or not exists (
     select
     from public.user_notification_preferences p
     where p.user_id = seen.user_id and not p.share_presence

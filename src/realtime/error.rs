@@ -130,6 +130,8 @@ pub enum JoinRefusal {
     ReplayUnavailable,
     /// There are more bindings than this limit.
     TooManyBindings(usize),
+    /// All channels of the socket would have more bindings than this limit.
+    TooManyBindingsOfSocket(usize),
     /// Topic and payload are larger than this limit in bytes.
     TooLarge(usize),
     /// The client asked to wait for its subscription, which was refused. Contains the reason.
@@ -181,6 +183,10 @@ impl JoinRefusal {
             }
             Self::TooManyBindings(limit) => {
                 format!("Too many postgres_changes bindings: at most {limit}").into()
+            }
+            Self::TooManyBindingsOfSocket(limit) => {
+                format!("Too many postgres_changes bindings of one connection: at most {limit}")
+                    .into()
             }
             Self::TooLarge(limit) => {
                 format!("The join is too large: at most {limit} bytes of topic and payload").into()

@@ -60,6 +60,11 @@ impl<'a> Resolution<'a> {
                 matched.map(|matched| (&matched.subscription, matched.pending.as_slice()));
             for (subscription, pending) in unfiltered.chain(matched) {
                 let payload = match failure {
+                    // The error would show that a hidden row satisfies the filter.
+                    Some(_) if !subscription.predicate.conditions.is_empty() => {
+                        self.engine.metrics.unanswered.inc();
+                        continue;
+                    }
                     Some(sqlstate) => {
                         self.engine.metrics.unanswered.inc();
                         Payload::Unanswered(unanswered_text(

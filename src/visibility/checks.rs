@@ -7,10 +7,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::backoff::Backoff;
+use super::error::QueryError;
 use super::failure::{Failure, Reaction, Stage};
 use super::queries::{
     DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, TextArray,
@@ -19,6 +21,11 @@ use crate::observability::metrics::VisibilityMetrics;
 
 /// The SQLSTATE for errors without one: `internal_error`.
 const INTERNAL_ERROR: &str = "XX000";
+
+/// Maximum number of times that the inputs of one check are halved. Finding one failing input among
+/// a thousand takes ten. Without this limit, an identity for which a policy always fails would cost
+/// two executions per input, and the changes of all tables wait for them.
+const MAX_HALVINGS: usize = 64;
 
 /// The distinct inputs of a query. Rows with equal values in the columns that the query reads are
 /// one input.
@@ -68,8 +75,15 @@ pub(super) struct Check {
     pub(super) inputs: Arc<Inputs>,
     /// The inputs to check.
     pub(super) numbers: Arc<[u32]>,
-    /// The operand, if the check is a filter condition.
-    pub(super) operand: Option<Arc<str>>,
+    /// The operand and the time limit, if the check is a filter condition.
+    pub(super) filter: Option<FilterCheck>,
+}
+
+/// What distinguishes the check of a filter condition from that of a policy.
+#[derive(Clone)]
+pub(super) struct FilterCheck {
+    pub(super) operand: Arc<str>,
+    pub(super) time_limit: Duration,
 }
 
 /// The result of a [`Check`]. Inputs in neither list are not accepted.
@@ -79,6 +93,10 @@ pub(super) struct CheckResult {
     pub(super) accepted: Vec<u32>,
     /// Inputs that make the statement fail, with the SQLSTATE.
     pub(super) failed: Vec<(u32, String)>,
+    /// How long the executions of a filter condition took in the database.
+    pub(super) time: Duration,
+    /// How often the inputs have been halved.
+    halvings: usize,
 }
 
 impl CheckResult {
@@ -91,7 +109,8 @@ impl CheckResult {
         }));
     }
 
-    fn fail(&mut self, numbers: &[u32], sqlstate: &str) {
+    /// Counts these inputs as failed.
+    pub(super) fn fail(&mut self, numbers: &[u32], sqlstate: &str) {
         let failed = numbers.iter().map(|number| (*number, sqlstate.to_owned()));
         self.failed.extend(failed);
     }
@@ -164,11 +183,21 @@ pub(super) async fn run_checks(
     while !open.is_empty() {
         let attempts: Vec<Attempt> = open.drain(..).collect();
         let executions = executions(checks, &attempts);
+        let begun = Instant::now();
         let answers = pool.execute(&executions, state).await;
+        let elapsed = begun.elapsed();
         let mut outage = None;
         let mut is_impossible = false;
         for ((attempt, execution), answer) in attempts.into_iter().zip(&executions).zip(answers) {
             let (check, result) = (attempt.check, &mut results[attempt.check]);
+            if let Some(filter) = &checks[check].filter {
+                result.time += match &answer {
+                    Ok(output) => output.time(),
+                    // PostgreSQL does not report the time of a failed statement.
+                    Err(QueryError::Unavailable(_)) => Duration::ZERO,
+                    Err(_) => elapsed.min(filter.time_limit),
+                };
+            }
             let error = match answer.and_then(QueryOutput::ordinals) {
                 Ok(ordinals) => {
                     if let Stage::Probe { behind, sqlstate } = &attempt.stage {
@@ -188,7 +217,7 @@ pub(super) async fn run_checks(
                 stage: &attempt.stage,
                 executed: execution.mode,
                 current: query.mode(),
-                is_filter: checks[check].operand.is_some(),
+                is_filter: checks[check].filter.is_some(),
                 is_in_snapshot: !state.is_current(),
                 may_be_stale,
             };
@@ -242,7 +271,8 @@ fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
     // once and checked in one call. The keys are addresses of lists that `checks` keeps alive.
     let mut pieces: HashMap<usize, Vec<Arc<[u32]>>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
-        if check.numbers.len() <= max_inputs {
+        // The time limit of a filter condition bounds its work.
+        if check.numbers.len() <= max_inputs || check.filter.is_some() {
             open.push_back(Attempt::new(place, Arc::clone(&check.numbers)));
             continue;
         }
@@ -258,6 +288,7 @@ fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
 }
 
 /// Halves inputs that include at least one failing input. A single input is itself the failing one.
+/// After [`MAX_HALVINGS`], all inputs count as failed.
 fn split(
     open: &mut VecDeque<Attempt>,
     result: &mut CheckResult,
@@ -266,10 +297,11 @@ fn split(
     sqlstate: &str,
     metrics: &VisibilityMetrics,
 ) {
-    if let [_] = numbers {
+    if numbers.len() == 1 || result.halvings == MAX_HALVINGS {
         result.fail(numbers, sqlstate);
         return;
     }
+    result.halvings += 1;
     metrics.bisections.inc();
     let (left, right) = numbers.split_at(numbers.len() / 2);
     let halves = [left, right].into_iter().filter(|half| !half.is_empty());
@@ -292,12 +324,12 @@ fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
                 Arc::as_ptr(&check.inputs).addr(),
                 Arc::as_ptr(&attempt.numbers).addr(),
                 check
-                    .operand
+                    .filter
                     .as_ref()
-                    .map_or(0, |operand| Arc::as_ptr(operand).addr()),
+                    .map_or(0, |filter| Arc::as_ptr(&filter.operand).addr()),
             ];
             let parameters = encoded.entry(key).or_insert_with(|| {
-                let operand = check.operand.as_deref();
+                let operand = check.filter.as_ref().map(|filter| &*filter.operand);
                 check.inputs.encode(&attempt.numbers, operand)
             });
             Execution {
@@ -305,6 +337,7 @@ fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
                 query: Arc::clone(&check.query),
                 mode: check.query.mode(),
                 parameters: Arc::clone(parameters),
+                time_limit: check.filter.as_ref().map(|filter| filter.time_limit.into()),
             }
         })
         .collect()

@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
+use super::checks::{Check, CheckResult, FilterCheck, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
@@ -17,10 +17,19 @@ use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// Number of conditions of one identity that run together. If one of them exceeds its time limit,
-/// the conditions that follow are not run. A client can set thousands of filters, and the changes
-/// of all tables wait for them.
-const CONDITIONS_PER_ROUND: usize = 4;
+/// Number of conditions of one user in the first round. The time that they take is counted after
+/// each round, and the changes of all tables wait for them, so only a few run at first. Each may
+/// take all the time that the user has left, because they run on several connections.
+const FIRST_ROUND: usize = 4;
+
+/// Maximum number of conditions of one user in a round. Each round has twice as many as the one
+/// before, so that many fast conditions take few rounds, and each may take a smaller share of the
+/// time.
+const LARGEST_ROUND: usize = 32;
+
+/// Maximum number of conditions of one user per table batch. Each costs a statement, even if it
+/// takes no time. Clients without a `sub` share their role and claims, and count as one user.
+const MAX_CONDITIONS: usize = 1_000;
 
 /// The deliveries that depend on conditions that only PostgreSQL can decide.
 #[derive(Default)]
@@ -100,7 +109,11 @@ impl PendingConditions<'_> {
                 ),
                 inputs: Arc::new(inputs),
                 numbers: (0..count).collect(),
-                operand: Some(Arc::clone(operand)),
+                filter: Some(FilterCheck {
+                    operand: Arc::clone(operand),
+                    // Replaced by the time that the user has left when the check runs.
+                    time_limit: Duration::ZERO,
+                }),
             });
         }
         let engine = resolution.engine;
@@ -138,50 +151,68 @@ impl PendingConditions<'_> {
     }
 }
 
-/// Runs the checks, at most [`CONDITIONS_PER_ROUND`] per identity at a time. If a check exceeds its
-/// time limit, the checks of that identity in later rounds fail as if they had exceeded it too.
+/// Returns the number of conditions of one user in a round, counted from 0.
+fn round_size(round: usize) -> usize {
+    (0..round).fold(FIRST_ROUND, |size, _| (size * 2).min(LARGEST_ROUND))
+}
+
+/// Runs the checks in rounds, see [`FIRST_ROUND`]. Once the time of a user is used up, the rest of
+/// their checks fail as if they had exceeded their time limit.
 async fn run_conditions(
     resolution: &Resolution<'_>,
     checks: Vec<Check>,
     may_be_stale: bool,
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
-    let engine = resolution.engine;
+    let filter_time = &resolution.engine.filter_time;
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
-    // The keys are the principals' addresses, which are unique per identity.
-    let mut counts: HashMap<usize, usize> = HashMap::new();
-    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    let mut by_user: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
-        let count = counts
-            .entry(Arc::as_ptr(&check.principal).addr())
-            .or_default();
-        let round = *count / CONDITIONS_PER_ROUND;
-        *count += 1;
-        if round == rounds.len() {
-            rounds.push(Vec::new());
+        let places = by_user.entry(&*check.principal.user).or_default();
+        if places.len() == MAX_CONDITIONS {
+            results[place].fail(&check.numbers, QUERY_CANCELED);
+        } else {
+            places.push(place);
         }
-        rounds[round].push(place);
     }
-    for round in rounds {
-        let now = Instant::now();
-        let (slow, active): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
-            engine
-                .slow_filters
-                .is_suspended(&checks[*place].principal.identity, now)
-        });
-        for place in slow {
-            let numbers = checks[place].numbers.iter();
-            results[place].failed = numbers
-                .map(|number| (*number, QUERY_CANCELED.to_owned()))
-                .collect();
+    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    for mut places in by_user.into_values() {
+        let mut round = 0;
+        while !places.is_empty() {
+            if round == rounds.len() {
+                rounds.push(Vec::new());
+            }
+            let size = round_size(round).min(places.len());
+            rounds[round].extend(places.drain(..size));
+            round += 1;
         }
-        let active_checks: Vec<Check> = active.iter().map(|place| checks[*place].clone()).collect();
+    }
+    for (number, round) in rounds.into_iter().enumerate() {
+        let share = u32::try_from(round_size(number) / FIRST_ROUND).unwrap_or(1);
+        let now = Instant::now();
+        let (mut active, mut active_checks) = (Vec::new(), Vec::new());
+        for place in round {
+            let mut check = checks[place].clone();
+            match (
+                &mut check.filter,
+                filter_time.available(&check.principal.user, now),
+            ) {
+                (Some(filter), Some(available)) => {
+                    filter.time_limit = available / share;
+                    active.push(place);
+                    active_checks.push(check);
+                }
+                _ => results[place].fail(&check.numbers, QUERY_CANCELED),
+            }
+        }
         let answers = resolution.run_checks(&active_checks, may_be_stale).await?;
+        let now = Instant::now();
         for (place, result) in active.into_iter().zip(answers) {
+            let user = &checks[place].principal.user;
             let mut failures = result.failed.iter();
             if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {
-                engine
-                    .slow_filters
-                    .suspend(&checks[place].principal.identity, Instant::now());
+                filter_time.suspend(user, now);
+            } else {
+                filter_time.charge(user, result.time, now);
             }
             results[place] = result;
         }

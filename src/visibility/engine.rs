@@ -9,8 +9,8 @@ use super::catalog_cache::CatalogCache;
 use super::checks::{Check, CheckResult, StaleCatalog, run_checks};
 use super::committed::CommitWatch;
 use super::descriptions::Descriptions;
+use super::filter_time::FilterTime;
 use super::queries::{DatabaseState, QueryPool};
-use super::slow_filters::SlowFilters;
 use super::snapshots::SnapshotHistory;
 use super::subscription::Subscriptions;
 use crate::config::VisibilityConfig;
@@ -29,8 +29,11 @@ pub(super) struct Engine {
     pub(super) max_record_bytes: usize,
     /// The latest description of each table in the stream.
     pub(super) descriptions: Descriptions,
-    /// The identities whose filters are suspended.
-    pub(super) slow_filters: SlowFilters,
+    /// The connections on which filters are checked when a channel joins. Row changes do not wait
+    /// for them.
+    pub(super) filter_pool: QueryPool,
+    /// The time that the filters of each user may take.
+    pub(super) filter_time: FilterTime,
 }
 
 impl Engine {

@@ -44,6 +44,12 @@ pub enum SubscribeError {
         /// The text of the exception.
         message: String,
     },
+    /// The user would have more bindings than this.
+    #[error("The user has too many bindings")]
+    TooManyBindings(usize),
+    /// The user would have more filters that PostgreSQL evaluates than this.
+    #[error("The user has too many filters that only the database can apply")]
+    TooManyFilters(usize),
     /// The database is currently unreachable.
     #[error("The database is currently unreachable")]
     Unavailable,
@@ -78,10 +84,22 @@ impl SubscribeError {
                  ({}) {message}",
                 condition_name(sqlstate)
             ),
+            Self::TooManyBindings(limit) => {
+                format!("Too many postgres_changes bindings of one user: at most {limit}")
+            }
+            Self::TooManyFilters(limit) => format!(
+                "Too many postgres_changes filters of one user that only the database can apply: \
+                 at most {limit}"
+            ),
             Self::Unavailable => "Unable to subscribe to changes: the database cannot be reached \
                                   at present, trying again"
                 .to_owned(),
         }
+    }
+
+    /// Returns whether PostgreSQL cancelled the check of a filter, because it took too long.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Invalid { sqlstate, .. } if sqlstate == "57014")
     }
 
     /// Returns whether the same request may succeed later.

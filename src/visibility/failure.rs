@@ -82,11 +82,10 @@ impl Failure<'_> {
         if let Some(mode) = self.next_mode() {
             return Reaction::SwitchMode(mode);
         }
-        // Searching for the one value on which a filter takes too long would delay all subscribers.
-        let is_slow_filter = self.is_filter && self.sqlstate == QUERY_CANCELED;
         match self.stage {
             Stage::Probe { .. } => Reaction::FailAll,
-            _ if is_slow_filter || self.kind == ErrorKind::Unpreparable => Reaction::FailAll,
+            // Searching for the one value on which a filter fails would delay all subscribers.
+            _ if self.is_filter || self.kind == ErrorKind::Unpreparable => Reaction::FailAll,
             Stage::First => Reaction::Probe,
             Stage::Narrowed => Reaction::Split,
         }
@@ -186,8 +185,7 @@ mod tests {
             (failure(Execution, value, narrowed), Reaction::Split),
             (failure(Execution, value, probe), Reaction::FailAll),
             (stale(failure(Execution, value, first)), Reaction::Probe),
-            // The value on which a condition is slow is searched for in a policy, but not in a
-            // filter.
+            // The value at fault is searched for in a policy, but not in a filter.
             (
                 failure(Execution, QUERY_CANCELED, narrowed),
                 Reaction::Split,
@@ -196,7 +194,7 @@ mod tests {
                 filter(failure(Execution, QUERY_CANCELED, first)),
                 Reaction::FailAll,
             ),
-            (filter(failure(Execution, value, first)), Reaction::Probe),
+            (filter(failure(Execution, value, first)), Reaction::FailAll),
             // The statement itself is at fault, while the catalogue may be stale and afterwards.
             (
                 stale(failure(Execution, column, first)),

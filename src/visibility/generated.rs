@@ -177,6 +177,7 @@ impl Engine {
             query: Arc::clone(query),
             mode: ExecutionMode::Prepared,
             parameters,
+            time_limit: None,
         };
         let answer = self
             .pool

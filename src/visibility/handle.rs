@@ -9,9 +9,9 @@ use super::delivery::Resolved;
 use super::descriptions::Descriptions;
 use super::engine::Engine;
 use super::error::SubscribeError;
+use super::filter_time::FilterTime;
 use super::identity::Identity;
 use super::queries::QueryPool;
-use super::slow_filters::SlowFilters;
 use super::snapshots::SnapshotHistory;
 use super::subscription::Subscriptions;
 use super::unpublished::PublicationNews;
@@ -20,6 +20,10 @@ use crate::config::VisibilityConfig;
 use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
+
+/// Maximum connections on which the filters of joins are checked. A check takes less than a
+/// millisecond. With two, the slow check of one user does not stop the others.
+const FILTER_CONNECTIONS: usize = 2;
 
 /// Decides which channels receive which changes. Clones are cheap, and share subscriptions and
 /// connections.
@@ -49,7 +53,9 @@ impl Visibility {
         ));
         let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
         let snapshots = SnapshotHistory::new(connector.clone(), tasks);
-        let pool = QueryPool::new(connector, config.pool_size, config.statement_timeout, tasks);
+        let timeout = config.statement_timeout;
+        let filter_pool = QueryPool::new(connector.clone(), FILTER_CONNECTIONS, timeout, tasks);
+        let pool = QueryPool::new(connector, config.pool_size, timeout, tasks);
         Self {
             engine: Arc::new(Engine {
                 subscriptions: Mutex::default(),
@@ -61,7 +67,8 @@ impl Visibility {
                 config: config.clone(),
                 max_record_bytes,
                 descriptions: Descriptions::default(),
-                slow_filters: SlowFilters::default(),
+                filter_pool,
+                filter_time: FilterTime::default(),
             }),
         }
     }
@@ -86,21 +93,23 @@ impl Visibility {
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
         let checked = self.engine.check_bindings(&identity, &bindings).await;
-        let result = self.subscriptions(|subscriptions| match checked {
-            Ok(checked) => {
-                subscriptions.replace(channel, identity, bindings.into(), checked, options);
-                Ok(())
-            }
-            Err(error) => {
+        let bindings: Arc<[Binding]> = bindings.into();
+        let result = self.subscriptions(|subscriptions| {
+            let registered = checked.and_then(|checked| {
+                let (identity, bindings) = (Arc::clone(&identity), Arc::clone(&bindings));
+                subscriptions.register(channel, identity, bindings, checked, options)
+            });
+            if let Err(error) = &registered {
                 if !error.is_retryable() {
                     subscriptions.remove(channel);
                 }
                 if let SubscribeError::NotPublished { .. } = error {
-                    let waiting = &mut subscriptions.waiting;
-                    waiting.add(channel, identity, bindings.into(), options);
+                    subscriptions
+                        .waiting
+                        .add(channel, identity, bindings, options);
                 }
-                Err(error)
             }
+            registered
         });
         if result.is_ok() {
             self.engine.start_snapshots().await;

@@ -19,6 +19,11 @@ pub(super) const ORDINAL: &str = "\"rapport ordinal\"";
 pub(super) const SELECT_ORDINALS: &str =
     "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
 
+/// The time since the statement began, in seconds, as the second column of a filter's statement.
+/// The column is computed after the values that the first column aggregates.
+pub(super) const ELAPSED: &str = "extract(epoch from pg_catalog.clock_timestamp() \
+     - pg_catalog.statement_timestamp())::pg_catalog.float8";
+
 /// Returns a table expression that unnests one list per column and adds the ordinal.
 pub(super) fn unnested(columns: usize) -> String {
     // Even without columns, one list is needed, because it determines the number of rows.

@@ -3,7 +3,8 @@
 //! A change is delivered to a subscriber exactly if `select` under the subscriber's role and claims
 //! would return the row *as the WAL contains it*. An image that a subscriber could not see is not
 //! sent, whatever the row contains now. When in doubt, the row is not visible. If a check fails,
-//! the channel receives an error.
+//! bindings without a filter receive an error; with a filter, the error would show that the row
+//! satisfies the filter.
 //!
 //! The steps, in this order:
 //! 0. `generated` adds generated columns that the WAL does not contain.
@@ -15,7 +16,7 @@
 //!    PostgreSQL evaluate the policies on the row images, once per identity and batch, in a
 //!    transaction under that identity's role and claims (`queries`).
 //! 5. PostgreSQL evaluates the remaining filters (`conditions`), but only on rows that the
-//!    subscriber may see.
+//!    subscriber may see, and within the time of each user (`filter_time`).
 //! 6. `columns` removes the columns that the role may not select, and `record` writes the JSON.
 //!
 //! Limits:
@@ -50,6 +51,7 @@ mod engine;
 mod error;
 mod failure;
 mod filter;
+mod filter_time;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -70,7 +72,6 @@ mod request;
 mod resolution;
 mod resolve;
 mod row_access;
-mod slow_filters;
 mod snapshots;
 mod subscription;
 mod table;

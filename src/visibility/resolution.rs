@@ -187,7 +187,7 @@ impl Resolution<'_> {
                     query: Arc::clone(&row_query.query),
                     inputs: Arc::clone(&decisions.inputs[kind]),
                     numbers: Arc::clone(numbers),
-                    operand: None,
+                    filter: None,
                 });
                 owners.push((position, kind));
             }

@@ -3,22 +3,17 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::image_sql::{
-    INPUT, ORDINAL, RELATION, SELECT_ORDINALS, cast, image_source, quote, unnested,
+    ELAPSED, INPUT, ORDINAL, RELATION, SELECT_ORDINALS, cast, image_source, quote, unnested,
     whole_row_source,
 };
 use super::queries::{ExecutionMode, Query};
 use super::query_cache::{QueryCache, QueryKey, QueryKind};
 use super::table::{Table, TableColumn, TableRights};
 use crate::change::{ColumnValue, Relation};
-
-/// Time limit of one filter condition. Any client can set a filter, and a pattern can be written to
-/// run forever. A normal condition takes microseconds per value.
-const FILTER_TIME_LIMIT: Duration = Duration::from_millis(250);
 
 /// How the access of a role to the rows of a table is decided. A future method without SQL, such as
 /// evaluating a policy or a membership in this process, belongs here, before `ByQuery`.
@@ -221,14 +216,14 @@ pub(super) fn condition_query(
         let value = format!("({})", cast(0, column));
         Query::new(
             format!(
-                "{SELECT_ORDINALS} from pg_catalog.unnest($1::text[]) with ordinality as {INPUT} \
+                "{SELECT_ORDINALS}, {ELAPSED} from pg_catalog.unnest($1::text[]) with ordinality as {INPUT} \
                  (\"rapport 0\", {ORDINAL}) where {}",
                 condition.replace("{value}", &value)
             ),
             2,
             false,
         )
-        .with_time_limit(FILTER_TIME_LIMIT)
+        .executed_separately()
     })
 }
 

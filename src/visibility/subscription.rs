@@ -13,12 +13,21 @@ use super::binding::{Binding, ChannelId, SubscribeOptions};
 use super::catalog::Catalog;
 use super::error::SubscribeError;
 use super::identity::Identity;
-use super::predicate::Predicate;
+use super::predicate::{Predicate, Test, TypedCondition};
 use super::queries::Principal;
 use super::record::{new_value, old_value};
 use super::request::EventSelector;
 use super::waiting::{WaitingChannels, not_published, unpublished};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
+
+/// Maximum number of subscriptions of one user. Each change of a table is compared with all of them
+/// that are not indexed, and all changes wait for that. A binding with a filter and without a table
+/// has a subscription for each table.
+const MAX_SUBSCRIPTIONS_PER_USER: usize = 10_000;
+
+/// Maximum number of conditions of one user that PostgreSQL evaluates. Each costs a statement for
+/// every batch with a row that the user may see.
+const MAX_QUERY_CONDITIONS_PER_USER: usize = 100;
 
 /// A registered binding for one table, or for all tables that match a pattern.
 #[derive(Debug)]
@@ -120,6 +129,17 @@ struct Registered {
     found_in: Arc<Catalog>,
 }
 
+impl Registered {
+    fn user(&self) -> Option<&Arc<str>> {
+        let first = self.subscriptions.first()?;
+        Some(&first.principal.user)
+    }
+
+    fn totals(&self) -> Totals {
+        Totals::of(self.subscriptions.iter().map(|it| &it.predicate))
+    }
+}
+
 /// A channel with a filter whose column is missing or has another type than when the filter was
 /// checked.
 pub(super) struct Outdated {
@@ -140,8 +160,30 @@ pub(super) struct Subscriptions {
     patterns: Set,
     /// The principal of each identity, with the number of its channels.
     principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
+    /// What each user has registered, by the user's key.
+    users: HashMap<Arc<str>, Totals>,
     /// Channels that will be registered once their tables are published.
     pub(super) waiting: WaitingChannels,
+}
+
+/// Numbers of registered subscriptions, and of their conditions that PostgreSQL evaluates.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    subscriptions: usize,
+    query_conditions: usize,
+}
+
+impl Totals {
+    fn of<'a>(predicates: impl Iterator<Item = &'a Predicate>) -> Self {
+        let mut totals = Self::default();
+        for predicate in predicates {
+            let conditions = predicate.conditions.iter();
+            let is_query = |it: &&TypedCondition| matches!(it.test, Test::Query { .. });
+            totals.subscriptions += 1;
+            totals.query_conditions += conditions.filter(is_query).count();
+        }
+        totals
+    }
 }
 
 /// The subscriptions that the changes of a table batch may match.
@@ -165,6 +207,57 @@ impl Candidates {
 
 impl Subscriptions {
     /// Registers the subscriptions of a channel in place of its previous ones.
+    ///
+    /// # Errors
+    /// If the user would have too many subscriptions. The channel then keeps its previous ones.
+    pub(super) fn register(
+        &mut self,
+        channel: ChannelId,
+        identity: Arc<Identity>,
+        bindings: Arc<[Binding]>,
+        checked: Checked,
+        options: SubscribeOptions,
+    ) -> Result<(), SubscribeError> {
+        self.check_limits(channel, &identity, &checked.drafts)?;
+        self.replace(channel, identity, bindings, checked, options);
+        Ok(())
+    }
+
+    fn check_limits(
+        &self,
+        channel: ChannelId,
+        identity: &Arc<Identity>,
+        drafts: &[Draft],
+    ) -> Result<(), SubscribeError> {
+        let known = self.principals.get(identity).map(|(it, _)| Arc::clone(it));
+        let principal = known.unwrap_or_else(|| Arc::new(Principal::new(Arc::clone(identity))));
+        if principal.subject.is_empty() {
+            // Without a `sub`, all clients of a role may have the same claims.
+            return Ok(());
+        }
+        let wanted = Totals::of(drafts.iter().map(|draft| &draft.predicate));
+        let others = self.users.get(&principal.user).copied();
+        let others = others.unwrap_or_default();
+        let replaced = match self.channels.get(&channel) {
+            Some(registered) if registered.user() == Some(&principal.user) => registered.totals(),
+            _ => Totals::default(),
+        };
+        let subscriptions = others.subscriptions - replaced.subscriptions + wanted.subscriptions;
+        let conditions =
+            others.query_conditions - replaced.query_conditions + wanted.query_conditions;
+        if subscriptions > MAX_SUBSCRIPTIONS_PER_USER {
+            return Err(SubscribeError::TooManyBindings(MAX_SUBSCRIPTIONS_PER_USER));
+        }
+        // A channel without such conditions is not refused because of those of others.
+        if wanted.query_conditions > 0 && conditions > MAX_QUERY_CONDITIONS_PER_USER {
+            return Err(SubscribeError::TooManyFilters(
+                MAX_QUERY_CONDITIONS_PER_USER,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Like [`Self::register`], without limits: for a channel that was registered before.
     pub(super) fn replace(
         &mut self,
         channel: ChannelId,
@@ -206,6 +299,10 @@ impl Subscriptions {
             subscriptions: registered,
             found_in: catalog,
         };
+        let totals = registered.totals();
+        let user = self.users.entry(Arc::clone(&principal.user)).or_default();
+        user.subscriptions += totals.subscriptions;
+        user.query_conditions += totals.query_conditions;
         self.channels.insert(channel, registered);
     }
 
@@ -303,9 +400,20 @@ impl Subscriptions {
     /// Removes a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.waiting.remove(channel);
-        let Some(Registered { subscriptions, .. }) = self.channels.remove(&channel) else {
+        let Some(registered) = self.channels.remove(&channel) else {
             return;
         };
+        let totals = registered.totals();
+        if let Some(user) = registered.user()
+            && let Some(all) = self.users.get_mut(user)
+        {
+            all.subscriptions -= totals.subscriptions;
+            all.query_conditions -= totals.query_conditions;
+            if all.subscriptions == 0 {
+                self.users.remove(user);
+            }
+        }
+        let subscriptions = registered.subscriptions;
         for subscription in &subscriptions {
             self.unindex(subscription);
         }
@@ -625,6 +733,71 @@ mod tests {
         assert_eq!((found.unfiltered.len(), found.filtered.len()), (1, 1));
     }
 
+    fn query_draft(binding: u32) -> Draft {
+        let condition = TypedCondition {
+            column: "room".to_owned(),
+            type_oid: TEXT,
+            test: Test::Query {
+                sql: String::new(),
+                operand: "".into(),
+            },
+        };
+        Draft {
+            predicate: Predicate {
+                conditions: vec![condition],
+            },
+            ..draft(binding, IndexKey::Scanned)
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_limited_number_of_subscriptions_over_all_tokens() {
+        type Make = fn(u32) -> Draft;
+        let cases: [(usize, Make, &str); 2] = [
+            (
+                MAX_SUBSCRIPTIONS_PER_USER,
+                |n| draft(n, IndexKey::Scanned),
+                "at most 10000",
+            ),
+            (MAX_QUERY_CONDITIONS_PER_USER, query_draft, "at most 100"),
+        ];
+        for (limit, make, text) in cases {
+            let mut subscriptions = Subscriptions::default();
+            let mut register = |channel, identity: &Arc<Identity>, count: usize| {
+                let drafts = (0..count).map(|_| make(1)).collect();
+                subscriptions
+                    .register(
+                        ChannelId(channel),
+                        Arc::clone(identity),
+                        Arc::default(),
+                        checked(drafts),
+                        SubscribeOptions::default(),
+                    )
+                    .map_err(|error| error.client_text())
+            };
+            let ana = identity("authenticated", 1);
+            let refreshed = Arc::new(Identity {
+                role: "authenticated".to_owned(),
+                claims: r#"{"sub":"1","iat":2}"#.into(),
+            });
+            register(1, &ana, limit - 1).unwrap();
+            register(2, &refreshed, 1).unwrap();
+            let refused = register(3, &refreshed, 1).unwrap_err();
+            assert!(refused.ends_with(text), "{refused}");
+            // What the channel had before does not count.
+            register(1, &refreshed, limit - 1).unwrap();
+            register(4, &identity("authenticated", 2), limit).unwrap();
+            let nobody = Arc::new(Identity {
+                role: "anon".to_owned(),
+                claims: "{}".into(),
+            });
+            register(5, &nobody, limit).unwrap();
+            register(6, &nobody, 1).unwrap();
+            register(1, &ana, 0).unwrap();
+            register(3, &refreshed, limit - 1).unwrap();
+        }
+    }
+
     #[test]
     fn removing_all_channels_leaves_nothing_behind() {
         let mut subscriptions = Subscriptions::default();
@@ -672,5 +845,6 @@ mod tests {
         assert!(subscriptions.tables.is_empty());
         assert!(subscriptions.patterns.is_empty());
         assert!(subscriptions.principals.is_empty());
+        assert!(subscriptions.users.is_empty());
     }
 }

@@ -73,9 +73,9 @@ impl Engine {
                     return None;
                 }
                 subscriptions.remove(channel);
-                Some(checked.map(|checked| {
+                Some(checked.and_then(|checked| {
                     let (identity, bindings) = (Arc::clone(identity), Arc::clone(bindings));
-                    subscriptions.replace(channel, identity, bindings, checked, *options);
+                    subscriptions.register(channel, identity, bindings, checked, *options)
                 }))
             });
             news.extend(result.map(|result| (channel, result)));

@@ -4,6 +4,7 @@
 //! the column's type. An invalid operand is therefore explained by PostgreSQL's own error text.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 
@@ -11,9 +12,10 @@ use super::binding::Binding;
 use super::catalog::Catalog;
 use super::engine::Engine;
 use super::error::{QueryError, SubscribeError};
+use super::failure::QUERY_CANCELED;
 use super::filter::{Condition, Operator};
 use super::identity::Identity;
-use super::image_sql::OUTPUT_SETTINGS;
+use super::image_sql::{ELAPSED, OUTPUT_SETTINGS};
 use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
 use super::queries::{
     DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
@@ -33,6 +35,10 @@ const UNDEFINED_OBJECT: &str = "42704";
 
 /// The SQLSTATE with which PostgreSQL refuses a regular expression.
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
+
+/// Time that a refused value may take without using up the time of the user's filters. This covers
+/// the round trip to the database.
+const OVERHEAD: Duration = Duration::from_millis(10);
 
 const BOOL: u32 = 16;
 /// `text`, `varchar`, `bpchar`, `name`
@@ -58,6 +64,8 @@ impl Engine {
         match self.check_bindings_in(&catalog, &principal, bindings).await {
             Ok(drafts) => Ok(Checked { catalog, drafts }),
             Err(SubscribeError::Unavailable) => Err(SubscribeError::Unavailable),
+            // Another attempt would take the same time.
+            Err(error) if error.is_timeout() => Err(error),
             Err(_) => {
                 // The missing object may have been created since the catalogue was read.
                 let catalog = self.catalog.renewed(&roles).await.map_err(unavailable)?;
@@ -356,38 +364,54 @@ impl BindingCheck<'_> {
         let query = self
             .catalog
             .queries
-            .get_or_create(key, || Query::new(sql, 1, false));
+            .get_or_create(key, || Query::new(sql, 1, false).executed_separately());
         let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
         let row = self.execute(query, Arc::new([operand])).await?;
         row.try_get(0)
             .map_err(|error| unavailable(QueryError::from(error)))
     }
 
-    /// Executes a query under the subscriber's identity.
+    /// Executes a query under the subscriber's identity, within the time of the user's filters. A
+    /// user's queries run one at a time.
     async fn execute(
         &self,
         query: Arc<Query>,
         parameters: Arc<[TextArray]>,
     ) -> Result<Row, SubscribeError> {
+        let (engine, user) = (self.engine, &self.principal.user);
+        let _turn = engine.filter_time.turn(user).await;
+        let Some(available) = engine.filter_time.available(user, Instant::now()) else {
+            let message = "the filters of this user took too long, try again later";
+            return Err(self.invalid(QUERY_CANCELED, message.to_owned()));
+        };
         let execution = Execution {
             principal: Arc::clone(self.principal),
             query,
             mode: ExecutionMode::Prepared,
             parameters,
+            time_limit: Some(available.into()),
         };
-        let answer = self
-            .engine
-            .pool
+        let begun = Instant::now();
+        let answer = engine
+            .filter_pool
             .execute(&[execution], &DatabaseState::Current)
             .await
-            .pop();
-        answer
-            .unwrap_or(Err(QueryError::Unavailable(None)))
-            .and_then(QueryOutput::row)
-            .map_err(|error| match (error.sqlstate(), error.message()) {
+            .pop()
+            .unwrap_or(Err(QueryError::Unavailable(None)));
+        let time = match &answer {
+            Ok(output) => output.time(),
+            // PostgreSQL does not report the time of a failed statement.
+            Err(QueryError::Unavailable(_)) => Duration::ZERO,
+            Err(error) if error.sqlstate() == Some(QUERY_CANCELED) => available,
+            Err(_) => begun.elapsed().min(available).saturating_sub(OVERHEAD),
+        };
+        engine.filter_time.charge(user, time, Instant::now());
+        answer.and_then(QueryOutput::row).map_err(|error| {
+            match (error.sqlstate(), error.message()) {
                 (Some(sqlstate), Some(message)) => self.invalid(sqlstate, message.to_owned()),
                 _ => unavailable(error),
-            })
+            }
+        })
     }
 }
 
@@ -433,7 +457,7 @@ fn pattern_query(column: &TableColumn, operator: Operator) -> String {
         "''::text".to_owned()
     };
     format!(
-        "select case when ({sample}) {} (($1::text[])[1]) then array['matches'] else '{{}}'::text[] end",
+        "select case when ({sample}) {} (($1::text[])[1]) then array['matches'] else '{{}}'::text[] end, {ELAPSED}",
         pattern_operator(operator)
     )
 }
@@ -453,5 +477,5 @@ fn operand_query(type_sql: &str, is_list: bool) -> String {
     } else {
         format!("array[pg_catalog.format('%s', {operand}::{type_sql})]")
     };
-    format!("with {OUTPUT_SETTINGS} select {values} from settings")
+    format!("with {OUTPUT_SETTINGS} select {values}, {ELAPSED} from settings")
 }

@@ -4,6 +4,11 @@
 -- would use a temporary type of the caller, or one that an earlier user of a pooled connection left
 -- behind, and run that type's casts as the caller.
 
+-- A "sub" that is not a UUID belongs to no user of the chat. auth.uid() raises an error for it. In
+-- a policy, that error would show that a row satisfies the conditions that are evaluated before it.
+-- The pattern is that of PostgreSQL's input function. An exception handler would not be possible in
+-- a parallel query.
+--
 -- The function is in plpgsql, which keeps its plan. An SQL function could not be inlined, because
 -- it sets search_path.
 create or replace function chat.my_id()
@@ -13,13 +18,21 @@ stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  sub constant text := coalesce(
+    nullif(current_setting('request.jwt.claim.sub', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+  );
 begin
-  return auth.uid();
+  if sub ~ '^([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}$' or sub ~ '^\{([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}\}$' then
+    return auth.uid();
+  end if;
+  return null;
 end
 $$;
 
 comment on function chat.my_id() is
-  'The caller''s id: auth.uid(), independent of the caller''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
+  'The caller''s id: auth.uid(), independent of the caller''s search_path. Null if "sub" is not a UUID. Policies use "(select chat.my_id())", which is one call per statement.';
 
 revoke all on function chat.my_id() from public;
 grant execute on function chat.my_id() to authenticated;

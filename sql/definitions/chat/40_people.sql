@@ -57,7 +57,7 @@ begin
   return query
   select m.conversation_id
   from public.user_conversation_members m
-  where m.user_id = (select auth.uid()) and m.left_at is null;
+  where m.user_id = (select chat.my_id()) and m.left_at is null;
 end
 $$;
 
@@ -103,7 +103,7 @@ begin
   return (
     select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
     from public.user_conversation_members m
-    where m.user_id = (select auth.uid()) and m.left_at is null
+    where m.user_id = (select chat.my_id()) and m.left_at is null
   );
 end
 $$;
@@ -126,17 +126,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select auth.uid()
+  select chat.my_id()
   union
   select theirs.user_id
   from chat.memberships mine
   join chat.memberships theirs on theirs.team_id = mine.team_id
-  where mine.user_id = (select auth.uid())
+  where mine.user_id = (select chat.my_id())
   union
   select other.user_id
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
-  where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null;
+  where mine.user_id = (select chat.my_id()) and mine.left_at is null and other.left_at is null;
 end
 $$;
 
@@ -176,7 +176,7 @@ begin
   return query
   select seen.user_id
   from chat.known_people_ids() seen (user_id)
-  where seen.user_id = (select auth.uid()) or not exists (
+  where seen.user_id = (select chat.my_id()) or not exists (
     select
     from public.user_notification_preferences p
     where p.user_id = seen.user_id and not p.share_presence

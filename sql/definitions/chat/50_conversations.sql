@@ -150,7 +150,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  caller constant uuid := auth.uid();
+  caller constant uuid := chat.my_id();
 begin
   return exists (
     select
@@ -175,7 +175,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  caller constant uuid := auth.uid();
+  caller constant uuid := chat.my_id();
   pair record;
 begin
   select c.kind, case caller when c.participant_1_id then c.participant_2_id else c.participant_1_id end as other_id

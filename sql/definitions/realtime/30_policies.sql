@@ -63,7 +63,7 @@ begin
     return false;
   end if;
   return case split_part(topic, ':', 1)
-    when 'user' then coalesce(split_part(topic, ':', 2)::uuid = auth.uid(), false)
+    when 'user' then coalesce(split_part(topic, ':', 2)::uuid = chat.my_id(), false)
     else chat.is_my_conversation(split_part(topic, ':', 2)::uuid)
   end;
 end

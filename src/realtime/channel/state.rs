@@ -75,6 +75,13 @@ impl Channel {
         self.bytes as usize + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
     }
 
+    /// Returns the number of `postgres_changes` bindings.
+    pub fn bindings(&self) -> usize {
+        let subscription = self.subscription.as_ref();
+        let bindings = subscription.and_then(|it| it.bindings.as_ref().ok());
+        bindings.map_or(0, Vec::len)
+    }
+
     /// Returns whether policies decide what the channel may do.
     pub fn is_private(&self) -> bool {
         matches!(self.access, Access::Private(_))

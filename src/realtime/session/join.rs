@@ -25,6 +25,11 @@ use crate::visibility::SubscribeOptions;
 /// has no limit.
 const MAX_BINDINGS: usize = 1_000;
 
+/// Maximum number of bindings of all channels of a socket, because each change of a table may be
+/// compared with all of them. `visibility` limits those of a user over all sockets. Supabase
+/// Realtime has no limit.
+const MAX_BINDINGS_PER_SOCKET: usize = 2_000;
+
 /// Maximum size of a join's topic and payload in bytes. A channel stores its topic and bindings, so
 /// a socket can use this much memory per channel. Supabase Realtime closes a socket that uses 50
 /// MB.
@@ -129,6 +134,14 @@ impl Session {
         };
         if params.len() > MAX_BINDINGS {
             return Err(JoinRefusal::TooManyBindings(MAX_BINDINGS));
+        }
+        // The channel that this join replaces does not count.
+        let others = self.channels.iter().filter(|(other, _)| **other != topic);
+        let bindings: usize = others.map(|(_, channel)| channel.bindings()).sum();
+        if bindings + params.len() > MAX_BINDINGS_PER_SOCKET {
+            return Err(JoinRefusal::TooManyBindingsOfSocket(
+                MAX_BINDINGS_PER_SOCKET,
+            ));
         }
         let ids = postgres_changes::assign_ids(params);
         let options = join

@@ -342,6 +342,36 @@ fn with_binding() -> (Value, String) {
     )
 }
 
+#[test]
+fn a_socket_has_a_limited_number_of_bindings() {
+    let mut script = Script::new();
+    let with = |count: usize| {
+        let params = json!({"event": "*", "schema": "public", "table": "t"});
+        let bindings = vec![params; count];
+        json!({"config": {"presence": {"enabled": false}, "postgres_changes": bindings}})
+    };
+    let per_channel = "Too many postgres_changes bindings: at most 1000";
+    let refusal = refused("1", "a", per_channel);
+    assert_eq!(script.join("1", "realtime:a", &with(1_001)), [refusal]);
+    for topic in ["a", "b"] {
+        let effects = script.join("1", &format!("realtime:{topic}"), &with(1_000));
+        assert!(effects[0].starts_with("attach"), "{effects:?}");
+    }
+    let per_socket = "Too many postgres_changes bindings of one connection: at most 2000";
+    let refusal = refused("1", "c", per_socket);
+    assert_eq!(script.join("1", "realtime:c", &with(1)), [refusal]);
+    // A channel that is joined again replaces its bindings.
+    let subscribed = WorkResult::Subscribed(Ok(StreamState::Live));
+    script.complete(2, "realtime:b", subscribed);
+    let effects = script.join("2", "realtime:b", &with(999));
+    assert!(
+        effects.iter().any(|effect| effect.starts_with("attach")),
+        "{effects:?}"
+    );
+    let effects = script.join("1", "realtime:c", &with(1));
+    assert!(effects[0].starts_with("attach"), "{effects:?}");
+}
+
 fn plain() -> Value {
     json!({"config": {"presence": {"enabled": false}}})
 }

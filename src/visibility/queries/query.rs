@@ -33,9 +33,6 @@ pub(crate) struct Query {
     pub(super) parameters: usize,
     /// Whether the query is planned again for each identity.
     is_planned_anew: bool,
-    /// The query's own time limit, if it is shorter than the general one, as a value of
-    /// `statement_timeout`.
-    time_limit: Option<String>,
     /// The current [`ExecutionMode`], as a number.
     mode: AtomicU8,
 }
@@ -66,15 +63,12 @@ impl Query {
             sql,
             parameters,
             is_planned_anew,
-            time_limit: None,
             mode: AtomicU8::new(0),
         }
     }
 
-    /// Sets a shorter time limit. The limit applies per identity, so the query is not executed for
-    /// many identities in one call.
-    pub(crate) fn with_time_limit(mut self, limit: Duration) -> Self {
-        self.time_limit = Some(limit.as_millis().to_string());
+    /// Makes each execution a statement of its own, so that it can have its own time limit.
+    pub(crate) fn executed_separately(mut self) -> Self {
         self.mode = AtomicU8::new(ExecutionMode::Prepared as u8);
         self
     }
@@ -120,6 +114,9 @@ pub(crate) struct Principal {
     pub(crate) identity: Arc<Identity>,
     /// The `sub` claim, or an empty text if there is none.
     pub(crate) subject: String,
+    /// The key under which the limits per user are counted: the `sub` claim, which new tokens of
+    /// the user repeat, or else the role and all claims.
+    pub(crate) user: Arc<str>,
 }
 
 impl Principal {
@@ -135,7 +132,17 @@ impl Principal {
             .filter(|subject| !subject.contains('\0'))
             .unwrap_or_default()
             .to_owned();
-        Self { identity, subject }
+        let user = if subject.is_empty() {
+            // A `sub` cannot contain NUL.
+            format!("{}\0{}", identity.role, identity.claims).into()
+        } else {
+            subject.as_str().into()
+        };
+        Self {
+            identity,
+            subject,
+            user,
+        }
     }
 }
 
@@ -149,13 +156,26 @@ pub(crate) struct Execution {
     pub(crate) mode: ExecutionMode,
     /// The parameters, shared by all executions with the same ones.
     pub(crate) parameters: Arc<[TextArray]>,
+    /// The time limit, if it is shorter than the general one. Only a query that is
+    /// [`Query::executed_separately`] can have one.
+    pub(crate) time_limit: Option<TimeLimit>,
+}
+
+/// The time limit of an execution, as a value of `statement_timeout`.
+pub(crate) struct TimeLimit(String);
+
+impl From<Duration> for TimeLimit {
+    /// Zero would mean no limit.
+    fn from(limit: Duration) -> Self {
+        Self(limit.as_millis().max(1).to_string())
+    }
 }
 
 impl Execution {
     /// Returns the role and the values of [`SETTINGS`] for this execution.
     pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
         let Identity { role, claims } = &*self.principal.identity;
-        let time_limit = self.query.time_limit.as_deref();
+        let time_limit = self.time_limit.as_ref().map(|limit| limit.0.as_str());
         Caller {
             role,
             settings: vec![
@@ -193,6 +213,15 @@ impl QueryOutput {
             Self::Row(row) => Ok(row.try_get(0)?),
             Self::Ordinals(ordinals) => Ok(ordinals),
         }
+    }
+
+    /// Returns how long the statement took, if it is one that returns this as its second column.
+    pub(crate) fn time(&self) -> Duration {
+        let seconds = match self {
+            Self::Row(row) => row.try_get::<_, f64>(1).unwrap_or_default(),
+            Self::Ordinals(_) => 0.0,
+        };
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
     /// Returns the row. Call it only for queries that do not return ordinals. These are never

@@ -1,12 +1,18 @@
 //! Filters accept exactly the rows for which their SQL is true, and are refused with the protocol's
 //! texts.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rapport::visibility::{Binding, ChannelId, Condition, SubscribeOptions, SubscriptionRequest};
+use rapport::visibility::{
+    Binding, ChannelId, Condition, Identity, SubscribeOptions, SubscriptionRequest,
+};
 use serde_json::json;
 
-use super::bench::{Bench, Seen, cases, identity, rows, user};
+use super::bench::{Bench, Seen, cases, claims, identity, rows, user};
+use crate::support::eventually::eventually;
 
 const TABLE: &str = "
 create type mood as enum ('sad', 'ok', 'happy');
@@ -190,7 +196,6 @@ fn filters_equal_their_sql() {
         bench.run(ROWS).await;
         bench
     });
-    let someone = identity("authenticated", 1);
     let types: std::collections::HashMap<String, String> = runtime.block_on(async {
         let rows = bench
             .admin
@@ -204,6 +209,7 @@ fn filters_equal_their_sql() {
     });
     let accepted = std::cell::Cell::new(0);
     let refused = std::cell::Cell::new(0);
+    let users = std::cell::Cell::new(0);
     let mut runner = TestRunner::new(cases(400));
     let result = runner.run(&prop::collection::vec(condition(), 1..3), |conditions| {
         let filter = conditions.join(",");
@@ -223,6 +229,9 @@ fn filters_equal_their_sql() {
                 }
             }
             let params = json!({"schema": "public", "table": "t", "filter": filter});
+            // Each filter belongs to another user, because the time of one user is limited.
+            users.set(users.get() + 1);
+            let someone = identity("authenticated", users.get());
             let subscribed = bench.subscribe(1, &someone, params).await;
             match (expected, subscribed) {
                 (Ok(rows), Ok(())) => {
@@ -433,10 +442,12 @@ async fn a_failing_filter_reveals_nothing_about_hidden_rows() {
         user(1)
     );
     let seen = bench.insert("t", &sql, "true").await;
-    assert_eq!(seen[0].unanswered.keys().collect::<Vec<_>>(), [&1]);
-    assert!(seen[0].unanswered[&1].contains("22025"));
-    assert_eq!(seen[0].rows, [].into());
-    assert_eq!(seen[1], Seen::default());
+    // Both rows are checked together, so both count as failed for their owner.
+    for seen in seen {
+        assert_eq!(seen.unanswered.keys().collect::<Vec<_>>(), [&1]);
+        assert!(seen.unanswered[&1].contains("22025"));
+        assert_eq!(seen.rows, [].into());
+    }
 }
 
 #[tokio::test]
@@ -461,7 +472,7 @@ async fn a_filter_is_not_evaluated_on_hidden_rows() {
 async fn many_filters_that_never_end_are_suspended_together() {
     let bench = Bench::new(TABLE).await;
     let someone = identity("authenticated", 1);
-    let bindings = (1..=200)
+    let bindings = (1..=100)
         .map(|id| {
             let filter = format!(r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$|^z{id}");
             let params = json!({"schema": "public", "table": "t", "filter": filter});
@@ -485,4 +496,106 @@ async fn many_filters_that_never_end_are_suspended_together() {
         assert_eq!(seen[0].rows, [2].into());
         assert!(seen[0].unanswered[&1].contains("57014"));
     }
+}
+
+/// Creates a table with columns whose comparisons take time. One with `slow` takes 50 ms per value.
+/// One of `wait` with the value `wait` takes until an advisory lock is free.
+async fn slow_values() -> Bench {
+    Bench::new(
+        "create domain slow as text check (pg_sleep(0.05) is not null);
+         create domain waiting as text check (value <> 'wait' or pg_advisory_xact_lock(1) is not null);
+         create table t (id int primary key, name text, slow slow, wait waiting);
+         grant select on t to authenticated;
+         alter publication supabase_realtime add table t;",
+    )
+    .await
+}
+
+/// Returns another token of user `n`.
+fn refreshed(n: u32) -> Arc<Identity> {
+    claims("authenticated", &json!({"sub": user(n), "iat": 2}))
+}
+
+#[tokio::test]
+async fn the_filters_of_one_user_share_their_time() {
+    let bench = slow_values().await;
+    let bindings = (1..=40)
+        .map(|id| {
+            let filter = format!("slow=like.%{id}");
+            let params = json!({"schema": "public", "table": "t", "filter": filter});
+            let request = SubscriptionRequest::parse(&params).unwrap();
+            Binding { id, request }
+        })
+        .collect();
+    let (someone, options) = (identity("authenticated", 1), SubscribeOptions::default());
+    bench
+        .visibility
+        .subscribe(ChannelId(1), someone, bindings, options)
+        .await
+        .unwrap();
+    let slow = json!({"schema": "public", "table": "t", "filter": "slow=like.%0"});
+    let fast = json!({"schema": "public", "table": "t", "filter": "name=like.a%"});
+    let other = identity("authenticated", 2);
+    bench.subscribe(2, &other, slow).await.unwrap();
+    bench
+        .subscribe(3, &refreshed(1), fast.clone())
+        .await
+        .unwrap();
+    bench.subscribe(4, &other, fast.clone()).await.unwrap();
+    // The filters of the first user need 2 s for one row. Each is within the limit.
+    let insert = |id: u32| format!("insert into t values ({id}, 'ann', 'x{id}0')");
+    let seen = bench.insert("t", &insert(1), "id = 1").await;
+    assert!(seen[0].unanswered[&1].contains("57014"), "{seen:?}");
+    assert!(seen[0].rows.is_superset(&[2, 4].into()), "{seen:?}");
+    // Now all filters of the first user are suspended, those of another token too.
+    let seen = bench.insert("t", &insert(2), "id = 2").await;
+    assert_eq!(seen[0].rows, [2, 4].into());
+    assert_eq!(
+        seen[0].unanswered.keys().copied().collect::<Vec<_>>(),
+        [1, 3]
+    );
+    let refused = bench.subscribe(5, &refreshed(1), fast.clone()).await;
+    assert!(refused.unwrap_err().client_text().contains("57014"));
+    bench.subscribe(5, &other, fast).await.unwrap();
+}
+
+#[tokio::test]
+async fn row_changes_do_not_wait_for_the_checks_of_joins() {
+    let bench = slow_values().await;
+    bench
+        .run(
+            "alter table t enable row level security;
+             create policy everyone on t for select to authenticated using (name is not null);
+             select pg_advisory_lock(1)",
+        )
+        .await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    let params = json!({"schema": "public", "table": "t", "filter": "wait=eq.wait"});
+    let joins = futures_util::future::join_all((2..12).map(|n| {
+        let (params, bench) = (params.clone(), &bench);
+        async move {
+            bench
+                .subscribe(n, &identity("authenticated", n), params)
+                .await
+        }
+    }));
+    let changes = async {
+        eventually("joins are being checked", async || {
+            let sql = "select from pg_locks where locktype = 'advisory' and not granted";
+            let waiting = bench.admin.query(sql, &[]).await.unwrap();
+            (!waiting.is_empty()).then_some(())
+        })
+        .await;
+        let insert = bench.insert("t", "insert into t values (1, 'ann')", "true");
+        tokio::time::timeout(Duration::from_secs(4), insert).await
+    };
+    let (joined, seen) = futures_util::future::join(joins, changes).await;
+    assert_eq!(seen.unwrap(), [rows(&[1])]);
+    for refused in joined {
+        let text = refused.unwrap_err().client_text();
+        assert!(text.contains("57014"), "{text}");
+    }
+    bench.run("select pg_advisory_unlock(1)").await;
+    let other = identity("authenticated", 12);
+    bench.subscribe(2, &other, params).await.unwrap();
 }

@@ -350,6 +350,67 @@ async fn a_failing_row_does_not_affect_others() {
 }
 
 #[tokio::test]
+async fn a_failing_policy_does_not_show_which_filters_a_hidden_row_satisfies() {
+    let bench = documents(
+        "create policy members on documents for select to authenticated
+           using (team = ((current_setting('request.jwt.claims')::json ->> 'team')::int)::text);",
+    )
+    .await;
+    // Numbers 1, 2 and 3 have claims with which the policy fails. Number 5 has a valid one.
+    let failing = identity("authenticated", 1);
+    let valid = claims("authenticated", &json!({"sub": user(5), "team": "7"}));
+    let filters = [
+        (1, &failing, "body=eq.secret,id=gt.0"),
+        (2, &failing, "body=like.sec%"),
+        (5, &valid, "body=eq.secret"),
+    ];
+    for (n, who, filter) in filters {
+        let params = json!({"schema": "public", "table": "documents", "filter": filter});
+        bench.subscribe(n, who, params).await.unwrap();
+    }
+    let insert =
+        |id: u32, body: &str| format!("insert into documents values ({id}, null, '7', '{body}')");
+    let seen = bench
+        .insert("documents", &insert(10, "secret"), "id = 10")
+        .await;
+    assert_eq!(seen, [rows(&[4, 5])], "only filters");
+    // A subscription without a filter receives the error for every row.
+    bench.watch(3, &failing, "documents").await;
+    for (id, body, readers) in [(11, "secret", &[4, 5][..]), (12, "other", &[4])] {
+        let seen = bench
+            .insert("documents", &insert(id, body), &format!("id = {id}"))
+            .await;
+        assert_eq!(seen[0].rows, readers.iter().copied().collect(), "{body}");
+        assert_eq!(
+            seen[0].unanswered.keys().copied().collect::<Vec<_>>(),
+            [3],
+            "{body}"
+        );
+        assert!(seen[0].unanswered[&3].contains("22P02"));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_always_fails_costs_few_executions() {
+    let bench = documents(
+        "create policy number on documents for select to authenticated using (body::int > 0);",
+    )
+    .await;
+    let seen = bench
+        .insert(
+            "documents",
+            "insert into documents select n, null, 't', 'poison ' || n from generate_series(1, 400) n",
+            "true",
+        )
+        .await;
+    for seen in seen {
+        assert_eq!(seen.unanswered.keys().copied().collect::<Vec<_>>(), [1, 2]);
+    }
+    let halvings = bench.metrics.bisections.get();
+    assert!(halvings <= 2 * 64, "{halvings}");
+}
+
+#[tokio::test]
 async fn a_policy_that_never_ends_is_cancelled() {
     let config = VisibilityConfig {
         statement_timeout: Duration::from_millis(200),
