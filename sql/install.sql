@@ -44,6 +44,39 @@ begin
 end
 $lock$;
 set local lock_timeout = '5s';
+do $owners$
+declare
+  chat_owner constant oid := (select nspowner from pg_namespace where nspname = 'chat');
+  found record;
+begin
+  for found in
+    select format('schema %I', n.nspname) as object, n.nspowner as owner
+    from pg_namespace n
+    where n.nspname in ('chat', 'auth', 'realtime')
+    union all
+    select format('function %s', p.oid::regprocedure), p.proowner
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'public'
+      and p.proname in ('get_or_create_conversation', 'mark_conversation_read')
+      and p.proowner is distinct from chat_owner
+  loop
+    continue when exists (
+      select from pg_roles r
+      where r.oid = found.owner
+        and (r.rolsuper
+          or r.rolname = current_user
+          or r.rolname ~ '^supabase_(auth_|realtime_)?admin$' and found.object <> 'schema chat'
+          or r.oid = (select d.datdba from pg_database d where d.datname = current_database()))
+    );
+    raise exception 'The % belongs to role %, who could replace what is installed there.', found.object, found.owner::regrole
+      using errcode = 'RP003', hint = format(
+        'If it is yours, run "alter %s owner to %s", or install as its owner. If it is not, drop it.',
+        found.object, quote_ident(current_user)
+      );
+  end loop;
+end
+$owners$;
 
 select count(*) < 2 as missing
 from pg_catalog.pg_class c
@@ -346,13 +379,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/05_roles.sql' and checksum = 'b67421ddf6f098583914def01015b3e3a7a13ee5742685737970a1b6ca929fa1'
+  where path = 'chat/05_roles.sql' and checksum = 'de09bd9a4a2ca97623af2c5213a10d1c3691dea89ed97c96be22e9fcadb8e5c3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/05_roles.sql
 \ir definitions/chat/05_roles.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/05_roles.sql', 'b67421ddf6f098583914def01015b3e3a7a13ee5742685737970a1b6ca929fa1')
+  ('chat/05_roles.sql', 'de09bd9a4a2ca97623af2c5213a10d1c3691dea89ed97c96be22e9fcadb8e5c3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -394,25 +427,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/25_idempotency.sql' and checksum = 'f9973d6e944acd6f02d49f32f98709139900ca42804cd09f58ea5052a7919abc'
+  where path = 'chat/25_idempotency.sql' and checksum = 'cf30d6ca13b62cca30ffcbec0e5c4717d5106efbc9d53d3dc69c73225c4f4100'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/25_idempotency.sql
 \ir definitions/chat/25_idempotency.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/25_idempotency.sql', 'f9973d6e944acd6f02d49f32f98709139900ca42804cd09f58ea5052a7919abc')
+  ('chat/25_idempotency.sql', 'cf30d6ca13b62cca30ffcbec0e5c4717d5106efbc9d53d3dc69c73225c4f4100')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '6c354ac1ff8a7b2ff3e28f8f90c672e022cf42f9d75a97d068224a38a93bb431'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'a93f1e60489b69d8f39254913c0ec3cbeee25b00246a4b2acad627b57fb5adfa'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '6c354ac1ff8a7b2ff3e28f8f90c672e022cf42f9d75a97d068224a38a93bb431')
+  ('chat/30_host_mapping.sql', 'a93f1e60489b69d8f39254913c0ec3cbeee25b00246a4b2acad627b57fb5adfa')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -430,13 +463,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/45_blocks.sql' and checksum = '44b505aab1a7c88882895cf1d847015d23794ee7a0c6a776f4d2b6e8dfbff93b'
+  where path = 'chat/45_blocks.sql' and checksum = 'ab5e9b682fb82c309fdc7cb5513a6027d8508efe4c626ce351ee5099c8ab2881'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/45_blocks.sql
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/45_blocks.sql', '44b505aab1a7c88882895cf1d847015d23794ee7a0c6a776f4d2b6e8dfbff93b')
+  ('chat/45_blocks.sql', 'ab5e9b682fb82c309fdc7cb5513a6027d8508efe4c626ce351ee5099c8ab2881')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -454,13 +487,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'ba3c3bf1ebd8fd9c1217388ca9c49ea9d75814aefd5ae5c80a0d6325dd7159ca'
+  where path = 'chat/50_conversations.sql' and checksum = '14b8c7d0f37d4f0750c00b23f5821d0586a7433252064e49c5730b78efb87bc5'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'ba3c3bf1ebd8fd9c1217388ca9c49ea9d75814aefd5ae5c80a0d6325dd7159ca')
+  ('chat/50_conversations.sql', '14b8c7d0f37d4f0750c00b23f5821d0586a7433252064e49c5730b78efb87bc5')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -478,25 +511,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'f9e49a29344eb636c0a6facff7fc980ce4e54aaecc1277ba1a68c191693504b1'
+  where path = 'chat/61_message_insert.sql' and checksum = 'd1a8139ba2177e39b0167a3e154813bdd36500479ad97df8969494c0a2e0ed9f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'f9e49a29344eb636c0a6facff7fc980ce4e54aaecc1277ba1a68c191693504b1')
+  ('chat/61_message_insert.sql', 'd1a8139ba2177e39b0167a3e154813bdd36500479ad97df8969494c0a2e0ed9f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '0088fda970779c855267f8ff2a33b930309b591f6d70c03bae82fc8865435441'
+  where path = 'chat/62_message_change.sql' and checksum = 'de46e2726cc15573bc35dd72dfae7c0e05e62d7de2fc9822e03c40bac5eac773'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '0088fda970779c855267f8ff2a33b930309b591f6d70c03bae82fc8865435441')
+  ('chat/62_message_change.sql', 'de46e2726cc15573bc35dd72dfae7c0e05e62d7de2fc9822e03c40bac5eac773')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -514,25 +547,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '168b9de53377ec002697896e9d3a9ff5569509ce9e0191a37cc0ac3acb951a3a'
+  where path = 'chat/75_reactions.sql' and checksum = '0f9095c376846083dfac8e8b1df76a61cfff7925e54d27cac9df89dfcfff7c6c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '168b9de53377ec002697896e9d3a9ff5569509ce9e0191a37cc0ac3acb951a3a')
+  ('chat/75_reactions.sql', '0f9095c376846083dfac8e8b1df76a61cfff7925e54d27cac9df89dfcfff7c6c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = '53858ae610875f987e90b7e06b10cc27ddd8a68867a38ec6da90167173f34c49'
+  where path = 'chat/76_pins.sql' and checksum = '7ff0696b31b681e9948bfaf5873b38078c2660fa728b8fe83425b93b53684d40'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', '53858ae610875f987e90b7e06b10cc27ddd8a68867a38ec6da90167173f34c49')
+  ('chat/76_pins.sql', '7ff0696b31b681e9948bfaf5873b38078c2660fa728b8fe83425b93b53684d40')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -550,13 +583,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '82c5f7f3e215e01d4eba511803d40f8a980e6d33b751ff20802d1934bf9ed6c9'
+  where path = 'chat/80_presence.sql' and checksum = 'ed329ab5700bafb4984e259c4b2624d0af4a6acaae4c52aa66eb049fb25b49da'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '82c5f7f3e215e01d4eba511803d40f8a980e6d33b751ff20802d1934bf9ed6c9')
+  ('chat/80_presence.sql', 'ed329ab5700bafb4984e259c4b2624d0af4a6acaae4c52aa66eb049fb25b49da')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -598,13 +631,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = 'b062df508b3dabcc1d90d93bb07f5afa18106c96bd8c4bd5690279484cdff53f'
+  where path = 'chat/86_message_rows.sql' and checksum = '766867827252cdbb53def278d684c45e8f85ebb9e703b437904da37f001d80ea'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', 'b062df508b3dabcc1d90d93bb07f5afa18106c96bd8c4bd5690279484cdff53f')
+  ('chat/86_message_rows.sql', '766867827252cdbb53def278d684c45e8f85ebb9e703b437904da37f001d80ea')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -706,13 +739,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '8f81ebf9039a3b6c3e49dfbfeaffd9bcd2719d0e3996ffcd969877600f80bf98'
+  where path = 'realtime/30_policies.sql' and checksum = '61dacb8d0608ab33a07efbfba64743acac3e4d503b9fa690878e3f2429d85987'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '8f81ebf9039a3b6c3e49dfbfeaffd9bcd2719d0e3996ffcd969877600f80bf98')
+  ('realtime/30_policies.sql', '61dacb8d0608ab33a07efbfba64743acac3e4d503b9fa690878e3f2429d85987')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -731,5 +764,38 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 select chat.grant_roles_to_installer() \g /dev/null
 select chat.grant_shared_columns() \g /dev/null
 select chat.install_host_mapping(:'preset') as host_preset \gset
+do $owners$
+declare
+  chat_owner constant oid := (select nspowner from pg_namespace where nspname = 'chat');
+  found record;
+begin
+  for found in
+    select format('schema %I', n.nspname) as object, n.nspowner as owner
+    from pg_namespace n
+    where n.nspname in ('chat', 'auth', 'realtime')
+    union all
+    select format('function %s', p.oid::regprocedure), p.proowner
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'public'
+      and p.proname in ('get_or_create_conversation', 'mark_conversation_read')
+      and p.proowner is distinct from chat_owner
+  loop
+    continue when exists (
+      select from pg_roles r
+      where r.oid = found.owner
+        and (r.rolsuper
+          or r.rolname = current_user
+          or r.rolname ~ '^supabase_(auth_|realtime_)?admin$' and found.object <> 'schema chat'
+          or r.oid = (select d.datdba from pg_database d where d.datname = current_database()))
+    );
+    raise exception 'The % belongs to role %, who could replace what is installed there.', found.object, found.owner::regrole
+      using errcode = 'RP003', hint = format(
+        'If it is yours, run "alter %s owner to %s", or install as its owner. If it is not, drop it.',
+        found.object, quote_ident(current_user)
+      );
+  end loop;
+end
+$owners$;
 commit;
 \echo 'The schema is installed. Users and teams are found by' :host_preset

@@ -381,7 +381,7 @@ $$;
 
 -- Name: FUNCTION block(other_user_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) IS 'Blocks a user for the caller, in both directions and without revealing it. Returns false if the user was already blocked.';
+COMMENT ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) IS 'Blocks a user for the caller. Neither of the two may then message the other. The blocked user is not told. Returns false if the user was already blocked.';
 
 -- Name: blocked_people(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -396,7 +396,8 @@ begin
       json_build_object(
         'user_id', b.blocked_id,
         'created_at', b.created_at,
-        -- A row written without this function may contain the id of a stranger.
+        -- The caller may not know the user: teams may have changed since, or a role to which the
+        -- policies do not apply may have inserted the row.
         'user', case when chat.knows(b.blocked_id) then json_build_object(
           'id', b.blocked_id,
           'full_name', d.display_name,
@@ -803,8 +804,8 @@ begin
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- This is a separate statement. It starts while the lock is held and therefore sees what the
-  -- previous holder committed.
+  -- This is a separate statement. It starts when this transaction already holds the lock, and
+  -- therefore sees what the previous holder committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller
@@ -1632,6 +1633,8 @@ begin
   end if;
   edited.content := edit_message.content;
   perform chat.check_edit_window(message, edited);
+
+  update public.user_messages m set content = coalesce(edit_message.content, '') where m.id = message.id;
   -- This comes last, because the update waits for locks.
   perform chat.check_rights(message.conversation_id, true);
 end
@@ -1996,7 +1999,7 @@ $$;
 
 -- Name: FUNCTION grant_roles_to_installer(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Allows the calling login, which installs and usually runs the server, to "set role" to each role that the server uses. Does nothing if nothing is missing.';
+COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Allows the calling login to "set role" to each role that the server uses. The server usually connects with the login that installs the schema. Does nothing if nothing is missing.';
 
 -- Name: grant_shared_columns(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2129,6 +2132,14 @@ begin
     when 'users_table' then
       if cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then
         people := to_regclass('public.users');
+        if not chat.is_trusted_host(people) then
+          raise exception 'The table % belongs to role %, which users of the API could be, so it may not decide who has which team and role.',
+              people, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = people)
+            using errcode = 'RP003', hint = format(
+              'If the table is yours, run "alter table %s owner to %I", or revoke CREATE on its schema from public. If it is not, drop it.',
+              people, current_user
+            );
+        end if;
         select m.directory, m.memberships into directory, memberships from chat.users_table_mapping() m;
       end if;
     when 'claims' then
@@ -2380,6 +2391,29 @@ $_$;
 
 COMMENT ON FUNCTION chat.is_time_zone(name text) IS 'Returns whether this is the name of a time zone.';
 
+-- Name: is_trusted_host(regclass); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_trusted_host(relation regclass) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(bool_and(
+    owner.rolsuper
+    or owner.rolname = current_user
+    or owner.oid = (select d.datdba from pg_catalog.pg_database d where d.datname = current_database())
+    or not exists (
+      select
+      from pg_catalog.pg_roles api
+      where api.rolname in ('anon', 'authenticated', 'service_role', 'authenticator', 'rapport_request')
+        and not api.rolsuper
+        and (pg_has_role(api.oid, owner.oid, 'MEMBER') or has_schema_privilege(api.oid, c.relnamespace, 'CREATE'))
+    )
+  ), false)
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_roles owner on owner.oid = c.relowner
+  where c.oid = relation
+$$;
+
 -- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.is_unspaced(word text) RETURNS boolean
@@ -2414,8 +2448,9 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
-  -- The policy makes the same check with the snapshot of the statement, which may be older than a
-  -- block.
+  -- The policy also calls chat.can_send(), but with the snapshot of the statement, which may be
+  -- older than a block. Each query of this function has a new snapshot; refuse_if_outdated()
+  -- refuses the isolation levels at which it would not.
   perform chat.refuse_if_outdated();
   if not chat.can_send(new.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
@@ -2433,7 +2468,8 @@ CREATE FUNCTION chat.judge_message_change() RETURNS trigger
 begin
   if row_security_active('public.user_messages') then
     perform chat.refuse_if_outdated();
-    -- The policy makes the same check with the snapshot of the statement, which may be older.
+    -- The policy makes the same check, but with the snapshot of the statement, which may be older
+    -- than the caller's removal from the conversation.
     if not chat.is_my_conversation(old.conversation_id) then
       perform chat.refuse('not_found');
     end if;
@@ -4175,9 +4211,11 @@ begin
 
   -- The numbers are taken from both the counters and the table, because rows inserted earlier by
   -- this statement are not yet in the counters. Rows that were dropped or rolled back are in
-  -- neither, so no number is skipped. If this query waits for the lock, PostgreSQL then rereads the
-  -- conversation but not the newest messages. The result is correct, because the reread counters
-  -- include the messages of the previous lock holder.
+  -- neither, so no number is skipped.
+  --
+  -- If this query waits for the lock on the conversation, PostgreSQL rereads the conversation, but
+  -- keeps the old results of the two subqueries. This is correct, because the previous lock holder
+  -- has already updated the counters in the conversation.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
@@ -5327,7 +5365,8 @@ begin
       and m.sender_id = caller
       and m.client_message_id = send_message.client_message_id;
     if found then
-      -- Only two different hashes prove that the messages differ.
+      -- A hash is null if its request was sent without one, or if the earlier message has been
+      -- deleted. Then the requests count as equal.
       if earlier.request_hash <> send_message.request_hash then
         perform chat.refuse('client_message_id_conflict');
       end if;
@@ -6178,11 +6217,16 @@ CREATE FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) RET
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  candidate constant regclass := to_regclass('public.teams');
+  candidate regclass := to_regclass('public.teams');
   ids constant text[] := chat.host_columns(candidate, array['id']);
   names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
 begin
-  if ids = '{}' or names = '{}' then
+  if ids <> '{}' and names <> '{}' and not chat.is_trusted_host(candidate) then
+    raise warning '% is not used for the names of teams, because users of the API could be its owner %. Give it to %, or drop it.',
+      candidate, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = candidate), current_user;
+    candidate := null;
+  end if;
+  if candidate is null or ids = '{}' or names = '{}' then
     teams := 'select null::text as team_id, null::text as name where false';
     return;
   end if;
@@ -8640,6 +8684,10 @@ GRANT ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) TO authentic
 
 REVOKE ALL ON FUNCTION chat.is_time_zone(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.is_time_zone(name text) TO authenticated;
+
+-- Name: FUNCTION is_trusted_host(relation regclass); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.is_trusted_host(relation regclass) FROM PUBLIC;
 
 -- Name: FUNCTION is_unspaced(word text); Type: ACL; Schema: chat; Owner: -
 
