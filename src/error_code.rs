@@ -50,6 +50,8 @@ pub enum ErrorCode {
     ResyncRequired,
     /// Every database connection is busy.
     PoolExhausted,
+    /// Another transaction holds a row that the request needs.
+    RowLocked,
     /// The database is unavailable.
     DatabaseUnavailable,
     /// An upstream server is unreachable.
@@ -83,6 +85,7 @@ impl ErrorCode {
         Self::RateLimited,
         Self::ResyncRequired,
         Self::PoolExhausted,
+        Self::RowLocked,
         Self::DatabaseUnavailable,
         Self::UpstreamUnavailable,
         Self::Internal,
@@ -113,6 +116,7 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::ResyncRequired => "resync_required",
             Self::PoolExhausted => "pool_exhausted",
+            Self::RowLocked => "row_locked",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
             Self::Internal => "internal",

@@ -182,7 +182,7 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::MessageTooLong
         | ErrorCode::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::PoolExhausted | ErrorCode::DatabaseUnavailable => {
+        ErrorCode::PoolExhausted | ErrorCode::RowLocked | ErrorCode::DatabaseUnavailable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         ErrorCode::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
@@ -216,6 +216,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::RateLimited => "Too many requests",
         ErrorCode::ResyncRequired => "The cursor is too old: reload everything",
         ErrorCode::PoolExhausted => "The server is busy, try again",
+        ErrorCode::RowLocked => "Another transaction is changing the same data, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
         ErrorCode::UpstreamUnavailable => "A server behind this one is not available",
         ErrorCode::Internal => "Internal server error",
@@ -284,10 +285,11 @@ mod tests {
             detail: Some("a detail".to_owned()),
         }));
         let stale = ApiError::new(ErrorCode::StaleRevision).as_failed_precondition();
-        let special: [(&str, ApiError); 6] = [
+        let special: [(&str, ApiError); 7] = [
             ("invalid input", ApiError::invalid("the field and the rule")),
             ("a refusal by the database", from_database.into()),
             ("no free connection", DbError::PoolExhausted.into()),
+            ("no turn", DbError::TooManyOfCaller.into()),
             ("no database", DbError::Unavailable(None).into()),
             ("a failed condition in a header", stale),
             ("a fault", ApiError::internal("relation secrets is missing")),

@@ -1,6 +1,7 @@
 //! Attacks. Each has a control, which is honest use of the same kind and must succeed.
 
 mod close_codes;
+mod held_connections;
 mod held_rows;
 mod locks;
 mod memory;
