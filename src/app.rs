@@ -19,6 +19,7 @@ use crate::db::{Db, DbError};
 use crate::http::heads::{HEAD_DEADLINE, Heads};
 use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
+use crate::http::responses::{READ_DEADLINE, Responses};
 use crate::http::serve::{self, serve};
 use crate::http::strangers::Strangers;
 use crate::http::{self, Authentication, demo, metrics as metrics_route};
@@ -171,7 +172,12 @@ impl App {
             HEAD_DEADLINE,
             config.server.all_heads_max_bytes,
             &metrics.http,
-        );
+        )
+        .with_responses(Responses::new(
+            READ_DEADLINE,
+            config.server.all_responses_max_bytes,
+            &metrics.http,
+        ));
         let mut metrics_token = config.server.metrics_token.clone();
         if let Some((listener, address)) = metrics_listener {
             let route = metrics_route::separate_routes(

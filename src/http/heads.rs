@@ -1,11 +1,12 @@
-//! Limits the time and the total memory of incomplete request heads.
+//! Limits the time and the total memory of incomplete request heads, and applies the limits of
+//! unread responses ([`super::responses`]).
 //!
 //! Any client may open a connection and send a head byte by byte, before any token is checked.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::budget::{Budget, Share};
+use super::responses::{READ_DEADLINE, Responses, Unread};
 use crate::observability::metrics::HttpMetrics;
 
 /// Timeout for a request head, counted from the opening of the connection or the end of the
@@ -37,6 +39,7 @@ pub struct Heads {
     deadline: Duration,
     budget: Budget,
     refused: Counter,
+    responses: Responses,
 }
 
 impl Heads {
@@ -47,7 +50,15 @@ impl Heads {
             deadline,
             budget: Budget::new(max_bytes, MODEST_HEAD_BYTES, &metrics.heads_bytes),
             refused: metrics.heads_refused.clone(),
+            responses: Responses::new(READ_DEADLINE, usize::MAX, metrics),
         }
+    }
+
+    /// Sets the limits of responses. Otherwise, their memory is unlimited.
+    #[must_use]
+    pub fn with_responses(mut self, responses: Responses) -> Self {
+        self.responses = responses;
+        self
     }
 
     /// Returns the timeout of a head.
@@ -61,6 +72,9 @@ impl Heads {
 pub(super) struct Head {
     share: Share,
     refused: Counter,
+    responses: Responses,
+    /// Size of the last response. The whole response stays in memory until all of it is written.
+    response_bytes: AtomicUsize,
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
     is_whole: AtomicBool,
@@ -71,6 +85,8 @@ impl Head {
         Arc::new(Self {
             share: heads.budget.share(),
             refused: heads.refused.clone(),
+            responses: heads.responses.clone(),
+            response_bytes: AtomicUsize::new(0),
             is_whole: AtomicBool::new(false),
         })
     }
@@ -81,8 +97,10 @@ impl Head {
         self.share.clear();
     }
 
-    /// Marks the request as finished, so that arriving bytes belong to the next head.
-    pub(super) fn begin(&self) {
+    /// Marks the request as finished, so that arriving bytes belong to the next head. Its response
+    /// has `response_bytes`, and is now written.
+    pub(super) fn begin(&self, response_bytes: usize) {
+        self.response_bytes.store(response_bytes, Ordering::Relaxed);
         self.is_whole.store(false, Ordering::Relaxed);
     }
 
@@ -98,11 +116,13 @@ impl Head {
     }
 }
 
-/// A connection that counts the bytes of request heads.
+/// A connection that counts the bytes of request heads and unread responses.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     head: Arc<Head>,
+    /// The response for which the kernel accepts no more bytes now. Boxed because it is rare.
+    unread: Option<Box<Unread>>,
 }
 
 impl Connection {
@@ -110,7 +130,35 @@ impl Connection {
         Self {
             stream,
             head: Arc::clone(head),
+            unread: None,
         }
+    }
+
+    /// Counts the response if the kernel does not accept all of the `offered` bytes, and fails if
+    /// the connection must be closed for that.
+    fn note_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        offered: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => {
+                let head = &self.head;
+                let unread = self.unread.get_or_insert_with(|| {
+                    let response = head.response_bytes.load(Ordering::Relaxed);
+                    Box::new(head.responses.wait(response.max(offered)))
+                });
+                return unread.poll_refused(cx).map(Err);
+            }
+            Poll::Ready(Ok(count)) if *count < offered => {
+                if let Some(unread) = &mut self.unread {
+                    unread.progress();
+                }
+            }
+            Poll::Ready(_) => self.unread = None,
+        }
+        written
     }
 
     /// Returns the TCP stream. Call it only when no more requests follow.
@@ -137,7 +185,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_write(cx, bytes.len(), written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -153,7 +202,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note_write(cx, offered, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -19,6 +19,7 @@ pub mod openapi;
 pub mod origin;
 pub mod pagination;
 pub mod peer;
+pub mod responses;
 pub mod serve;
 pub mod strangers;
 

@@ -1,8 +1,8 @@
 //! Accepts connections and serves their HTTP/1.1 requests.
 //!
 //! A connection on which no complete request head arrives in time is closed, whether it is new or
-//! idle between requests. The memory of incomplete heads is bounded. At a shutdown, requests in
-//! progress finish.
+//! idle between requests. So is a connection whose client does not read its response. The memory of
+//! incomplete heads and of unread responses is bounded. At a shutdown, requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -128,7 +128,10 @@ async fn connection(
         let answer = router.clone().call(request);
         async move {
             let answer = answer.await;
-            head.begin();
+            let bytes = answer.as_ref().map(|answer| answer.size_hint().exact());
+            // Only streams have no exact size. They hold one part at a time.
+            let bytes = bytes.ok().flatten().and_then(|bytes| bytes.try_into().ok());
+            head.begin(bytes.unwrap_or(0));
             answer
         }
     });

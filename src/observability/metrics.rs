@@ -860,6 +860,10 @@ pub struct HttpMetrics {
     pub heads_bytes: Gauge<i64, AtomicI64>,
     /// Connections closed because incomplete heads took too much memory.
     pub heads_refused: Counter,
+    /// Bytes of responses that wait for their clients to read.
+    pub responses_bytes: Gauge<i64, AtomicI64>,
+    /// Connections closed because their client did not read its response.
+    pub responses_closed: Counter,
     /// Requests without a sign-in that were refused because their address had sent too many.
     pub rate_limited: Counter,
 }
@@ -885,6 +889,8 @@ impl Default for HttpMetrics {
             pool_exhausted: Counter::default(),
             heads_bytes: Gauge::default(),
             heads_refused: Counter::default(),
+            responses_bytes: Gauge::default(),
+            responses_closed: Counter::default(),
             rate_limited: Counter::default(),
         }
     }
@@ -912,6 +918,16 @@ impl HttpMetrics {
             "heads_refused",
             "Connections closed because incomplete request heads took too much memory",
             self.heads_refused.clone(),
+        );
+        registry.register(
+            "responses_bytes",
+            "Bytes of responses that wait for their clients to read",
+            self.responses_bytes.clone(),
+        );
+        registry.register(
+            "responses_closed",
+            "Connections closed because their client did not read its response",
+            self.responses_closed.clone(),
         );
         registry.register(
             "rate_limited",

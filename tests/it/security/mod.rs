@@ -13,6 +13,7 @@ mod strangers;
 mod tokens;
 mod unauthorized;
 mod unfinished_requests;
+mod unread_responses;
 mod unseen;
 mod without_superuser;
 
