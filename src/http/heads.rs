@@ -4,6 +4,7 @@
 //! Any client may open a connection and send a head byte by byte, before any token is checked.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,8 +14,11 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Share};
+use super::idle::{Idle, Place};
+use super::peer::TrustedProxies;
 use super::responses::{READ_DEADLINE, Responses, Unread};
 use crate::observability::metrics::HttpMetrics;
 
@@ -40,6 +44,7 @@ pub struct Heads {
     budget: Budget,
     refused: Counter,
     responses: Responses,
+    idle: Idle,
 }
 
 impl Heads {
@@ -51,6 +56,7 @@ impl Heads {
             budget: Budget::new(max_bytes, MODEST_HEAD_BYTES, &metrics.heads_bytes),
             refused: metrics.heads_refused.clone(),
             responses: Responses::new(READ_DEADLINE, usize::MAX, metrics),
+            idle: Idle::new(usize::MAX, usize::MAX, TrustedProxies::default(), metrics),
         }
     }
 
@@ -58,6 +64,13 @@ impl Heads {
     #[must_use]
     pub fn with_responses(mut self, responses: Responses) -> Self {
         self.responses = responses;
+        self
+    }
+
+    /// Sets the limits of connections without a request. Otherwise, their number is unlimited.
+    #[must_use]
+    pub fn with_idle(mut self, idle: Idle) -> Self {
+        self.idle = idle;
         self
     }
 
@@ -78,16 +91,24 @@ pub(super) struct Head {
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
     is_whole: AtomicBool,
+    /// Whether the client must read before more bytes of a response can be written. The next
+    /// request may have arrived already, but it is not carried out before.
+    is_stalled: AtomicBool,
+    place: Place,
 }
 
 impl Head {
-    pub(super) fn new(heads: &Heads) -> Arc<Self> {
+    /// Creates the head of a connection from `peer`. `stop` is cancelled if the connection must be
+    /// closed because there are too many.
+    pub(super) fn new(heads: &Heads, peer: IpAddr, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             share: heads.budget.share(),
             refused: heads.refused.clone(),
             responses: heads.responses.clone(),
             response_bytes: AtomicUsize::new(0),
             is_whole: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
+            place: heads.idle.open(peer, stop),
         })
     }
 
@@ -95,6 +116,9 @@ impl Head {
     pub(super) fn end(&self) {
         self.is_whole.store(true, Ordering::Relaxed);
         self.share.clear();
+        if self.is_busy() {
+            self.place.busy();
+        }
     }
 
     /// Marks the request as finished, so that arriving bytes belong to the next head. Its response
@@ -102,6 +126,29 @@ impl Head {
     pub(super) fn begin(&self, response_bytes: usize) {
         self.response_bytes.store(response_bytes, Ordering::Relaxed);
         self.is_whole.store(false, Ordering::Relaxed);
+        // The response is not written yet, so this connection must not be among the oldest.
+        self.place.touch();
+        self.place.idle();
+    }
+
+    /// Returns whether a request is being received or carried out.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_whole.load(Ordering::Relaxed) && !self.is_stalled.load(Ordering::Relaxed)
+    }
+
+    /// Returns the place among the connections without a request.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Records whether the client must read before more bytes can be written.
+    fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Ordering::Relaxed);
+        if self.is_busy() {
+            self.place.busy();
+        } else {
+            self.place.idle();
+        }
     }
 
     /// Counts bytes that have arrived, unless they belong to a body.
@@ -142,10 +189,14 @@ impl Connection {
         offered: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.head.place.touch();
+        }
         match &written {
             Poll::Pending => {
                 let head = &self.head;
                 let unread = self.unread.get_or_insert_with(|| {
+                    head.set_stalled(true);
                     let response = head.response_bytes.load(Ordering::Relaxed);
                     Box::new(head.responses.wait(response.max(offered)))
                 });
@@ -156,7 +207,11 @@ impl Connection {
                     unread.progress();
                 }
             }
-            Poll::Ready(_) => self.unread = None,
+            Poll::Ready(_) => {
+                if self.unread.take().is_some() {
+                    self.head.set_stalled(false);
+                }
+            }
         }
         written
     }

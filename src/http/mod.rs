@@ -12,6 +12,7 @@ pub mod demo;
 pub mod error;
 pub mod heads;
 pub mod health;
+pub mod idle;
 pub mod input;
 pub mod metrics;
 pub mod middleware;

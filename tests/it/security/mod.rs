@@ -3,6 +3,7 @@
 mod close_codes;
 mod held_connections;
 mod held_rows;
+mod idle_connections;
 mod locks;
 mod memory;
 mod old_rows;
