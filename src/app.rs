@@ -17,8 +17,10 @@ use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
 use crate::http::heads::{HEAD_DEADLINE, Heads};
+use crate::http::idle::Idle;
 use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
+use crate::http::responses::{READ_DEADLINE, Responses};
 use crate::http::serve::{self, serve};
 use crate::http::strangers::Strangers;
 use crate::http::{self, Authentication, demo, metrics as metrics_route};
@@ -183,7 +185,16 @@ impl App {
             HEAD_DEADLINE,
             config.server.all_heads_max_bytes,
             &metrics.http,
-        );
+        )
+        .with_responses(Responses::new(
+            READ_DEADLINE,
+            config.server.all_responses_max_bytes,
+            &metrics.http,
+        ))
+        .with_idle(Idle::of_process(
+            TrustedProxies::new(&config.server.trusted_proxies),
+            &metrics.http,
+        ));
         let mut metrics_token = config.server.metrics_token.clone();
         if let Some((listener, address)) = metrics_listener {
             let route = metrics_route::separate_routes(
@@ -271,6 +282,7 @@ impl App {
         self.readiness.set_draining();
         tracing::info!(deadline = ?self.deadline, "shutting down");
         let (sockets, server) = (self.sockets, self.server);
+        let connections = server.abort_handle();
         let front = async {
             sockets.drain(self.deadline / 2).await;
             // Database connections close when their last owner is dropped.
@@ -283,7 +295,11 @@ impl App {
         match &drained {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "HTTP server failed"),
-            Err(_) => tracing::warn!("requests were still open at the deadline; closing them"),
+            Err(_) => {
+                tracing::warn!("requests were still open at the deadline; closing them");
+                // The tasks of the connections end with the task of the server.
+                connections.abort();
+            }
         }
         let released = timeout_at(end, self.replication.stop()).await;
         if released.is_err() {

@@ -50,6 +50,8 @@ pub enum ErrorCode {
     ResyncRequired,
     /// Every database connection is busy.
     PoolExhausted,
+    /// Another transaction holds a row that the request needs.
+    RowLocked,
     /// The database is unavailable.
     DatabaseUnavailable,
     /// No API key of the project was sent.
@@ -95,6 +97,7 @@ impl ErrorCode {
         Self::RateLimited,
         Self::ResyncRequired,
         Self::PoolExhausted,
+        Self::RowLocked,
         Self::DatabaseUnavailable,
         Self::ApiKeyMissing,
         Self::ApiKeyInvalid,
@@ -131,6 +134,7 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::ResyncRequired => "resync_required",
             Self::PoolExhausted => "pool_exhausted",
+            Self::RowLocked => "row_locked",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::ApiKeyMissing => "api_key_missing",
             Self::ApiKeyInvalid => "api_key_invalid",

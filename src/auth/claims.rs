@@ -41,6 +41,13 @@ impl Claims {
         Self::of_role("service_role")
     }
 
+    /// Returns whether these are the claims of the server itself. No token of a user has them,
+    /// because a request with a service's token is refused on every route that runs statements as
+    /// its caller.
+    pub fn is_of_service(&self) -> bool {
+        self.role == "service_role" && self.subject.is_none()
+    }
+
     /// Returns claims with the role of signed-in users but without a user, for queries whose result
     /// every user may know. Row-level security hides all rows from these claims.
     pub fn of_nobody() -> Self {

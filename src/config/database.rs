@@ -13,9 +13,10 @@ pub struct DatabaseConfig {
     pub url: Secret,
     /// The connection string for user requests. If none is configured, it is the owner's.
     pub request_url: Secret,
-    /// Maximum connections for user requests.
+    /// Maximum connections for user requests. The server may open a few more for its own
+    /// statements.
     pub request_pool_size: usize,
-    /// How long a request waits for a free connection.
+    /// How long a request waits for a free connection, and one of its statements for a lock.
     pub pool_wait: Duration,
     /// Timeout of one statement of a request.
     pub statement_timeout: Duration,

@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub shutdown_deadline: Duration,
     /// Maximum memory of incomplete request heads.
     pub all_heads_max_bytes: usize,
+    /// Maximum memory of responses that wait for their clients to read.
+    pub all_responses_max_bytes: usize,
     /// Requests without a sign-in per second from one address, on average. 0 disables the limit.
     pub anonymous_requests_per_second: u32,
     /// Burst of requests without a sign-in from one address.
@@ -76,6 +78,9 @@ impl ServerConfig {
             metrics_listen: reader.socket_address("server.metrics_listen"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),
             all_heads_max_bytes: reader.integer("server.all_heads_max_bytes", 0..=1 << 40),
+            // The smallest value exceeds the size of the responses that the kernel holds.
+            all_responses_max_bytes: reader
+                .integer("server.all_responses_max_bytes", 1 << 20..=1 << 40),
             anonymous_requests_per_second: reader
                 .integer("server.anonymous_requests_per_second", 0..=1_000_000),
             anonymous_request_burst: reader

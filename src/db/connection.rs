@@ -16,7 +16,7 @@ pub const PARKED_ROLE: &str = "rapport_request";
 /// How long the check of a connection in an uncertain state may take before the connection is
 /// closed. The check is one round trip. If it takes longer, a statement is still running whose
 /// client has gone.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks that the connection is outside a transaction and parked. The check must be sent as a
 /// simple query, because then the two clock readings differ only inside an older transaction.
@@ -62,9 +62,10 @@ impl Connection {
         })
     }
 
-    /// Waits for statements still in progress and checks the resulting state.
-    pub(super) async fn check(&mut self) -> bool {
-        let answer = tokio::time::timeout(CHECK_TIMEOUT, self.client.simple_query(CHECK)).await;
+    /// Waits for statements still in progress, but no longer than `limit`, and checks the resulting
+    /// state.
+    pub(super) async fn check(&mut self, limit: Duration) -> bool {
+        let answer = tokio::time::timeout(limit, self.client.simple_query(CHECK)).await;
         let Ok(Ok(messages)) = answer else {
             return false;
         };
@@ -105,10 +106,15 @@ impl Connection {
 /// `search_path` is the one that PostgREST sets, for functions and policies of the application that
 /// rely on it; our own statements qualify every name. UTC and ISO determine how JSON built in the
 /// database formats times.
-pub(super) fn session_settings(statement_timeout: Duration) -> String {
-    let statement_timeout = statement_timeout.as_millis();
+///
+/// Users can hold locks on their own rows for as long as they like, so a statement waits for a lock
+/// only for `lock_timeout`. Otherwise it would occupy its connection until the statement timeout.
+pub(super) fn session_settings(statement_timeout: Duration, lock_timeout: Duration) -> String {
+    let (statement_timeout, lock_timeout) =
+        (statement_timeout.as_millis(), lock_timeout.as_millis());
     format!(
         "set statement_timeout = {statement_timeout};
+         set lock_timeout = {lock_timeout};
          set idle_in_transaction_session_timeout = {statement_timeout};
          set search_path = public, extensions;
          set timezone = 'UTC';

@@ -23,6 +23,13 @@ pub enum DbError {
     /// Every connection stayed busy until the timeout, or too many requests were waiting already.
     #[error("Every database connection is busy")]
     PoolExhausted,
+    /// The caller's other requests occupied all connections that one user may have, until the
+    /// timeout.
+    #[error("Too many requests of this user are in progress")]
+    TooManyOfCaller,
+    /// Another transaction held a lock on a row until the timeout.
+    #[error("Another transaction holds a lock")]
+    Locked(#[source] tokio_postgres::Error),
     /// The database is unreachable, is starting or shutting down, or cancelled the statement.
     #[error("The database is not available")]
     Unavailable(#[source] Option<Box<dyn StdError + Send + Sync>>),
@@ -81,7 +88,7 @@ const TABLE: &[(&str, Meaning)] = &[
     ("40001", Meaning::Contended),
     ("40P01", Meaning::Contended),
     // A lock could not be acquired in time.
-    ("55P03", Meaning::Unavailable),
+    ("55P03", Meaning::Locked),
     // A standby, or a read-only database: a failover is in progress.
     ("25006", Meaning::Unavailable),
     ("08", Meaning::Unavailable),
@@ -96,6 +103,7 @@ enum Meaning {
     Refused(ErrorCode),
     Contended,
     Stale,
+    Locked,
     Unavailable,
     Fault,
 }
@@ -105,6 +113,8 @@ impl DbError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::PoolExhausted => ErrorCode::PoolExhausted,
+            Self::TooManyOfCaller => ErrorCode::RateLimited,
+            Self::Locked(_) => ErrorCode::RowLocked,
             Self::Unavailable(_) | Self::Contended(_) | Self::StaleStatement(_) => {
                 ErrorCode::DatabaseUnavailable
             }
@@ -117,9 +127,11 @@ impl DbError {
     /// Returns the seconds to wait before a retry, if a retry may help.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::PoolExhausted | Self::Contended(_) | Self::StaleStatement(_) => {
-                Some(BUSY_RETRY_AFTER)
-            }
+            Self::PoolExhausted
+            | Self::TooManyOfCaller
+            | Self::Locked(_)
+            | Self::Contended(_)
+            | Self::StaleStatement(_) => Some(BUSY_RETRY_AFTER),
             Self::Unavailable(_) => Some(UNAVAILABLE_RETRY_AFTER),
             Self::Refused(refusal) if refusal.code == ErrorCode::IdempotencyInFlight => {
                 Some(BUSY_RETRY_AFTER)
@@ -180,6 +192,7 @@ impl DbError {
             },
             Meaning::Contended => Self::Contended(error),
             Meaning::Stale => Self::StaleStatement(error),
+            Meaning::Locked => Self::Locked(error),
             Meaning::Unavailable => Self::Unavailable(Some(error.into())),
         }
     }
@@ -257,6 +270,7 @@ mod tests {
             ("22P02", Meaning::Refused(ErrorCode::ValidationFailed)),
             ("40P01", Meaning::Contended),
             ("40003", Meaning::Fault),
+            ("55P03", Meaning::Locked),
             ("57014", Meaning::Unavailable),
             ("57P01", Meaning::Unavailable),
             ("53300", Meaning::Unavailable),

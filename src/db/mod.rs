@@ -10,6 +10,7 @@ mod pool;
 mod rls;
 pub mod roles;
 mod snapshot;
+mod turns;
 
 pub use connection::PARKED_ROLE;
 pub use error::{DbError, Refusal};

@@ -18,8 +18,10 @@ use deadpool::managed::{
 };
 
 use super::connect::{ConnectError, Connector};
-use super::connection::{Connection, session_settings};
+use super::connection::{CHECK_TIMEOUT, Connection, session_settings};
 use super::error::DbError;
+use super::turns::{Turn, Turns};
+use crate::auth::Claims;
 use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
@@ -28,15 +30,16 @@ use crate::shutdown::Tasks;
 /// matters only if the network drops packets; otherwise PostgreSQL responds first.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// Maximum waiting requests per connection. Further requests are refused immediately, because they
-/// would wait longer than the timeout anyway.
-const MAX_WAITING_PER_CONNECTION: usize = 64;
+/// Connections that users' requests leave to the server's own statements: presence, standings,
+/// deliveries and unread counts. Each of these runs one statement at a time, and none takes long.
+const CONNECTIONS_OF_SERVER: usize = 2;
 
 /// The connection pool. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct Db {
     pool: managed::Pool<Connections>,
-    max_waiting: usize,
+    turns: Arc<Turns>,
+    pub(super) tasks: Tasks,
     /// How long to wait for the result of one statement.
     pub(super) answer_timeout: Duration,
     reachability: Arc<Reachability>,
@@ -51,7 +54,15 @@ pub(super) struct Connections {
 }
 
 /// A connection borrowed from the pool.
-pub(super) type Lease = managed::Object<Connections>;
+pub(super) type Borrowed = managed::Object<Connections>;
+
+/// A connection borrowed from the pool for a caller, and the caller's turn.
+pub(super) struct Lease {
+    pub(super) connection: Borrowed,
+    /// Declared after the connection, so that the connection returns to the pool before another
+    /// caller gets the turn.
+    _turn: Turn,
+}
 
 impl Db {
     /// Creates a pool over `connector`, without opening a connection.
@@ -71,11 +82,12 @@ impl Db {
         let connections = Connections {
             connector,
             tasks: tasks.clone(),
-            session: session_settings(config.statement_timeout),
+            session: session_settings(config.statement_timeout, config.pool_wait),
             reachability: Arc::clone(&reachability),
         };
+        let for_requests = config.request_pool_size.max(1);
         let pool = managed::Pool::builder(connections)
-            .max_size(config.request_pool_size.max(1))
+            .max_size(for_requests + CONNECTIONS_OF_SERVER)
             .wait_timeout(Some(config.pool_wait))
             .create_timeout(Some(config.connect_timeout))
             // The most recently used connection has the warmest caches on both sides.
@@ -83,10 +95,10 @@ impl Db {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| DbError::Unexpected(error.into()))?;
-        let max_waiting = config.request_pool_size.max(1) * MAX_WAITING_PER_CONNECTION;
         Ok(Self {
             pool,
-            max_waiting,
+            turns: Arc::new(Turns::new(for_requests, config.pool_wait)),
+            tasks: tasks.clone(),
             answer_timeout: config.statement_timeout + NETWORK_ALLOWANCE,
             reachability,
         })
@@ -98,33 +110,51 @@ impl Db {
     /// # Errors
     /// [`DbError::PoolExhausted`] and [`DbError::Unavailable`].
     pub async fn ping(&self) -> Result<(), DbError> {
-        let mut lease = self.lease().await?;
-        if lease.check().await {
+        let mut connection = self.borrow().await?;
+        if connection.check(CHECK_TIMEOUT).await {
             self.reachability.record(true, &"");
             return Ok(());
         }
         self.reachability
             .record(false, &"a connection does not respond");
-        drop(managed::Object::take(lease));
+        drop(managed::Object::take(connection));
         Err(DbError::Unavailable(None))
     }
 
     /// Returns the numbers of open, borrowed and awaited connections.
     pub fn status(&self) -> deadpool::Status {
-        self.pool.status()
+        let status = self.pool.status();
+        deadpool::Status {
+            waiting: status.waiting + self.turns.waiting(),
+            ..status
+        }
     }
 
     /// Closes idle connections now, and the others when they are returned. Waiting requests fail.
     pub fn close(&self) {
+        self.turns.close();
         self.pool.close();
     }
 
-    pub(super) async fn lease(&self) -> Result<Lease, DbError> {
-        if self.pool.status().waiting >= self.max_waiting {
-            return Err(DbError::PoolExhausted);
-        }
-        self.pool.get().await.map_err(|error| match error {
+    /// Waits for the caller's turn and borrows a connection.
+    pub(super) async fn lease(&self, caller: &Claims) -> Result<Lease, DbError> {
+        let turn = self.turns.acquire(caller).await.map_err(|error| {
             // If no connection can be opened, the wait is only a symptom.
+            if self.reachability.was_reachable() {
+                error
+            } else {
+                DbError::Unavailable(None)
+            }
+        })?;
+        let connection = self.borrow().await?;
+        Ok(Lease {
+            connection,
+            _turn: turn,
+        })
+    }
+
+    async fn borrow(&self) -> Result<Borrowed, DbError> {
+        self.pool.get().await.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) if self.reachability.was_reachable() => {
                 DbError::PoolExhausted
             }
@@ -171,7 +201,9 @@ impl managed::Manager for Connections {
         connection: &mut Connection,
         _: &Metrics,
     ) -> RecycleResult<ConnectError> {
-        if connection.client.is_closed() || (connection.needs_check && !connection.check().await) {
+        if connection.client.is_closed()
+            || (connection.needs_check && !connection.check(CHECK_TIMEOUT).await)
+        {
             return Err(RecycleError::message("connection is not clean"));
         }
         connection.needs_check = false;

@@ -7,18 +7,22 @@
 //! [`super::PARKED_ROLE`], which has no rights.
 //!
 //! If a request is dropped halfway, PostgreSQL still completes its flight, because everything was
-//! already sent.
+//! already sent. The connection, and the caller's turn to use one, are occupied until then.
 
 use std::time::Duration;
 
 use futures_util::future::{join_all, join4};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::error::DbError;
 use super::pool::{Db, Lease};
 use crate::auth::Claims;
+use crate::shutdown::Tasks;
 
 /// Starts a transaction. The level is explicit, because the chat refuses writes above it: a
 /// statement with an older snapshot would not see that a right has been revoked.
@@ -82,35 +86,113 @@ impl Db {
         self.attempt(caller, queries).await
     }
 
+    /// Runs `query` as the caller in a separate transaction, without a retry. Adds to `work` the
+    /// time that this took, without the wait for a connection.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn query_timed(
+        &self,
+        caller: &Claims,
+        query: Query<'_>,
+        work: &mut Duration,
+    ) -> Result<Vec<Row>, DbError> {
+        let lease = self.lease(caller).await?;
+        let begun = Instant::now();
+        let results = self.run_on(lease, caller, &[query]).await;
+        *work += begun.elapsed();
+        Ok(results?.pop().unwrap_or_default())
+    }
+
     async fn attempt(
         &self,
         caller: &Claims,
         queries: &[Query<'_>],
     ) -> Result<Vec<Vec<Row>>, DbError> {
-        let mut lease = self.lease().await?;
-        lease.needs_check = true;
+        let lease = self.lease(caller).await?;
+        self.run_on(lease, caller, queries).await
+    }
+
+    async fn run_on(
+        &self,
+        mut lease: Lease,
+        caller: &Claims,
+        queries: &[Query<'_>],
+    ) -> Result<Vec<Vec<Row>>, DbError> {
+        lease.connection.needs_check = true;
         let limit = self.answer_timeout * u32::try_from(queries.len()).unwrap_or(1).max(1);
+        let mut occupied = Occupied {
+            lease: Some(lease),
+            limit,
+            tasks: &self.tasks,
+        };
         let flight = async {
-            lease.prepare(caller, queries).await?;
-            lease.fly(caller, queries).await
+            let Some(lease) = &mut occupied.lease else {
+                return Err(DbError::Unexpected("the connection is gone".into()));
+            };
+            lease.connection.prepare(caller, queries).await?;
+            lease.connection.fly(caller, queries).await
         };
         let result = match tokio::time::timeout(limit, flight).await {
             Ok(result) => result,
             Err(elapsed) => Err(DbError::Unavailable(Some(elapsed.into()))),
         };
+        let Some(mut lease) = occupied.lease.take() else {
+            return result;
+        };
         match &result {
-            Ok(_) => lease.needs_check = false,
+            Ok(_) => lease.connection.needs_check = false,
             // The connection is still usable after a refusal. It is checked before its next use.
-            Err(DbError::Refused(_) | DbError::DoneBefore | DbError::Contended(_)) => {}
+            Err(
+                DbError::Refused(_)
+                | DbError::DoneBefore
+                | DbError::Contended(_)
+                | DbError::Locked(_),
+            ) => {}
             Err(_) => discard(lease),
         }
         result
     }
 }
 
+/// A connection with a flight in progress.
+struct Occupied<'a> {
+    lease: Option<Lease>,
+    /// Timeout of the flight.
+    limit: Duration,
+    tasks: &'a Tasks,
+}
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        // The request was dropped. If the connection were returned now, a user who cancels requests
+        // could occupy any number of connections, and the next request would wait for this flight.
+        if Handle::try_current().is_ok() {
+            let completed = complete(lease, self.limit, self.tasks.token().clone());
+            self.tasks.spawn("cancelled request", completed);
+        }
+    }
+}
+
+/// Waits until the flight of a dropped request ends, and returns the connection to the pool.
+async fn complete(mut lease: Lease, limit: Duration, stop: CancellationToken) {
+    let is_clean = tokio::select! {
+        is_clean = lease.connection.check(limit) => is_clean,
+        () = stop.cancelled() => false,
+    };
+    if is_clean {
+        lease.connection.needs_check = false;
+    } else {
+        discard(lease);
+    }
+}
+
 /// Closes a connection instead of returning it to the pool.
 fn discard(lease: Lease) {
-    drop(deadpool::managed::Object::take(lease));
+    drop(deadpool::managed::Object::take(lease.connection));
 }
 
 impl Connection {

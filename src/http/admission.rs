@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::limits::{Bucket, UnixMillis};
 
 /// The number of buckets. Together they take 100 kB.
-const PLACES: usize = 4096;
+pub(super) const PLACES: usize = 4096;
 
 /// The limit per address.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Admission {
 /// Returns a number for the subscriber line behind an address, as far as it can be determined. An
 /// IPv4 address belongs to one subscriber, and so do all IPv6 addresses with the same first 64 bits
 /// (RFC 6177).
-fn holder(address: IpAddr) -> u128 {
+pub(super) fn holder(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => (address.to_bits() >> 64) << 64,

@@ -216,6 +216,7 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::PoolExhausted
+        | ErrorCode::RowLocked
         | ErrorCode::DatabaseUnavailable
         | ErrorCode::UpstreamNotConfigured
         | ErrorCode::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
@@ -251,6 +252,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::RateLimited => "Too many requests",
         ErrorCode::ResyncRequired => "The cursor is too old: reload everything",
         ErrorCode::PoolExhausted => "The server is busy, try again",
+        ErrorCode::RowLocked => "Another transaction is changing the same data, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
         // The texts of Supabase's gateway, for which users search.
         ErrorCode::ApiKeyMissing => "No API key found in request",
@@ -326,10 +328,11 @@ mod tests {
             detail: Some("a detail".to_owned()),
         }));
         let stale = ApiError::new(ErrorCode::StaleRevision).as_failed_precondition();
-        let special: [(&str, ApiError); 6] = [
+        let special: [(&str, ApiError); 7] = [
             ("invalid input", ApiError::invalid("the field and the rule")),
             ("a refusal by the database", from_database.into()),
             ("no free connection", DbError::PoolExhausted.into()),
+            ("no turn", DbError::TooManyOfCaller.into()),
             ("no database", DbError::Unavailable(None).into()),
             ("a failed condition in a header", stale),
             ("a fault", ApiError::internal("relation secrets is missing")),

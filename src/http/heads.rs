@@ -1,20 +1,25 @@
-//! Limits the time and the total memory of incomplete request heads.
+//! Limits the time and the total memory of incomplete request heads, and applies the limits of
+//! unread responses ([`super::responses`]).
 //!
 //! Any client may open a connection and send a head byte by byte, before any token is checked.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Share};
+use super::idle::{Idle, Place};
+use super::peer::TrustedProxies;
+use super::responses::{READ_DEADLINE, Responses, Unread};
 use crate::observability::metrics::HttpMetrics;
 
 /// Timeout for a request head, counted from the opening of the connection or the end of the
@@ -38,6 +43,8 @@ pub struct Heads {
     deadline: Duration,
     budget: Budget,
     refused: Counter,
+    responses: Responses,
+    idle: Idle,
 }
 
 impl Heads {
@@ -48,7 +55,23 @@ impl Heads {
             deadline,
             budget: Budget::new(max_bytes, MODEST_HEAD_BYTES, &metrics.heads_bytes),
             refused: metrics.heads_refused.clone(),
+            responses: Responses::new(READ_DEADLINE, usize::MAX, metrics),
+            idle: Idle::new(usize::MAX, usize::MAX, TrustedProxies::default(), metrics),
         }
+    }
+
+    /// Sets the limits of responses. Otherwise, their memory is unlimited.
+    #[must_use]
+    pub fn with_responses(mut self, responses: Responses) -> Self {
+        self.responses = responses;
+        self
+    }
+
+    /// Sets the limits of connections without a request. Otherwise, their number is unlimited.
+    #[must_use]
+    pub fn with_idle(mut self, idle: Idle) -> Self {
+        self.idle = idle;
+        self
     }
 
     /// Returns the timeout of a head.
@@ -62,17 +85,30 @@ impl Heads {
 pub(super) struct Head {
     share: Share,
     refused: Counter,
+    responses: Responses,
+    /// Size of the last response. The whole response stays in memory until all of it is written.
+    response_bytes: AtomicUsize,
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
     is_whole: AtomicBool,
+    /// Whether the client must read before more bytes of a response can be written. The next
+    /// request may have arrived already, but it is not carried out before.
+    is_stalled: AtomicBool,
+    place: Place,
 }
 
 impl Head {
-    pub(super) fn new(heads: &Heads) -> Arc<Self> {
+    /// Creates the head of a connection from `peer`. `stop` is cancelled if the connection must be
+    /// closed because there are too many.
+    pub(super) fn new(heads: &Heads, peer: IpAddr, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             share: heads.budget.share(),
             refused: heads.refused.clone(),
+            responses: heads.responses.clone(),
+            response_bytes: AtomicUsize::new(0),
             is_whole: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
+            place: heads.idle.open(peer, stop),
         })
     }
 
@@ -80,11 +116,43 @@ impl Head {
     pub(super) fn end(&self) {
         self.is_whole.store(true, Ordering::Relaxed);
         self.share.clear();
+        if self.is_busy() {
+            self.place.busy();
+        }
     }
 
-    /// Marks the request as finished, so that arriving bytes belong to the next head.
+    /// Records the size of the response that is written next. Zero for a stream, which holds one
+    /// part at a time.
+    pub(super) fn respond(&self, response_bytes: usize) {
+        self.response_bytes.store(response_bytes, Ordering::Relaxed);
+    }
+
+    /// Marks the request as received and answered, so that arriving bytes belong to the next head.
     pub(super) fn begin(&self) {
         self.is_whole.store(false, Ordering::Relaxed);
+        // The response is not written yet, so this connection must not be among the oldest.
+        self.place.touch();
+        self.place.idle();
+    }
+
+    /// Returns whether a request is being received or carried out.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_whole.load(Ordering::Relaxed) && !self.is_stalled.load(Ordering::Relaxed)
+    }
+
+    /// Returns the place among the connections without a request.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Records whether the client must read before more bytes can be written.
+    fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Ordering::Relaxed);
+        if self.is_busy() {
+            self.place.busy();
+        } else {
+            self.place.idle();
+        }
     }
 
     /// Counts bytes that have arrived, unless they belong to a body.
@@ -99,44 +167,57 @@ impl Head {
     }
 }
 
-/// A connection that counts the bytes of request heads, and ends if the client accepts no bytes of
-/// a response for as long as a head may take. Otherwise a client that never reads would keep its
-/// response, and whatever produces it, for as long as it likes.
+/// A connection that counts the bytes of request heads and unread responses.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     head: Arc<Head>,
-    patience: Duration,
-    /// Runs while the client accepts nothing.
-    unaccepted: Option<Pin<Box<Sleep>>>,
+    /// The response for which the kernel accepts no more bytes now. Boxed because it is rare.
+    unread: Option<Box<Unread>>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, head: &Arc<Head>, patience: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, head: &Arc<Head>) -> Self {
         Self {
             stream,
             head: Arc::clone(head),
-            patience,
-            unaccepted: None,
+            unread: None,
         }
     }
 
-    /// Returns the result of a write, or an error if the client has accepted nothing for too long.
-    fn written(
+    /// Counts the response if the kernel does not accept all of the `offered` bytes, and fails if
+    /// the connection must be closed for that.
+    fn note_write(
         &mut self,
         cx: &mut Context<'_>,
+        offered: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.unaccepted = None;
-            return written;
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.head.place.touch();
         }
-        let patience = self.patience;
-        let timer = self
-            .unaccepted
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        match &written {
+            Poll::Pending => {
+                let head = &self.head;
+                let unread = self.unread.get_or_insert_with(|| {
+                    head.set_stalled(true);
+                    let response = head.response_bytes.load(Ordering::Relaxed);
+                    Box::new(head.responses.wait(response.max(offered)))
+                });
+                return unread.poll_refused(cx).map(Err);
+            }
+            Poll::Ready(Ok(count)) if *count < offered => {
+                if let Some(unread) = &mut self.unread {
+                    unread.progress();
+                }
+            }
+            Poll::Ready(_) => {
+                if self.unread.take().is_some() {
+                    self.head.set_stalled(false);
+                }
+            }
+        }
+        written
     }
 
     /// Returns the TCP stream. Call it only when no more requests follow.
@@ -164,7 +245,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(cx, written)
+        self.note_write(cx, bytes.len(), written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -180,8 +261,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let offered = slices.iter().map(|slice| slice.len()).sum();
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(cx, written)
+        self.note_write(cx, offered, written)
     }
 
     fn is_write_vectored(&self) -> bool {

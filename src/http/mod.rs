@@ -12,6 +12,7 @@ pub mod demo;
 pub mod error;
 pub mod heads;
 pub mod health;
+pub mod idle;
 pub mod input;
 pub mod metrics;
 pub mod middleware;
@@ -19,6 +20,7 @@ pub mod openapi;
 pub mod origin;
 pub mod pagination;
 pub mod peer;
+pub mod responses;
 pub mod serve;
 pub mod strangers;
 

@@ -82,7 +82,7 @@ impl TrustedProxies {
         HeaderValue::from_str(&hops.join(", ")).ok()
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.networks
             .iter()
             .any(|network| network.contains(address))

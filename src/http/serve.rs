@@ -1,8 +1,9 @@
 //! Accepts connections and serves their HTTP/1.1 requests.
 //!
 //! A connection on which no complete request head arrives in time is closed, whether it is new or
-//! idle between requests. So is one whose client accepts no bytes of a response for as long. The
-//! memory of incomplete heads is bounded. At a shutdown, requests in progress finish.
+//! idle between requests. So is a connection whose client does not read its response. The memory of
+//! incomplete heads and of unread responses is bounded, and so is the number of connections without
+//! a request. At a shutdown, requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
@@ -30,6 +32,10 @@ use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
 /// Pause after a failed accept. The usual cause is that no file descriptor is left, so an immediate
 /// retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a shutdown waits for a client that neither completes its head nor accepts a byte of its
+/// response. A client that reads does so within a round trip, so one second suffices.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Maximum number of connections that wait to be accepted. After a restart, all clients may
 /// reconnect within the same second. If the queue is full, a connection is not refused, but the
@@ -95,7 +101,7 @@ pub async fn serve(listener: TcpListener, router: Router, heads: Heads, stop: Ca
                 tracing::error!(%error, "accepting connections failed; retrying after a pause");
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = sleep(ACCEPT_PAUSE) => {}
                 }
             }
         }
@@ -119,8 +125,9 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(heads.deadline())
         .max_buf_size(MAX_HEAD_BYTES);
-    let head = Head::new(&heads);
-    let connection = TokioIo::new(Connection::new(stream, &head, heads.deadline()));
+    let head = Head::new(&heads, peer.ip(), stop.clone());
+    let state = Arc::clone(&head);
+    let connection = TokioIo::new(Connection::new(stream, &head));
     let service = service_fn(move |request: Request<Incoming>| {
         head.end();
         let body = Arc::new(CurrentBody(Arc::clone(&head)));
@@ -132,8 +139,12 @@ async fn connection(
         });
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.clone().call(request);
+        let responding = Arc::clone(&head);
         async move {
             let answer = answer.await;
+            let bytes = answer.as_ref().map(|answer| answer.size_hint().exact());
+            let bytes = bytes.ok().flatten().and_then(|bytes| bytes.try_into().ok());
+            responding.respond(bytes.unwrap_or(0));
             drop(body);
             answer
         }
@@ -143,8 +154,21 @@ async fn connection(
     let served = tokio::select! {
         served = serving.as_mut() => served,
         () = stop.cancelled() => {
+            if state.place().is_refused() && !state.is_busy() {
+                return;
+            }
             serving.as_mut().graceful_shutdown();
-            serving.await
+            loop {
+                let before = state.place().touched();
+                tokio::select! {
+                    served = serving.as_mut() => break served,
+                    () = sleep(STOP_PATIENCE) => {}
+                }
+                if !state.is_busy() && state.place().touched() == before {
+                    tracing::debug!("connection closed at the shutdown");
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = served {

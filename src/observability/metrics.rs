@@ -868,6 +868,14 @@ pub struct HttpMetrics {
     pub heads_bytes: Gauge<i64, AtomicI64>,
     /// Connections closed because incomplete heads took too much memory.
     pub heads_refused: Counter,
+    /// Connections without a request in progress.
+    pub connections_idle: Gauge<i64, AtomicI64>,
+    /// Connections closed because there were too many without a request.
+    pub connections_closed: Counter,
+    /// Bytes of responses that wait for their clients to read.
+    pub responses_bytes: Gauge<i64, AtomicI64>,
+    /// Connections closed because their client did not read its response.
+    pub responses_closed: Counter,
     /// Requests without a sign-in that were refused because their address had sent too many.
     pub rate_limited: Counter,
 }
@@ -893,6 +901,10 @@ impl Default for HttpMetrics {
             pool_exhausted: Counter::default(),
             heads_bytes: Gauge::default(),
             heads_refused: Counter::default(),
+            connections_idle: Gauge::default(),
+            connections_closed: Counter::default(),
+            responses_bytes: Gauge::default(),
+            responses_closed: Counter::default(),
             rate_limited: Counter::default(),
         }
     }
@@ -920,6 +932,26 @@ impl HttpMetrics {
             "heads_refused",
             "Connections closed because incomplete request heads took too much memory",
             self.heads_refused.clone(),
+        );
+        registry.register(
+            "connections_idle",
+            "Connections without a request in progress",
+            self.connections_idle.clone(),
+        );
+        registry.register(
+            "connections_closed",
+            "Connections closed because there were too many without a request",
+            self.connections_closed.clone(),
+        );
+        registry.register(
+            "responses_bytes",
+            "Bytes of responses that wait for their clients to read",
+            self.responses_bytes.clone(),
+        );
+        registry.register(
+            "responses_closed",
+            "Connections closed because their client did not read its response",
+            self.responses_closed.clone(),
         );
         registry.register(
             "rate_limited",

@@ -363,15 +363,26 @@ async fn a_full_pool_is_reported_and_recovers() {
         .await
         .unwrap();
     let ana = claims("authenticated", Ana.id());
-    let busy = server
-        .db
-        .query_as(&ana, "select pg_advisory_xact_lock(7)", &[]);
+    // This transaction waits for the lock longer than requests do.
+    let queries = [
+        "select set_config('lock_timeout', '0', true)",
+        "select pg_advisory_xact_lock(7)",
+    ]
+    .map(|sql| Query {
+        sql,
+        parameters: &[],
+    });
+    let busy = server.db.run_as(&ana, &queries);
     let refused = async {
         eventually("the only connection is busy", async || {
             (server.db.status().available == 0).then_some(())
         })
         .await;
-        let refused = server.get(Ana, "/conversations").await;
+        // One connection is also all that one user may occupy. The other user waits for the pool.
+        let limited = server.get(Ana, "/conversations").await;
+        limited.assert_refused(429, "rate_limited");
+        assert_eq!(limited.header("retry-after"), Some("1"));
+        let refused = server.get(Ben, "/conversations").await;
         lock.batch_execute("select pg_advisory_unlock(7)")
             .await
             .unwrap();

@@ -248,7 +248,7 @@ export interface components {
              * @description The reason in machine-readable form. The list is closed, and codes are never renamed.
              * @enum {string}
              */
-            code: "unauthorized" | "token_expired" | "forbidden" | "identity_mismatch" | "not_allowed_recipient" | "not_found" | "validation_failed" | "malformed_request" | "message_empty" | "message_too_long" | "message_deleted" | "edit_window_passed" | "stale_revision" | "client_message_id_conflict" | "idempotency_in_flight" | "idempotency_key_reused" | "payload_too_large" | "unsupported_media_type" | "method_not_allowed" | "rate_limited" | "resync_required" | "pool_exhausted" | "database_unavailable" | "api_key_missing" | "api_key_invalid" | "secret_key_in_browser" | "upstream_not_configured" | "upstream_busy" | "upstream_unavailable" | "upstream_timeout" | "internal";
+            code: "unauthorized" | "token_expired" | "forbidden" | "identity_mismatch" | "not_allowed_recipient" | "not_found" | "validation_failed" | "malformed_request" | "message_empty" | "message_too_long" | "message_deleted" | "edit_window_passed" | "stale_revision" | "client_message_id_conflict" | "idempotency_in_flight" | "idempotency_key_reused" | "payload_too_large" | "unsupported_media_type" | "method_not_allowed" | "rate_limited" | "resync_required" | "pool_exhausted" | "row_locked" | "database_unavailable" | "api_key_missing" | "api_key_invalid" | "secret_key_in_browser" | "upstream_not_configured" | "upstream_busy" | "upstream_unavailable" | "upstream_timeout" | "internal";
             details: {
                 /** @description The SQLSTATE with which the database refused the request. */
                 sqlstate: string;

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::auth::Claims;
@@ -17,7 +16,7 @@ use crate::bus::people::People;
 use crate::bus::rechecks::Rechecks;
 use crate::chat::composing::Composing;
 use crate::chat::topics;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, Query};
 use crate::limits::UnixMillis;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
@@ -27,8 +26,9 @@ use crate::shutdown::Tasks;
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// The pause is at least this multiple of the duration of a comparison, so that comparisons take at
-/// most a tenth of the time of one connection. A user costs about 20 microseconds: up to 2,500
-/// connected users are compared every half second, and 20,000 every four seconds.
+/// most a tenth of the time of one connection. The wait for a connection does not count. Otherwise,
+/// comparisons would be rarest when every connection is busy. A user costs about 20 microseconds:
+/// up to 2,500 connected users are compared every half second, and 20,000 every four seconds.
 const PAUSE_PER_WORK: u32 = 9;
 
 /// Ids per statement, so that no statement takes long.
@@ -84,8 +84,8 @@ impl Standings {
     pub(in crate::chat) async fn run(mut self, db: Db, tasks: Tasks) {
         let comparing = async {
             loop {
-                let begun = Instant::now();
-                match self.compare(&db).await {
+                let mut work = Duration::ZERO;
+                match self.compare(&db, &mut work).await {
                     Ok(()) => {
                         self.metrics.standings_compared.inc();
                     }
@@ -94,7 +94,7 @@ impl Standings {
                         tracing::debug!(%error, "cannot read the standing of connected users; retrying");
                     }
                 }
-                let pause = begun.elapsed().saturating_mul(PAUSE_PER_WORK).max(PERIOD);
+                let pause = work.saturating_mul(PAUSE_PER_WORK).max(PERIOD);
                 tokio::time::sleep(pause).await;
             }
         };
@@ -104,13 +104,15 @@ impl Standings {
         }
     }
 
-    async fn compare(&mut self, db: &Db) -> Result<(), DbError> {
+    /// Compares all standings, and adds the time that the database took to `work`.
+    async fn compare(&mut self, db: &Db, work: &mut Duration) -> Result<(), DbError> {
         let people = self.people.everybody();
-        self.compare_each(db, Subject::Person, &people).await?;
+        self.compare_each(db, Subject::Person, &people, work)
+            .await?;
         let names = self.broadcasts.topics(topics::CONVERSATION);
         let conversations: HashSet<Uuid> = topics::ids(&names, topics::CONVERSATION).collect();
         let conversations: Vec<Uuid> = conversations.into_iter().collect();
-        self.compare_each(db, Subject::Conversation, &conversations)
+        self.compare_each(db, Subject::Conversation, &conversations, work)
             .await?;
         let now = UnixMillis::now();
         self.known
@@ -123,6 +125,7 @@ impl Standings {
         db: &Db,
         subject: Subject,
         ids: &[Uuid],
+        work: &mut Duration,
     ) -> Result<(), DbError> {
         let none: &[Uuid] = &[];
         for ids in ids.chunks(IDS_PER_STATEMENT) {
@@ -130,9 +133,11 @@ impl Standings {
                 Subject::Person => (ids, none),
                 Subject::Conversation => (none, ids),
             };
-            let rows = db
-                .query_as(&Claims::of_service(), STANDINGS, &[&people, &conversations])
-                .await?;
+            let query = Query {
+                sql: STANDINGS,
+                parameters: &[&people, &conversations],
+            };
+            let rows = db.query_timed(&Claims::of_service(), query, work).await?;
             for row in rows {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;

@@ -158,6 +158,7 @@ impl Operation {
                 ErrorCode::RateLimited,
                 ErrorCode::Internal,
                 ErrorCode::PoolExhausted,
+                ErrorCode::RowLocked,
                 ErrorCode::DatabaseUnavailable,
             ])
     }

@@ -1,7 +1,9 @@
 //! Attacks. Each has a control, which is honest use of the same kind and must succeed.
 
 mod close_codes;
+mod held_connections;
 mod held_rows;
+mod idle_connections;
 mod locks;
 mod memory;
 mod old_rows;
@@ -12,6 +14,7 @@ mod strangers;
 mod tokens;
 mod unauthorized;
 mod unfinished_requests;
+mod unread_responses;
 mod unseen;
 mod waits;
 mod without_superuser;

@@ -53,10 +53,11 @@ impl Person {
     }
 }
 
-/// Settings of every server: a small pool, and no rate limits, because tests send requests as fast
-/// as they can. Tests of the limits set their own.
+/// Settings of every server: a small pool, a long wait because the machine may be busy, and no rate
+/// limits, because tests send requests as fast as they can. Tests of the limits set their own.
 const DEFAULTS: &[(&str, &str)] = &[
     ("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "4"),
+    ("RAPPORT_DATABASE_POOL_WAIT_MS", "8000"),
     ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
     ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "0"),
     ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "0"),
