@@ -137,6 +137,7 @@ async fn cancelled_requests_occupy_their_connections_until_their_statements_end(
             () = eventually_waiting(&observer, number) => {}
         }
     }
+    assert_eq!(server.db.status().available, 0, "the connections are busy");
     let next = server.db.query_as(&ana, "select 1", &[]);
     let next = tokio::time::timeout(Duration::from_millis(100), next).await;
     assert!(next.is_err(), "{next:?}");
@@ -169,9 +170,10 @@ async fn the_server_has_connections_when_users_occupy_all_of_theirs() {
     let check = async {
         eventually_waiting(&observer, callers.len()).await;
         server.start_background_tasks();
-        let compared = &server.metrics.chat.standings_compared;
-        eventually("standings are compared", async || {
-            (compared.get() >= 2).then_some(())
+        eventually("the server takes its presence lease", async || {
+            let lease = "select from chat.presence_processes where lease_until > now()";
+            let lease = observer.query_opt(lease, &[]).await.unwrap();
+            lease.map(drop)
         })
         .await;
         server.db.ping().await.unwrap();
