@@ -439,13 +439,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = 'a93f1e60489b69d8f39254913c0ec3cbeee25b00246a4b2acad627b57fb5adfa'
+  where path = 'chat/30_host_mapping.sql' and checksum = '30b152bfe3e49ffd483982bac30e8e6881844c77b457451a9b5a655ee36b565b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', 'a93f1e60489b69d8f39254913c0ec3cbeee25b00246a4b2acad627b57fb5adfa')
+  ('chat/30_host_mapping.sql', '30b152bfe3e49ffd483982bac30e8e6881844c77b457451a9b5a655ee36b565b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
