@@ -104,13 +104,10 @@ export const checks = {
     const { keyboard } = ana.page
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
     await ana.field.focus()
-    const from = Date.now()
     // Types all messages without waiting, with Enter held down.
     await Promise.all(expected.flatMap((text) => [keyboard.insertText(text), keyboard.down('Enter')]))
     await keyboard.up('Enter')
     await ana.row('quick 30.').waitFor()
-    const took = Date.now() - from
-    assert.ok(took < 4000, `writing took ${took} ms, which is slower than the limit of the server`)
     await ben.row('quick 30.').waitFor({ timeout: 40_000 })
     await ana.until(() => document.querySelectorAll('[data-status="pending"], [data-status="sending"]').length === 0)
     for (const window of [ana, ben])

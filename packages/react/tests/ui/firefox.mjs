@@ -102,7 +102,6 @@ const checks = {
   async '3 thirty messages while Enter is held keep their order on both sides'() {
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
     await ana.focus('[data-slot="field"]')
-    const from = Date.now()
     // Enter goes down thirty times and up once, like a key that repeats.
     for (const text of expected) {
       await page.evaluate((value) => document.execCommand('insertText', false, value), text)
@@ -110,8 +109,6 @@ const checks = {
     }
     await page.keyboard.up('Enter')
     await ana.shows('quick 30.')
-    const took = Date.now() - from
-    assert.ok(took < 4000, `writing took ${took} ms, which is slower than the limit of the server`)
     await ben.shows('quick 30.', '*', 40_000)
     await ana.disappears('[data-status="pending"], [data-status="sending"]')
     for (const person of [ana, ben])
