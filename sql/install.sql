@@ -739,13 +739,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '61dacb8d0608ab33a07efbfba64743acac3e4d503b9fa690878e3f2429d85987'
+  where path = 'realtime/30_policies.sql' and checksum = 'b1addcd8f64a524ba41380dbbc9695ee2a3efeb47801f5114e6140747a4254de'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '61dacb8d0608ab33a07efbfba64743acac3e4d503b9fa690878e3f2429d85987')
+  ('realtime/30_policies.sql', 'b1addcd8f64a524ba41380dbbc9695ee2a3efeb47801f5114e6140747a4254de')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -8256,7 +8256,7 @@ CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RES
 
 -- Name: messages people listen to their own chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "people listen to their own chat topics" ON realtime.messages FOR SELECT TO authenticated USING (((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND chat.may_listen(topic)));
+CREATE POLICY "people listen to their own chat topics" ON realtime.messages FOR SELECT TO authenticated USING (((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND chat.is_chat_topic(topic) AND chat.may_listen(topic)));
 
 -- Name: messages users do not update messages of chat topics; Type: POLICY; Schema: realtime; Owner: -
 

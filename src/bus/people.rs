@@ -1,7 +1,8 @@
-//! Keeps track of the users with sockets in this process. `realtime` knows these users, and `chat`
-//! writes their presence to the database.
+//! Keeps track of the users with sockets in this process. `realtime` registers their devices, and
+//! `chat` writes their presence to the database.
 //!
-//! The registry is a state, not a queue. The writer takes the changes since the last time.
+//! The registry holds the current state, not a queue of events. `chat` takes the users that changed
+//! ([`People::take_changed`]) and reads their current number of devices.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ struct PeopleInner {
 
 #[derive(Debug, Default)]
 struct Attendance {
-    /// The number of devices of each user who has one.
+    /// The number of devices of each user with at least one.
     devices: HashMap<Uuid, usize>,
     /// The users whose devices changed since the last [`People::take_changed`], with `true` if a
     /// device was added.

@@ -1,8 +1,8 @@
 //! Maps relation ids to the latest table definition in the stream.
 //!
-//! PostgreSQL sends a relation message before the first change that needs it, once per connection.
-//! It sends another one after every statement that may have changed the table, its policies or the
-//! rights on it.
+//! On each connection, PostgreSQL sends a relation message before the first change of a table. If a
+//! statement may have changed the table, its policies or the rights on it, PostgreSQL sends the
+//! message again before the table's next change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use crate::change::Relation;
 
 /// The table definitions received so far. They outlive connections.
 ///
-/// Each definition is a separate value, even if it equals the previous one. A definition does not
-/// contain policies, so the message itself is the only sign that a policy has changed.
+/// Each message creates a new `Arc`, even if the definition equals the previous one. A definition
+/// does not contain policies. So only the arrival of a message shows that a policy may have
+/// changed.
 #[derive(Debug, Default)]
 pub(super) struct RelationCache {
     relations: HashMap<u32, Arc<Relation>>,

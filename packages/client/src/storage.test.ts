@@ -35,7 +35,7 @@ describe.each([
   })
 })
 
-test('storage that cannot be loaded is memory until it can', async () => {
+test('keeps data in memory until the storage can be loaded, and then uses the storage', async () => {
   const inner = memoryStorage()
   await inner.put('drafts', 'c', 'of an earlier page')
   let isReachable = false
@@ -68,7 +68,7 @@ describe('IndexedDB', () => {
     expect((await indexedDB.databases()).map(({ name }) => name)).not.toContain('rapport:cleo')
   })
 
-  test('is empty even if a frozen tab keeps the database open', async () => {
+  test('is empty after a wipe even if a frozen tab keeps the database open', async () => {
     const storage = idbStorage('dora')
     await storage.put('drafts', 'c', 'text')
     const frozen = await new Promise<IDBDatabase>((resolve) => {

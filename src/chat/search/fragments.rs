@@ -18,7 +18,7 @@ const CONTEXT_CHARS: usize = 50;
 const MAX_FRAGMENTS: usize = 3;
 
 /// Number of words that are searched before the first check of whether the fragments are complete.
-/// Three fragments of a text full of hits contain about as many.
+/// In a text full of hits, three fragments contain about this many words.
 const WORDS_AT_ONCE: usize = 128;
 
 /// An excerpt of a text.
@@ -41,9 +41,10 @@ pub(super) struct Terms {
 /// How words of a script are separated and matched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// Words between separators, matched at the beginning.
+    /// A word between separators. A term of one word matches its beginning.
     Spaced,
-    /// A run of letters of a script that is written without spaces, matched anywhere.
+    /// A run of letters of a script that is written without spaces. A term of one word matches any
+    /// part of it.
     Unspaced,
     /// A single emoji.
     Emoji,
@@ -83,8 +84,8 @@ impl Terms {
     }
 
     /// Searches a limited number of words at a time, until the fragments that can be shown are
-    /// complete. The number of words doubles each time, because the excerpts are built again from
-    /// the first hit.
+    /// complete. Each round builds all excerpts again from the first hit. The number of words
+    /// doubles each time, so that there are few rounds.
     fn fragments_by(
         &self,
         mut words_at_once: usize,
@@ -486,7 +487,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_early_end_leaves_nothing_out(
+        fn searching_in_steps_gives_the_same_fragments(
             text in "((a|b|ab|c|½|東京|👍|x{30}) ?){0,200}",
             words in prop::collection::vec("a|b|1|東|👍", 0..3),
             phrase in "(a|b)( (a|b|c)){0,3}",

@@ -1,5 +1,5 @@
-//! The health of a tenant, which the health checks in Supabase's compose files query (protocol
-//! 1.6).
+//! The route for the health of a tenant (protocol 1.6). The health checks in Supabase's compose
+//! files call it.
 
 use axum::Json;
 use axum::extract::State;
@@ -21,8 +21,8 @@ struct Health {
 }
 
 /// Returns the route `GET /api/tenants/{id}/health`. Supabase Realtime calls a project a tenant.
-/// Here there is only one, and every id refers to it. The route exists only under `/api`, because
-/// gateways do not expose the routes of tenants.
+/// Here there is only one, and every id refers to it. Unlike the routes for broadcasts, this route
+/// does not exist under `/realtime/v1/api`, because Supabase's gateways do not expose it.
 pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
     let strangers = from_fn_with_state(realtime.strangers.clone(), strangers::admit);
     api().map(|routes| {

@@ -9,9 +9,10 @@ use super::envelope::{envelope, push_payload};
 use super::json::{push_ids, push_string};
 use super::message::{ClientEvent, ClientMessage, MalformedMessage, Ref, ServerMessage, push_ref};
 
-/// The bytes after the data of a change.
+/// The bytes after the value of `data` in the payload of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"},\"ref\":null}";
-/// The bytes after the data of a change on a channel that joined without a `config`.
+/// The bytes after the payload of a change on a channel that joined without a `config`. There, the
+/// data is the whole payload.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b",\"ref\":null}";
 
 /// A frame as a JSON object. All keys except `join_ref` must be present. Only `payload` and the

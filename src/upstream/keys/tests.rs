@@ -1,4 +1,4 @@
-//! Every rule of keys as a table.
+//! Tests of API keys: the rules for admitting a request and for replacing its key.
 
 use serde_json::Value;
 
@@ -227,8 +227,8 @@ fn a_request_is_admitted_by_its_key() {
     }
 }
 
-/// Returns what a service receives as `Authorization`, with `minted` and the role in place of a
-/// token that was created.
+/// Returns the `Authorization` that a service receives. A token that Rapport minted is shown as
+/// `minted` and its role.
 fn received(keys: &Keys, service: Service, pairs: &[(&'static str, &str)], query: &str) -> String {
     let mut headers = headers(pairs);
     let given = keys
@@ -270,7 +270,7 @@ fn an_opaque_key_is_exchanged_and_a_users_token_stays() {
             "",
             minted_anon.clone(),
         ),
-        // The key decides, not what else the client sends.
+        // The key in `apikey` determines the role, even if `Authorization` contains another key.
         (
             Rest,
             vec![key, ("authorization", &secret)],
@@ -377,7 +377,7 @@ fn a_created_token_is_replaced_before_it_expires() {
 }
 
 #[test]
-fn the_key_leaves_the_query() {
+fn the_key_is_removed_from_the_query() {
     for (query, expected) in [
         ("apikey=a", None),
         ("select=id&apikey=a", Some("select=id")),
