@@ -108,6 +108,8 @@ export const checks = {
     await Promise.all(expected.flatMap((text) => [keyboard.insertText(text), keyboard.down('Enter')]))
     await keyboard.up('Enter')
     await ana.row('quick 30.').waitFor()
+    // The messages were written faster than the server accepts them, so some are still waiting.
+    await ana.until(() => document.querySelector('[data-status="pending"], [data-status="sending"]') !== null)
     await ben.row('quick 30.').waitFor({ timeout: 40_000 })
     await ana.until(() => document.querySelectorAll('[data-status="pending"], [data-status="sending"]').length === 0)
     for (const window of [ana, ben])

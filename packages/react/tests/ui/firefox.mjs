@@ -109,6 +109,8 @@ const checks = {
     }
     await page.keyboard.up('Enter')
     await ana.shows('quick 30.')
+    // The messages were written faster than the server accepts them, so some are still waiting.
+    await ana.appears('[data-status="pending"], [data-status="sending"]')
     await ben.shows('quick 30.', '*', 40_000)
     await ana.disappears('[data-status="pending"], [data-status="sending"]')
     for (const person of [ana, ben])
