@@ -103,8 +103,8 @@ impl Authentication {
         })
     }
 
-    /// Checks the `apikey` header. An unknown key may still be a valid token, because some clients
-    /// send a key that they signed themselves.
+    /// Checks the `apikey` header. It may also be a valid token instead of a configured key,
+    /// because some clients send a key that they signed themselves.
     fn check_api_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = headers.get(API_KEY).filter(|_| !self.api_keys.is_empty()) else {
             return Ok(());

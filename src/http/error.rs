@@ -16,9 +16,8 @@ use crate::error_code::ErrorCode;
 
 /// A refusal to be sent to the client.
 ///
-/// As a response, it has only a status and headers. [`super::middleware`] adds the body, which
-/// contains the request id. Clones are cheap, because the refusal is passed on as a response
-/// extension.
+/// As a response, it has only a status and headers. It is also an extension of that response, from
+/// which [`super::middleware`] writes the body, which contains the request id. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     code: ErrorCode,
