@@ -49,7 +49,8 @@ pub(super) struct PendingDelivery<'a> {
 }
 
 impl PendingConditions<'_> {
-    /// Adds the recipients whose conditions are true.
+    /// Adds the recipients whose conditions are true. If one of a recipient's conditions fails, the
+    /// recipient receives an error instead of the row.
     ///
     /// # Errors
     /// See [`super::checks::run_checks`].
