@@ -41,7 +41,7 @@ revoke all on function chat.host_columns(regclass, text[]) from public;
 
 -- Returns whether the chat may read users or teams from the relation. Its owner decides which user
 -- has which team and role, and a view or a cast of that owner would be executed with the rights of
--- the chat's functions. Trusted are superusers, the owner of the database and the calling login.
+-- the chat's functions. Superusers, the owner of the database and the calling login are trusted.
 -- Another owner is trusted if no role of API requests can become that owner, and if such roles
 -- cannot create relations in the schema.
 create or replace function chat.is_trusted_host(relation regclass)
@@ -69,8 +69,8 @@ $$;
 
 revoke all on function chat.is_trusted_host(regclass) from public;
 
--- Returns the texts of chat.directory and chat.memberships over a table of users that contains each
--- user's team and role.
+-- Returns the queries of the views chat.directory and chat.memberships over a table of users that
+-- contains each user's team and role.
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -111,9 +111,10 @@ $$;
 
 revoke all on function chat.users_table_mapping() from public;
 
--- Returns the texts of chat.directory and chat.memberships over the accounts themselves. Team and
--- role come from raw_app_meta_data, which users cannot change. The metadata that users can change
--- (raw_user_meta_data) supplies only a name and a picture, never a team or a role.
+-- Returns the queries of the views chat.directory and chat.memberships over the accounts
+-- themselves. Team and role come from raw_app_meta_data, which users cannot change. The metadata
+-- that users can change (raw_user_meta_data) supplies only a name and a picture, never a team or a
+-- role.
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -163,8 +164,8 @@ $$;
 
 revoke all on function chat.claims_mapping() from public;
 
--- Returns the table of teams and the text of chat.teams over it. The table is optional: without it,
--- teams have no names.
+-- Returns the table of teams, and the query of the view chat.teams over it. The table is optional:
+-- without it, teams have no names.
 create or replace function chat.teams_mapping(out teams_table regclass, out teams text)
 language plpgsql
 stable
@@ -300,8 +301,8 @@ $$;
 
 revoke all on function chat.point_people_at(regclass) from public;
 
--- Returns the table of users and the texts of chat.directory and chat.memberships for a preset. All
--- are null if the database lacks what the preset needs.
+-- Returns the table of users and the queries of chat.directory and chat.memberships for a preset.
+-- All are null if the database lacks what the preset needs.
 create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
 stable
@@ -434,8 +435,8 @@ begin
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- The texts contain names from the catalogue, so a changed application yields another
-  -- mapping. If nothing changed, no DDL is executed.
+  -- The queries contain names from the catalogue, so a changed application yields another mapping.
+  -- If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,

@@ -364,7 +364,7 @@ async fn cookies_are_forwarded_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_vouches_for_the_client() {
+async fn the_addresses_from_a_trusted_proxy_are_forwarded() {
     let mut recorder = Recorder::start(EMPTY).await;
     let url = format!("http://{}", recorder.address);
     for (trusted, hops, host) in [
