@@ -30,7 +30,7 @@ const SERVICE_ROLE: &str = "service_role";
 pub struct Authentication {
     verifier: Verifier,
     origins: Origins,
-    /// The keys that the `apikey` header accepts. If there are none, the header is ignored.
+    /// The keys that are accepted in the `apikey` header. If there are none, the header is ignored.
     api_keys: Arc<[Secret]>,
     /// The names of session cookies. If there are none, any cookie named like a Supabase session is
     /// used.

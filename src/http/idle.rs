@@ -65,8 +65,8 @@ struct Entry {
     /// The position in `per_address`, unless the peer is a trusted proxy.
     position: Option<usize>,
     is_counted: AtomicBool,
-    /// Milliseconds from the start until the connection was opened, finished a request, or last
-    /// wrote bytes.
+    /// Milliseconds from [`Inner::started`] until the connection was opened, finished a request, or
+    /// last wrote bytes.
     since: AtomicU64,
     /// Stops the connection.
     stop: CancellationToken,
