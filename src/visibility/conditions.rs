@@ -39,6 +39,7 @@ pub(super) struct PendingConditions<'a> {
 
 /// A delivery that is made if all its conditions are true.
 pub(super) struct PendingDelivery<'a> {
+    /// The index of the change in the table batch.
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
     /// The index of each condition in the filter, and the value on which the condition is

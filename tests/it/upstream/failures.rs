@@ -63,7 +63,7 @@ async fn a_service_that_cannot_be_reached_is_a_bad_gateway() {
 }
 
 #[tokio::test]
-async fn a_service_without_a_url_names_the_setting() {
+async fn the_refusal_for_a_service_without_a_url_names_the_settings() {
     let server = Forwarder::start(&[]).await;
     for (path, setting) in [
         ("/auth/v1/user", "upstream.auth_url"),
