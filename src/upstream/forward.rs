@@ -61,8 +61,9 @@ impl Gateway {
     /// Connections to the services run in `tasks`, which end later, because requests in progress
     /// need them.
     ///
-    /// # Errors [`TlsError`] if the configured certificate authorities cannot be read, or if a
-    /// service is reached with TLS and no authority is known.
+    /// # Errors
+    /// [`TlsError`] if the configured certificate authorities cannot be read, or if a service is
+    /// reached with TLS and no authority is known.
     pub fn new(
         config: &Config,
         verifier: Verifier,
