@@ -93,7 +93,8 @@ impl Ledger {
         due.came |= came;
     }
 
-    /// Schedules a report of all users, because the earlier reports are no longer valid.
+    /// Schedules a report about each of these users, because the earlier reports are no longer
+    /// valid.
     fn forget(&mut self, everybody: Vec<Uuid>, now: Instant) {
         self.written.clear();
         self.due.clear();

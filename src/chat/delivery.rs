@@ -2,7 +2,7 @@
 //! `realtime` delivers rows without knowing which of them are messages. This module recognizes
 //! messages.
 //!
-//! One statement writes all positions that moved within an interval, however many messages moved
+//! All positions that moved within an interval are written together, however many messages moved
 //! them.
 
 use std::collections::{HashMap, HashSet};
