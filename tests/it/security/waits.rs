@@ -280,7 +280,7 @@ async fn a_conversation_is_not_opened_after_a_block() {
             ),
             0,
         ),
-        // The control
+        // The control has no revocation.
         (String::new(), 1),
     ] {
         begin_as(&holder, Ana, "read committed").await;
