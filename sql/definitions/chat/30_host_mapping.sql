@@ -69,8 +69,8 @@ $$;
 
 revoke all on function chat.is_trusted_host(regclass) from public;
 
--- Returns the queries of the views chat.directory and chat.memberships over a table of users that
--- contains each user's team and role.
+-- Returns the texts of chat.directory and chat.memberships over a table of users that contains each
+-- user's team and role.
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -111,10 +111,9 @@ $$;
 
 revoke all on function chat.users_table_mapping() from public;
 
--- Returns the queries of the views chat.directory and chat.memberships over the accounts
--- themselves. Team and role come from raw_app_meta_data, which users cannot change. The metadata
--- that users can change (raw_user_meta_data) supplies only a name and a picture, never a team or a
--- role.
+-- Returns the texts of chat.directory and chat.memberships over the accounts themselves. Team and
+-- role come from raw_app_meta_data, which users cannot change. The metadata that users can change
+-- (raw_user_meta_data) supplies only a name and a picture, never a team or a role.
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -164,8 +163,8 @@ $$;
 
 revoke all on function chat.claims_mapping() from public;
 
--- Returns the table of teams, and the query of the view chat.teams over it. The table is optional:
--- without it, teams have no names.
+-- Returns the table of teams and the text of chat.teams over it. The table is optional: without it,
+-- teams have no names.
 create or replace function chat.teams_mapping(out teams_table regclass, out teams text)
 language plpgsql
 stable
@@ -301,8 +300,8 @@ $$;
 
 revoke all on function chat.point_people_at(regclass) from public;
 
--- Returns the table of users and the queries of chat.directory and chat.memberships for a preset.
--- All are null if the database lacks what the preset needs.
+-- Returns the table of users and the texts of chat.directory and chat.memberships for a preset. All
+-- are null if the database lacks what the preset needs.
 create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
 stable
@@ -435,8 +434,8 @@ begin
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- The queries contain names from the catalogue, so a changed application yields another mapping.
-  -- If nothing changed, no DDL is executed.
+  -- The texts contain names from the catalogue, so a changed application yields another
+  -- mapping. If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,
