@@ -91,8 +91,8 @@ pub(super) struct Head {
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
     is_whole: AtomicBool,
-    /// Whether the client must read before more bytes of a response can be written. The next
-    /// request may have arrived already, but it is not carried out before.
+    /// Whether the client must read before more bytes of a response can be written. Until then, the
+    /// next request is not carried out, even if it has already arrived.
     is_stalled: AtomicBool,
     place: Place,
 }
@@ -135,7 +135,8 @@ impl Head {
         self.place.idle();
     }
 
-    /// Returns whether a request is being received or carried out.
+    /// Returns whether a request is in progress: its head is complete, and no response waits for
+    /// the client to read.
     pub(super) fn is_busy(&self) -> bool {
         self.is_whole.load(Ordering::Relaxed) && !self.is_stalled.load(Ordering::Relaxed)
     }

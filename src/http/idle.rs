@@ -25,12 +25,12 @@ use crate::observability::metrics::HttpMetrics;
 /// each is counted until its request arrives. With 10 KiB for each, they take 200 MB.
 const MAX_ALL: usize = 20_000;
 
-/// Share of the process's open files that connections without a request may take (1/n). Sockets
+/// Share (1/n) of the files that the process may open, for connections without a request. Sockets
 /// need most of the others.
 const FILES: u64 = 4;
 
 /// One address may hold the limit divided by this number, so that it does not close the connections
-/// of others. All users may be behind one router.
+/// of others. Its share is large, because all users may be behind one router.
 const ADDRESSES: usize = 2;
 
 /// When a limit is exceeded, at least this fraction of it (1/n) is closed. Finding the oldest takes
@@ -65,15 +65,16 @@ struct Entry {
     /// The position in `per_address`, unless the peer is a trusted proxy.
     position: Option<usize>,
     is_counted: AtomicBool,
-    /// Milliseconds from the start until the connection was opened, finished a request, or last
-    /// wrote bytes.
+    /// Milliseconds from [`Inner::started`] until the connection was opened, finished a request, or
+    /// last wrote bytes.
     since: AtomicU64,
     /// Stops the connection.
     stop: CancellationToken,
     is_refused: AtomicBool,
 }
 
-/// The place of one connection. It is counted as one without a request until [`Place::busy`].
+/// One open connection. It counts as one without a request, except between [`Place::busy`] and
+/// [`Place::idle`].
 #[derive(Debug)]
 pub(super) struct Place {
     limits: Idle,
@@ -105,7 +106,7 @@ impl Idle {
         }))
     }
 
-    /// Sets the limits for the number of files that this process may open.
+    /// Derives the limits from the number of files that this process may open.
     pub fn of_process(proxies: TrustedProxies, metrics: &HttpMetrics) -> Self {
         // `None` means unlimited.
         let files = getrlimit(Resource::Nofile).current;

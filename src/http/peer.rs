@@ -43,7 +43,8 @@ impl TrustedProxies {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.rsplit(','));
         for hop in hops {
-            // The previous hop sent this unreadable entry, so that hop counts as the client.
+            // The hop that was examined before this entry sent it, so that hop counts as the
+            // client.
             let Some(address) = address(hop) else {
                 break;
             };

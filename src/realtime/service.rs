@@ -190,8 +190,8 @@ impl Realtime {
 
     /// Allows private channels. A client may join a private channel if the policies of
     /// `realtime.messages` let it read. Broadcasts on private channels can be stored under their
-    /// sender's rights, and stored messages are replayed. Without this method, joining, storing and
-    /// replaying are refused.
+    /// sender's rights, and stored messages are replayed. Unless this method is called, joining,
+    /// storing and replaying are refused.
     ///
     /// The login of `connector` must either own `realtime.messages`, or be allowed to insert into
     /// it and to bypass its policies. It must also be allowed to switch to the roles of tokens.

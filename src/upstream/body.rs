@@ -159,12 +159,12 @@ impl Drop for Upload {
     }
 }
 
-/// What ends a response that pauses.
+/// How long a response may pause.
 pub(super) enum Patience {
-    /// The transfer may pause for this time.
+    /// The transfer may pause for this time. The timer is created at the first pause.
     Until(Duration, Option<Pin<Box<Sleep>>>),
-    /// The response never ends by itself, such as a stream of events. It may pause until the server
-    /// stops, and must not delay that.
+    /// For a response that never ends by itself, such as an event stream. It may pause for any
+    /// time. When the server stops, it is cut off.
     UntilStop(Pin<Box<WaitForCancellationFutureOwned>>),
 }
 
@@ -198,7 +198,7 @@ impl Download {
         }
     }
 
-    /// Returns why the response ends, once it has paused for too long.
+    /// Returns why the response is cut off, once it has paused for too long or the server stops.
     fn poll_impatient(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         match &mut self.patience {
             Patience::UntilStop(stopped) => stopped.as_mut().poll(cx).map(|()| Cut::Stopping),

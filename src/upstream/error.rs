@@ -10,8 +10,8 @@ use super::route::Service;
 use crate::error_code::ErrorCode;
 use crate::http::ApiError;
 
-/// With this header, the client library of functions reports an error of the gateway and not of the
-/// function.
+/// If a response has this header, Supabase's client library reports an error of the gateway instead
+/// of one of the function.
 const RELAY_ERROR: HeaderName = HeaderName::from_static("x-relay-error");
 
 /// Seconds until a retry after a failure of the service. A restart takes a few seconds.

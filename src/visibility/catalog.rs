@@ -21,8 +21,8 @@ use crate::change::{Relation, TableName};
 use crate::db::plans::MUST_PLAN_PER_CALLER;
 use crate::db::roles::MAY_BE_A_CALLERS;
 
-/// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: the
-/// content of the WAL, primary keys, and the row types of columns.
+/// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: which
+/// columns the WAL contains, primary keys, and the row types of columns.
 pub(super) const FINGERPRINTED: &[&str] = &[
     log_coverage::COLUMNS,
     log_coverage::EXPRESSIONS,

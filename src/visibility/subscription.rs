@@ -1,8 +1,8 @@
 //! Stores the registered bindings, indexed so that a change finds the bindings that it may match.
 //!
-//! Bindings with an equality in their filter are indexed by its value, so a change is compared only
-//! with the bindings for its own value. One lock protects all bindings. It is held only for work in
-//! memory.
+//! Bindings with an `eq` or `in` condition in their filter are indexed by its values, so a change
+//! is compared only with those for its own value. One lock protects all bindings. It is held only
+//! for work in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -248,7 +248,8 @@ impl Subscriptions {
         if subscriptions > MAX_SUBSCRIPTIONS_PER_USER {
             return Err(SubscribeError::TooManyBindings(MAX_SUBSCRIPTIONS_PER_USER));
         }
-        // A channel without such conditions is not refused because of those of others.
+        // A channel without such conditions is not refused because the user's other channels have
+        // them.
         if wanted.query_conditions > 0 && conditions > MAX_QUERY_CONDITIONS_PER_USER {
             return Err(SubscribeError::TooManyFilters(
                 MAX_QUERY_CONDITIONS_PER_USER,

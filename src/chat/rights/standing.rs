@@ -52,8 +52,9 @@ pub(in crate::chat) struct Standings {
     known: HashMap<Uuid, Known>,
 }
 
-/// The last known standing of a user or conversation. There is one for each connected user, so the
-/// time is the type that takes the fewest bytes.
+/// The last known standing of a user or conversation. There is one for each user and conversation
+/// that was compared in the last ten minutes, so `seen_at` has the type for a time that takes the
+/// fewest bytes.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     standing: i64,

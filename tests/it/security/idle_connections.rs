@@ -195,7 +195,8 @@ async fn a_shutdown_does_not_wait_for_clients_that_do_not_read_or_finish() {
     assert!(server.tasks.finished(PATIENCE).await);
 }
 
-/// The counterpart: a client that reads receives its response during the shutdown.
+/// The counterpart of the previous test: a client that reads receives its response during the
+/// shutdown.
 #[tokio::test]
 async fn a_shutdown_waits_for_clients_that_read() {
     let server = Server::start(100, 100, TrustedProxies::default()).await;

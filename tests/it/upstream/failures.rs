@@ -1,4 +1,4 @@
-//! What a client receives if a service fails, and that nothing is left behind.
+//! If a service fails, the client receives an error, and no connection or task remains.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +12,7 @@ use super::{Answer, Forwarder, PATIENCE};
 
 const GET: &[u8] = b"GET /rest/v1/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
-/// A service of which the test holds the connections.
+/// A service whose connections the test accepts, reads and writes itself.
 struct Manual(TcpListener);
 
 impl Manual {
@@ -63,7 +63,7 @@ async fn a_service_that_cannot_be_reached_is_a_bad_gateway() {
 }
 
 #[tokio::test]
-async fn a_service_without_a_url_names_the_setting() {
+async fn the_refusal_for_a_service_without_a_url_names_the_settings() {
     let server = Forwarder::start(&[]).await;
     for (path, setting) in [
         ("/auth/v1/user", "upstream.auth_url"),
@@ -228,11 +228,11 @@ async fn an_event_stream_may_pause() {
 }
 
 #[tokio::test]
-async fn the_service_learns_that_a_client_is_gone() {
+async fn a_request_to_a_service_ends_if_the_client_disconnects() {
     let (service, server) = Manual::start(&[]).await;
     let mut client = server.connect().await;
     client.write_all(GET).await.unwrap();
-    // Before the head, and in the body.
+    // The first client disconnects before the head of the response, the second during the body.
     let mut upstream = service.accept().await;
     drop(client);
     closed(&mut upstream).await;

@@ -5,7 +5,7 @@ use super::recorder::{EMPTY, Recorder};
 use super::{Answer, Forwarder};
 use tokio::io::AsyncWriteExt as _;
 
-/// Headers that the client libraries send, as they arrive.
+/// Headers that client libraries send, and that reach the service unchanged.
 const OF_CLIENTS: [&str; 22] = [
     "accept: application/vnd.pgrst.object+json",
     "accept-encoding: gzip, br",
@@ -279,7 +279,7 @@ async fn uploads_keep_their_framing() {
 }
 
 #[tokio::test]
-async fn an_expected_continue_is_sent_here() {
+async fn the_server_itself_sends_100_continue() {
     let mut recorder = Recorder::start(EMPTY).await;
     let server = Forwarder::before(recorder.address, &[]).await;
     let mut stream = server.connect().await;
@@ -364,7 +364,7 @@ async fn cookies_are_forwarded_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_vouches_for_the_client() {
+async fn the_addresses_from_a_trusted_proxy_are_forwarded() {
     let mut recorder = Recorder::start(EMPTY).await;
     let url = format!("http://{}", recorder.address);
     for (trusted, hops, host) in [

@@ -232,6 +232,8 @@ pub(super) struct Reading {
 struct Table {
     oid: u32,
     has_row_security: bool,
+    /// Whether all questions are answered by insertion: an insertion does more than find a
+    /// partition and check the policies (see [`TABLE`]), or the table does not exist.
     must_insert: bool,
     columns: Vec<Column>,
 }
@@ -252,6 +254,7 @@ struct Policy {
     using: Option<String>,
     with_check: Option<String>,
     columns: Vec<i32>,
+    /// Whether the policy can only be evaluated on a row in the table (see [`POLICIES`]).
     must_insert: bool,
     must_plan_per_caller: bool,
 }
