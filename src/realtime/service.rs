@@ -22,6 +22,7 @@ use crate::bus::Listener;
 use crate::bus::rechecks::Rechecks;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
+use crate::http::addresses::AddressLimit;
 use crate::http::admission::Admission;
 use crate::http::budget::Budget;
 use crate::http::peer::TrustedProxies;
@@ -40,6 +41,8 @@ pub struct Realtime {
     pub(super) shared: Arc<Shared>,
     pub(super) workshop: Arc<Workshop>,
     pub(super) admission: Arc<Admission>,
+    /// How many sockets each address may hold.
+    pub(super) sockets_per_address: AddressLimit,
     pub(super) proxies: TrustedProxies,
     pub(super) strangers: Strangers,
     /// The memory budget for the bodies of broadcast requests while they are being received.
@@ -124,6 +127,7 @@ impl Realtime {
         );
         Self {
             admission: Arc::new(admission),
+            sockets_per_address: AddressLimit::new(config.max_sockets_per_address),
             proxies: TrustedProxies::default(),
             strangers: Strangers::default(),
             bodies,

@@ -9,6 +9,8 @@ use hyper_util::client::legacy::Error as ClientError;
 pub(super) enum Failure {
     /// The service did not respond in time.
     Late,
+    /// The client sends the request body too slowly.
+    SlowClient,
     /// The connection ended before the head of the response was complete.
     NoResponse(String),
     /// Anything else.

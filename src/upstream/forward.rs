@@ -155,6 +155,7 @@ impl Inner {
             return Ok(cors::allow(request.headers()));
         }
         let target = self.targets.get(service).ok_or(Refusal::NotConfigured)?;
+        let client = self.proxies.client(request.extensions(), request.headers());
         let (parts, body) = request.into_parts();
         let prepared = self.prepare(
             parts.method,
@@ -164,7 +165,7 @@ impl Inner {
             uri,
             route,
         )?;
-        let in_flight = target.limit.start().ok_or(Refusal::Busy)?;
+        let in_flight = target.limit.start(client).ok_or(Refusal::Busy)?;
         let started = Instant::now();
         let response = self.send(target, prepared, body, route, in_flight).await?;
         target
@@ -283,6 +284,7 @@ impl Inner {
         }
         let answered = answered.map_err(|failure| match failure {
             _ if activity.is_too_large() => Refusal::TooLarge,
+            Failure::SlowClient => Refusal::SlowBody,
             Failure::Late => Refusal::Timeout,
             Failure::NoResponse(cause) | Failure::Other(cause) => Refusal::Unavailable(cause),
         })?;
@@ -309,9 +311,10 @@ impl Inner {
             if deadline <= tokio::time::Instant::now() {
                 return Err(Failure::Late);
             }
+            let speed_check = activity.next_speed_check().ok_or(Failure::SlowClient)?;
             tokio::select! {
                 answer = &mut answer => return answer.map_err(Failure::of),
-                () = sleep_until(deadline) => {}
+                () = sleep_until(deadline.min(speed_check)) => {}
                 () = activity.upload_ended() => {}
             }
         }

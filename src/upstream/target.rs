@@ -122,7 +122,11 @@ impl Targets {
                     _ => config.head,
                 },
                 client: client.clone(),
-                limit: InFlightLimit::new(config.max_in_flight, metrics.in_flight.clone()),
+                limit: InFlightLimit::new(
+                    config.max_in_flight,
+                    config.max_in_flight_per_address,
+                    metrics.in_flight.clone(),
+                ),
                 metrics,
             })
         }))

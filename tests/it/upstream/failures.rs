@@ -285,6 +285,46 @@ async fn a_request_is_sent_at_most_twice() {
 }
 
 #[tokio::test]
+async fn one_address_does_not_occupy_a_service() {
+    let (service, server) = Manual::start(&[
+        ("RAPPORT_UPSTREAM_MAX_IN_FLIGHT_PER_ADDRESS", "1"),
+        ("RAPPORT_SERVER_TRUSTED_PROXIES", "127.0.0.1"),
+    ])
+    .await;
+    let from = |address: &str, rest: &str| {
+        format!("POST /rest/v1/x HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\n{rest}")
+    };
+    // The body never ends, so the request stays in progress.
+    let mut client = server.connect().await;
+    let unfinished = from("192.0.2.1", "content-length: 1000\r\n\r\na");
+    client.write_all(unfinished.as_bytes()).await.unwrap();
+    let mut upstream = service.accept().await;
+    let complete = "content-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = server.send(&from("192.0.2.1", complete)).await;
+    assert_eq!((answer.status(), &*answer.code()), (503, "upstream_busy"));
+    // Another address has its own share, unless it has the same position by chance.
+    let mut is_served = false;
+    for last in 2..5 {
+        let mut other = server.connect().await;
+        let request = from(&format!("192.0.2.{last}"), complete);
+        other.write_all(request.as_bytes()).await.unwrap();
+        tokio::select! {
+            answer = Answer::read(&mut other) => assert_eq!(answer.code(), "upstream_busy"),
+            mut upstream = service.accept() => {
+                upstream.write_all(EMPTY.as_bytes()).await.unwrap();
+                is_served = Answer::read(&mut other).await.status() == 200;
+                break;
+            }
+        }
+    }
+    assert!(is_served);
+    // The request ends with its client.
+    drop(client);
+    closed(&mut upstream).await;
+    server.idle("rest").await;
+}
+
+#[tokio::test]
 async fn requests_in_progress_are_limited_per_service() {
     let (service, server) = Manual::start(&[("RAPPORT_UPSTREAM_MAX_IN_FLIGHT", "1")]).await;
     let mut client = server.connect().await;

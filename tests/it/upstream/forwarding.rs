@@ -40,7 +40,7 @@ async fn the_gateway_of_a_project_receives_what_the_client_sent() {
     let body = "{\"a\": 1}\r\n";
     let request = format!(
         "POST {target} HTTP/1.1\r\nhost: rapport.example\r\n{}\r\n\
-         cookie: sb-x-auth-token=secret\r\nx-forwarded-host: evil.example\r\nx-forwarded-for: 9.9.9.9\r\n\
+         cookie: sb-x-auth-token=secret\r\nx-forwarded-host: evil.example\r\nx-forwarded-for: 6.6.6.6, 9.9.9.9\r\n\
          forwarded: for=9.9.9.9\r\nte: trailers\r\nkeep-alive: timeout=5\r\nproxy-authorization: Basic x\r\n\
          content-length: {}\r\n\r\n{body}",
         OF_CLIENTS.join("\r\n"),
