@@ -15,7 +15,7 @@ use super::catalog::{self, Evaluation};
 use super::error::AuthorizeError;
 use super::question::{self, Subject};
 use crate::db::connect::Connector;
-use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
+use crate::db::parked::{self, Caller, NEXT_TRANSACTION, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
@@ -41,7 +41,7 @@ pub(super) struct Evaluator {
 }
 
 /// A flight that has been sent. Its results must be awaited in order.
-pub(super) struct Flight<'a>(parked::Flight<'a, Row, Vec<Row>>);
+pub(super) struct Flight<'a>(parked::Pipeline<'a, Row, Vec<Row>>);
 
 impl Evaluator {
     /// Opens a connection and parks it.
@@ -110,7 +110,11 @@ impl Evaluator {
             };
             Some((caller(subject, evaluation), question))
         });
-        Flight(self.connection.fly(opening, NEXT_TURN, turns).await)
+        Flight(
+            self.connection
+                .send_pipeline(opening, NEXT_TRANSACTION, turns)
+                .await,
+        )
     }
 
     /// Drops a prepared statement that a schema change made invalid.
@@ -135,7 +139,7 @@ impl Flight<'_> {
 
     /// Waits for the remaining results. Returns whether the connection can be used again.
     pub(super) async fn land(self) -> bool {
-        self.0.land().await
+        self.0.finish().await
     }
 }
 
