@@ -20,7 +20,7 @@ use deadpool::managed::{
 use super::connect::{ConnectError, Connector};
 use super::connection::{CHECK_TIMEOUT, Connection, session_settings};
 use super::error::DbError;
-use super::turns::{Turn, Turns};
+use super::permits::{Permit, Permits};
 use crate::auth::Claims;
 use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
@@ -38,7 +38,7 @@ const CONNECTIONS_OF_SERVER: usize = 2;
 #[derive(Clone)]
 pub struct Db {
     pool: managed::Pool<Connections>,
-    turns: Arc<Turns>,
+    permits: Arc<Permits>,
     pub(super) tasks: Tasks,
     /// How long to wait for the result of one statement.
     pub(super) answer_timeout: Duration,
@@ -56,12 +56,12 @@ pub(super) struct Connections {
 /// A connection borrowed from the pool.
 pub(super) type Borrowed = managed::Object<Connections>;
 
-/// A connection borrowed from the pool for a caller, and the caller's turn.
+/// A connection borrowed from the pool for a caller, and the caller's permit.
 pub(super) struct Lease {
     pub(super) connection: Borrowed,
     /// Declared after the connection, so that the connection returns to the pool before another
-    /// caller gets the turn.
-    _turn: Turn,
+    /// caller gets the permit.
+    _permit: Permit,
 }
 
 impl Db {
@@ -97,7 +97,7 @@ impl Db {
             .map_err(|error| DbError::Unexpected(error.into()))?;
         Ok(Self {
             pool,
-            turns: Arc::new(Turns::new(for_requests, config.pool_wait)),
+            permits: Arc::new(Permits::new(for_requests, config.pool_wait)),
             tasks: tasks.clone(),
             answer_timeout: config.statement_timeout + NETWORK_ALLOWANCE,
             reachability,
@@ -125,20 +125,20 @@ impl Db {
     pub fn status(&self) -> deadpool::Status {
         let status = self.pool.status();
         deadpool::Status {
-            waiting: status.waiting + self.turns.waiting(),
+            waiting: status.waiting + self.permits.waiting(),
             ..status
         }
     }
 
     /// Closes idle connections now, and the others when they are returned. Waiting requests fail.
     pub fn close(&self) {
-        self.turns.close();
+        self.permits.close();
         self.pool.close();
     }
 
-    /// Waits for the caller's turn and borrows a connection.
+    /// Waits for the caller's permit and borrows a connection.
     pub(super) async fn lease(&self, caller: &Claims) -> Result<Lease, DbError> {
-        let turn = self.turns.acquire(caller).await.map_err(|error| {
+        let permit = self.permits.acquire(caller).await.map_err(|error| {
             // If no connection can be opened, the wait is only a symptom.
             if self.reachability.was_reachable() {
                 error
@@ -149,7 +149,7 @@ impl Db {
         let connection = self.borrow().await?;
         Ok(Lease {
             connection,
-            _turn: turn,
+            _permit: permit,
         })
     }
 

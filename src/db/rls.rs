@@ -6,7 +6,7 @@
 //! [`super::PARKED_ROLE`], which has no rights.
 //!
 //! If a request is dropped halfway, PostgreSQL still completes its pipeline, because everything
-//! was already sent. The connection, and the caller's turn to use one, are occupied until then.
+//! was already sent. The connection, and the caller's permit to use one, are occupied until then.
 
 use std::time::Duration;
 
