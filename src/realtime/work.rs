@@ -122,7 +122,7 @@ impl Workshop {
             let RecheckOrder { read, with_write } = order;
             workshop.pause(read.failures).await;
             // The semaphore is never closed, so `acquire` cannot fail.
-            let _turn = workshop.rechecks.acquire().await;
+            let _permit = workshop.rechecks.acquire().await;
             let (may_read, may_write) = join(workshop.ask(read.question, &read), async {
                 match with_write {
                     true => Some(workshop.ask(Question::Write, &read).await),

@@ -238,9 +238,9 @@ impl SyncRequest {
         let mut unseen: Vec<u32> = Vec::new();
         let mut pause = MIN_PAUSE;
         loop {
-            let turn = signals.turn().await;
+            let permit = signals.acquire_query().await;
             page = self.fetch().await?;
-            drop(turn);
+            drop(permit);
             if !page.is_empty() || Instant::now() >= end || signals.is_stopping() {
                 return Ok(page);
             }

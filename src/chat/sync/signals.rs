@@ -140,7 +140,7 @@ impl Signals {
 
     /// Waits until the request may query the database. It may do so until the returned permit is
     /// dropped. Returns `None` if the server stops.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn acquire_query(&self) -> Option<SemaphorePermit<'_>> {
         tokio::select! {
             permit = self.queries.acquire() => permit.ok(),
             () = self.stop.cancelled() => None,
