@@ -63,13 +63,13 @@ impl Session {
                 self.subscribed(&outcome.topic, result, now, effects);
             }
             WorkResult::Authorized {
-                question,
+                kind,
                 mark,
                 round,
-                answer,
+                result,
             } => {
-                if !self.is_outdated(&outcome.topic, (question, mark, round), &answer, effects) {
-                    self.authorized(&outcome.topic, question, mark, answer, now, effects);
+                if !self.is_outdated(&outcome.topic, (kind, mark, round), &result, effects) {
+                    self.authorized(&outcome.topic, kind, mark, result, now, effects);
                 }
             }
             WorkResult::Stored { reference, result } => {

@@ -255,7 +255,7 @@ impl Session {
             return;
         };
         if channel.is_private() {
-            effects.extend(channel.ask_to_read(&channel.holder, &self.headers, 0));
+            effects.extend(channel.check_read(&channel.holder, &self.headers, 0));
             return;
         }
         self.subscribe_joining(topic, now, effects);

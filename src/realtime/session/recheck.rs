@@ -45,7 +45,7 @@ impl Session {
             rights.recheck = Recheck::Due;
         }
         let metrics = self.shared.hub.metrics();
-        if !channel.is_answered_by(&result) {
+        if !channel.is_current(&result) {
             channel.catch_up(&self.headers, effects);
             return;
         }
@@ -126,8 +126,8 @@ impl Channel {
             return;
         };
         rights.recheck = Recheck::Running;
-        let question = rights.read.question();
-        let order = self.order(question, &self.holder, headers, failures);
+        let kind = rights.read.check_kind();
+        let order = self.order(kind, &self.holder, headers, failures);
         effects.extend(order.map(|read| {
             Effect::Recheck(RecheckOrder {
                 read,
@@ -136,10 +136,10 @@ impl Channel {
         }));
     }
 
-    /// Returns whether a result answers the question that would be asked now.
-    fn is_answered_by(&self, result: &RecheckOutcome) -> bool {
+    /// Returns whether a result is that of the check that would start now.
+    fn is_current(&self, result: &RecheckOutcome) -> bool {
         self.access.rights().is_some_and(|rights| {
-            result.round == rights.round && result.question == rights.read.question()
+            result.round == rights.round && result.kind == rights.read.check_kind()
         }) && result.mark == self.holder.mark
             && (result.write.is_some() || !self.tracking.is_listed())
     }

@@ -39,7 +39,7 @@ impl Session {
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
                     self.close_channel(topic, token_text(&error), now, effects);
                 } else if channel.is_private() {
-                    effects.extend(channel.ask_to_read(&holder, &self.headers, 0));
+                    effects.extend(channel.check_read(&holder, &self.headers, 0));
                     if let Some(rights) = channel.access.rights_mut() {
                         rights.new_token = NewToken::Checking(holder);
                     }

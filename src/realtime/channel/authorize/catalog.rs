@@ -1,8 +1,8 @@
 //! Reads the policies of `realtime.messages` from the catalogue, and determines whether they can be
 //! evaluated without an insertion.
 //!
-//! Each flight of questions reads the fingerprint of its [`Reading`] again before it evaluates.
-//! Therefore an answer never uses policies, grants or roles that changed before its flight. Only
+//! Each pipeline of checks reads the fingerprint of its [`Reading`] again before it evaluates.
+//! Therefore a result never uses policies, grants or roles that changed before its pipeline. Only
 //! the information about the table's triggers and constraints may be older, by up to
 //! [`STRUCTURE_TTL`].
 
@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
 use super::super::super::permissions::Permissions;
+use super::check::CheckKind;
 use super::error::AuthorizeError;
-use super::question::Question;
 use crate::db::plans::MUST_PLAN_PER_CALLER;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::visibility::fingerprint;
@@ -51,7 +51,7 @@ pub(super) fn fingerprint() -> String {
 /// triggers, rules, constraints, unique keys without the id, expressions in indexes, computed
 /// columns, columns that must be given, and defaults that are not plainly constant. Two index
 /// predicates and one constraint are exempt: the tables of Supabase Realtime and Rapport have them,
-/// and the rows that questions insert never match them.
+/// and the rows that insertions write never match them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -172,10 +172,10 @@ where r.rolname = any($1) and c.oid = $2"
 const INVALID_PARAMETER_VALUE: &str = "22023";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// The method for answering a question.
+/// How the result of a check is determined.
 #[derive(Clone, Debug)]
 pub(super) enum CheckMethod {
-    /// The catalogue alone determines the answer.
+    /// The catalogue alone determines the result.
     Known(Result<Permissions, AuthorizeError>),
     /// The policies are evaluated on a message that is not in the table.
     Evaluate(Arc<Evaluation>),
@@ -194,7 +194,7 @@ pub(super) struct Evaluation {
     pub(super) is_planned_anew: bool,
     /// Whether the statement cannot be prepared, or fails although an insertion succeeds. If so,
     /// insertions are used instead.
-    is_unequal: AtomicBool,
+    is_unusable: AtomicBool,
 }
 
 impl Evaluation {
@@ -204,13 +204,13 @@ impl Evaluation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             sql,
             is_planned_anew,
-            is_unequal: AtomicBool::new(false),
+            is_unusable: AtomicBool::new(false),
         }
     }
 
     /// Makes insertions replace the statement.
-    pub(super) fn give_up(&self) {
-        self.is_unequal.store(true, Ordering::Relaxed);
+    pub(super) fn mark_unusable(&self) {
+        self.is_unusable.store(true, Ordering::Relaxed);
     }
 }
 
@@ -223,7 +223,7 @@ pub(super) struct Reading {
     /// The rights by role, or `None` for a role that does not exist. A plain mutex: it is held only
     /// for a look-up or an insertion.
     roles: Mutex<HashMap<String, Option<Arc<RoleRights>>>>,
-    /// How to answer questions, by role and by whether they are about writing. A plain mutex: it is
+    /// How to run checks, by role and by whether they are about writing. A plain mutex: it is
     /// held only to look up or determine one entry.
     evaluations: Mutex<HashMap<(String, bool), CheckMethod>>,
 }
@@ -232,7 +232,7 @@ pub(super) struct Reading {
 struct Table {
     oid: u32,
     has_row_security: bool,
-    /// Whether all questions are answered by insertion: an insertion does more than find a
+    /// Whether all checks are insertions: an insertion does more than find a
     /// partition and check the policies (see [`TABLE`]), or the table does not exist.
     must_insert: bool,
     columns: Vec<Column>,
@@ -370,8 +370,8 @@ impl Reading {
         Ok(())
     }
 
-    /// Returns how to answer a question for `role`. The rights of `role` must be loaded.
-    pub(super) fn method(&self, role: &str, question: Question) -> CheckMethod {
+    /// Returns how to run a check for `role`. The rights of `role` must be loaded.
+    pub(super) fn method(&self, role: &str, kind: CheckKind) -> CheckMethod {
         if self.table.must_insert {
             return CheckMethod::Insert;
         }
@@ -386,15 +386,15 @@ impl Reading {
         if !rights.may_be_taken_on {
             return refused(INSUFFICIENT_PRIVILEGE);
         }
-        let is_write = question == Question::Write;
+        let is_write = kind == CheckKind::Write;
         let has_grants = if is_write {
             rights.may_insert
         } else {
             rights.may_select
         };
         if !rights.may_use_schema || !has_grants {
-            // Without the grant, PostgreSQL refuses an insertion, so the answer about writing is
-            // no. A query that reads fails with an error.
+            // Without the grant, PostgreSQL refuses an insertion, so writing is not
+            // allowed. A query that reads fails with an error.
             return if is_write {
                 CheckMethod::Known(Ok(Permissions::default()))
             } else {
@@ -402,7 +402,7 @@ impl Reading {
             };
         }
         if rights.bypasses_row_security || !self.table.has_row_security {
-            return CheckMethod::Known(Ok(question.mask(Permissions::ALL)));
+            return CheckMethod::Known(Ok(kind.mask(Permissions::ALL)));
         }
         let mut evaluations = self
             .evaluations
@@ -415,10 +415,8 @@ impl Reading {
             .entry((role.to_owned(), is_write))
             .or_insert_with(|| self.prepare(&rights, is_write));
         match method {
-            CheckMethod::Known(Ok(permissions)) => {
-                CheckMethod::Known(Ok(question.mask(*permissions)))
-            }
-            CheckMethod::Evaluate(evaluation) if evaluation.is_unequal.load(Ordering::Relaxed) => {
+            CheckMethod::Known(Ok(permissions)) => CheckMethod::Known(Ok(kind.mask(*permissions))),
+            CheckMethod::Evaluate(evaluation) if evaluation.is_unusable.load(Ordering::Relaxed) => {
                 CheckMethod::Insert
             }
             method => method.clone(),
