@@ -61,19 +61,19 @@ pub struct ParkedConnection {
 }
 
 impl ParkedConnection {
-    /// Runs the statements in `session` on a new connection and parks it. `settings` names the
-    /// settings that are set for each caller in addition to the role.
+    /// Runs the statements in `settings` on a new connection and parks it. `caller_settings` names
+    /// the settings that are set for each caller in addition to the role.
     ///
     /// # Errors
     /// Fails if the server refuses one of the statements, for instance because the login may not
     /// switch to the parked role.
     pub async fn park(
         client: Client,
-        session: &str,
-        settings: &[&'static str],
+        settings: &str,
+        caller_settings: &[&'static str],
     ) -> Result<Self, tokio_postgres::Error> {
-        client.batch_execute(session).await?;
-        let become_caller = client.prepare(&become_caller(settings)).await?;
+        client.batch_execute(settings).await?;
+        let become_caller = client.prepare(&become_caller(caller_settings)).await?;
         let connection = Self {
             client,
             become_caller,

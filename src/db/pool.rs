@@ -18,7 +18,7 @@ use deadpool::managed::{
 };
 
 use super::connect::{ConnectError, Connector};
-use super::connection::{CHECK_TIMEOUT, Connection, session_settings};
+use super::connection::{CHECK_TIMEOUT, Connection, connection_settings};
 use super::error::DbError;
 use super::permits::{Permit, Permits};
 use crate::auth::Claims;
@@ -49,7 +49,7 @@ pub struct Db {
 pub(super) struct Connections {
     connector: Connector,
     tasks: Tasks,
-    session: String,
+    settings: String,
     reachability: Arc<Reachability>,
 }
 
@@ -82,7 +82,7 @@ impl Db {
         let connections = Connections {
             connector,
             tasks: tasks.clone(),
-            session: session_settings(config.statement_timeout, config.pool_wait),
+            settings: connection_settings(config.statement_timeout, config.pool_wait),
             reachability: Arc::clone(&reachability),
         };
         let for_requests = config.request_pool_size.max(1);
@@ -175,7 +175,7 @@ impl Db {
 impl Connections {
     async fn open(&self) -> Result<Connection, ConnectError> {
         let client = self.connector.connect("rapport", &self.tasks).await?;
-        Connection::park(client, &self.session)
+        Connection::park(client, &self.settings)
             .await
             .map_err(ConnectError::Connect)
     }

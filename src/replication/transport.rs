@@ -17,7 +17,7 @@ use crate::db::connect::{CertificateCheck, Connector};
 /// Settings that determine the text form of values. In the startup packet, they take precedence
 /// over the settings of the role and the database. `search_path` is empty so that names of other
 /// objects (`regclass` and similar types) always contain their schema.
-const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
+const CONNECTION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
     -c bytea_output=hex -c extra_float_digits=3 -c search_path=";
 
 /// Interval of status messages while nothing arrives. It is far below the 30 s after which
@@ -65,8 +65,8 @@ impl Address {
             .map_err(|_| ReplicationError::Url("its password is not UTF-8"))?;
         let options = match config.get_options() {
             // If a setting appears twice, the last value wins.
-            Some(given) => format!("{given} {SESSION_OPTIONS}"),
-            None => SESSION_OPTIONS.to_owned(),
+            Some(given) => format!("{given} {CONNECTION_OPTIONS}"),
+            None => CONNECTION_OPTIONS.to_owned(),
         };
         Ok(Self {
             hosts: hosts(config)?,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::loop_function::LoopFunction;
-use super::query::{Execution, QueryOutput, SETTINGS, same_error};
+use super::query::{CALLER_SETTINGS, Execution, QueryOutput, same_error};
 use super::sql_function;
 use super::state::DatabaseState;
 use crate::db::parked::{ParkedConnection, ParkedError};
@@ -57,12 +57,12 @@ impl QueryConnection {
         statement_timeout: Duration,
     ) -> Result<Self, QueryError> {
         let statement_timeout = statement_timeout.as_millis().max(1).to_string();
-        let session = format!(
+        let settings = format!(
             "set statement_timeout = {statement_timeout}; \
              set idle_in_transaction_session_timeout = '30s'"
         );
         Ok(Self {
-            parked: ParkedConnection::park(client, &session, &SETTINGS).await?,
+            parked: ParkedConnection::park(client, &settings, &CALLER_SETTINGS).await?,
             loops: HashMap::new(),
             statement_timeout,
         })

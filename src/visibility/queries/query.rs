@@ -14,7 +14,7 @@ use crate::visibility::identity::Identity;
 
 /// The settings that are set for each identity. They contain the claims in both forms that
 /// PostgREST has used: as one object, and one by one.
-pub(super) const SETTINGS: [&str; 5] = [
+pub(super) const CALLER_SETTINGS: [&str; 5] = [
     "request.jwt.claims",
     "request.jwt.claim.sub",
     "request.jwt.claim.role",
@@ -172,7 +172,7 @@ impl From<Duration> for TimeLimit {
 }
 
 impl Execution {
-    /// Returns the role and the values of [`SETTINGS`] for this execution.
+    /// Returns the role and the values of [`CALLER_SETTINGS`] for this execution.
     pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
         let Identity { role, claims } = &*self.principal.identity;
         let time_limit = self.time_limit.as_ref().map(|limit| limit.0.as_str());

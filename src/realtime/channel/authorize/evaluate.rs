@@ -20,12 +20,13 @@ use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
 /// check times out.
-const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-                       set idle_in_transaction_session_timeout = '30s'";
+const CONNECTION_SETTINGS: &str = "\
+    set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
+    set idle_in_transaction_session_timeout = '30s'";
 
 /// The names of the settings for each caller. They contain the claims in both forms that PostgREST
 /// has used: as one object, and one by one.
-const SETTINGS: [&str; 6] = [
+const CALLER_SETTINGS: [&str; 6] = [
     "realtime.topic",
     "request.jwt.claims",
     "request.jwt.claim.sub",
@@ -51,7 +52,8 @@ impl Evaluator {
     /// policies cannot be evaluated.
     pub(super) async fn open(connector: &Connector, tasks: &Tasks) -> Result<Self, AuthorizeError> {
         let client = connector.connect("rapport private channels", tasks).await?;
-        let connection = ParkedConnection::park(client, SESSION, &SETTINGS).await?;
+        let connection =
+            ParkedConnection::park(client, CONNECTION_SETTINGS, &CALLER_SETTINGS).await?;
         let fingerprint = connection.client().prepare(&catalog::fingerprint()).await?;
         Ok(Self {
             connection,
@@ -152,7 +154,7 @@ fn permissions(rows: &[Row]) -> Result<Permissions, AuthorizeError> {
     Ok(permissions)
 }
 
-/// Returns the caller of a check, with the values of [`SETTINGS`].
+/// Returns the caller of a check, with the values of [`CALLER_SETTINGS`].
 fn caller<'a>(check: &'a Check, evaluation: &Evaluation) -> Caller<'a> {
     let claims = &check.claims;
     let plan_cache_mode = if evaluation.is_planned_anew {

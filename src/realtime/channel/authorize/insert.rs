@@ -19,8 +19,9 @@ use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
 /// check times out.
-const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-                       set idle_in_transaction_session_timeout = '30s'";
+const CONNECTION_SETTINGS: &str = "\
+    set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
+    set idle_in_transaction_session_timeout = '30s'";
 
 /// Inserts a message for a check. All columns that are not listed keep their defaults, so that
 /// policies see the same values as in Supabase Realtime.
@@ -59,7 +60,7 @@ pub(super) struct Prober {
 impl Prober {
     pub(super) async fn open(connector: &Connector, tasks: &Tasks) -> Result<Self, AuthorizeError> {
         let client = connector.connect("rapport private channels", tasks).await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         Ok(Self { client })
     }
 
