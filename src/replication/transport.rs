@@ -5,10 +5,10 @@ use std::time::Duration;
 use pgwire_replication::{ReplicationClient, ReplicationConfig as WireConfig, SslMode, TlsConfig};
 use tokio_postgres::config::{Host, SslMode as UrlSslMode};
 
+use super::connection_error::ConnectionError;
 use super::error::ReplicationError;
 use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::Publications;
-use super::session_error::SessionError;
 use super::timeout::with_timeout;
 use crate::change::Lsn;
 use crate::config::ReplicationConfig;
@@ -204,7 +204,7 @@ pub(super) async fn open(
     config: &ReplicationConfig,
     reading: Publications,
     start: Lsn,
-) -> Result<Opened, SessionError> {
+) -> Result<Opened, ConnectionError> {
     let config = address
         .wire_config(attempt, slot, config, reading)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
@@ -212,7 +212,7 @@ pub(super) async fn open(
     let identified = with_timeout("opening the replication connection", async {
         let system = client.identify_system().await?;
         let rows = client.simple_query("select pg_backend_pid()").await?;
-        Ok::<_, SessionError>((system, rows))
+        Ok::<_, ConnectionError>((system, rows))
     })
     .await;
     // Without the abort, a connection to a silent server would not end.
@@ -221,7 +221,7 @@ pub(super) async fn open(
         .first()
         .and_then(|row| row.first()?.as_deref())
         .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-        .ok_or(SessionError::Ended)?;
+        .ok_or(ConnectionError::Ended)?;
     Ok(Opened {
         client,
         cluster: ClusterHistory {
@@ -234,7 +234,7 @@ pub(super) async fn open(
 }
 
 /// Starts streaming and waits for the server's confirmation.
-pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), SessionError> {
+pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), ConnectionError> {
     let started = with_timeout("starting to stream", async {
         client.start().await?;
         client.wait_started().await
