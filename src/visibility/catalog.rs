@@ -365,7 +365,7 @@ fn read_policy(row: &Row) -> Result<Policy, QueryError> {
             .filter_map(|number| i16::try_from(number).ok())
             .collect(),
         uses_whole_row: row.try_get(5)?,
-        must_plan_per_caller: row.try_get(6)?,
+        plans_per_caller: row.try_get(6)?,
         reads_other_rows: row.try_get(7)?,
     })
 }

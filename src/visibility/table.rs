@@ -78,7 +78,7 @@ pub(super) struct Policy {
     /// Whether the policy refers to a whole row, possibly of this table.
     pub(super) uses_whole_row: bool,
     /// Whether the policy must be planned for each caller; see [`crate::db::plans`].
-    pub(super) must_plan_per_caller: bool,
+    pub(super) plans_per_caller: bool,
     /// Whether the policy reads rows other than the one that it is evaluated for, or calls a
     /// function that may do so.
     pub(super) reads_other_rows: bool,

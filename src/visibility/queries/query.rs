@@ -32,7 +32,7 @@ pub(crate) struct Query {
     /// The number of parameters.
     pub(super) parameters: usize,
     /// Whether the query is planned again for each identity.
-    is_planned_anew: bool,
+    plans_per_caller: bool,
     /// The current [`ExecutionMode`], as a number.
     mode: AtomicU8,
 }
@@ -56,13 +56,13 @@ pub(crate) enum ExecutionMode {
 
 impl Query {
     /// Creates a query with this text and number of `text[]` parameters.
-    pub(crate) fn new(sql: String, parameters: usize, is_planned_anew: bool) -> Self {
+    pub(crate) fn new(sql: String, parameters: usize, plans_per_caller: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             sql,
             parameters,
-            is_planned_anew,
+            plans_per_caller,
             mode: AtomicU8::new(0),
         }
     }
@@ -75,7 +75,7 @@ impl Query {
 
     /// Returns the `plan_cache_mode` for this query.
     pub(super) fn plan_cache_mode(&self) -> &'static str {
-        if self.is_planned_anew {
+        if self.plans_per_caller {
             "force_custom_plan"
         } else {
             "force_generic_plan"

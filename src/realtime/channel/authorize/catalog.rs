@@ -191,19 +191,19 @@ pub(super) struct Evaluation {
     pub(super) id: u64,
     pub(super) sql: String,
     /// Whether each execution must be planned for its caller.
-    pub(super) is_planned_anew: bool,
+    pub(super) plans_per_caller: bool,
     /// Whether the statement cannot be prepared, or fails although an insertion succeeds. If so,
     /// insertions are used instead.
     is_unusable: AtomicBool,
 }
 
 impl Evaluation {
-    fn new(sql: String, is_planned_anew: bool) -> Self {
+    fn new(sql: String, plans_per_caller: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             sql,
-            is_planned_anew,
+            plans_per_caller,
             is_unusable: AtomicBool::new(false),
         }
     }
@@ -256,7 +256,7 @@ struct Policy {
     columns: Vec<i32>,
     /// Whether the policy can only be evaluated on a row in the table (see [`POLICIES`]).
     must_insert: bool,
-    must_plan_per_caller: bool,
+    plans_per_caller: bool,
 }
 
 #[derive(Debug)]
@@ -458,9 +458,7 @@ impl Reading {
         }
         CheckMethod::Evaluate(Arc::new(Evaluation::new(
             self.statement(&policies, &permissive, is_write),
-            policies
-                .iter()
-                .any(|(policy, _)| policy.must_plan_per_caller),
+            policies.iter().any(|(policy, _)| policy.plans_per_caller),
         )))
     }
 
@@ -546,7 +544,7 @@ impl Policy {
             with_check: row.try_get(4)?,
             columns: row.try_get(5)?,
             must_insert: row.try_get(6)?,
-            must_plan_per_caller: row.try_get(7)?,
+            plans_per_caller: row.try_get(7)?,
         })
     }
 }

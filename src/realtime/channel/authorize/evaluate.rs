@@ -157,7 +157,7 @@ fn permissions(rows: &[Row]) -> Result<Permissions, AuthorizeError> {
 /// Returns the caller of a check, with the values of [`CALLER_SETTINGS`].
 fn caller<'a>(check: &'a Check, evaluation: &Evaluation) -> Caller<'a> {
     let claims = &check.claims;
-    let plan_cache_mode = if evaluation.is_planned_anew {
+    let plan_cache_mode = if evaluation.plans_per_caller {
         "force_custom_plan"
     } else {
         "force_generic_plan"
