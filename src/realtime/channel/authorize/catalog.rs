@@ -232,9 +232,9 @@ pub(super) struct Reading {
 struct Table {
     oid: u32,
     has_row_security: bool,
-    /// Whether all checks are insertions: an insertion does more than find a
-    /// partition and check the policies (see [`TABLE`]), or the table does not exist.
-    must_insert: bool,
+    /// Whether an insertion does more than find a partition and check the policies (see [`TABLE`]).
+    /// If so, or if the table does not exist, all checks are insertions.
+    insertion_does_more: bool,
     columns: Vec<Column>,
 }
 
@@ -254,8 +254,8 @@ struct Policy {
     using: Option<String>,
     with_check: Option<String>,
     columns: Vec<i32>,
-    /// Whether the policy can only be evaluated on a row in the table (see [`POLICIES`]).
-    must_insert: bool,
+    /// Whether the policy can only be evaluated on a row in the table (see [`policies_statement`]).
+    needs_stored_row: bool,
     plans_per_caller: bool,
 }
 
@@ -293,7 +293,7 @@ impl Reading {
         let mut table = Table {
             oid: row.try_get(0)?,
             has_row_security: row.try_get(1)?,
-            must_insert: row.try_get(2)?,
+            insertion_does_more: row.try_get(2)?,
             columns: Vec::new(),
         };
         for row in client.query(COLUMNS, &[&table.oid]).await? {
@@ -372,7 +372,7 @@ impl Reading {
 
     /// Returns how to run a check for `role`. The rights of `role` must be loaded.
     pub(super) fn method(&self, role: &str, kind: CheckKind) -> CheckMethod {
-        if self.table.must_insert {
+        if self.table.insertion_does_more {
             return CheckMethod::Insert;
         }
         let rights = {
@@ -453,7 +453,7 @@ impl Reading {
         if permissive.len() == policies.len() && permissive.iter().all(|it| *it == "true") {
             return CheckMethod::Known(Ok(Permissions::ALL));
         }
-        if policies.iter().any(|(policy, _)| policy.must_insert) {
+        if policies.iter().any(|(policy, _)| policy.needs_stored_row) {
             return CheckMethod::Insert;
         }
         CheckMethod::Evaluate(Arc::new(Evaluation::new(
@@ -528,7 +528,7 @@ impl Table {
         Self {
             oid: 0,
             has_row_security: true,
-            must_insert: true,
+            insertion_does_more: true,
             columns: Vec::new(),
         }
     }
@@ -543,7 +543,7 @@ impl Policy {
             using: row.try_get(3)?,
             with_check: row.try_get(4)?,
             columns: row.try_get(5)?,
-            must_insert: row.try_get(6)?,
+            needs_stored_row: row.try_get(6)?,
             plans_per_caller: row.try_get(7)?,
         })
     }
