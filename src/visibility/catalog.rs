@@ -19,7 +19,7 @@ use super::table::{Policy, Table, TableColumn, TableRights};
 use super::types::Types;
 use crate::change::{Relation, TableName};
 use crate::db::plans::MUST_PLAN_PER_CALLER;
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::roles::MAY_BE_ASSUMED;
 
 /// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: which
 /// columns the WAL contains, primary keys, and the row types of columns.
@@ -151,7 +151,7 @@ select r.rolname::text, c.oid,
         where member.oid = 0 or pg_catalog.pg_has_role(r.oid, member.oid, 'USAGE')))
 from pg_catalog.pg_roles r
 cross join pg_catalog.pg_class c
-where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
+where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_ASSUMED}"
     )
 }
 
@@ -159,7 +159,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \
-         where r.rolname = any($1) and {MAY_BE_A_CALLERS}"
+         where r.rolname = any($1) and {MAY_BE_ASSUMED}"
     )
 }
 

@@ -18,7 +18,7 @@ use super::super::super::permissions::Permissions;
 use super::check::CheckKind;
 use super::error::AuthorizeError;
 use crate::db::plans::MUST_PLAN_PER_CALLER;
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::roles::MAY_BE_ASSUMED;
 use crate::visibility::fingerprint;
 
 /// The maximum age of the information about the table's triggers and constraints.
@@ -145,12 +145,12 @@ order by p.polname"
 
 /// Returns the statement that reads the rights of roles. `set role` requires a membership, which
 /// PostgreSQL 16 and later distinguish from a membership that inherits rights. Roles that
-/// [`MAY_BE_A_CALLERS`] excludes are refused, even if the login may switch to them.
+/// [`MAY_BE_ASSUMED`] excludes are refused, even if the login may switch to them.
 fn roles_statement() -> String {
     format!(
         "
 select r.rolname::text,
-  {MAY_BE_A_CALLERS} and case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
+  {MAY_BE_ASSUMED} and case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
     then pg_catalog.pg_has_role(session_user, r.oid, 'SET')
     else pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') end,
   r.rolsuper or r.rolbypassrls
@@ -261,7 +261,7 @@ struct Policy {
 
 #[derive(Debug)]
 struct RoleRights {
-    may_be_taken_on: bool,
+    may_be_assumed: bool,
     bypasses_row_security: bool,
     may_use_schema: bool,
     may_select: bool,
@@ -353,7 +353,7 @@ impl Reading {
             .await?
         {
             let role = RoleRights {
-                may_be_taken_on: row.try_get(1)?,
+                may_be_assumed: row.try_get(1)?,
                 bypasses_row_security: row.try_get(2)?,
                 may_use_schema: row.try_get(3)?,
                 may_select: row.try_get(4)?,
@@ -383,7 +383,7 @@ impl Reading {
                 None => return CheckMethod::Insert,
             }
         };
-        if !rights.may_be_taken_on {
+        if !rights.may_be_assumed {
             return refused(INSUFFICIENT_PRIVILEGE);
         }
         let is_write = kind == CheckKind::Write;

@@ -14,7 +14,7 @@ use super::super::super::permissions::Permissions;
 use super::check::{self, BROADCAST, Check, CheckKind, PRESENCE};
 use super::error::AuthorizeError;
 use crate::db::connect::Connector;
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::roles::MAY_BE_ASSUMED;
 use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
@@ -45,7 +45,7 @@ fn become_statement() -> String {
             set_config('request.headers', $5, true), \
             set_config('role', \
                 coalesce((select r.rolname::text from pg_catalog.pg_roles r \
-                    where r.rolname = $4 and {MAY_BE_A_CALLERS}), ''), true)"
+                    where r.rolname = $4 and {MAY_BE_ASSUMED}), ''), true)"
     )
 }
 
