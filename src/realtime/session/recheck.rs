@@ -95,7 +95,7 @@ impl Session {
         {
             rights.write = WriteState::Known(permissions);
         }
-        if !permissions.presence && channel.tracking.is_listed() {
+        if !permissions.presence && channel.tracking.is_tracking() {
             channel.untrack(effects);
             let why = write_refusal(None, channel.sub_topic());
             self.notice(topic, why, now, effects);
@@ -131,7 +131,7 @@ impl Channel {
         effects.extend(order.map(|read| {
             Effect::Recheck(RecheckOrder {
                 read,
-                with_write: self.tracking.is_listed(),
+                with_write: self.tracking.is_tracking(),
             })
         }));
     }
@@ -141,6 +141,6 @@ impl Channel {
         self.access.rights().is_some_and(|rights| {
             result.round == rights.round && result.kind == rights.read.check_kind()
         }) && result.mark == self.holder.mark
-            && (result.write.is_some() || !self.tracking.is_listed())
+            && (result.write.is_some() || !self.tracking.is_tracking())
     }
 }
