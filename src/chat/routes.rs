@@ -317,7 +317,12 @@ fn api() -> Routes<ChatState, Class> {
             reference::set_preferences().repeated("put_preferences", "PATCH /preferences"),
             Class::Write,
         )
-        .get("/search", search::search, reference::search(), Class::Search)
+        .get(
+            "/search",
+            search::search,
+            reference::search(),
+            Class::Search,
+        )
         .get("/sync", sync::sync, reference::sync(), Class::Read)
         .get(
             "/unread-count",
