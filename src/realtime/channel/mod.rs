@@ -14,7 +14,7 @@ mod waiting;
 
 pub use self::holder::{Holder, TokenMark, TokenMarks};
 pub use self::rights::{
-    Access, NewToken, PresenceReading, Reading, ReadsLess, Recheck, Rights, WriteDecision,
+    Access, NewToken, PresenceReading, ReadPermissions, ReadsLess, Recheck, Rights, WriteDecision,
     WriteState, Writing,
 };
 pub use self::state::{

@@ -55,7 +55,7 @@ pub struct Rights {
     /// of the token, and permissions are rechecked after changes.
     pub is_managed: bool,
     /// The permissions to read. There are none until the join is allowed.
-    pub read: Reading,
+    pub read: ReadPermissions,
     /// The permissions to write.
     pub write: WriteState,
     /// The new token whose permissions are being checked, if any.
@@ -69,7 +69,7 @@ pub struct Rights {
 
 /// The permissions of a channel to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadPermissions {
     /// Whether the channel may read broadcasts.
     pub broadcast: bool,
     /// Whether the channel may read presence.
@@ -164,7 +164,7 @@ pub enum WriteDecision {
     Refused(Option<AuthorizeError>),
 }
 
-impl Reading {
+impl ReadPermissions {
     /// Creates a state in which nothing may be read. `needs_presence` determines whether checks
     /// include presence.
     pub fn none(needs_presence: bool) -> Self {
@@ -193,7 +193,7 @@ impl Reading {
         }
     }
 
-    /// Applies the result of a check of [`Reading::check_kind`].
+    /// Applies the result of a check of [`ReadPermissions::check_kind`].
     fn set(&mut self, read: Permissions) {
         self.broadcast = read.broadcast;
         if let PresenceReading::Needed(is_allowed) = &mut self.presence {
@@ -251,7 +251,7 @@ impl Rights {
     pub fn new(is_managed: bool, needs_presence: bool) -> Self {
         Self {
             is_managed,
-            read: Reading::none(needs_presence),
+            read: ReadPermissions::none(needs_presence),
             write: WriteState::Unchecked,
             new_token: NewToken::None,
             recheck: Recheck::Current,

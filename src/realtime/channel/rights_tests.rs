@@ -24,7 +24,7 @@ fn refused() -> AuthorizeError {
 
 fn rights(write: WriteState, presence: PresenceReading) -> Rights {
     let mut rights = Rights::new(true, false);
-    rights.read = Reading {
+    rights.read = ReadPermissions {
         broadcast: true,
         presence,
     };
@@ -136,7 +136,7 @@ fn a_result_determines_the_permissions_to_write_or_to_read_presence() {
 
 #[test]
 fn presence_that_was_not_part_of_a_check_is_never_readable() {
-    let mut reading = Reading::none(false);
+    let mut reading = ReadPermissions::none(false);
     reading.set(Permissions::ALL);
     assert_eq!(reading.permissions(), BROADCAST);
     assert_eq!(reading.check_kind(), CheckKind::Read { presence: false });
