@@ -18,6 +18,7 @@ pub use self::rights::{
     WriteState, Writing,
 };
 pub use self::state::{
-    Channel, Joining, Life, Replaced, Replay, ReplayParams, Tracked, Tracking, Wait, join_bytes,
+    Channel, JoinState, Joining, Replaced, Replay, ReplayParams, Tracked, Tracking, Wait,
+    join_bytes,
 };
 pub use self::waiting::{MAX_WAITING, MAX_WAITING_BYTES, OwnedMessage, Waiting};

@@ -1,6 +1,6 @@
 //! The inputs of a session: messages from the client, results of background work, and the time.
 
-use super::super::channel::Life;
+use super::super::channel::JoinState;
 use super::super::error::{JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
 use super::super::protocol::{
     ClientEvent, ClientMessage, Reply, ServerMessage, Status, SystemNotice, TOPIC_PREFIX,
@@ -116,7 +116,7 @@ impl Session {
                 continue;
             }
             let expires_at = channel.holder.expires_at();
-            if let Life::Joined { is_warned } = &mut channel.life
+            if let JoinState::Joined { is_warned } = &mut channel.join_state
                 && !*is_warned
                 && expires_at.before(warn_before) <= now
             {

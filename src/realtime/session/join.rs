@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::super::channel::postgres_changes::{self, Registration, Subscription};
 use super::super::channel::{
-    Access, Channel, Holder, Joining, Life, Replaced, Replay, ReplayParams, Rights, Tracked,
+    Access, Channel, Holder, JoinState, Joining, Replaced, Replay, ReplayParams, Rights, Tracked,
     Tracking, Wait, join_bytes,
 };
 use super::super::error::{JoinRefusal, expiry};
@@ -198,7 +198,7 @@ impl Session {
             },
             storing: None,
             subscription,
-            life: Life::Joining(Box::new(Joining {
+            join_state: JoinState::Joining(Box::new(Joining {
                 reply,
                 replaced: None,
                 wait,
@@ -349,11 +349,13 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let joining = match std::mem::replace(&mut channel.life, Life::Joined { is_warned: false })
-        {
-            Life::Joining(joining) => *joining,
-            joined @ Life::Joined { .. } => {
-                channel.life = joined;
+        let joining = match std::mem::replace(
+            &mut channel.join_state,
+            JoinState::Joined { is_warned: false },
+        ) {
+            JoinState::Joining(joining) => *joining,
+            joined @ JoinState::Joined { .. } => {
+                channel.join_state = joined;
                 return;
             }
         };
@@ -400,7 +402,7 @@ impl Session {
             return;
         };
         effects.push(Effect::Detach(channel.id));
-        let Life::Joining(joining) = channel.life else {
+        let JoinState::Joining(joining) = channel.join_state else {
             return;
         };
         self.refuse(

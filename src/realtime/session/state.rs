@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::channel::{Channel, Holder, Life, TokenMarks};
+use super::super::channel::{Channel, Holder, JoinState, TokenMarks};
 use super::super::hub::Hub;
 use super::super::protocol::{Status, SystemNotice};
 use super::effect::Effect;
@@ -167,10 +167,10 @@ impl Session {
         self.deadline = self
             .channels
             .values()
-            .filter_map(|channel| match &channel.life {
-                Life::Joining(joining) => joining.wait.map(|wait| wait.until),
-                Life::Joined { is_warned: true } => Some(channel.holder.expires_at()),
-                Life::Joined { is_warned: false } => {
+            .filter_map(|channel| match &channel.join_state {
+                JoinState::Joining(joining) => joining.wait.map(|wait| wait.until),
+                JoinState::Joined { is_warned: true } => Some(channel.holder.expires_at()),
+                JoinState::Joined { is_warned: false } => {
                     Some(channel.holder.expires_at().before(warn_before))
                 }
             })

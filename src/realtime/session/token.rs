@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::super::channel::{Channel, Holder, Life, NewToken, Tracking, WriteState};
+use super::super::channel::{Channel, Holder, JoinState, NewToken, Tracking, WriteState};
 use super::super::error::{expiry, token_text};
 use super::super::protocol::AccessToken;
 use super::effect::Effect;
@@ -63,7 +63,7 @@ impl Channel {
             self.tracking.key = Tracking::key_of_subject(&holder);
         }
         self.holder = holder;
-        if let Life::Joined { is_warned } = &mut self.life {
+        if let JoinState::Joined { is_warned } = &mut self.join_state {
             *is_warned = false;
         }
         if let Some(rights) = self.access.rights_mut() {
