@@ -37,7 +37,7 @@ pub struct MemberSpec {
 pub struct Member {
     pub(super) id: ChannelId,
     pub(super) topic: Arc<TopicName>,
-    pub(super) seat: Seat,
+    pub(super) index: MemberIndex,
     pub(super) outbound: Arc<Outbound>,
     /// The protocol version of the member's socket.
     pub(super) serializer: Serializer,
@@ -70,7 +70,7 @@ pub struct Member {
 
 /// The index of a member in the list of its topic. Read and written only under the topic's lock.
 #[derive(Debug, Default)]
-pub(super) struct Seat(pub(super) AtomicUsize);
+pub(super) struct MemberIndex(pub(super) AtomicUsize);
 
 /// The presence version of a member that receives no diffs.
 const NO_PRESENCE: u64 = u64::MAX;
@@ -87,7 +87,7 @@ impl Member {
         Self {
             id,
             topic,
-            seat: Seat::default(),
+            index: MemberIndex::default(),
             outbound,
             serializer,
             join_ref: spec.join_ref,
