@@ -108,7 +108,7 @@ impl Member {
     }
 
     /// Sets what the channel may read from now on.
-    pub(super) fn permit(&self, read: Permissions) {
+    pub(super) fn set_read_permissions(&self, read: Permissions) {
         self.reads_broadcasts
             .store(read.broadcast, Ordering::SeqCst);
         self.reads_presence.store(read.presence, Ordering::SeqCst);

@@ -181,9 +181,9 @@ impl Hub {
     }
 
     /// Sets what the channel may read from now on.
-    pub fn permit(&self, channel: ChannelId, read: Permissions) {
+    pub fn set_read_permissions(&self, channel: ChannelId, read: Permissions) {
         if let Some(member) = self.member(channel) {
-            member.permit(read);
+            member.set_read_permissions(read);
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Effect {
     /// Register a channel in the hub. Its deliveries are held back until [`Effect::Open`].
     Attach(ChannelId, MemberSpec),
     /// Set the permissions of a channel to read.
-    Permit(ChannelId, Permissions),
+    SetReadPermissions(ChannelId, Permissions),
     /// Release the deliveries of a channel.
     Open(ChannelId),
     /// Send a channel the presence state of its topic, followed by diffs.

@@ -119,7 +119,7 @@ impl Session {
             self.refresh_authorized(topic, result, now, effects);
         } else if rights.write == WriteState::Checking && is_about_current {
             if rights.apply_write(kind, result) {
-                effects.push(Effect::Permit(id, rights.read.permissions()));
+                effects.push(Effect::SetReadPermissions(id, rights.read.permissions()));
             }
             self.receive_waiting(topic, now, effects);
             let channel = self.channels.get_mut(topic);
@@ -146,7 +146,10 @@ impl Session {
                 if let Some(rights) = channel.access.rights_mut() {
                     rights.apply_join(read);
                 }
-                effects.push(Effect::Permit(channel.id, channel.access.read()));
+                effects.push(Effect::SetReadPermissions(
+                    channel.id,
+                    channel.access.read(),
+                ));
                 self.read_stored(topic, now, effects);
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
@@ -177,7 +180,7 @@ impl Session {
         };
         match result {
             Ok(read) => {
-                if let Err(why) = channel.permit_again(read, effects) {
+                if let Err(why) = channel.apply_new_read(read, effects) {
                     self.close_channel(topic, why, now, effects);
                     return;
                 }
@@ -283,7 +286,7 @@ impl Channel {
     ///
     /// # Errors
     /// If the channel may read less than before, returns the reason why it must be closed.
-    pub(super) fn permit_again(
+    pub(super) fn apply_new_read(
         &mut self,
         read: Permissions,
         effects: &mut Vec<Effect>,
@@ -297,7 +300,7 @@ impl Channel {
             ReadsLess::Part => no_longer_permitted(sub_topic(&self.topic)),
         })?;
         let read = rights.read.permissions();
-        effects.push(Effect::Permit(self.id, read));
+        effects.push(Effect::SetReadPermissions(self.id, read));
         if self.wants_presence && read.presence && !had.presence {
             // The channel could not read presence before, so it has not received a state.
             effects.push(Effect::PresenceState(self.id));

@@ -51,7 +51,7 @@ impl Session {
         }
         metrics.rechecks.inc();
         let closed = match result.read {
-            Ok(read) => channel.permit_again(read, effects),
+            Ok(read) => channel.apply_new_read(read, effects),
             Err(error) if error.is_refusal() => Err(no_permission(channel.sub_topic())),
             Err(_) => {
                 channel.try_again(&self.headers, result.failures, effects);

@@ -269,8 +269,8 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                 order.store.except,
             ),
             Effect::AwaitMessages(channel, _) => format!("await messages for {}", channel.0),
-            Effect::Permit(channel, read) => format!(
-                "permit {}: broadcast {}, presence {}",
+            Effect::SetReadPermissions(channel, read) => format!(
+                "may read {}: broadcast {}, presence {}",
                 channel.0, read.broadcast, read.presence
             ),
             Effect::Authorize(order) => format!("ask {}", asked(&order)),
@@ -773,7 +773,7 @@ fn a_private_join_checks_permissions_first() {
     assert_eq!(
         script.read(Ok(BROADCAST), None),
         [
-            "permit 1: broadcast true, presence false",
+            "may read 1: broadcast true, presence false",
             "subscribe 1 as key after 0 failures"
         ]
     );
@@ -837,7 +837,7 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
             BROADCAST,
             Ok(Permissions::ALL),
             vec![
-                "permit 1: broadcast true, presence true".to_owned(),
+                "may read 1: broadcast true, presence true".to_owned(),
                 "presence state 1".to_owned(),
             ],
         ),
@@ -892,7 +892,7 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
     assert_eq!(
         script.read(Ok(BROADCAST), Some(&ann)),
         [
-            "permit 1: broadcast true, presence false",
+            "may read 1: broadcast true, presence false",
             "ask 1 to write as ann after 0 failures"
         ]
     );
@@ -923,7 +923,7 @@ fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
         ["ask 1 to read with presence as ann after 0 failures"]
     );
     let effects = script.finish_check(reading, Ok(Permissions::ALL), Some(&ann));
-    assert_eq!(effects[0], "permit 1: broadcast true, presence true");
+    assert_eq!(effects[0], "may read 1: broadcast true, presence true");
 }
 
 #[test]
@@ -1032,7 +1032,7 @@ fn the_first_track_checks_the_permission_to_read_presence() {
     assert_eq!(
         script.finish_check(CheckKind::Read { presence: true }, Ok(PRESENCE), None),
         [
-            "permit 1: broadcast true, presence true",
+            "may read 1: broadcast true, presence true",
             "ask 1 to write as key after 0 failures"
         ]
     );

@@ -133,7 +133,7 @@ fn a_channel_that_may_read_less_is_closed_as_after_a_new_token() {
     let (mut script, token) = Script::joined();
     script.change(1);
     let unchanged = script.rechecked(&token, 1, Ok(BOTH), None);
-    assert_eq!(unchanged, ["permit 1: broadcast true, presence true"]);
+    assert_eq!(unchanged, ["may read 1: broadcast true, presence true"]);
     // Unlike the acceptance of a new token, this sends no notice and registers nothing. The next
     // change is checked again.
     assert_eq!(script.change(1), [RECHECK]);
@@ -161,7 +161,7 @@ fn a_presence_that_may_no_longer_be_shown_is_removed() {
     let (mut script, token) = Script::listed();
     assert_eq!(script.change(1), [RECHECK_ALL]);
     let effects = script.rechecked(&token, 1, Ok(BOTH), Some(Ok(BROADCAST)));
-    assert_eq!(effects[0], "permit 1: broadcast true, presence true");
+    assert_eq!(effects[0], "may read 1: broadcast true, presence true");
     assert_eq!(effects[1], "untrack 1");
     let text = "You do not have permissions to write to this Channel topic: managed";
     assert!(effects[2].contains(text), "{effects:?}");
