@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::checks::{Check, CheckResult, FilterCheck, Inputs, StaleCatalog};
+use super::checks::{AccessCheck, AccessCheckResult, FilterCheck, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
@@ -100,7 +100,7 @@ impl PendingConditions<'_> {
                 return Err(StaleCatalog);
             };
             let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-            checks.push(Check {
+            checks.push(AccessCheck {
                 principal: Arc::clone(principal),
                 query: condition_query(
                     &resolution.catalog.queries,
@@ -162,11 +162,14 @@ fn round_size(round: usize) -> usize {
 /// their checks fail as if they had exceeded their time limit.
 async fn run_conditions(
     resolution: &Resolution<'_>,
-    checks: Vec<Check>,
+    checks: Vec<AccessCheck>,
     may_be_stale: bool,
-) -> Result<Vec<CheckResult>, StaleCatalog> {
+) -> Result<Vec<AccessCheckResult>, StaleCatalog> {
     let filter_time = &resolution.engine.filter_time;
-    let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
+    let mut results: Vec<AccessCheckResult> = checks
+        .iter()
+        .map(|_| AccessCheckResult::default())
+        .collect();
     let mut by_user: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
         let places = by_user.entry(&*check.principal.user).or_default();
