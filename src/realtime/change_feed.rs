@@ -225,7 +225,7 @@ fn encode(transaction: &ChangeTransaction, change: &ChangeEvent, delivery: &Deli
         Payload::Refused(reason) => {
             data(RowData::Refused(reason)).write(&mut out, |_| {}, |_| {});
         }
-        Payload::Unanswered(text) => {
+        Payload::CheckFailed(text) => {
             return Encoded::Notice(SystemNotice::changes_error(text.clone()));
         }
     }

@@ -11,7 +11,7 @@ use super::conditions::{PendingConditions, PendingDelivery};
 use super::decisions::{Decisions, IMAGE, OldRowDecision, RoleAccess};
 use super::delivery::Payload;
 use super::receivers::{FilterMatch, Receiver};
-use super::recipients::{RecipientGroups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, check_failed_text};
 use super::record::{RecordDetail, change_bytes};
 use super::subscription::Subscription;
 use super::table::Table;
@@ -67,7 +67,7 @@ impl<'a> Resolution<'a> {
                     }
                     Some(sqlstate) => {
                         self.engine.metrics.unanswered.inc();
-                        Payload::Unanswered(unanswered_text(
+                        Payload::CheckFailed(check_failed_text(
                             &self.table_batch.relation.table.to_string(),
                             sqlstate,
                         ))

@@ -10,7 +10,7 @@ use super::checks::{AccessCheck, AccessCheckResult, FilterCheck, Inputs, StaleCa
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::recipients::{RecipientGroups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, check_failed_text};
 use super::row_access::condition_query;
 use super::subscription::Subscription;
 use super::table::Table;
@@ -136,7 +136,7 @@ impl PendingConditions<'_> {
             if let Some(sqlstate) = failure {
                 engine.metrics.unanswered.inc();
                 let table = resolution.table_batch.relation.table.to_string();
-                let payload = Payload::Unanswered(unanswered_text(&table, sqlstate));
+                let payload = Payload::CheckFailed(check_failed_text(&table, sqlstate));
                 add(&mut groups[waiting.change], payload, &waiting.subscription);
             } else if own
                 .iter()
