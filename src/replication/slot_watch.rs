@@ -34,7 +34,7 @@ pub(super) struct SlotWatch {
     /// The publication of row changes.
     pub publication: String,
     /// The publications that the replication connection reads.
-    pub reading: Publications,
+    pub publications: Publications,
 }
 
 /// The condition that must be met before a newly created publication can be read. A change of a
@@ -110,10 +110,10 @@ impl SlotWatch {
         let checking = async {
             let state = slot::inspect(&connected, &self.name).await?;
             let found = publication::inspect(&connected, &self.publication).await?;
-            if self.reading.messages && !found.messages {
+            if self.publications.messages && !found.messages {
                 return Err(ConnectionError::PublicationsChanged);
             }
-            if !found.has_more_than(self.reading) {
+            if !found.has_more_than(self.publications) {
                 return Ok::<_, ConnectionError>((state, None));
             }
             Ok((state, Some(next_wait(&connected, wait).await?)))

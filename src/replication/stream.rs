@@ -131,22 +131,22 @@ impl Stream {
         let stop = self.stop.clone();
         let control =
             until_stopped(&stop, slot_watch::connect(&self.connector, &self.tasks)).await?;
-        let (origin, mut reading) = self
+        let (origin, mut publications) = self
             .memory
             .preparation
             .prepare(&control, &self.connector, &self.slot, &self.config, &stop)
             .await?;
         self.note_slot_origin(origin);
         // A new slot begins after everything that the old one could not read.
-        self.memory.without_messages &= origin == SlotOrigin::Found && reading.changes;
-        reading.messages &= !self.memory.without_messages;
+        self.memory.without_messages &= origin == SlotOrigin::Found && publications.changes;
+        publications.messages &= !self.memory.without_messages;
 
         let opening = transport::open(
             &self.address,
             attempt,
             &self.slot,
             &self.config,
-            reading,
+            publications,
             self.memory.acknowledged,
         );
         let Opened {
@@ -170,7 +170,7 @@ impl Stream {
             max_wal_held_bytes: self.config.max_wal_held_bytes,
             interval: self.config.check_interval,
             publication: self.config.publication.clone(),
-            reading,
+            publications,
         };
         let status = self.status.clone();
         let metrics = self.metrics.clone();
@@ -190,7 +190,7 @@ impl Stream {
             biased;
             () = stop.cancelled() => ConnectionError::Stopped,
             error = watching => error,
-            ended = self.read(&mut client, reading) => { let Err(error) = ended; error }
+            ended = self.read(&mut client, publications) => { let Err(error) = ended; error }
         };
         self.sinks.messages_live.send_replace(false);
         self.note_error(&error, true);
@@ -245,9 +245,9 @@ impl Stream {
     async fn read(
         &mut self,
         client: &mut ReplicationClient,
-        reading: Publications,
+        publications: Publications,
     ) -> Result<Infallible, ConnectionError> {
-        self.announce_live(reading).await?;
+        self.announce_live(publications).await?;
         let mut assembler = Assembler::new(ChunkLimits {
             changes: self.config.chunk_max_changes,
             bytes: self.config.chunk_max_bytes,
@@ -374,8 +374,8 @@ impl Stream {
     /// Sends the event that the stream is live, after the events that are still pending. After a
     /// gap, the new slot already exists, so a listener that reads the tables at the gap and then
     /// follows the stream misses nothing.
-    async fn announce_live(&mut self, reading: Publications) -> Result<(), ConnectionError> {
-        self.sinks.messages_live.send_replace(reading.messages);
+    async fn announce_live(&mut self, publications: Publications) -> Result<(), ConnectionError> {
+        self.sinks.messages_live.send_replace(publications.messages);
         if self.memory.interrupted_is_pending {
             self.send(StreamEvent::Interrupted).await?;
             self.memory.interrupted_is_pending = false;

@@ -94,7 +94,7 @@ impl Address {
         attempt: usize,
         slot: &SlotName,
         config: &ReplicationConfig,
-        reading: Publications,
+        publications: Publications,
     ) -> WireConfig {
         let (target, port) = &self.hosts[attempt % self.hosts.len()];
         let is_socket = target.host.starts_with('/');
@@ -114,7 +114,7 @@ impl Address {
             self.password.as_str(),
             self.database.as_str(),
             slot.as_str(),
-            reading.names(&config.publication),
+            publications.names(&config.publication),
         )
         .with_port(*port)
         .with_tls(tls)
@@ -202,11 +202,11 @@ pub(super) async fn open(
     attempt: usize,
     slot: &SlotName,
     config: &ReplicationConfig,
-    reading: Publications,
+    publications: Publications,
     start: Lsn,
 ) -> Result<Opened, ConnectionError> {
     let config = address
-        .wire_config(attempt, slot, config, reading)
+        .wire_config(attempt, slot, config, publications)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
     let mut client = ReplicationClient::connect_gated(config).await?;
     let identified = with_timeout("opening the replication connection", async {
@@ -251,7 +251,7 @@ mod tests {
         Address::new(&Connector::new(url).expect("a good URL")).expect("a usable URL")
     }
 
-    const READING: Publications = Publications {
+    const PUBLICATIONS: Publications = Publications {
         changes: true,
         messages: true,
     };
@@ -316,7 +316,7 @@ mod tests {
             ),
         ];
         for (url, host, port, mode, name) in cases {
-            let config = address(url).wire_config(0, &slot(), &config(), READING);
+            let config = address(url).wire_config(0, &slot(), &config(), PUBLICATIONS);
             assert_eq!(
                 (config.host.as_str(), config.port, config.tls.mode),
                 (host, port, mode),
@@ -336,7 +336,7 @@ mod tests {
     fn several_hosts_take_turns_and_options_of_the_url_come_first() {
         let address = address("postgres://u@a:1,b:2/d?options=-c%20timezone%3DEST");
         let found = [0, 1, 2].map(|attempt| {
-            let config = address.wire_config(attempt, &slot(), &config(), READING);
+            let config = address.wire_config(attempt, &slot(), &config(), PUBLICATIONS);
             (config.host, config.port)
         });
         assert_eq!(
