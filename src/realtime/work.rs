@@ -235,7 +235,9 @@ impl Workshop {
             .visibility
             .subscribe(order.channel, order.identity, order.bindings, order.options)
             .await;
-        let result = self.settled(result, order.channel, order.until_live).await;
+        let result = self
+            .finish_registration(result, order.channel, order.until_live)
+            .await;
         Done {
             outcome: Outcome {
                 channel: order.channel,
@@ -248,7 +250,7 @@ impl Workshop {
 
     /// Processes the result of a registration. Returns the state of the change stream. If
     /// `until_live` is set, first waits until the stream is live.
-    async fn settled(
+    async fn finish_registration(
         &self,
         result: Result<(), SubscribeError>,
         channel: ChannelId,

@@ -387,7 +387,7 @@ impl Session {
             // Clients report no joins of members until they have received a state (protocol 5.2).
             effects.push(Effect::PresenceState(channel.id));
         }
-        channel.catch_up(&self.headers, effects);
+        channel.start_due_recheck(&self.headers, effects);
         self.receive_waiting(topic, now, effects);
     }
 

@@ -25,7 +25,7 @@ impl Session {
                 && is_meant(id)
             {
                 rights.note_change();
-                channel.catch_up(&self.headers, effects);
+                channel.start_due_recheck(&self.headers, effects);
             }
         }
     }
@@ -46,7 +46,7 @@ impl Session {
         }
         let metrics = self.shared.hub.metrics();
         if !channel.is_current(&result) {
-            channel.catch_up(&self.headers, effects);
+            channel.start_due_recheck(&self.headers, effects);
             return;
         }
         metrics.rechecks.inc();
@@ -54,7 +54,7 @@ impl Session {
             Ok(read) => channel.apply_new_read(read, effects),
             Err(error) if error.is_refusal() => Err(no_permission(channel.sub_topic())),
             Err(_) => {
-                channel.try_again(&self.headers, result.failures, effects);
+                channel.retry_recheck(&self.headers, result.failures, effects);
                 return;
             }
         };
@@ -65,7 +65,7 @@ impl Session {
         }
         match result.write {
             Some(Err(error)) if !error.is_refusal() => {
-                channel.try_again(&self.headers, result.failures, effects);
+                channel.retry_recheck(&self.headers, result.failures, effects);
                 return;
             }
             Some(write) => self.write_rechecked(topic, write, now, effects),
@@ -106,7 +106,7 @@ impl Session {
 impl Channel {
     /// Starts a recheck if one is due and none is running. Does nothing before the join has been
     /// answered, because the join has its own check.
-    pub(super) fn catch_up(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
+    pub(super) fn start_due_recheck(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
         let rights = self.access.rights();
         let is_due = rights.is_some_and(|rights| rights.recheck == Recheck::Due);
         if is_due && self.joining().is_none() {
@@ -117,7 +117,7 @@ impl Channel {
     /// Repeats a recheck that failed without a refusal, usually because the database was
     /// unavailable. The channel keeps its permissions until there is a result. As with a new token,
     /// an outage does not close the channel.
-    fn try_again(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
+    fn retry_recheck(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
         self.begin_recheck(headers, failures.saturating_add(1), effects);
     }
 
