@@ -4,6 +4,7 @@
 //! [`origin::Origins`] decides which web pages may use the routes.
 
 pub mod admission;
+pub mod anonymous_limiter;
 pub mod budget;
 pub mod caller;
 pub mod conditional;
@@ -22,7 +23,6 @@ pub mod pagination;
 pub mod peer;
 pub mod responses;
 pub mod serve;
-pub mod strangers;
 
 pub use caller::{Authentication, Caller, Identity};
 pub use error::ApiError;
