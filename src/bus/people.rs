@@ -20,12 +20,12 @@ pub struct People {
 struct PeopleInner {
     /// A standard mutex, because it is held only to change one entry or to take the changes. The
     /// number of sockets limits the size of the state.
-    state: Mutex<Attendance>,
+    state: Mutex<Devices>,
     notify: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Attendance {
+struct Devices {
     /// The number of devices of each user with at least one.
     devices: HashMap<Uuid, usize>,
     /// The users whose devices changed since the last [`People::take_changed`], with `true` if a
@@ -80,7 +80,7 @@ impl People {
         self.lock().devices.keys().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Attendance> {
+    fn lock(&self) -> MutexGuard<'_, Devices> {
         self.inner
             .state
             .lock()
