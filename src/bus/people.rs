@@ -76,7 +76,7 @@ impl People {
     }
 
     /// Returns all users with a device.
-    pub fn everybody(&self) -> Vec<Uuid> {
+    pub fn all(&self) -> Vec<Uuid> {
         self.lock().devices.keys().copied().collect()
     }
 
@@ -137,6 +137,6 @@ mod tests {
             people.take_changed(),
             HashMap::from([(ANA, true), (BEN, false)])
         );
-        assert_eq!(people.everybody(), [ANA]);
+        assert_eq!(people.all(), [ANA]);
     }
 }

@@ -51,7 +51,7 @@ pub enum Members {
 
 impl Rechecks {
     /// Requests a recheck of one user's channels of a topic.
-    pub fn member(&self, topic: String, person: Uuid) {
+    pub fn request_member(&self, topic: String, person: Uuid) {
         self.request(|requested| {
             let members = requested
                 .topics
@@ -65,19 +65,19 @@ impl Rechecks {
     }
 
     /// Requests a recheck of all channels of a topic.
-    pub fn topic(&self, topic: String) {
+    pub fn request_topic(&self, topic: String) {
         self.request(|requested| {
             requested.topics.insert(topic, Members::All) != Some(Members::All)
         });
     }
 
     /// Requests a recheck of all channels of a user.
-    pub fn person(&self, person: Uuid) {
+    pub fn request_user(&self, person: Uuid) {
         self.request(|requested| requested.people.insert(person));
     }
 
     /// Requests a recheck of all channels.
-    pub fn everything(&self) {
+    pub fn request_all(&self) {
         self.request(|requested| {
             *requested = Requested::of_everything();
             false
@@ -141,12 +141,12 @@ mod tests {
     fn requests_for_the_same_topic_are_combined() {
         let rechecks = Rechecks::default();
         assert_eq!(rechecks.take(), Requested::default());
-        rechecks.member("a".to_owned(), ANA);
-        rechecks.member("a".to_owned(), BEN);
-        rechecks.member("b".to_owned(), ANA);
-        rechecks.topic("b".to_owned());
-        rechecks.member("b".to_owned(), BEN);
-        rechecks.person(ANA);
+        rechecks.request_member("a".to_owned(), ANA);
+        rechecks.request_member("a".to_owned(), BEN);
+        rechecks.request_member("b".to_owned(), ANA);
+        rechecks.request_topic("b".to_owned());
+        rechecks.request_member("b".to_owned(), BEN);
+        rechecks.request_user(ANA);
         let requested = rechecks.take();
         assert_eq!(requested.people, HashSet::from([ANA]));
         let expected = HashMap::from([
@@ -161,9 +161,9 @@ mod tests {
     fn too_many_requests_are_one_for_everything() {
         let rechecks = Rechecks::default();
         for person in 0..=MAX_REQUESTS as u128 {
-            rechecks.person(Uuid::from_u128(person));
+            rechecks.request_user(Uuid::from_u128(person));
         }
-        rechecks.topic("a".to_owned());
+        rechecks.request_topic("a".to_owned());
         assert_eq!(rechecks.take(), Requested::of_everything());
         assert_eq!(rechecks.take(), Requested::default());
     }
@@ -171,10 +171,10 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_noticed_whenever_it_is_made() {
         let rechecks = Rechecks::default();
-        rechecks.person(ANA);
+        rechecks.request_user(ANA);
         rechecks.requested().await;
         rechecks.take();
         let waiting = rechecks.requested();
-        tokio::join!(waiting, async { rechecks.everything() });
+        tokio::join!(waiting, async { rechecks.request_all() });
     }
 }

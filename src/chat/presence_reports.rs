@@ -95,10 +95,10 @@ impl ReportQueue {
 
     /// Schedules a report about each of these users, because the earlier reports are no longer
     /// valid.
-    fn forget(&mut self, everybody: Vec<Uuid>, now: Instant) {
+    fn forget(&mut self, users: Vec<Uuid>, now: Instant) {
         self.written.clear();
         self.due.clear();
-        for person in everybody {
+        for person in users {
             self.due.insert(
                 person,
                 Due {
@@ -239,7 +239,7 @@ impl PresenceReporter {
             Ok(false) => {
                 self.is_refused = false;
                 self.metrics.leases.inc();
-                self.queue.forget(self.people.everybody(), now);
+                self.queue.forget(self.people.all(), now);
                 true
             }
             Err(error) => {
@@ -398,7 +398,7 @@ mod tests {
             "a socket that was never reported needs no report"
         );
         let _again = people.enter(ANA);
-        queue.forget(people.everybody(), now);
+        queue.forget(people.all(), now);
         assert_eq!(due(&mut queue, &people, now), [(1, true)]);
     }
 }

@@ -78,7 +78,7 @@ impl Unread {
     }
 
     /// Marks all users with a subscribed device, because changes may have been missed.
-    pub(super) fn everybody(&self) {
+    pub(super) fn mark_all(&self) {
         let names = self.inner.broadcasts.topics(topics::PERSON);
         self.inner.marks.add(|marks| {
             for person in topics::ids(&names, topics::PERSON) {
