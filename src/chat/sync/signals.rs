@@ -20,9 +20,9 @@ use crate::observability::metrics::ChatMetrics;
 use crate::requests::{ConcurrencyLimit, Permit};
 use crate::shutdown::Tasks;
 
-/// Tables whose changes wake requests, with the column that contains the subject's id. Every change
-/// that `/sync` returns updates a row of one of these tables: a message updates its conversation,
-/// and a private setting updates the membership.
+/// Tables whose changes wake requests, with the column that contains the id of the user or
+/// conversation. Every change that `/sync` returns updates a row of one of these tables: a message
+/// updates its conversation, and a private setting updates the membership.
 const TABLES: [(&str, &str); 3] = [
     ("user_conversations", "id"),
     ("user_conversation_members", "user_id"),
@@ -44,9 +44,9 @@ const MAX_WAITING: usize = 8;
 /// because other requests need the pool, too.
 const MAX_QUERIES: usize = 4;
 
-/// The user or conversation that a change concerns.
+/// What a request waits for: changes of a user, or of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Subject {
+enum WakeKey {
     Person(Uuid),
     Conversation(Uuid),
 }
@@ -57,7 +57,7 @@ pub(in crate::chat) struct Signals {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
     stop: CancellationToken,
-    people: ConcurrencyLimit,
+    per_user: ConcurrencyLimit,
     queries: Arc<Semaphore>,
 }
 
@@ -65,7 +65,7 @@ pub(in crate::chat) struct Signals {
 pub(super) struct Waiting {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
-    subjects: Vec<Subject>,
+    keys: Vec<WakeKey>,
     slot: Arc<Slot>,
     _permit: Permit,
 }
@@ -73,7 +73,7 @@ pub(super) struct Waiting {
 #[derive(Default)]
 struct Registry {
     /// A standard mutex, held to change or iterate over some entries and never across an await.
-    slots: Mutex<HashMap<Subject, Vec<Arc<Slot>>>>,
+    slots: Mutex<HashMap<WakeKey, Vec<Arc<Slot>>>>,
 }
 
 #[derive(Default)]
@@ -96,7 +96,7 @@ impl Signals {
         let signals = Self {
             registry: Arc::default(),
             stop: tasks.token().clone(),
-            people: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", refusals),
+            per_user: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", refusals),
             metrics,
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         };
@@ -117,22 +117,22 @@ impl Signals {
         person: Uuid,
         conversations: &[Uuid],
     ) -> Result<Waiting, ApiError> {
-        let permit = self.people.acquire(person)?;
-        let conversations = conversations.iter().copied().map(Subject::Conversation);
-        let subjects: Vec<Subject> = std::iter::once(Subject::Person(person))
+        let permit = self.per_user.acquire(person)?;
+        let conversations = conversations.iter().copied().map(WakeKey::Conversation);
+        let keys: Vec<WakeKey> = std::iter::once(WakeKey::Person(person))
             .chain(conversations)
             .collect();
         let slot = Arc::new(Slot::default());
         let mut slots = self.registry.lock();
-        for subject in &subjects {
-            slots.entry(*subject).or_default().push(Arc::clone(&slot));
+        for key in &keys {
+            slots.entry(*key).or_default().push(Arc::clone(&slot));
         }
         drop(slots);
         self.metrics.sync_waiting.inc();
         Ok(Waiting {
             registry: Arc::clone(&self.registry),
             metrics: self.metrics.clone(),
-            subjects,
+            keys,
             slot,
             _permit: permit,
         })
@@ -182,11 +182,11 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.metrics.sync_waiting.dec();
         let mut slots = self.registry.lock();
-        for subject in &self.subjects {
-            if let Some(waiting) = slots.get_mut(subject) {
+        for key in &self.keys {
+            if let Some(waiting) = slots.get_mut(key) {
                 waiting.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
                 if waiting.is_empty() {
-                    slots.remove(subject);
+                    slots.remove(key);
                 }
             }
         }
@@ -194,7 +194,7 @@ impl Drop for Waiting {
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Slot>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WakeKey, Vec<Arc<Slot>>>> {
         // A panic while the lock is held leaves consistent entries, so a poisoned mutex can still
         // be used.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
@@ -204,13 +204,9 @@ impl Registry {
         if self.lock().is_empty() {
             return;
         }
-        let subjects: HashSet<Subject> = transaction.changes.iter().filter_map(subject).collect();
+        let keys: HashSet<WakeKey> = transaction.changes.iter().filter_map(key_of).collect();
         let slots = self.lock();
-        for slot in subjects
-            .iter()
-            .filter_map(|subject| slots.get(subject))
-            .flatten()
-        {
+        for slot in keys.iter().filter_map(|key| slots.get(key)).flatten() {
             slot.signal(transaction.xid);
         }
     }
@@ -241,16 +237,16 @@ impl Slot {
     }
 }
 
-/// Returns the subject of a change, if its table is one of [`TABLES`].
-fn subject(change: &ChangeEvent) -> Option<Subject> {
+/// Returns the key of a change, if its table is one of [`TABLES`].
+fn key_of(change: &ChangeEvent) -> Option<WakeKey> {
     let table = &change.relation.table;
     let (name, column) = TABLES
         .iter()
         .find(|(name, _)| table.name == *name && table.schema == "public")?;
     let id = change.image().text(column)?.parse().ok()?;
     Some(match *name {
-        "user_conversation_members" => Subject::Person(id),
-        _ => Subject::Conversation(id),
+        "user_conversation_members" => WakeKey::Person(id),
+        _ => WakeKey::Conversation(id),
     })
 }
 
