@@ -83,7 +83,7 @@ impl Session {
             }
             WorkResult::MessagesLive(true) => {
                 let notice = SystemNotice::channel(Status::Ok, MESSAGES_LIVE);
-                self.tell(&outcome.topic, notice, effects);
+                self.send_notice(&outcome.topic, notice, effects);
             }
             WorkResult::MessagesLive(false) => {
                 self.close_channel(&outcome.topic, MESSAGES_LATE.to_owned(), now, effects);

@@ -235,7 +235,7 @@ impl Session {
             effects.push(Effect::Send(reply));
             return;
         }
-        self.notice(&message.topic, reason, now, effects);
+        self.send_limited_notice(&message.topic, reason, now, effects);
     }
 }
 

@@ -98,7 +98,7 @@ impl Session {
         if !permissions.presence && channel.tracking.is_tracking() {
             channel.untrack(effects);
             let why = write_refusal(None, channel.sub_topic());
-            self.notice(topic, why, now, effects);
+            self.send_limited_notice(topic, why, now, effects);
         }
     }
 }

@@ -108,7 +108,7 @@ impl Session {
         self.held_bytes = self.headers.len() + channels.sum::<usize>();
     }
 
-    pub(super) fn tell(&self, topic: &str, notice: SystemNotice, effects: &mut Vec<Effect>) {
+    pub(super) fn send_notice(&self, topic: &str, notice: SystemNotice, effects: &mut Vec<Effect>) {
         if let Some(channel) = self.channels.get(topic) {
             effects.push(Effect::Send(channel.system(notice)));
         }
@@ -116,7 +116,7 @@ impl Session {
 
     /// Notifies a channel why a push that receives no reply was refused, unless the socket has
     /// recently received too many such notices.
-    pub(super) fn notice(
+    pub(super) fn send_limited_notice(
         &mut self,
         topic: &str,
         text: Cow<'static, str>,
@@ -124,7 +124,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         if self.notices.take(NOTICE_BURST, NOTICES_PER_SECOND, now) {
-            self.tell(topic, SystemNotice::channel(Status::Error, text), effects);
+            self.send_notice(topic, SystemNotice::channel(Status::Error, text), effects);
         }
     }
 
