@@ -36,20 +36,20 @@ struct Devices {
 /// A user's device. It is counted until this value is dropped.
 #[derive(Debug)]
 pub struct Device {
-    person: Uuid,
+    user_id: Uuid,
     people: People,
 }
 
 impl People {
     /// Registers a device of this user until the returned value is dropped.
-    pub fn enter(&self, person: Uuid) -> Device {
+    pub fn enter(&self, user_id: Uuid) -> Device {
         let mut state = self.lock();
-        *state.devices.entry(person).or_default() += 1;
-        state.changed.insert(person, true);
+        *state.devices.entry(user_id).or_default() += 1;
+        state.changed.insert(user_id, true);
         drop(state);
         self.inner.notify.notify_one();
         Device {
-            person,
+            user_id,
             people: self.clone(),
         }
     }
@@ -71,8 +71,8 @@ impl People {
     }
 
     /// Returns the number of devices of a user.
-    pub fn devices(&self, person: Uuid) -> usize {
-        self.lock().devices.get(&person).copied().unwrap_or(0)
+    pub fn devices(&self, user_id: Uuid) -> usize {
+        self.lock().devices.get(&user_id).copied().unwrap_or(0)
     }
 
     /// Returns all users with a device.
@@ -90,21 +90,21 @@ impl People {
 
 impl Device {
     /// Returns the user.
-    pub fn person(&self) -> Uuid {
-        self.person
+    pub fn user_id(&self) -> Uuid {
+        self.user_id
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
         let mut state = self.people.lock();
-        if let Some(devices) = state.devices.get_mut(&self.person) {
+        if let Some(devices) = state.devices.get_mut(&self.user_id) {
             *devices -= 1;
             if *devices == 0 {
-                state.devices.remove(&self.person);
+                state.devices.remove(&self.user_id);
             }
         }
-        state.changed.entry(self.person).or_default();
+        state.changed.entry(self.user_id).or_default();
         drop(state);
         self.people.inner.notify.notify_one();
     }
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(people.take_changed(), HashMap::from([(ANA, false)]));
         drop((second, other));
         let third = people.enter(ANA);
-        assert_eq!(third.person(), ANA);
+        assert_eq!(third.user_id(), ANA);
         assert_eq!(
             people.take_changed(),
             HashMap::from([(ANA, true), (BEN, false)])

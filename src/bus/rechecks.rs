@@ -37,7 +37,7 @@ pub struct Requested {
     /// The private topics whose channels must be checked, without the prefix `realtime:`.
     pub topics: HashMap<String, Members>,
     /// The users whose channels must be checked.
-    pub people: HashSet<Uuid>,
+    pub user_ids: HashSet<Uuid>,
 }
 
 /// The channels of a topic that a request concerns.
@@ -51,14 +51,14 @@ pub enum Members {
 
 impl Rechecks {
     /// Requests a recheck of one user's channels of a topic.
-    pub fn request_member(&self, topic: String, person: Uuid) {
+    pub fn request_member(&self, topic: String, user_id: Uuid) {
         self.request(|requested| {
             let members = requested
                 .topics
                 .entry(topic)
                 .or_insert_with(|| Members::Of(HashSet::new()));
             match members {
-                Members::Of(people) => people.insert(person),
+                Members::Of(user_ids) => user_ids.insert(user_id),
                 Members::All => false,
             }
         });
@@ -72,8 +72,8 @@ impl Rechecks {
     }
 
     /// Requests a recheck of all channels of a user.
-    pub fn request_user(&self, person: Uuid) {
-        self.request(|requested| requested.people.insert(person));
+    pub fn request_user(&self, user_id: Uuid) {
+        self.request(|requested| requested.user_ids.insert(user_id));
     }
 
     /// Requests a recheck of all channels.
@@ -148,7 +148,7 @@ mod tests {
         rechecks.request_member("b".to_owned(), BEN);
         rechecks.request_user(ANA);
         let requested = rechecks.take();
-        assert_eq!(requested.people, HashSet::from([ANA]));
+        assert_eq!(requested.user_ids, HashSet::from([ANA]));
         let expected = HashMap::from([
             ("a".to_owned(), Members::Of(HashSet::from([ANA, BEN]))),
             ("b".to_owned(), Members::All),
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn too_many_requests_are_one_for_everything() {
         let rechecks = Rechecks::default();
-        for person in 0..=MAX_REQUESTS as u128 {
-            rechecks.request_user(Uuid::from_u128(person));
+        for user_id in 0..=MAX_REQUESTS as u128 {
+            rechecks.request_user(Uuid::from_u128(user_id));
         }
         rechecks.request_topic("a".to_owned());
         assert_eq!(rechecks.take(), Requested::of_everything());

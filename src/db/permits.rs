@@ -89,8 +89,8 @@ impl Permits {
             return Ok(Permit::default());
         }
         let deadline = Instant::now() + self.max_wait;
-        let of_user = match caller.person() {
-            Some(person) => Some(self.of_user(person, deadline).await?),
+        let of_user = match caller.user_id() {
+            Some(user_id) => Some(self.of_user(user_id, deadline).await?),
             None => None,
         };
         let of_all = self.of_all(deadline).await?;
@@ -112,10 +112,10 @@ impl Permits {
 
     async fn of_user(
         &self,
-        person: Uuid,
+        user_id: Uuid,
         deadline: Instant,
     ) -> Result<(OwnedSemaphorePermit, Request), DbError> {
-        let (permits, request) = self.enter(person)?;
+        let (permits, request) = self.enter(user_id)?;
         let permit = timeout_at(deadline, permits.acquire_owned()).await;
         match permit {
             Ok(Ok(permit)) => Ok((permit, request)),
@@ -124,8 +124,8 @@ impl Permits {
     }
 
     /// Counts a request of this user.
-    fn enter(&self, person: Uuid) -> Result<(Arc<Semaphore>, Request), DbError> {
-        let mut user = self.users.entry(person).or_insert_with(|| User {
+    fn enter(&self, user_id: Uuid) -> Result<(Arc<Semaphore>, Request), DbError> {
+        let mut user = self.users.entry(user_id).or_insert_with(|| User {
             permits: Arc::new(Semaphore::new(self.max_per_user)),
             requests: 0,
         });
@@ -136,7 +136,7 @@ impl Permits {
         let permits = Arc::clone(&user.permits);
         drop(user);
         let request = Request {
-            user: person,
+            user: user_id,
             users: Arc::clone(&self.users),
         };
         Ok((permits, request))

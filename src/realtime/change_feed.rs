@@ -182,9 +182,9 @@ async fn deliver(
                     );
                     if let Some(recorded) = &recorded
                         && is_queued
-                        && let Some(person) = hub.person(recipient.channel)
+                        && let Some(user_id) = hub.user_id(recipient.channel)
                     {
-                        recorded.add(person);
+                        recorded.add(user_id);
                     }
                 }
             }

@@ -32,7 +32,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
         read: Permissions::ALL,
         awaits_state: false,
         is_replaying: false,
-        person: None,
+        user_id: None,
     };
     hub.attach(client.channel, spec, serializer, &client.outbound);
     hub.open(client.channel);
@@ -140,7 +140,7 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
         read: Permissions::default(),
         awaits_state: false,
         is_replaying: true,
-        person: None,
+        user_id: None,
     };
     hub.attach(channel, spec, Serializer::V2, &outbound);
     let client = Client { channel, outbound };
@@ -181,7 +181,7 @@ fn broadcasts_before_the_reply_to_a_join_are_delivered_after_it_in_order() {
         read: Permissions::ALL,
         awaits_state: false,
         is_replaying: false,
-        person: None,
+        user_id: None,
     };
     hub.attach(late, spec, Serializer::V2, &outbound);
     send(&hub, "b", false, b'1', None);

@@ -219,7 +219,7 @@ impl Session {
                 // presence (protocol 5.3).
                 awaits_state: channel.wants_presence,
                 is_replaying: replay.is_some(),
-                person: channel.holder.claims.person(),
+                user_id: channel.holder.claims.user_id(),
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));

@@ -136,23 +136,23 @@ impl Session {
 
     /// Updates the user whose device the socket counts as. The user stays the same as long as a
     /// joined channel acts for that user.
-    fn find_person(&mut self) {
-        let current = self.device.as_ref().map(Device::person);
+    fn find_user(&mut self) {
+        let current = self.device.as_ref().map(Device::user_id);
         let mut found = None;
         for channel in self.channels.values() {
             if channel.joining().is_some() {
                 continue;
             }
-            let person = channel.holder.claims.person();
-            if person.is_some() && person == current {
+            let user_id = channel.holder.claims.user_id();
+            if user_id.is_some() && user_id == current {
                 return;
             }
-            found = found.or(person);
+            found = found.or(user_id);
         }
         // The previous device is removed before the new one is added, because it may be the last
         // device of its user.
         self.device = None;
-        self.device = found.map(|person| self.shared.hub.people().enter(person));
+        self.device = found.map(|user_id| self.shared.hub.people().enter(user_id));
     }
 
     pub(super) fn find_deadline(&mut self, now: UnixMillis) {
@@ -161,7 +161,7 @@ impl Session {
         } else if self.without_channel.is_none() {
             self.without_channel = Some(now);
         }
-        self.find_person();
+        self.find_user();
         self.count_held();
         let warn_before = self.shared.config.expiry_warning;
         self.deadline = self

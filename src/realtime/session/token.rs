@@ -45,8 +45,8 @@ impl Session {
                     }
                 } else {
                     channel.take_over(holder, effects);
-                    let person = channel.holder.claims.person();
-                    self.shared.hub.set_person(channel.id, person);
+                    let user_id = channel.holder.claims.user_id();
+                    self.shared.hub.set_user_id(channel.id, user_id);
                     effects.extend(channel.subscribe());
                 }
             }
