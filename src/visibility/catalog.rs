@@ -283,7 +283,7 @@ pub(super) async fn load(
         has_generated_columns: tables
             .values()
             .flat_map(|table| &table.columns)
-            .any(|column| column.generation.is_some()),
+            .any(|column| column.generated.is_some()),
         completions: Completions::default(),
         by_name: tables
             .values()
@@ -346,7 +346,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, QueryError> {
         is_enum: types.is_enum(base_type),
         is_primary_key: row.try_get(6)?,
         is_logged: false,
-        generation: None,
+        generated: None,
         is_identity: false,
         collation: row.try_get(7)?,
         is_deterministic: row.try_get(8)?,
