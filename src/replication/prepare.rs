@@ -27,7 +27,7 @@ pub(super) enum SlotOrigin {
     /// The slot existed. Reading continues at its last acknowledgement.
     Found,
     /// The slot did not exist and was created.
-    Made,
+    Created,
     /// The slot was unusable and has been recreated. The changes that the old slot held are lost.
     Replaced,
 }
@@ -68,7 +68,7 @@ impl Preparation {
             slot::create(client, connector, name, stop).await?;
             tracing::info!(slot = %name, "replication slot created");
             self.needs_new_slot = false;
-            return Ok((SlotOrigin::Made, publications));
+            return Ok((SlotOrigin::Created, publications));
         };
         if !state.is_ours {
             return Err(ConnectionError::ForeignSlot(name.to_string()));
