@@ -66,18 +66,18 @@ pub(super) struct Waiting {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
     keys: Vec<WakeKey>,
-    slot: Arc<Slot>,
+    mailbox: Arc<Mailbox>,
     _permit: Permit,
 }
 
 #[derive(Default)]
 struct Registry {
     /// A standard mutex, held to change or iterate over some entries and never across an await.
-    slots: Mutex<HashMap<WakeKey, Vec<Arc<Slot>>>>,
+    mailboxes: Mutex<HashMap<WakeKey, Vec<Arc<Mailbox>>>>,
 }
 
 #[derive(Default)]
-struct Slot {
+struct Mailbox {
     news: Notify,
     /// A standard mutex, held to add or take a few numbers.
     pending: Mutex<Pending>,
@@ -122,18 +122,21 @@ impl Signals {
         let keys: Vec<WakeKey> = std::iter::once(WakeKey::Person(person))
             .chain(conversations)
             .collect();
-        let slot = Arc::new(Slot::default());
-        let mut slots = self.registry.lock();
+        let mailbox = Arc::new(Mailbox::default());
+        let mut mailboxes = self.registry.lock();
         for key in &keys {
-            slots.entry(*key).or_default().push(Arc::clone(&slot));
+            mailboxes
+                .entry(*key)
+                .or_default()
+                .push(Arc::clone(&mailbox));
         }
-        drop(slots);
+        drop(mailboxes);
         self.metrics.sync_waiting.inc();
         Ok(Waiting {
             registry: Arc::clone(&self.registry),
             metrics: self.metrics.clone(),
             keys,
-            slot,
+            mailbox,
             _permit: permit,
         })
     }
@@ -165,7 +168,7 @@ impl Waiting {
     /// ends anyway.
     pub(super) async fn commits(&self) -> VecDeque<u32> {
         loop {
-            let pending = std::mem::take(&mut *self.slot.lock());
+            let pending = std::mem::take(&mut *self.mailbox.lock());
             if pending.has_missed {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(SPREAD_MS))).await;
                 return pending.commits;
@@ -173,7 +176,7 @@ impl Waiting {
             if !pending.commits.is_empty() {
                 return pending.commits;
             }
-            self.slot.news.notified().await;
+            self.mailbox.news.notified().await;
         }
     }
 }
@@ -181,12 +184,12 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.metrics.sync_waiting.dec();
-        let mut slots = self.registry.lock();
+        let mut mailboxes = self.registry.lock();
         for key in &self.keys {
-            if let Some(waiting) = slots.get_mut(key) {
-                waiting.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
+            if let Some(waiting) = mailboxes.get_mut(key) {
+                waiting.retain(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
                 if waiting.is_empty() {
-                    slots.remove(key);
+                    mailboxes.remove(key);
                 }
             }
         }
@@ -194,10 +197,12 @@ impl Drop for Waiting {
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<WakeKey, Vec<Arc<Slot>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WakeKey, Vec<Arc<Mailbox>>>> {
         // A panic while the lock is held leaves consistent entries, so a poisoned mutex can still
         // be used.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self, transaction: &ChangeTransaction) {
@@ -205,21 +210,21 @@ impl Registry {
             return;
         }
         let keys: HashSet<WakeKey> = transaction.changes.iter().filter_map(key_of).collect();
-        let slots = self.lock();
-        for slot in keys.iter().filter_map(|key| slots.get(key)).flatten() {
-            slot.signal(transaction.xid);
+        let mailboxes = self.lock();
+        for mailbox in keys.iter().filter_map(|key| mailboxes.get(key)).flatten() {
+            mailbox.signal(transaction.xid);
         }
     }
 
     fn signal_missed(&self) {
-        for slot in self.lock().values().flatten() {
-            slot.lock().has_missed = true;
-            slot.news.notify_one();
+        for mailbox in self.lock().values().flatten() {
+            mailbox.lock().has_missed = true;
+            mailbox.news.notify_one();
         }
     }
 }
 
-impl Slot {
+impl Mailbox {
     fn signal(&self, xid: u32) {
         let mut pending = self.lock();
         if pending.commits.back() != Some(&xid) {
