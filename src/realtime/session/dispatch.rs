@@ -135,7 +135,7 @@ impl Session {
     /// Ends all channels because the socket is closed.
     pub fn end(&mut self, effects: &mut Vec<Effect>) {
         self.device = None;
-        if std::mem::take(&mut self.is_user) {
+        if std::mem::take(&mut self.counts_as_user) {
             self.shared.hub.remove_user();
         }
         for (_, channel) in self.channels.drain() {

@@ -231,7 +231,7 @@ impl Session {
         let (config, hub) = (&self.shared.config, &self.shared.hub);
         let joins = &hub.rates().joins;
         // A socket that has joined before is already counted as a user.
-        if !self.is_user && hub.user_count() >= config.max_concurrent_users {
+        if !self.counts_as_user && hub.user_count() >= config.max_concurrent_users {
             return Err(Limit::Users);
         }
         if joins.is_over() {
@@ -377,7 +377,7 @@ impl Session {
         if joining.awaits_messages {
             effects.push(Effect::AwaitMessages(channel.id, Arc::clone(topic)));
         }
-        if !std::mem::replace(&mut self.is_user, true) {
+        if !std::mem::replace(&mut self.counts_as_user, true) {
             self.shared.hub.add_user();
         }
         if let Some(notice) = notice {
@@ -448,8 +448,8 @@ impl Session {
     /// connection.
     fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
         let Some(token) = token else {
-            return match expiry(&self.connection.claims, now.seconds()) {
-                None => Ok(self.connection.clone()),
+            return match expiry(&self.opener.claims, now.seconds()) {
+                None => Ok(self.opener.clone()),
                 Some(error) => Err(JoinRefusal::Token(error)),
             };
         };

@@ -40,7 +40,7 @@ pub struct Shared {
 pub struct Session {
     pub(super) shared: Arc<Shared>,
     /// The identity that opened the connection.
-    pub(super) connection: Holder,
+    pub(super) opener: Holder,
     /// The text of a JSON object that policies read as `request.headers`.
     pub(super) headers: Arc<str>,
     pub(super) channels: HashMap<Arc<str>, Box<Channel>>,
@@ -48,7 +48,7 @@ pub struct Session {
     pub(super) joins: Bucket,
     /// Whether the connection has joined a channel. From then until its end, it counts as a user
     /// (protocol 1.3).
-    pub(super) is_user: bool,
+    pub(super) counts_as_user: bool,
     /// The budget for notices about refused pushes that receive no reply.
     pub(super) notices: Bucket,
     /// The start of the current time without channels. `None` if the connection has channels.
@@ -63,20 +63,15 @@ pub struct Session {
 
 impl Session {
     /// Creates a session for a connection that was opened with these verified claims and headers.
-    pub fn new(
-        shared: Arc<Shared>,
-        connection: Holder,
-        headers: Arc<str>,
-        now: UnixMillis,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, opener: Holder, headers: Arc<str>, now: UnixMillis) -> Self {
         let joins = Bucket::full(join_burst(&shared.config), now);
         let mut session = Self {
             shared,
-            connection,
+            opener,
             headers,
             channels: HashMap::new(),
             joins,
-            is_user: false,
+            counts_as_user: false,
             without_channel: Some(now),
             notices: Bucket::full(NOTICE_BURST, now),
             deadline: None,
@@ -100,7 +95,7 @@ impl Session {
 
     /// Returns whether the connection has joined a channel since it was opened.
     pub fn has_joined(&self) -> bool {
-        self.is_user
+        self.counts_as_user
     }
 
     pub(super) fn count_held(&mut self) {

@@ -139,7 +139,7 @@ impl Script {
     ) -> Vec<String> {
         let mark = match token {
             Some(token) => self.session.shared.marks.of(token),
-            None => self.session.connection.mark,
+            None => self.session.opener.mark,
         };
         let result = WorkResult::Authorized {
             kind,
@@ -1001,7 +1001,7 @@ fn a_large_first_message_waits_and_the_total_is_limited() {
         script.join("1", &full, &private(json!({"broadcast": {"ack": true}})));
         let result = WorkResult::Authorized {
             kind: CheckKind::Read { presence: false },
-            mark: script.session.connection.mark,
+            mark: script.session.opener.mark,
             round: 0,
             result: Ok(BROADCAST),
         };

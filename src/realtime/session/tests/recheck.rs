@@ -146,7 +146,7 @@ fn only_requested_managed_channels_are_rechecked() {
     script.join("2", "realtime:a", &private(json!({})));
     let result = WorkResult::Authorized {
         kind: CheckKind::Read { presence: false },
-        mark: script.session.connection.mark,
+        mark: script.session.opener.mark,
         round: 0,
         result: Ok(BROADCAST),
     };
