@@ -258,7 +258,7 @@ impl Deliveries<'_> {
     fn skip_change(&mut self, member: &Member, excess: u32) {
         self.hub.metrics().limited(Limit::Events);
         self.hub.metrics().dropped(DropReason::RateLimited);
-        if member.told_excess.swap(excess, Ordering::Relaxed) != excess {
+        if member.reported_excess.swap(excess, Ordering::Relaxed) != excess {
             self.send_notice(member, &SystemNotice::changes_error(TOO_MANY_CHANGES));
         }
     }

@@ -63,7 +63,7 @@ pub struct Member {
     pub(super) is_subscribed: AtomicBool,
     /// The number of the last excess of changes that was reported to the channel: see
     /// [`Rate::excess`](super::rate::Rate::excess).
-    pub(super) told_excess: AtomicU32,
+    pub(super) reported_excess: AtomicU32,
     /// Whether the channel's permissions must be rechecked.
     needs_recheck: AtomicBool,
 }
@@ -102,7 +102,7 @@ impl Member {
                 false => 0,
             }),
             is_subscribed: AtomicBool::new(false),
-            told_excess: AtomicU32::new(0),
+            reported_excess: AtomicU32::new(0),
             needs_recheck: AtomicBool::new(false),
         }
     }
