@@ -1,9 +1,10 @@
 //! Runs statements as a caller, under row-level security.
 //!
 //! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
-//! pipeline, and their results are read together. A request therefore costs one round trip. This is safe even if one of the messages fails. An error inside the transaction
-//! turns `COMMIT` into a rollback. After a lost `BEGIN`, the statements run as
-//! [`super::PARKED_ROLE`], which has no rights.
+//! pipeline, and their results are read together. A request therefore costs one round trip. This is
+//! safe even if one of the messages fails. An error inside the transaction turns `COMMIT` into a
+//! rollback. After a lost `BEGIN`, the statements run as [`super::PARKED_ROLE`], which has no
+//! rights.
 //!
 //! If a request is dropped halfway, PostgreSQL still completes its pipeline, because everything
 //! was already sent. The connection, and the caller's permit to use one, are occupied until then.
@@ -28,8 +29,8 @@ use crate::shutdown::Tasks;
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// Maximum attempts at a transaction. It is repeated if it was rolled back completely for a
-/// transient reason: a deadlock, or a statement prepared before a schema change. All input is at hand, so a
-/// retry is safe. More than one retry would only add to the contention.
+/// transient reason: a deadlock, or a statement prepared before a schema change. All input is at
+/// hand, so a retry is safe. More than one retry would only add to the contention.
 const ATTEMPTS: usize = 2;
 
 /// Random delay in milliseconds before the retry. After a deadlock, the transaction that was rolled
@@ -227,8 +228,8 @@ impl Connection {
             .map_err(DbError::outside_statement)
     }
 
-    /// Sends the pipeline and reads its results. Each future sends its message when first polled, and
-    /// the futures are polled in order. This relies on every statement being prepared already.
+    /// Sends the pipeline and reads its results. Each future sends its message when first polled,
+    /// and the futures are polled in order. This relies on every statement being prepared already.
     async fn run_pipeline(
         &self,
         caller: &Claims,

@@ -48,9 +48,10 @@ impl Preparation {
     /// slot's origin and which publications exist.
     ///
     /// # Errors
-    /// [`ConnectionError::SlotBusy`] while a walsender reads the slot, [`ConnectionError::ForeignSlot`]
-    /// if the slot belongs to another plugin or database, [`ConnectionError::PublicationMissing`] if
-    /// there is no publication, [`ConnectionError::Stopped`], or the error of a statement.
+    /// [`ConnectionError::SlotBusy`] while a walsender reads the slot,
+    /// [`ConnectionError::ForeignSlot`] if the slot belongs to another plugin or database,
+    /// [`ConnectionError::PublicationMissing`] if there is no publication,
+    /// [`ConnectionError::Stopped`], or the error of a statement.
     pub(super) async fn prepare(
         &mut self,
         client: &Client,

@@ -191,8 +191,8 @@ fn key_rule(service: Service, rest: &str) -> KeyRule {
     }
 }
 
-/// Returns whether a path of Supabase Auth is open without a key: browsers arrive there by redirect,
-/// or the path only serves public information, such as the key set.
+/// Returns whether a path of Supabase Auth is open without a key: browsers arrive there by
+/// redirect, or the path only serves public information, such as the key set.
 fn is_open(rest: &str) -> bool {
     matches!(
         rest,

@@ -59,9 +59,9 @@ impl Session {
     }
 
     /// Returns whether a result is outdated. If so, and if its token is still in use, starts the
-    /// check that is now needed. A result is outdated if it is older than a change that may have affected
-    /// the permissions, or if it does not cover presence although presence is now needed. Errors
-    /// are never outdated, because they contain no permissions.
+    /// check that is now needed. A result is outdated if it is older than a change that may have
+    /// affected the permissions, or if it does not cover presence although presence is now needed.
+    /// Errors are never outdated, because they contain no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,

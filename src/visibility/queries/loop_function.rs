@@ -22,8 +22,8 @@ use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
 use crate::visibility::error::QueryError;
 
-/// The SQLSTATE that ends an execution with a result. PostgreSQL itself defines no SQLSTATE of the class
-/// RP.
+/// The SQLSTATE that ends an execution with a result. PostgreSQL itself defines no SQLSTATE of the
+/// class RP.
 const EXECUTION_ENDED: &str = "RP001";
 
 /// The condition that is raised if the connection does not have the expected role. PL/pgSQL's `when

@@ -31,8 +31,8 @@ impl DatabaseState {
         }
     }
 
-    /// Returns the statements between two executions of a group. They end one transaction, and begin
-    /// the next one in this state.
+    /// Returns the statements between two executions of a group. They end one transaction, and
+    /// begin the next one in this state.
     pub(super) fn next_transaction(&self) -> String {
         match self {
             Self::Current => NEXT_TRANSACTION.to_owned(),

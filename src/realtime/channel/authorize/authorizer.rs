@@ -234,7 +234,8 @@ impl Inner {
     /// Sends one pipeline. The checks that remain in `checks` must be sent again.
     ///
     /// If `may_be_stale` is set, checks whose statement failed remain as well. PostgreSQL replans a
-    /// statement after certain schema changes, for instance whenever a schema is created. It does so under a caller's role, which may be unable to resolve the names in the statement.
+    /// statement after certain schema changes, for instance whenever a schema is created. It does
+    /// so under a caller's role, which may be unable to resolve the names in the statement.
     async fn run_pipeline(
         self: &Arc<Self>,
         evaluator: &mut Evaluator,
@@ -349,8 +350,8 @@ impl Inner {
         Ok(reading)
     }
 
-    /// Lets another worker run the checks behind a slow one. For a while, each new pipeline contains
-    /// only one check.
+    /// Lets another worker run the checks behind a slow one. For a while, each new pipeline
+    /// contains only one check.
     fn bypass_slow_check(self: &Arc<Self>, checks: &mut VecDeque<PendingCheck>) {
         lock(&self.queue).take_back(checks, Instant::now());
         self.start_worker(true);

@@ -107,7 +107,8 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
 
-/// Returns the statement that reads the policies for SELECT and INSERT, in the order of their names.
+/// Returns the statement that reads the policies for SELECT and INSERT, in the order of their
+/// names.
 ///
 /// The column before the last one is true for policies that can only be evaluated on a row in the
 /// table. They use a whole row (a variable with attribute number 0), read the table themselves, or

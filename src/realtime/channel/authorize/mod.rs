@@ -11,8 +11,8 @@
 //!
 //! Read `check` and `authorizer` first. `queue` decides which checks a pipeline contains. `catalog`
 //! decides how each is determined: from the catalogue alone, by `evaluate` on the worker's
-//! connection, or by `insertions`, whose statements are in `insert`. `connections` opens connections
-//! and keeps idle ones.
+//! connection, or by `insertions`, whose statements are in `insert`. `connections` opens
+//! connections and keeps idle ones.
 
 mod authorizer;
 mod catalog;
