@@ -1,5 +1,6 @@
-// The user's actions on conversations, messages and settings. This module is loaded later than the
-// rest of the client: when the first conversation is displayed, or when an action is first used.
+// The user's actions on conversations, messages and settings, and what a displayed conversation
+// needs. This module is loaded later than the rest of the client: when the first conversation is
+// displayed, or when an action is first used.
 
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'
@@ -7,9 +8,11 @@ import { chatError, ok, refused } from './errors'
 import { withReaction, type Change } from './overlay'
 import type { ChangeKind, ChatError, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
 import { TypingReporter } from './typing-reporter'
-export { Reader } from './reading'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
+
+export { jumpTo, jumpToNewest, loadBeside, loadFirst } from './paging'
+export { startReading } from './reading'
 
 const allWishes = new WeakMap<Engine, Wishes>()
 
@@ -181,6 +184,7 @@ export async function markRead(engine: Engine, conversationId: string, upTo?: nu
 }
 
 export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {
+  engine.conversation(conversationId).reader?.keepUnread()
   const history = engine.store.history(conversationId)
   const seq = messageId === undefined ? undefined : history?.get(messageId)?.row.seq
   const unread = seq === undefined ? undefined : history?.countUnread(seq - 1, engine.options.userId)

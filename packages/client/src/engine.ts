@@ -38,8 +38,7 @@ import type * as wire from './wire'
 /** A new tab waits this long for the leading tab's state, and then loads the state itself. */
 const GREETING_TIMEOUT_MS = 3_000
 
-type Loaded = typeof AllActions
-type Actions = Omit<Loaded, 'Reader'>
+type Actions = typeof AllActions
 type OptionsOf<Name extends keyof Actions> =
   Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
 type AnyAction = (engine: Engine, ...options: unknown[]) => Promise<Result<unknown>>
@@ -66,7 +65,7 @@ export class Engine {
   readonly #recent: Recent | null
   #isRestored = false
   #isStarted = false
-  #actions: Loaded | null
+  #actions: Actions | null
   /** Identifies this tab in reports of presence. */
   readonly sessionId = randomId()
 
@@ -301,12 +300,11 @@ export class Engine {
     const run = (actions: Actions) => (actions[name] as AnyAction)(this, ...options)
     const result = this.#actions
       ? run(this.#actions)
-      : this.loadActions().then(run, (cause) => refused(unreachable(cause)))
+      : import('./actions').then(
+          (actions) => run((this.#actions = actions)),
+          (cause) => refused(unreachable(cause)),
+        )
     return result as ReturnType<Actions[Name]>
-  }
-
-  async loadActions(): Promise<Loaded> {
-    return (this.#actions ??= await import('./actions'))
   }
 
   // Leading and following

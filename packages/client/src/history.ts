@@ -70,6 +70,11 @@ export class History {
     return this.#sorted
   }
 
+  /** The position of the last displayed message; 0 if there is none. */
+  get newestSeq(): number {
+    return this.messages.at(-1)?.row.seq ?? 0
+  }
+
   /** Returns the last message up to a position, even if another part is displayed. */
   lastUpTo(seq: number): HeldMessage | undefined {
     return this.#within({ from: 0, to: seq }).at(-1)
@@ -178,7 +183,7 @@ export class History {
     const { range } = this
     if (!range || this.#held.size <= limit) return
     const { messages } = this
-    const isNearEnd = this.anchor > (messages.at(-1)?.row.seq ?? 0) - messages.length / 2
+    const isNearEnd = this.anchor > this.newestSeq - messages.length / 2
     const kept = isNearEnd ? messages.slice(-MAX_MESSAGES) : messages.slice(0, MAX_MESSAGES)
     const [first, last] = [kept[0], kept.at(-1)]
     if (!first || !last) return

@@ -1,7 +1,11 @@
-// Determines what the user has read of a displayed conversation.
+// Determines what the user has read of a displayed conversation. Loaded with the actions.
 
 import type { Cancel, Clock } from './clock'
+import type { Conversation } from './conversation-client'
+import type { Engine } from './engine'
+import { ok } from './errors'
 import type { Page } from './page'
+import type { Result } from './types'
 
 /** Rows in the middle of a conversation count as read after being visible for this long. */
 const SHOWN_MS = 1_000
@@ -99,4 +103,24 @@ export class Reader {
       if (!isMarked && this.#markedSeq === readSeq) this.#markedSeq = 0
     })
   }
+}
+
+export async function startReading(engine: Engine, conversation: Conversation): Promise<Result<null>> {
+  const { store, environment } = engine
+  const { id } = conversation
+  const settings: ReaderSettings = {
+    clock: environment.clock,
+    page: environment.page,
+    state: () => {
+      const row = store.row(id)
+      return {
+        lastReadSeq: row?.last_read_seq ?? 0,
+        isMarkedUnread: row?.marked_unread ?? false,
+        newestSeq: conversation.loaded.newestSeq,
+      }
+    },
+    mark: async (seq) => (await engine.act('markRead', id, seq)).error === null,
+  }
+  conversation.startReading(() => new Reader(settings))
+  return ok(null)
 }

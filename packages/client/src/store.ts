@@ -152,6 +152,11 @@ export class Store {
     return this.#entries.get(conversationId)?.history
   }
 
+  /** Returns the history of a conversation, and creates it if necessary. */
+  openHistory(conversationId: string): History {
+    return this.#entry(conversationId).history
+  }
+
   sender(id: string | null): wire.Sender | null {
     return senderOf(this.#people.byId, id)
   }
@@ -211,7 +216,7 @@ export class Store {
   }
 
   changeHistory(conversationId: string, change: (history: History) => void): void {
-    change(this.#entry(conversationId).history)
+    change(this.openHistory(conversationId))
     this.touch(conversationId)
   }
 
