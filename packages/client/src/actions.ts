@@ -13,6 +13,7 @@ import type * as wire from './wire'
 
 export { jumpTo, jumpToNewest, loadBeside, loadFirst } from './paging'
 export { startReading } from './reading'
+export { openRecent } from './recent'
 
 const allWishes = new WeakMap<Engine, Wishes>()
 

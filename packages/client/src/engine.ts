@@ -14,7 +14,7 @@ import { LeadingTab } from './leading-tab'
 import { Outbox, type Outgoing } from './outbox'
 import { PresenceReporter } from './presence'
 import { PresenceWatch } from './presence-watch'
-import { Recent, type RecentState } from './recent'
+import type { Recent } from './recent'
 import { DEFAULT_BASE_URL, Requests } from './requests'
 import { randomId } from './ids'
 import { Store } from './store'
@@ -29,7 +29,6 @@ import type {
   ChatError,
   ChatEvent,
   Connection as ConnectionState,
-  Presence,
   Result,
   TimelineMessage,
 } from './types'
@@ -62,7 +61,8 @@ export class Engine {
   readonly #leadingTab: LeadingTab
   #cancelImpatience: Cancel = () => {}
   #positioned: Signal
-  readonly #recent: Recent | null
+  /** Null if it is not used or not loaded yet. */
+  #recent: Recent | null = null
   #isRestored = false
   #isStarted = false
   #actions: Actions | null
@@ -159,7 +159,6 @@ export class Engine {
       onFollow: () => this.#follow(),
       onMessage: (message) => this.#receivedMessage(message),
     })
-    this.#recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.#recentState()) : null
     this.store.subscribe(() => {
       this.#recent?.changed()
       for (const conversation of this.#conversations.values()) conversation.changed()
@@ -173,7 +172,7 @@ export class Engine {
   start(): void {
     this.#isStarted = true
     this.#storage.open()
-    if (this.#recent && this.sync.position === undefined) void this.#startFromRecent(this.#recent)
+    if (this.options.persist === 'recent') void this.#startFromRecent()
     else this.#tabs.start()
     this.outbox.resume()
     if (!this.#isRestored) {
@@ -221,29 +220,16 @@ export class Engine {
     return wiped
   }
 
-  /** Restores what the previous page stored, and follows the changes from the stored cursor. */
-  async #startFromRecent(recent: Recent): Promise<void> {
-    const state = await recent.load()
-    if (!this.#isStarted) return
-    if (state && this.sync.position === undefined) {
-      this.store.restore(state)
-      this.sync.moveTo(state.cursor)
-      this.#positioned.resolve()
-    }
-    this.#tabs.start()
+  /** Restores what an earlier page stored, before changes are followed from its cursor. */
+  async #startFromRecent(): Promise<void> {
+    if (this.sync.position !== undefined) this.#tabs.start()
+    this.#recent ??= (await this.act('openRecent', this.#storage)).data
+    await this.#recent?.restore()
+    if (this.#isStarted) this.#tabs.start()
   }
 
-  #recentState(): RecentState | null {
-    const { me, conversationsStatus } = this.store.getState()
-    const cursor = this.sync.position
-    if (cursor === undefined || conversationsStatus !== 'ready' || !this.#tabs.leads) return null
-    return {
-      cursor,
-      me,
-      conversations: [...this.store.rowsById().values()],
-      receipts: this.store.allReceipts(),
-      pages: this.store.recentPages(),
-    }
+  get isLeading(): boolean {
+    return this.#tabs.leads
   }
 
   /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
@@ -335,7 +321,11 @@ export class Engine {
   /** Applies an input from the server, here and in the other tabs. */
   #take(input: Input): void {
     this.#apply(input)
-    if (this.#tabs.leads) this.#tabs.post({ type: 'input', input, cursor: this.sync.position })
+    if (this.#tabs.leads) this.#share(input)
+  }
+
+  #share(input: Input): void {
+    this.#tabs.post({ type: 'input', input, cursor: this.sync.position })
   }
 
   #apply(input: Input): void {
@@ -356,10 +346,10 @@ export class Engine {
         if (message.cursor !== undefined) this.sync.moveTo(message.cursor)
         return this.#apply(message.input)
       case 'hello':
-        if (this.#tabs.leads) this.#tabs.post({ type: 'snapshot', snapshot: this.#snapshot() })
+        if (this.#tabs.leads) this.#welcome()
         return
       case 'snapshot':
-        if (!this.#tabs.leads) this.#restore(message.snapshot)
+        if (!this.#tabs.leads) this.restore(message.snapshot)
         return
       case 'sync':
         if (this.#tabs.leads) void this.sync.request().then(() => this.#tabs.post({ type: 'synced' }))
@@ -380,25 +370,31 @@ export class Engine {
     }
   }
 
-  #snapshot(): Snapshot {
-    const { connection, presence, me, conversationsStatus } = this.store.getState()
+  /** Gives a new tab what this one knows. */
+  #welcome(): void {
+    const snapshot = this.snapshot()
+    const { connection, presence } = this.store.getState()
+    if (snapshot) this.#tabs.post({ type: 'snapshot', snapshot })
+    this.#share({ type: 'connection', connection })
+    this.#share({ type: 'presence', presence })
+  }
+
+  /** Returns the state to share with new tabs or to store, or null while nothing is loaded. */
+  snapshot(): Snapshot | null {
+    const { me, conversationsStatus } = this.store.getState()
+    const cursor = this.sync.position
+    if (cursor === undefined) return null
     return {
-      inputs: [
-        { type: 'connection', connection },
-        { type: 'presence', presence: { ...presence } as Record<string, Presence> },
-      ],
-      cursor: this.sync.position,
+      cursor,
+      me,
       conversations: [...this.store.rowsById().values()],
       receipts: this.store.allReceipts(),
-      me,
-      isComplete: conversationsStatus === 'ready',
+      hasMore: conversationsStatus !== 'ready',
     }
   }
 
-  #restore({ inputs, cursor, conversations, receipts, me, isComplete }: Snapshot): void {
-    for (const input of inputs) this.#apply(input)
-    this.store.set({ me })
-    if (cursor === undefined) return
+  restore({ cursor, conversations, receipts, me, hasMore }: Snapshot): void {
+    this.store.putMe(me)
     this.sync.moveTo(cursor)
     const page: wire.SyncPage = {
       conversations: [...conversations],
@@ -407,7 +403,7 @@ export class Engine {
       removed_message_ids: [],
       messages: [],
       cursor,
-      has_more: !isComplete,
+      has_more: hasMore,
     }
     this.#apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
   }

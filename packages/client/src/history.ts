@@ -102,16 +102,6 @@ export class History {
     return this.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
   }
 
-  /** Restores the stored end of a conversation. */
-  restore(messages: readonly HeldMessage[], hasOlder: boolean): void {
-    for (const message of messages) this.upsert(message)
-    const first = messages[0]
-    if (hasOlder && !first) return
-    this.#ranges = addRange(this.#ranges, { from: hasOlder && first ? first.row.seq : 0, to: Infinity })
-    this.#sorted = null
-    this.status = 'ready'
-  }
-
   /** Adds or updates a message. Returns whether it must be fetched (`isIncomplete`). */
   upsert(incoming: HeldMessage): boolean {
     const { id, seq } = incoming.row
@@ -167,8 +157,9 @@ export class History {
   }
 
   /**
-   * Displays the end, even if it is not loaded. `lastSeq`: the newest message that the server has
-   * announced. Later ones arrive live, so the part after it is complete although it is empty.
+   * Displays the end, even if it is not loaded. `lastSeq`: the position after which all messages are
+   * known. Later ones arrive live, so the part after the newest message that the server has
+   * announced is complete although it is empty.
    */
   displayEnd(lastSeq: number): void {
     if (!this.covers(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })

@@ -11,7 +11,6 @@ import { Overlay } from './overlay'
 import type { Outgoing } from './outbox'
 import { People, type PersonRow } from './people'
 import { Receipts, type ReceiptPositions } from './receipts'
-import { RECENT_MESSAGES, type RecentPage, type RecentState } from './recent'
 import { senderOf, TimelineBuilder } from './timeline'
 import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Typing } from './types'
 import type * as wire from './wire'
@@ -161,14 +160,9 @@ export class Store {
     return senderOf(this.#people.byId, id)
   }
 
-  /** Returns the last messages of each conversation in memory. */
-  recentPages(): RecentPage[] {
-    return [...this.#entries].flatMap(([conversationId, { history }]) => {
-      const end = history.end
-      if (!end) return []
-      const messages = end.messages.slice(-RECENT_MESSAGES)
-      return [{ conversationId, messages, hasOlder: end.from > 0 || messages.length < end.messages.length }]
-    })
+  /** The conversations whose messages are in memory, by id. */
+  histories(): [conversationId: string, history: History][] {
+    return [...this.#entries].map(([id, { history }]) => [id, history])
   }
 
   // Changing
@@ -184,15 +178,9 @@ export class Store {
     this.putPerson(empty.me)
   }
 
-  /** Restores the state that an earlier page of the user stored. */
-  restore({ me, conversations, receipts, pages }: RecentState): void {
-    this.set({ me, conversationsStatus: 'ready' })
+  putMe(me: Me): void {
+    this.set({ me })
     this.putPerson(me)
-    for (const row of conversations) this.putConversation(row)
-    for (const receipt of receipts) this.#putReceipt(receipt)
-    for (const { conversationId, messages, hasOlder } of pages) {
-      this.changeHistory(conversationId, (history) => history.restore(messages, hasOlder))
-    }
   }
 
   set(part: Partial<ChatState>): void {

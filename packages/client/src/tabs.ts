@@ -9,22 +9,21 @@ import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
 /** The version of `TabMessage`. Tabs with different versions do not share a connection. */
-const VERSION = 1
+const VERSION = 2
 
 /**
  * A leading tab that is silent for this long is replaced, because the browser may have frozen it.
  */
 const LEADER_SILENCE_MS = 15_000
 
-/** The state that a new tab starts with. */
+/** The state that a new tab or a new page starts with. */
 export interface Snapshot {
-  inputs: readonly Input[]
-  cursor: string | undefined
+  cursor: string
   conversations: readonly wire.Conversation[]
   receipts: readonly ReceiptPositions[]
   me: Me
-  /** Whether the list of conversations is completely loaded. */
-  isComplete: boolean
+  /** Whether the list of conversations is not completely loaded. */
+  hasMore: boolean
 }
 
 export type TabMessage =
