@@ -254,7 +254,7 @@ describe('sending', () => {
   test('messages that a closed page did not send are sent by the next page', async () => {
     const storage = memoryStorage()
     const routes = fakeRoutes()
-    const first = clientOf(routes, {}, { storage })
+    const first = clientOf(routes, {}, { loadStorage: async () => storage })
     routes.override = (request) =>
       request === 'POST /messages' ? Promise.reject(new TypeError('no network')) : undefined
     first.client.start()
@@ -263,7 +263,7 @@ describe('sending', () => {
     await answered()
     first.client.stop()
     routes.override = () => undefined
-    const second = clientOf(routes, {}, { storage })
+    const second = clientOf(routes, {}, { loadStorage: async () => storage })
     second.client.start()
     second.room.open()
     await second.goLive()
@@ -509,14 +509,14 @@ describe('conversations that were displayed recently', () => {
   test('are displayed at once by the next page, and updated from their cursor', async () => {
     const storage = memoryStorage()
     const routes = fakeRoutes(history(60))
-    const first = clientOf(routes, { persist: 'recent' }, { storage })
+    const first = clientOf(routes, { persist: 'recent' }, { loadStorage: async () => storage })
     first.client.start()
     first.room.open()
     await first.goLive()
     await first.clock.advance(2_000)
     first.client.stop()
     const requests = routes.seen.length
-    const second = clientOf(routes, { persist: 'recent' }, { storage })
+    const second = clientOf(routes, { persist: 'recent' }, { loadStorage: async () => storage })
     second.client.start()
     second.room.open()
     await settled()
@@ -532,7 +532,7 @@ describe('conversations that were displayed recently', () => {
 
   test('are not stored unless the application chooses that', async () => {
     const storage = memoryStorage()
-    const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { storage })
+    const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { loadStorage: async () => storage })
     client.start()
     room.open()
     await goLive()
@@ -853,7 +853,7 @@ describe('signing out', () => {
   async function ready(options: Partial<ChatClientOptions> = {}) {
     const storage = memoryStorage()
     const routes = fakeRoutes(history(2))
-    const built = clientOf(routes, options, { storage })
+    const built = clientOf(routes, options, { loadStorage: async () => storage })
     built.client.start()
     built.room.open()
     await built.goLive()
@@ -989,7 +989,7 @@ describe('several tabs', () => {
     const open = () => {
       let isFrozen = false
       const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
-      return { ...clientOf(routes, {}, { locks, clock, storage, openChannel }), frozen: () => (isFrozen = true) }
+      return { ...clientOf(routes, {}, { locks, clock, loadStorage: async () => storage, openChannel }), frozen: () => (isFrozen = true) }
     }
     return { routes, clock, storage, open }
   }

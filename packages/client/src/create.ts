@@ -6,7 +6,6 @@ import { Client } from './client'
 import { systemClock } from './clock'
 import { laterSocket } from './later-socket'
 import { quietPage } from './page'
-import { laterStorage, memoryStorage } from './storage'
 import type { Channel, Locks } from './tabs'
 
 /** Creates the client of one user. It does nothing until `start` is called. */
@@ -19,7 +18,7 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
   return new Client(options, {
     clock: systemClock(now),
     page: page ?? quietPage,
-    storage: canStore ? laterStorage(async () => (await import('./idb-storage')).idbStorage(userId)) : memoryStorage(),
+    loadStorage: canStore ? async () => (await import('./idb-storage')).idbStorage(userId) : null,
     ...(socketUrl && anonKey && 'WebSocket' in globalThis
       ? laterSocket({ url: socketUrl, anonKey })
       : { socket: null, heartbeat: () => () => {} }),

@@ -75,7 +75,7 @@ export class Engine {
   ) {
     const { userId, initialState } = options
     const { clock, page, socket } = environment
-    const storage = sessionStorageOf(environment.storage)
+    const storage = sessionStorageOf(environment.loadStorage)
     this.#storage = storage
     this.#actions = environment.actions ?? null
     this.token = new Token(options.accessToken)

@@ -9,7 +9,8 @@ import type { Channel, Locks } from './tabs'
 export interface Environment {
   clock: Clock
   page: Page
-  storage: ChatStorage
+  /** Null if nothing is stored. */
+  loadStorage: (() => Promise<ChatStorage>) | null
   socket: ChatSocket | null
   locks: Locks | null
   openChannel: ((receive: (data: unknown) => void) => Channel) | null

@@ -7,7 +7,6 @@ import { Client } from '../src/client'
 import { systemClock, type Clock } from '../src/clock'
 import { quietPage, type Page } from '../src/page'
 import { RealtimeSocket } from '../src/realtime-socket'
-import { memoryStorage } from '../src/storage'
 import { createServerApi, loadInitialState } from '../src/server'
 import type { AccessToken } from '../src/token'
 import type { Connection, InitialState } from '../src/types'
@@ -59,7 +58,7 @@ function clientOf(
     {
       clock: fastClock(speed),
       page,
-      storage: memoryStorage(),
+      loadStorage: null,
       socket: socket
         ? new RealtimeSocket({
             url: `${base}/realtime/v1`,
