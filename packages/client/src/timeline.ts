@@ -167,18 +167,23 @@ export function unsentView(
   const { key, replyToId, file, error } = entry
   const time = new Date(entry.createdAt).toISOString()
   const quoted = replyToId === null ? undefined : history?.get(replyToId)
-  const row: Partial<MessageRow> = {
+  const row: MessageRow = {
     id: key,
     client_message_id: key,
     conversation_id: entry.conversationId,
     sender_id: userId,
     content: entry.content,
     message_type: entry.messageType,
-    ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
+    file_url: file?.url ?? null,
+    file_name: file?.name ?? null,
+    file_size: file?.size ?? null,
+    file_type: file?.type ?? null,
     created_at: time,
     updated_at: time,
     is_edited: false,
+    edited_at: null,
     is_deleted: false,
+    deleted_at: null,
     metadata: entry.metadata,
     mentions: [],
     reply_to_id: replyToId,
