@@ -11,16 +11,12 @@ export const MAX_MESSAGES = 2_000
 /** Live messages may exceed the limit by this many, so that not every one trims the history. */
 const SLACK = 100
 
-/** The position of a requested page. It determines the range that the response covers. */
-export type PagePosition =
-  | { at: 'newest' }
-  | { at: 'before'; seq: number }
-  | { at: 'after'; seq: number }
-  /** A message's id, its `seq`, or `first_unread`. */
-  | { at: 'around'; anchor: string }
-
+/** A page of messages. */
 export interface LoadedPage {
   messages: readonly wire.Message[]
+  /** The `seq` that the page was requested for, if it is the one before or after a message. */
+  before?: number
+  after?: number
   hasOlder: boolean
   hasNewer: boolean
 }
@@ -115,12 +111,15 @@ export class History {
     return isIncomplete(merged, before)
   }
 
-  addPage(position: PagePosition, page: LoadedPage): void {
+  addPage(page: LoadedPage): void {
     for (const message of page.messages) this.upsert(fromAnswer(message))
-    const range = coveredBy(position, page)
+    const range = coveredBy(page)
     if (range) this.#ranges = addRange(this.#ranges, range)
     this.#sorted = null
     this.#trim(MAX_MESSAGES)
+    this.status = 'ready'
+    this.error = null
+    this.pageError = null
   }
 
   remove(id: string): void {
@@ -192,16 +191,10 @@ export class History {
 }
 
 /** Returns the range that a page covers. Undefined if the page does not determine one. */
-export function coveredBy(position: PagePosition, { messages, hasOlder, hasNewer }: LoadedPage): Range | undefined {
-  const [first, last] = [messages[0]?.seq, messages.at(-1)?.seq]
-  const from = hasOlder ? first : 0
-  const to = hasNewer ? last : Infinity
-  switch (position.at) {
-    case 'before':
-      return from === undefined ? undefined : { from, to: position.seq - 1 }
-    case 'after':
-      return to === undefined ? undefined : { from: position.seq + 1, to }
-    default:
-      return from === undefined || to === undefined ? undefined : { from, to }
-  }
+export function coveredBy({ messages, before, after, hasOlder, hasNewer }: LoadedPage): Range | undefined {
+  const older = hasOlder ? messages[0]?.seq : 0
+  const newer = hasNewer ? messages.at(-1)?.seq : Infinity
+  const from = after === undefined ? older : after + 1
+  const to = before === undefined ? newer : before - 1
+  return from === undefined || to === undefined ? undefined : { from, to }
 }

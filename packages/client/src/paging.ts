@@ -4,7 +4,7 @@
 import type { Conversation } from './conversation-client'
 import type { Engine } from './engine'
 import { ok, refused } from './errors'
-import type { LoadedPage, PagePosition } from './history'
+import type { LoadedPage } from './history'
 import { startReading } from './reading'
 import type { Result } from './types'
 
@@ -91,7 +91,7 @@ async function loadNewest(engine: Engine, conversation: Conversation, isWanted: 
   const { data, error } = await engine.api.getPage({ conversationId: conversation.id, limit: PAGE_SIZE })
   if (error) return refused(error)
   const page = { messages: data.data, hasOlder: data.has_more, hasNewer: false }
-  addPage(engine, conversation, { at: 'newest' }, page, isWanted() ? Infinity : null)
+  addPage(engine, conversation, page, isWanted() ? Infinity : null)
   return ok(null)
 }
 
@@ -119,12 +119,13 @@ export async function loadBeside(
   if (!data) return ok(null)
   const page = {
     messages: data.data,
+    [at]: seq,
     hasOlder: !isOlder || data.has_more,
     hasNewer: isOlder || data.has_more,
   }
   // The anchor is beside this end, so that the end that is trimmed is the other one. The user may
   // have moved to another part meanwhile.
-  addPage(engine, conversation, { at, seq }, page, history.contains(seq) ? seq : null)
+  addPage(engine, conversation, page, history.contains(seq) ? seq : null)
   return ok(null)
 }
 
@@ -139,24 +140,18 @@ async function loadAround(
   if (error) return refused(error)
   const page = { messages: data.data, hasOlder: data.next_cursor !== null, hasNewer: data.prev_cursor !== null }
   const target = data.data.find(({ id }) => id === anchor) ?? data.data[Math.min(PAGE_SIZE / 2, data.data.length - 1)]
-  addPage(engine, conversation, { at: 'around', anchor }, page, isWanted() ? (target?.seq ?? Infinity) : null)
+  addPage(engine, conversation, page, isWanted() ? (target?.seq ?? Infinity) : null)
   if (target?.id === anchor && isWanted()) conversation.jump({ at: 'message', messageId: anchor, seq: target.seq })
   return ok(null)
 }
 
 /** `anchor`: the position to display; null leaves what is displayed. */
-function addPage(
-  engine: Engine,
-  conversation: Conversation,
-  position: PagePosition,
-  page: LoadedPage,
-  anchor: number | null,
-): void {
+function addPage(engine: Engine, conversation: Conversation, page: LoadedPage, anchor: number | null): void {
   if (anchor !== null) conversation.change((history) => history.display(anchor))
-  engine.store.addPage(conversation.id, position, page)
+  engine.store.addPage(conversation.id, page)
   // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.
   // Without the end, new messages would not be displayed.
   conversation.change((history) => {
-    if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
+    if (history.range?.to === Infinity && page.before === undefined) history.display(Infinity)
   })
 }

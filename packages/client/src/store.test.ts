@@ -46,7 +46,7 @@ function displayed(page: wire.SyncPage, options: Parameters<typeof storeOf>[0] =
   const built = storeOf(options)
   built.store.hold(CONVERSATION)
   built.store.apply(synced(page))
-  built.store.addPage(CONVERSATION, { at: 'newest' }, { messages: page.messages, hasOlder: false, hasNewer: false })
+  built.store.addPage(CONVERSATION, { messages: page.messages, hasOlder: false, hasNewer: false })
   return built
 }
 

@@ -4,7 +4,7 @@
 // per change. Parts that did not change remain the same objects.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
-import { History, type LoadedPage, type PagePosition } from './history'
+import { History, type LoadedPage } from './history'
 import type { Input } from './inputs'
 import { fromAnswer, fromRow, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { Overlay } from './overlay'
@@ -103,9 +103,7 @@ export class Store {
     for (const conversation of initialState.conversations ?? []) this.putConversation(conversation)
     for (const receipt of initialState.receipts ?? []) this.#putReceipt(receipt)
     for (const page of initialState.pages ?? []) {
-      const position: PagePosition =
-        page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
-      this.addPage(page.conversationId, position, page)
+      this.addPage(page.conversationId, page)
       // The loaded page is displayed, even if newer messages follow it.
       const middle =
         page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
@@ -208,14 +206,9 @@ export class Store {
     this.touch(conversationId)
   }
 
-  addPage(conversationId: string, position: PagePosition, page: LoadedPage): void {
+  addPage(conversationId: string, page: LoadedPage): void {
     for (const message of page.messages) this.putPerson(message.sender)
-    this.changeHistory(conversationId, (history) => {
-      history.addPage(position, page)
-      history.status = 'ready'
-      history.error = null
-      history.pageError = null
-    })
+    this.changeHistory(conversationId, (history) => history.addPage(page))
   }
 
   /** Stores a whole message from a response. */
