@@ -1,6 +1,7 @@
 // The chat routes as methods of a class. Like those of supabase-js, they return `{ data, error }`.
 // They never throw.
 
+import { randomId } from './ids'
 import { DEFAULT_BASE_URL, Requests, type RequestOptions, type RequestSettings } from './requests'
 import { Token, type AccessToken } from './token'
 import type { Me, Person, PresenceStatus, Result } from './types'
@@ -134,7 +135,7 @@ export class UserChatAPI {
     senderId: string,
     content: string,
     messageType: 'text' | 'image' | 'file' = 'text',
-    clientMessageId: string = crypto.randomUUID(),
+    clientMessageId: string = randomId(),
     options?: RequestOptions,
   ): Promise<Result<wire.Message>> {
     return this.#post('/messages', onWire({ conversationId, senderId, content, messageType, clientMessageId }), options)
