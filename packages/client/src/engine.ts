@@ -447,8 +447,8 @@ export class Engine {
 
   #failed(message: Outgoing, error: ChatError): void {
     const { userId } = this.options
-    const history = this.store.history(message.conversationId)
-    const view = unsentView(message, this.store.sender(userId), { userId, history })
+    const quoted = this.store.history(message.conversationId)?.get(message.replyToId ?? '')
+    const view = unsentView(message, this.store.sender(userId), userId, quoted)
     this.emit({ type: 'message_failed', message: view, error })
     this.report(error)
   }
