@@ -75,9 +75,7 @@ export class Outbox {
   async restore(): Promise<void> {
     const stored = await this.#settings.storage.all<Outgoing>('outbox')
     const known = new Set(this.#messages.map(({ key }) => key))
-    const restored = stored
-      .map(([, message]) => (message.state === 'sending' ? { ...message, state: 'pending' as const } : message))
-      .filter(({ key }) => !known.has(key))
+    const restored = stored.map(([, message]) => message).filter(({ key }) => !known.has(key))
     if (restored.length === 0) return
     this.#messages = [...this.#messages, ...restored].sort((a, b) => a.createdAt - b.createdAt)
     for (const id of new Set(restored.map(({ conversationId }) => conversationId))) this.#settings.onChange(id)

@@ -236,8 +236,7 @@ export class Store {
   }
 
   putPerson(row: PersonRow | null): void {
-    if (!row || !this.#people.put(row)) return
-    for (const id of this.#entries.keys()) this.touch(id)
+    if (row && this.#people.put(row)) this.#touchAll()
   }
 
   putPresence(userId: string, row: Partial<wire.Presence>): void {
@@ -250,6 +249,10 @@ export class Store {
     this.#schedule()
   }
 
+  #touchAll(): void {
+    for (const id of this.#entries.keys()) this.touch(id)
+  }
+
   touchList(): void {
     this.#isListDirty = true
     this.#schedule()
@@ -257,11 +260,9 @@ export class Store {
 
   /** Drops the early reactions, because the fetched messages contain those that still exist. */
   confirm(): void {
-    for (const id of this.#earlyReactions.keys()) {
-      const conversationId = [...this.#entries].find(([, { history }]) => history.get(id))?.[0]
-      if (conversationId !== undefined) this.touch(conversationId)
-    }
+    if (this.#earlyReactions.size === 0) return
     this.#earlyReactions.clear()
+    this.#touchAll()
   }
 
   apply(input: Input): void {
@@ -401,10 +402,8 @@ export class Store {
     this.#receipts.clear()
     this.#earlyReactions.clear()
     this.#listed = null
-    for (const [id, { history }] of this.#entries) {
-      history.forget()
-      this.touch(id)
-    }
+    for (const { history } of this.#entries.values()) history.forget()
+    this.#touchAll()
     this.touchList()
   }
 
