@@ -55,7 +55,7 @@ export class Connection {
   /** The number of the current attempt. Results of earlier attempts are ignored. */
   #attempt = 0
   /** Increases when the user's channel is joined again over the same socket. */
-  #join = 0
+  #joins = 0
   #lastReceived = 0
   #token: string | null = null
   #isOpen = false
@@ -108,7 +108,7 @@ export class Connection {
   /** Connects now instead of at `retryAt`. While polling, tries the socket; if live, checks it. */
   reconnect(): void {
     if (this.status === 'reconnecting' || this.status === 'offline') this.#connect()
-    else if (this.status === 'polling') this.#trySocket()
+    else if (this.status === 'polling') this.#openSocket()
     else if (this.status === 'live') this.#probe()
   }
 
@@ -156,11 +156,11 @@ export class Connection {
   }
 
   #openSocket(): void {
-    const { socket, clock, token } = this.#settings
+    const { socket, token } = this.#settings
     if (!socket) return
     const attempt = ++this.#attempt
     const isCurrent = () => attempt === this.#attempt
-    this.#cancelTimer = clock.after(OPEN_TIMEOUT_MS, () => this.#fail('The connection could not be opened in time.'))
+    this.#after(OPEN_TIMEOUT_MS, () => this.#fail('The connection could not be opened in time.'))
     token.get().then(
       (value) => {
         if (!isCurrent()) return
@@ -177,21 +177,22 @@ export class Connection {
   }
 
   #opened(): void {
-    const { socket, clock, userId, heartbeat } = this.#settings
-    if (!socket) return
     this.#stopPolling()
     this.#isOpen = true
-    this.#become('joining')
-    this.#cancelTimer()
-    this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+    this.#joining()
     this.#received()
-    this.#cancelHeartbeat = heartbeat(() => this.#beat())
-    this.#joinUser(userId)
-    for (const id of this.#watched.keys()) this.#joinConversation(id)
+    this.#cancelHeartbeat = this.#settings.heartbeat(() => this.#beat())
+    this.#join()
   }
 
-  #joinUser(userId: string): void {
-    const { socket, sync } = this.#settings
+  #joining(): void {
+    this.#become('joining')
+    this.#after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+  }
+
+  /** Joins the user's channel and those of the displayed conversations. */
+  #join(): void {
+    const { socket, sync, userId } = this.#settings
     const attempt = this.#attempt
     const isCurrent = () => attempt === this.#attempt
     socket?.join(`user:${userId}`, TABLES, {
@@ -207,20 +208,19 @@ export class Connection {
         // An expired token ends the channel but not the socket. A channel that was already joined
         // is joined again, whatever the reason.
         const wasJoined = this.status === 'live' || this.status === 'catching_up'
-        if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin(userId)
+        if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin()
         else this.#fail(reason)
       },
     })
+    for (const id of this.#watched.keys()) this.#joinConversation(id)
   }
 
-  async #rejoin(userId: string): Promise<void> {
+  async #rejoin(): Promise<void> {
     const attempt = this.#attempt
-    this.#join += 1
-    const { clock, token, socket } = this.#settings
+    this.#joins += 1
+    const { token, socket } = this.#settings
     const refused = this.#token
-    this.#become('joining')
-    this.#cancelTimer()
-    this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+    this.#joining()
     const fresh = await token.replace(refused).catch(() => null)
     if (attempt !== this.#attempt) return
     // `fresh` is compared with the refused token, not with `#token`: the heartbeat or the
@@ -228,8 +228,7 @@ export class Connection {
     if (fresh === null || fresh === refused) return this.#fail('The channel was closed.')
     this.#token = fresh
     socket?.setToken(fresh)
-    this.#joinUser(userId)
-    for (const id of this.#watched.keys()) this.#joinConversation(id)
+    this.#join()
   }
 
   #joinConversation(conversationId: string): void {
@@ -246,12 +245,12 @@ export class Connection {
   }
 
   async #catchUp(): Promise<void> {
-    const [attempt, join] = [this.#attempt, this.#join]
+    const [attempt, join] = [this.#attempt, this.#joins]
     this.#become('catching_up')
     this.#cancelTimer()
     const { error } = await this.#settings.sync.request()
     // A channel that was closed in the meantime is joined again, which causes another catch-up.
-    if (attempt !== this.#attempt || join !== this.#join) return
+    if (attempt !== this.#attempt || join !== this.#joins) return
     if (error) return this.#fail(error.message, error)
     this.#failures = 0
     this.#become('live')
@@ -277,7 +276,7 @@ export class Connection {
     this.#endAttempt()
     const ms = backoff(clock, CONNECT_PAUSES_MS, this.#failures)
     this.#become('reconnecting', { error, retryAt: clock.now() + ms })
-    this.#cancelTimer = clock.after(ms, () => this.#connect())
+    this.#after(ms, () => this.#connect())
   }
 
   #endAttempt(): void {
@@ -290,6 +289,12 @@ export class Connection {
     this.#cancelHeartbeat()
     for (const entry of this.#watched.values()) entry.leave = null
     this.#settings.socket?.close()
+  }
+
+  /** Calls the function after this many milliseconds, instead of the pending one. */
+  #after(ms: number, run: () => void): void {
+    this.#cancelTimer()
+    this.#cancelTimer = this.#settings.clock.after(ms, run)
   }
 
   // Without a socket
@@ -316,14 +321,7 @@ export class Connection {
   }
 
   #retrySocketLater(): void {
-    const { clock, socket } = this.#settings
-    this.#cancelTimer()
-    if (socket) this.#cancelTimer = clock.after(SOCKET_RETRY_MS, () => this.#trySocket())
-  }
-
-  #trySocket(): void {
-    this.#cancelTimer()
-    this.#openSocket()
+    if (this.#settings.socket) this.#after(SOCKET_RETRY_MS, () => this.#openSocket())
   }
 
   #stopPolling(): void {
