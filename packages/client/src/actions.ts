@@ -7,12 +7,13 @@ import type { Engine } from './engine'
 import { chatError, ok, refused } from './errors'
 import { withReaction, type Change } from './overlay'
 import type { ChangeKind, ChatError, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
+import { readerOf } from './reading'
 import { TypingReporter } from './typing-reporter'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
 
 export { jumpTo, jumpToNewest, loadBeside, loadFirst } from './paging'
-export { startReading } from './reading'
+export { show } from './reading'
 export { openRecent } from './recent'
 
 const allWishes = new WeakMap<Engine, Wishes>()
@@ -185,7 +186,7 @@ export async function markRead(engine: Engine, conversationId: string, upTo?: nu
 }
 
 export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {
-  engine.conversation(conversationId).reader?.keepUnread()
+  readerOf(engine, engine.conversation(conversationId))?.keepUnread()
   const history = engine.store.history(conversationId)
   const seq = messageId === undefined ? undefined : history?.get(messageId)?.row.seq
   const unread = seq === undefined ? undefined : history?.countUnread(seq - 1, engine.options.userId)

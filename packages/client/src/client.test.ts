@@ -989,7 +989,8 @@ describe('several tabs', () => {
     const open = () => {
       let isFrozen = false
       const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
-      return { ...clientOf(routes, {}, { locks, clock, loadStorage: async () => storage, openChannel }), frozen: () => (isFrozen = true) }
+      const built = clientOf(routes, {}, { locks, clock, loadStorage: async () => storage, openChannel })
+      return { ...built, frozen: () => (isFrozen = true) }
     }
     return { routes, clock, storage, open }
   }

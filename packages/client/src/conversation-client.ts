@@ -13,8 +13,6 @@ export class Conversation implements ConversationClient {
   readonly #engine: Engine
   /** Determines what the user has read, while the conversation is displayed. */
   reader: Reader | null = null
-  /** What the list shows, for a reader that is still being loaded. */
-  #visible: { seq: number; isAtEnd: boolean } | null = null
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
@@ -138,20 +136,7 @@ export class Conversation implements ConversationClient {
   // Reading
 
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void {
-    const history = this.loaded
-    this.#visible = lowest && {
-      seq: Number.isFinite(lowest.seq) ? lowest.seq : history.newestSeq,
-      // At the end of an earlier part, messages that are loaded later are not visible at once.
-      isAtEnd: lowest.isAtEnd && history.range?.to === Infinity,
-    }
-    if (this.#visible) {
-      const { seq, isAtEnd } = this.#visible
-      // The anchor follows the reader, because the history is trimmed at the end farther from it.
-      if (history.contains(seq)) history.anchor = isAtEnd ? Infinity : seq
-    }
-    if (this.reader) this.reader.show(this.#visible)
-    // Its code could not be loaded when the conversation was opened.
-    else if (lowest) void this.#engine.act('startReading', this)
+    void this.#engine.act('show', this, lowest)
   }
 
   markRead(): Promise<Result<null>> {
@@ -213,7 +198,6 @@ export class Conversation implements ConversationClient {
     this.stopTyping()
     this.reader?.close()
     this.reader = null
-    this.#visible = null
     // The list shows the current draft from now on, even if the user was still typing.
     this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
@@ -221,7 +205,7 @@ export class Conversation implements ConversationClient {
 
   async #load(at?: string): Promise<void> {
     const { status } = this.loaded
-    if (status === 'loading' && at === undefined) return void this.#engine.act('startReading', this)
+    if (status === 'loading' && at === undefined) return
     if (status !== 'ready') this.change((history) => (history.status = 'loading'))
     return this.#showFailure(this.#engine.act('loadFirst', this, this.#untilMoved(), at))
   }
@@ -241,10 +225,8 @@ export class Conversation implements ConversationClient {
 
   // For the parts that are loaded later
 
-  startReading(create: () => Reader): void {
-    if (this.#opened === 0 || this.reader) return
-    this.reader = create()
-    this.reader.show(this.#visible)
+  get isOpen(): boolean {
+    return this.#opened > 0
   }
 
   get loaded(): History {

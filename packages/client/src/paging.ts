@@ -5,7 +5,6 @@ import type { Conversation } from './conversation-client'
 import type { Engine } from './engine'
 import { ok, refused } from './errors'
 import type { LoadedPage } from './history'
-import { startReading } from './reading'
 import type { Result } from './types'
 
 /** The number of messages in a page. */
@@ -24,7 +23,6 @@ export async function loadFirst(
   isWanted: IsWanted,
   at?: string,
 ): Promise<Result<null>> {
-  void startReading(engine, conversation)
   const history = conversation.loaded
   // Changes are followed from the cursor. A page that is loaded without one could miss changes.
   await engine.whenPositioned()

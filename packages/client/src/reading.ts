@@ -105,10 +105,30 @@ export class Reader {
   }
 }
 
-export async function startReading(engine: Engine, conversation: Conversation): Promise<Result<null>> {
+/** Takes what the list shows. Null means that nothing is visible. */
+export async function show(
+  engine: Engine,
+  conversation: Conversation,
+  lowest: { seq: number; isAtEnd: boolean } | null,
+): Promise<Result<null>> {
+  const history = conversation.loaded
+  const visible = lowest && {
+    seq: Number.isFinite(lowest.seq) ? lowest.seq : history.newestSeq,
+    // At the end of an earlier part, messages that are loaded later are not visible at once.
+    isAtEnd: lowest.isAtEnd && history.range?.to === Infinity,
+  }
+  // The anchor follows the reader, because the history is trimmed at the end farther from it.
+  if (visible && history.contains(visible.seq)) history.anchor = visible.isAtEnd ? Infinity : visible.seq
+  readerOf(engine, conversation)?.show(visible)
+  return ok(null)
+}
+
+/** Returns the reader of a conversation, or null if it is not displayed. */
+export function readerOf(engine: Engine, conversation: Conversation): Reader | null {
+  if (!conversation.isOpen) return null
   const { store, environment } = engine
   const { id } = conversation
-  const settings: ReaderSettings = {
+  return (conversation.reader ??= new Reader({
     clock: environment.clock,
     page: environment.page,
     state: () => {
@@ -120,7 +140,5 @@ export async function startReading(engine: Engine, conversation: Conversation): 
       }
     },
     mark: async (seq) => (await engine.act('markRead', id, seq)).error === null,
-  }
-  conversation.startReading(() => new Reader(settings))
-  return ok(null)
+  }))
 }
