@@ -2,7 +2,7 @@
 // They never throw.
 
 import { randomId } from './ids'
-import { DEFAULT_BASE_URL, Requests, type RequestOptions, type RequestSettings } from './requests'
+import { Requests, type RequestOptions } from './requests'
 import { Token, type AccessToken } from './token'
 import type { Me, Person, PresenceStatus, Result } from './types'
 import type * as wire from './wire'
@@ -95,7 +95,7 @@ export class UserChatAPI {
   readonly #requests: Requests
 
   constructor(options: UserChatAPIOptions | Requests = {}) {
-    this.#requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
+    this.#requests = options instanceof Requests ? options : new Requests({ ...options, token: new Token(options.accessToken) })
   }
 
   // Methods as existing dashboards call them. The server verifies parameters with the caller's id.
@@ -413,14 +413,4 @@ export class UserChatAPI {
 function onWire(values: object): object {
   const rename = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [rename(name), value]))
-}
-
-function settingsFrom(options: UserChatAPIOptions): RequestSettings {
-  return {
-    baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
-    userId: options.userId,
-    token: new Token(options.accessToken),
-    // Wrapped, because browsers refuse to call `fetch` as a method of another object.
-    fetch: options.fetch ?? ((input, init) => fetch(input, init)),
-  }
 }

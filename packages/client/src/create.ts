@@ -24,8 +24,6 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
       : { socket: null, heartbeat: () => () => {} }),
     locks: isShared ? (navigator.locks as Locks) : null,
     openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
-    // Wrapped, because browsers refuse to call `fetch` as a method of another object.
-    fetch: options.fetch ?? ((input, init) => fetch(input, init)),
   })
 }
 

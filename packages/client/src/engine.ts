@@ -15,7 +15,7 @@ import { Outbox, type Outgoing } from './outbox'
 import { PresenceReporter } from './presence'
 import { PresenceWatch } from './presence-watch'
 import type { Recent } from './recent'
-import { DEFAULT_BASE_URL, Requests } from './requests'
+import { Requests } from './requests'
 import { randomId } from './ids'
 import { Store } from './store'
 import { SyncEngine } from './sync'
@@ -80,10 +80,8 @@ export class Engine {
     this.#actions = environment.actions ?? null
     this.token = new Token(options.accessToken)
     this.#requests = new Requests({
-      baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
-      userId,
+      ...options,
       token: this.token,
-      fetch: environment.fetch,
       painted: page.painted,
       onSignedOut: (error) => this.#signedOut(error),
     })

@@ -14,7 +14,6 @@ export interface Environment {
   socket: ChatSocket | null
   locks: Locks | null
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
-  fetch: typeof fetch
   /** The actions, if they are already loaded. Otherwise, they are loaded when they are needed. */
   actions?: typeof Actions | null
   heartbeat(beat: () => void): () => void

@@ -195,7 +195,6 @@ export function createTestClient(
     loadStorage: async () => storage,
     locks: null,
     openChannel: null,
-    fetch: options.fetch,
     actions,
     heartbeat(beat) {
       beats.add(beat)

@@ -68,7 +68,6 @@ function clientOf(
         : null,
       locks: null,
       openChannel: null,
-      fetch,
       heartbeat: (beat) => {
         const timer = setInterval(beat, 25_000 / speed)
         return () => clearInterval(timer)
