@@ -116,10 +116,8 @@ export class Client implements ChatClient {
     return this.#engine.act('setStatus', status, options)
   }
 
-  async loadPreferences(): Promise<Result<Preferences>> {
-    const result = await this.api.getPreferences()
-    if (result.data) this.#engine.store.set({ preferences: result.data })
-    return result
+  loadPreferences(): Promise<Result<Preferences>> {
+    return this.#engine.act('loadPreferences')
   }
 
   setPreferences(change: Partial<Preferences>): Promise<Result<Preferences>> {

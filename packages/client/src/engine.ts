@@ -117,13 +117,14 @@ export class Engine {
         fetch: (since, request) => this.api.sync(since, request),
         apply: (input) => this.#take(input),
         onError: (error) => {
-          if (this.store.getState().conversationsStatus !== 'ready') this.store.failList(error)
+          if (this.store.getState().conversationsStatus !== 'ready')
+            this.store.set({ conversationsStatus: 'error', conversationsError: error })
           if (!isTransient(error)) this.report(error)
         },
       },
       initialState?.cursor,
     )
-    this.#typing = new TypingWatch(clock, (typing) => this.store.setTyping(typing))
+    this.#typing = new TypingWatch(clock, (typing) => this.store.set({ typing }))
     this.connection = new Connection({
       clock,
       page,

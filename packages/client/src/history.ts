@@ -1,7 +1,7 @@
 // The loaded messages of one conversation, and the ranges of positions that they cover.
 
 import { fromAnswer, isIncomplete, merge, type HeldMessage } from './messages'
-import { addRange, rangeAt, type Range } from './ranges'
+import { addRange, type Range } from './ranges'
 import type { ChatError, Jump, Timeline } from './types'
 import type * as wire from './wire'
 
@@ -44,7 +44,7 @@ export class History {
 
   /** The displayed range. */
   get range(): Range | undefined {
-    return rangeAt(this.#ranges, this.anchor)
+    return this.rangeAt(this.anchor)
   }
 
   /** Whether a position is in the displayed range. */
@@ -53,16 +53,16 @@ export class History {
     return range !== undefined && range.from <= seq && seq <= range.to
   }
 
-  /** Whether a position is in any part that is loaded; `Infinity` is the end. */
-  covers(seq: number): boolean {
-    return rangeAt(this.#ranges, seq) !== undefined
+  /** Returns the loaded range that contains a position; `Infinity` is the end. */
+  rangeAt(seq: number): Range | undefined {
+    return this.#ranges.find(({ from, to }) => from <= seq && seq <= to)
   }
 
   /** The messages of the displayed range, oldest first. */
   get messages(): readonly HeldMessage[] {
     const { range } = this
     if (!range) return []
-    this.#sorted ??= this.#within(range)
+    this.#sorted ??= this.within(range)
     return this.#sorted
   }
 
@@ -71,31 +71,11 @@ export class History {
     return this.messages.at(-1)?.row.seq ?? 0
   }
 
-  /** Returns the last message up to a position, even if another part is displayed. */
-  lastUpTo(seq: number): HeldMessage | undefined {
-    return this.#within({ from: 0, to: seq }).at(-1)
-  }
-
-  /** The range that new messages belong to, with its messages. */
-  get end(): { from: number; messages: readonly HeldMessage[] } | undefined {
-    const range = rangeAt(this.#ranges, Infinity)
-    return range && { from: range.from, messages: this.#within(range) }
-  }
-
-  /** Returns the messages of a range, oldest first. */
-  #within({ from, to }: Range): readonly HeldMessage[] {
+  /** Returns the messages of a range, oldest first, even if another part is displayed. */
+  within({ from, to }: Range): readonly HeldMessage[] {
     return [...this.#held.values()]
       .filter(({ row }) => from <= row.seq && row.seq <= to)
       .sort((a, b) => a.row.seq - b.row.seq)
-  }
-
-  /**
-   * Counts the messages of others after a position, without deleted ones. Returns undefined if the
-   * end is not displayed.
-   */
-  countUnread(after: number, userId: string): number | undefined {
-    if (this.range?.to !== Infinity) return undefined
-    return this.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
   }
 
   /** Adds or updates a message. Returns whether it must be fetched (`isIncomplete`). */
@@ -161,7 +141,7 @@ export class History {
    * announced is complete although it is empty.
    */
   displayEnd(lastSeq: number): void {
-    if (!this.covers(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })
+    if (!this.rangeAt(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })
     this.display(Infinity)
   }
 

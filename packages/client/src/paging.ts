@@ -60,7 +60,7 @@ export async function jumpTo(
   messageId: string,
 ): Promise<Result<null>> {
   const seq = conversation.loaded.get(messageId)?.row.seq
-  if (seq !== undefined && conversation.loaded.covers(seq)) {
+  if (seq !== undefined && conversation.loaded.rangeAt(seq)) {
     conversation.change((history) => history.display(seq))
     conversation.jump({ at: 'message', messageId, seq })
     return ok(null)
@@ -79,7 +79,7 @@ export async function jumpToNewest(
   isWanted: IsWanted,
 ): Promise<Result<null>> {
   // The displayed part stays until the end is loaded.
-  const isLoaded = conversation.loaded.covers(Infinity)
+  const isLoaded = conversation.loaded.rangeAt(Infinity) !== undefined
   const result = isLoaded ? ok(null) : await loadNewest(engine, conversation, isWanted)
   if (!result.error && isWanted()) conversation.goToEnd((history) => history.display(Infinity))
   return result

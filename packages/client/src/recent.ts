@@ -75,10 +75,12 @@ export class Recent {
   #state(): RecentState | null {
     const snapshot = this.#engine.snapshot()
     if (!snapshot || snapshot.hasMore || !this.#engine.isLeading) return null
-    const pages = this.#engine.store.histories().flatMap(([conversationId, { end }]) => {
+    const pages = this.#engine.store.histories().flatMap(([conversationId, history]) => {
+      const end = history.rangeAt(Infinity)
       if (!end) return []
-      const messages = end.messages.slice(-RECENT_MESSAGES)
-      return [{ conversationId, messages, hasOlder: end.from > 0 || messages.length < end.messages.length }]
+      const held = history.within(end)
+      const messages = held.slice(-RECENT_MESSAGES)
+      return [{ conversationId, messages, hasOlder: end.from > 0 || messages.length < held.length }]
     })
     return { ...snapshot, pages }
   }

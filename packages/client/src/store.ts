@@ -12,7 +12,7 @@ import type { Outgoing } from './outbox'
 import { People, type PersonRow } from './people'
 import { Receipts, type ReceiptPositions } from './receipts'
 import { senderOf, TimelineBuilder } from './timeline'
-import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Typing } from './types'
+import type { ChatState, Conversation, InitialState, Me, Timeline } from './types'
 import type * as wire from './wire'
 
 /**
@@ -280,17 +280,6 @@ export class Store {
       case 'presence':
         for (const [id, presence] of Object.entries(input.presence)) this.putPresence(id, presence)
     }
-  }
-
-  setTyping(typing: Typing): void {
-    this.set({ typing })
-  }
-
-  failList(error: ChatError): void {
-    this.set({
-      conversationsError: error,
-      conversationsStatus: this.#state.conversationsStatus === 'ready' ? 'ready' : 'error',
-    })
   }
 
   // Inputs from the server
