@@ -11,6 +11,7 @@ import { Overlay } from './overlay'
 import type { Outgoing } from './outbox'
 import { People, type PersonRow } from './people'
 import { Receipts, type ReceiptPositions } from './receipts'
+import { haveSameFields, haveSameItems } from './same'
 import { senderOf, TimelineBuilder } from './timeline'
 import type { ChatState, Conversation, InitialState, Me, Timeline } from './types'
 import type * as wire from './wire'
@@ -117,7 +118,7 @@ export class Store {
   getState(): ChatState {
     if (this.#arePeopleDirty) {
       this.#arePeopleDirty = false
-      this.#state = { ...this.#state, ...this.#people.snapshot() }
+      this.#change(this.#people.snapshot())
     }
     if (this.#isListDirty) this.#rebuildList()
     if (this.#dirty.size > 0) this.#rebuildTimelines()
@@ -182,10 +183,14 @@ export class Store {
   }
 
   set(part: Partial<ChatState>): void {
-    const isSame = (Object.keys(part) as (keyof ChatState)[]).every((key) => this.#state[key] === part[key])
-    if (isSame) return
+    if (this.#change(part)) this.#schedule()
+  }
+
+  /** Returns whether anything changed. */
+  #change(part: Partial<ChatState>): boolean {
+    if (haveSameFields(part, this.#state)) return false
     this.#state = { ...this.#state, ...part }
-    this.#schedule()
+    return true
   }
 
   /** Keeps the messages of a displayed conversation until the returned function is called. */
@@ -434,13 +439,12 @@ export class Store {
       return held && isEqual(held, next) ? held : next
     })
     conversations.sort(byActivity)
-    const isSame =
-      conversations.length === before.size &&
-      conversations.every((row, index) => row === this.#state.conversations[index])
-    const counted = this.#state.conversationsStatus === 'ready' ? countUnread(conversations) : this.#state.unread
-    const unread = isEqual(counted, this.#state.unread) ? this.#state.unread : counted
-    if (isSame && unread === this.#state.unread) return
-    this.#state = { ...this.#state, unread, conversations: isSame ? this.#state.conversations : conversations }
+    const { conversations: shown, conversationsStatus, unread } = this.#state
+    const counted = conversationsStatus === 'ready' ? countUnread(conversations) : unread
+    this.#change({
+      conversations: haveSameItems(conversations, shown) ? shown : conversations,
+      unread: isEqual(counted, unread) ? unread : counted,
+    })
   }
 
   #rebuildTimelines(): void {
@@ -450,12 +454,12 @@ export class Store {
       if (entry) timelines[id] = this.#build(id, entry)
       else delete timelines[id]
     }
-    const unsentCount = this.#settings.outgoingCount()
-    const isSame =
-      unsentCount === this.#state.unsentCount &&
-      [...this.#dirty].every((id) => timelines[id] === this.#state.timelines[id])
+    const isSame = [...this.#dirty].every((id) => timelines[id] === this.#state.timelines[id])
     this.#dirty.clear()
-    if (!isSame) this.#state = { ...this.#state, timelines, unsentCount }
+    this.#change({
+      timelines: isSame ? this.#state.timelines : timelines,
+      unsentCount: this.#settings.outgoingCount(),
+    })
   }
 
   #build(conversationId: string, { history, builder }: Entry): Timeline {

@@ -5,6 +5,7 @@ import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from '
 import { withReaction, type Overlay } from './overlay'
 import type { Outgoing } from './outbox'
 import type { Progress } from './receipts'
+import { haveSameFields, haveSameItems } from './same'
 import type { ChatError, MessageState, Person, Timeline, TimelineMessage } from './types'
 import type * as wire from './wire'
 
@@ -62,7 +63,7 @@ export class TimelineBuilder {
       firstUnreadSeq: history.firstUnreadSeq,
       jump: history.jump,
     }
-    this.#last = last && (Object.keys(next) as (keyof Timeline)[]).every((key) => next[key] === last[key]) ? last : next
+    this.#last = last && haveSameFields(next, last) ? last : next
     return this.#last
   }
 
@@ -185,6 +186,3 @@ export function unsentView(
 /** Whether sending the same message again can succeed. A refused text stays refused. */
 const canRetry = ({ status }: ChatError): boolean =>
   status === 0 || status === 403 || status === 404 || status >= 500 || status === 429
-
-const haveSameItems = (a: readonly unknown[], b: readonly unknown[]): boolean =>
-  a.length === b.length && a.every((item, index) => item === b[index])
