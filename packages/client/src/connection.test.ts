@@ -38,7 +38,6 @@ function connectionOf({ hasSocket = true } = {}) {
     onError: () => {},
   })
   const token = { value: 'token1', next: 'token2' as string | null, replaced: [] as (string | null)[] }
-  let beat = () => {}
   const connection = new Connection({
     clock,
     page,
@@ -52,10 +51,6 @@ function connectionOf({ hasSocket = true } = {}) {
         return token.next
       },
     },
-    heartbeat: (run) => {
-      beat = run
-      return () => (beat = () => {})
-    },
     onInput: (input) => inputs.push(input),
     onState: ({ status }) => states.push(status),
   })
@@ -65,7 +60,7 @@ function connectionOf({ hasSocket = true } = {}) {
     socket.goLive(USER)
     await settled()
   }
-  return { connection, clock, page, socket, states, inputs, server, token, goLive, beat: () => beat() }
+  return { connection, clock, page, socket, states, inputs, server, token, goLive, beat: () => socket.beat() }
 }
 
 describe('on the way to live', () => {

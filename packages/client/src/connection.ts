@@ -42,8 +42,6 @@ export interface ConnectionSettings {
   socket: ChatSocket | null
   sync: SyncEngine
   token: { get(): Promise<string | null>; replace(refused: string | null): Promise<string | null> }
-  /** Calls the function every 25 seconds, even in a hidden tab. */
-  heartbeat(beat: () => void): Cancel
   onInput(input: Input): void
   onState(state: ConnectionState): void
 }
@@ -61,7 +59,6 @@ export class Connection {
   #isOpen = false
   #cancelTimer: Cancel = () => {}
   #cancelProbe: Cancel | null = null
-  #cancelHeartbeat: Cancel = () => {}
   #stopListening: Cancel = () => {}
   #polling: AbortController | null = null
   /**
@@ -170,6 +167,7 @@ export class Connection {
           onOpen: () => isCurrent() && this.#opened(),
           onClose: (reason) => isCurrent() && this.#fail(reason),
           onReceived: () => isCurrent() && this.#received(),
+          onBeat: () => isCurrent() && this.#beat(),
         })
       },
       (cause) => isCurrent() && this.#fail(String(cause)),
@@ -181,7 +179,6 @@ export class Connection {
     this.#isOpen = true
     this.#joining()
     this.#received()
-    this.#cancelHeartbeat = this.#settings.heartbeat(() => this.#beat())
     this.#join()
   }
 
@@ -286,7 +283,6 @@ export class Connection {
     this.#cancelTimer()
     this.#cancelProbe?.()
     this.#cancelProbe = null
-    this.#cancelHeartbeat()
     for (const entry of this.#watched.values()) entry.leave = null
     this.#settings.socket?.close()
   }

@@ -19,9 +19,7 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
     clock: systemClock(now),
     page: page ?? quietPage,
     loadStorage: canStore ? async () => (await import('./idb-storage')).idbStorage(userId) : null,
-    ...(socketUrl && anonKey && 'WebSocket' in globalThis
-      ? laterSocket({ url: socketUrl, anonKey })
-      : { socket: null, heartbeat: () => () => {} }),
+    socket: socketUrl && anonKey && 'WebSocket' in globalThis ? laterSocket({ url: socketUrl, anonKey }) : null,
     locks: isShared ? (navigator.locks as Locks) : null,
     openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
   })

@@ -132,7 +132,6 @@ export class Engine {
       socket: options.accessToken ? socket : null,
       sync: this.sync,
       token: this.token,
-      heartbeat: environment.heartbeat,
       onInput: (input) => this.#take(input),
       onState: (connection) => this.#take({ type: 'connection', connection }),
     })

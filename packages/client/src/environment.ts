@@ -16,5 +16,4 @@ export interface Environment {
   openChannel: ((receive: (data: unknown) => void) => Channel) | null
   /** The actions, if they are already loaded. Otherwise, they are loaded when they are needed. */
   actions?: typeof Actions | null
-  heartbeat(beat: () => void): () => void
 }

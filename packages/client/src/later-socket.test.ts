@@ -11,14 +11,14 @@ function prepared(load?: () => Promise<never>) {
       made.push(this)
     }
   }
-  const parts = { RealtimeSocket: Socket, startHeartbeat: vi.fn(() => () => {}) }
-  const { socket, heartbeat } = laterSocket({ url: 'ws://test', anonKey: '' }, load ?? (async () => parts as never))
-  const handlers: SocketHandlers = { onOpen: vi.fn(), onClose: vi.fn(), onReceived: vi.fn() }
-  return { socket, heartbeat, handlers, made, parts }
+  const parts = { RealtimeSocket: Socket }
+  const socket = laterSocket({ url: 'ws://test', anonKey: '' }, load ?? (async () => parts as never))
+  const handlers: SocketHandlers = { onOpen: vi.fn(), onClose: vi.fn(), onReceived: vi.fn(), onBeat: vi.fn() }
+  return { socket, handlers, made }
 }
 
 test('is loaded and opened when it is needed first, and then used again', async () => {
-  const { socket, heartbeat, handlers, made, parts } = prepared()
+  const { socket, handlers, made } = prepared()
   await settled()
   expect(made).toEqual([])
   socket.open('first', handlers)
@@ -26,8 +26,8 @@ test('is loaded and opened when it is needed first, and then used again', async 
   made[0]!.accept()
   expect(handlers.onOpen).toHaveBeenCalledOnce()
   socket.join('topic', [], { onInput() {}, onSystem() {}, onClosed() {} })
-  heartbeat(() => {})
-  expect(parts.startHeartbeat).toHaveBeenCalledOnce()
+  made[0]!.beat()
+  expect(handlers.onBeat).toHaveBeenCalledOnce()
   socket.close()
   socket.open('second', handlers)
   await settled()

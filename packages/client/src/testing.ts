@@ -155,6 +155,11 @@ export class FakeSocket implements ChatSocket {
     this.channels.get(`user:${userId}`)?.onSystem({ isLive: true, text: 'Subscribed to PostgreSQL' })
   }
 
+  /** Reports that it is time for a heartbeat. */
+  beat(): void {
+    this.handlers?.onBeat()
+  }
+
   /** Reports that something was received. */
   receive(): void {
     this.handlers?.onReceived()
@@ -186,7 +191,6 @@ export function createTestClient(
   const clock = new FakeClock()
   const page = new FakePage()
   const socket = new FakeSocket()
-  const beats = new Set<() => void>()
   const storage = memoryStorage()
   const client = new Client(options, {
     clock,
@@ -196,11 +200,7 @@ export function createTestClient(
     locks: null,
     openChannel: null,
     actions,
-    heartbeat(beat) {
-      beats.add(beat)
-      return () => beats.delete(beat)
-    },
     ...environment,
   })
-  return { client, clock, page, socket, beat: () => beats.forEach((beat) => beat()) }
+  return { client, clock, page, socket, beat: () => socket.beat() }
 }

@@ -64,14 +64,14 @@ function clientOf(
             url: `${base}/realtime/v1`,
             anonKey: server.env['ANON_KEY']!,
             WebSocket: WebSocket as never,
+            startHeartbeat: (beat) => {
+              const timer = setInterval(beat, 25_000 / speed)
+              return () => clearInterval(timer)
+            },
           })
         : null,
       locks: null,
       openChannel: null,
-      heartbeat: (beat) => {
-        const timer = setInterval(beat, 25_000 / speed)
-        return () => clearInterval(timer)
-      },
     },
   )
   cleanups.push(client.start())
