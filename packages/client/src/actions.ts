@@ -98,7 +98,7 @@ export function mute(
   engine: Engine,
   conversationId: string,
   isMuted: boolean,
-  until: string | null,
+  until: string | null = null,
 ): Promise<Result<null>> {
   const shown = { is_muted: isMuted, muted_until: isMuted ? until : null }
   return set(engine, 'mute', conversationId, isMuted, shown, (value) => ({
@@ -240,7 +240,7 @@ export function remove(
   engine: Engine,
   conversationId: string,
   messageId: string,
-  forMe: boolean,
+  { forMe = false }: { forMe?: boolean } = {},
 ): Promise<Result<null>> {
   const onMessage = (message: wire.Message): wire.Message => ({
     ...message,
@@ -299,7 +299,7 @@ export async function report(
 export async function searchUsers(
   engine: Engine,
   query: string,
-  options: { signal?: AbortSignal },
+  options?: { signal?: AbortSignal },
 ): Promise<Result<readonly Person[]>> {
   const { data, error } = await engine.api.searchUsers(query, engine.options.userId, null, options)
   if (error) return refused(error)
@@ -313,7 +313,7 @@ export async function searchUsers(
 export async function setStatus(
   engine: Engine,
   status: PresenceStatus,
-  { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null },
+  { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null } = {},
 ): Promise<Result<null>> {
   // With `online`, null ends the status that the user chose. With another status, it means no end.
   const manualUntil = until ?? null

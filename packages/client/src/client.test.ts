@@ -5,6 +5,7 @@ import { FakeChannels, FakeLocks } from '../test/tabs'
 import { createTestClient, FakeClock, memoryStorage, settled } from './testing'
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import type { Environment } from './environment'
+import type { Channel } from './tabs'
 import type { ChatEvent } from './types'
 
 function clientOf(
@@ -82,6 +83,23 @@ describe('starting', () => {
     expect(routes.seen.filter((request) => request === 'GET /messages')).toEqual([])
     expect(client.getState().conversations).toHaveLength(1)
   })
+})
+
+test('the report that the user left the page outlives the page', async () => {
+  const routes = fakeRoutes()
+  const lasting: string[] = []
+  const { client, page, goLive } = clientOf(routes, {
+    fetch: (input, init) => {
+      if (init?.keepalive) lasting.push(`${init.method} ${String(init.body)}`)
+      return routes.fetch(input, init)
+    },
+  })
+  client.start()
+  await goLive()
+  page.signal('leave')
+  await answered()
+  expect(lasting).toHaveLength(1)
+  expect(lasting[0]).toMatch(/^POST .*"status":"offline"/)
 })
 
 describe('displaying', () => {
@@ -987,10 +1005,10 @@ describe('several tabs', () => {
     const [locks, channels, clock, storage] = [new FakeLocks(), new FakeChannels(), new FakeClock(), memoryStorage()]
     const routes = fakeRoutes(history(1))
     const open = () => {
-      let isFrozen = false
-      const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
+      let channel: Channel | undefined
+      const openChannel = () => (channel = channels.open())
       const built = clientOf(routes, {}, { locks, clock, loadStorage: async () => storage, openChannel })
-      return { ...built, frozen: () => (isFrozen = true) }
+      return { ...built, frozen: () => channels.freeze(channel!) }
     }
     return { routes, clock, storage, open }
   }

@@ -113,8 +113,8 @@ export class Conversation implements ConversationClient {
     return this.#engine.act('edit', this.id, messageId, content)
   }
 
-  remove(messageId: string, { forMe = false }: { forMe?: boolean } = {}): Promise<Result<null>> {
-    return this.#engine.act('remove', this.id, messageId, forMe)
+  remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>> {
+    return this.#engine.act('remove', this.id, messageId, options)
   }
 
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>> {

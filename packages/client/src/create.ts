@@ -6,7 +6,7 @@ import { Client } from './client'
 import { systemClock } from './clock'
 import { laterSocket } from './later-socket'
 import { quietPage } from './page'
-import type { Channel, Locks } from './tabs'
+import type { Locks } from './tabs'
 
 /** Creates the client of one user. It does nothing until `start` is called. */
 export function createChatClient(options: ChatClientOptions): ChatClient {
@@ -21,12 +21,6 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
     loadStorage: canStore ? async () => (await import('./idb-storage')).idbStorage(userId) : null,
     socket: socketUrl && anonKey && 'WebSocket' in globalThis ? laterSocket({ url: socketUrl, anonKey }) : null,
     locks: isShared ? (navigator.locks as Locks) : null,
-    openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
+    openChannel: hasChannels ? (name) => new BroadcastChannel(name) : null,
   })
-}
-
-function openChannel(name: string, receive: (data: unknown) => void): Channel {
-  const channel = new BroadcastChannel(name)
-  channel.onmessage = ({ data }) => receive(data)
-  return { post: (message) => channel.postMessage(message), close: () => channel.close() }
 }

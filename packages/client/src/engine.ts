@@ -52,7 +52,7 @@ export class Engine {
   readonly token: Token
   readonly #requests: Requests
   readonly #storage: SessionStorage
-  readonly #tabs: Tabs
+  readonly tabs: Tabs
   readonly #conversations = new Map<string, Conversation>()
   readonly #typing: TypingWatch
   readonly #presence: PresenceReporter
@@ -139,15 +139,15 @@ export class Engine {
       clock,
       page,
       ttlMs: () => (this.store.getState().config?.presence_ttl_s ?? 60) * 1_000,
-      report: (status, { keepalive }) =>
-        void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive }),
+      report: (status) =>
+        void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive: status === 'offline' }),
     })
     this.presenceWatch = new PresenceWatch(
       (userIds) => this.api.getPresence(userIds),
       (row) => this.store.putPresence(row.user_id, row),
     )
-    this.#leadingTab = new LeadingTab(clock, () => this.#tabs.post({ type: 'sync' }))
-    this.#tabs = new Tabs({
+    this.#leadingTab = new LeadingTab(clock, () => this.tabs.post({ type: 'sync' }))
+    this.tabs = new Tabs({
       name: `rapport:${userId}`,
       clock,
       page,
@@ -171,7 +171,7 @@ export class Engine {
     this.#isStarted = true
     this.#storage.open()
     if (this.options.persist === 'recent') void this.#startFromRecent()
-    else this.#tabs.start()
+    else this.tabs.start()
     this.outbox.resume()
     if (!this.#isRestored) {
       this.#isRestored = true
@@ -184,7 +184,7 @@ export class Engine {
   stop(): void {
     this.#isStarted = false
     this.#recent?.stop()
-    this.#tabs.stop()
+    this.tabs.stop()
     this.#cancelImpatience()
     this.#leadingTab.stop()
     this.connection.stop()
@@ -196,7 +196,7 @@ export class Engine {
   }
 
   async signOut(): Promise<void> {
-    this.#tabs.post({ type: 'sign_out' })
+    this.tabs.post({ type: 'sign_out' })
     const forgotten = this.#forget()
     // Both run in parallel, so that an unresponsive IndexedDB does not delay the request, nor an
     // unresponsive server the deletion.
@@ -220,14 +220,10 @@ export class Engine {
 
   /** Restores what an earlier page stored, before changes are followed from its cursor. */
   async #startFromRecent(): Promise<void> {
-    if (this.sync.position !== undefined) this.#tabs.start()
+    if (this.sync.position !== undefined) this.tabs.start()
     this.#recent ??= (await this.act('openRecent', this.#storage)).data
     await this.#recent?.restore()
-    if (this.#isStarted) this.#tabs.start()
-  }
-
-  get isLeading(): boolean {
-    return this.#tabs.leads
+    if (this.#isStarted) this.tabs.start()
   }
 
   /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
@@ -236,18 +232,18 @@ export class Engine {
   }
 
   requestSync(): void {
-    if (this.#tabs.leads) this.sync.requestSoon()
+    if (this.tabs.leads) this.sync.requestSoon()
     else this.#leadingTab.requestSoon()
   }
 
   /** Resolves when all changes made before the call have been applied, or when that has failed. */
   async syncNow(): Promise<void> {
-    await (this.#tabs.leads ? this.sync.request() : this.#leadingTab.request())
+    await (this.tabs.leads ? this.sync.request() : this.#leadingTab.request())
   }
 
   reconnect(): void {
-    if (this.#tabs.leads) this.connection.reconnect()
-    else this.#tabs.post({ type: 'reconnect' })
+    if (this.tabs.leads) this.connection.reconnect()
+    else this.tabs.post({ type: 'reconnect' })
   }
 
   // Events
@@ -310,7 +306,7 @@ export class Engine {
     this.#presence.stop()
     this.#cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
       // The leading tab may be frozen. If it sends its state later, applying it is harmless.
-      if (this.#tabs.leads || this.sync.position !== undefined) return
+      if (this.tabs.leads || this.sync.position !== undefined) return
       this.sync.start()
       void this.sync.request()
     })
@@ -319,11 +315,11 @@ export class Engine {
   /** Applies an input from the server, here and in the other tabs. */
   #take(input: Input): void {
     this.#apply(input)
-    if (this.#tabs.leads) this.#share(input)
+    if (this.tabs.leads) this.#share(input)
   }
 
   #share(input: Input): void {
-    this.#tabs.post({ type: 'input', input, cursor: this.sync.position })
+    this.tabs.post({ type: 'input', input, cursor: this.sync.position })
   }
 
   #apply(input: Input): void {
@@ -340,25 +336,25 @@ export class Engine {
   #receivedMessage(message: TabMessage): void {
     switch (message.type) {
       case 'input':
-        if (this.#tabs.leads) return
+        if (this.tabs.leads) return
         if (message.cursor !== undefined) this.sync.moveTo(message.cursor)
         return this.#apply(message.input)
       case 'hello':
-        if (this.#tabs.leads) this.#welcome()
+        if (this.tabs.leads) this.#welcome()
         return
       case 'snapshot':
-        if (!this.#tabs.leads) this.restore(message.snapshot)
+        if (!this.tabs.leads) this.restore(message.snapshot)
         return
       case 'sync':
-        if (this.#tabs.leads) void this.sync.request().then(() => this.#tabs.post({ type: 'synced' }))
+        if (this.tabs.leads) void this.sync.request().then(() => this.tabs.post({ type: 'synced' }))
         return
       case 'synced':
         return this.#leadingTab.answered()
       case 'activity':
-        if (this.#tabs.leads) this.#presence.active()
+        if (this.tabs.leads) this.#presence.active()
         return
       case 'reconnect':
-        if (this.#tabs.leads) this.connection.reconnect()
+        if (this.tabs.leads) this.connection.reconnect()
         return
       case 'done':
         return this.outbox.discard(message.key)
@@ -372,7 +368,7 @@ export class Engine {
   #welcome(): void {
     const snapshot = this.snapshot()
     const { connection, presence } = this.store.getState()
-    if (snapshot) this.#tabs.post({ type: 'snapshot', snapshot })
+    if (snapshot) this.tabs.post({ type: 'snapshot', snapshot })
     this.#share({ type: 'connection', connection })
     this.#share({ type: 'presence', presence })
   }
@@ -425,7 +421,7 @@ export class Engine {
   }
 
   #signedOut(error: ChatError): void {
-    if (this.#tabs.leads) this.connection.signedOut(error)
+    if (this.tabs.leads) this.connection.signedOut(error)
     // The leading tab has the same session, so its `/sync` fails in the same way and signs out.
     else this.requestSync()
   }
@@ -439,7 +435,7 @@ export class Engine {
 
   #sent(message: Outgoing, stored: wire.Message): void {
     this.store.putAnswer(stored)
-    this.#tabs.post({ type: 'done', key: message.key })
+    this.tabs.post({ type: 'done', key: message.key })
     this.emit({ type: 'message_sent', message: this.#storedView(stored) })
   }
 
@@ -458,7 +454,7 @@ export class Engine {
 
   #received(message: wire.Message): void {
     const { conversation_id, sender_id } = message
-    if (sender_id !== null) this.#typing.received(conversation_id, sender_id, false, 0)
+    if (sender_id !== null) this.#typing.received(conversation_id, sender_id)
     const { conversations } = this.store.getState()
     this.emit({
       type: 'message_received',

@@ -13,7 +13,7 @@ export interface Environment {
   loadStorage: (() => Promise<ChatStorage>) | null
   socket: ChatSocket | null
   locks: Locks | null
-  openChannel: ((receive: (data: unknown) => void) => Channel) | null
+  openChannel: ((name: string) => Channel) | null
   /** The actions, if they are already loaded. Otherwise, they are loaded when they are needed. */
   actions?: typeof Actions | null
 }

@@ -78,7 +78,7 @@ export class Outbox {
     const restored = stored.map(([, message]) => message).filter(({ key }) => !known.has(key))
     if (restored.length === 0) return
     this.#messages = [...this.#messages, ...restored].sort((a, b) => a.createdAt - b.createdAt)
-    for (const id of new Set(restored.map(({ conversationId }) => conversationId))) this.#settings.onChange(id)
+    for (const { conversationId } of restored) this.#settings.onChange(conversationId)
     this.#drain()
   }
 

@@ -74,7 +74,7 @@ export class Recent {
   /** Returns the state to store, or null while there is none. */
   #state(): RecentState | null {
     const snapshot = this.#engine.snapshot()
-    if (!snapshot || snapshot.hasMore || !this.#engine.isLeading) return null
+    if (!snapshot || snapshot.hasMore || !this.#engine.tabs.leads) return null
     const pages = this.#engine.store.histories().flatMap(([conversationId, history]) => {
       const end = history.rangeAt(Infinity)
       if (!end) return []

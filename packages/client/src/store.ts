@@ -263,13 +263,6 @@ export class Store {
     this.#schedule()
   }
 
-  /** Drops the early reactions, because the fetched messages contain those that still exist. */
-  confirm(): void {
-    if (this.#earlyReactions.size === 0) return
-    this.#earlyReactions.clear()
-    this.#touchAll()
-  }
-
   apply(input: Input): void {
     switch (input.type) {
       case 'synced':
@@ -319,7 +312,9 @@ export class Store {
       for (const id of this.#rows.keys()) if (!this.#listed?.has(id)) this.#removeConversation(id)
       this.#listed = null
     }
-    this.confirm()
+    // The fetched messages contain the early reactions that still exist.
+    if (this.#earlyReactions.size > 0) this.#touchAll()
+    this.#earlyReactions.clear()
     this.set({ conversationsStatus: 'ready', conversationsError: null })
   }
 
