@@ -60,7 +60,8 @@ export class Engine {
   readonly presenceWatch: PresenceWatch
   readonly #leadingTab: LeadingTab
   #cancelImpatience: Cancel = () => {}
-  #positioned: Signal
+  /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
+  positioned: Signal
   /** Null if it is not used or not loaded yet. */
   #recent: Recent | null = null
   #isRestored = false
@@ -161,8 +162,8 @@ export class Engine {
       this.#recent?.changed()
       for (const conversation of this.#conversations.values()) conversation.changed()
     })
-    this.#positioned = signal()
-    if (initialState?.cursor !== undefined) this.#positioned.resolve()
+    this.positioned = signal()
+    if (initialState?.cursor !== undefined) this.positioned.resolve()
   }
 
   // Starting and stopping
@@ -212,7 +213,7 @@ export class Engine {
     this.outbox.forget()
     this.drafts.forget()
     this.sync.reset()
-    this.#positioned = signal()
+    this.positioned = signal()
     this.store.reset()
     this.emit({ type: 'forgotten' })
     return wiped
@@ -224,11 +225,6 @@ export class Engine {
     this.#recent ??= (await this.act('openRecent', this.#storage)).data
     await this.#recent?.restore()
     if (this.#isStarted) this.tabs.start()
-  }
-
-  /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
-  whenPositioned(): Promise<void> {
-    return this.#positioned.promise
   }
 
   requestSync(): void {
@@ -324,9 +320,9 @@ export class Engine {
 
   #apply(input: Input): void {
     this.store.apply(input)
-    if (input.type === 'synced') this.#positioned.resolve()
+    if (input.type === 'synced') this.positioned.resolve()
     if (input.type === 'forget') {
-      this.#positioned = signal()
+      this.positioned = signal()
       this.#reload()
     }
     if (input.type === 'event' && input.name === 'typing') this.#receivedTyping(input.payload)

@@ -83,23 +83,15 @@ export class Outbox {
   }
 
   add(message: NewOutgoing): void {
-    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
-    const added: Outgoing = { ...message, createdAt: this.#lastCreatedAt, state: 'pending', error: null }
-    this.#messages = [...this.#messages, added]
-    void this.#settings.storage.put('outbox', added.key, added)
-    this.#settings.onChange(added.conversationId)
-    this.#drain()
+    this.#queue(message)
   }
 
   retry(key: string): void {
     const message = this.#messages.find((other) => other.key === key && other.state === 'failed')
     if (!message) return
-    // The message gets a new time, because its day may be over.
-    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
-    const again = this.#replace({ ...message, state: 'pending', error: null, createdAt: this.#lastCreatedAt })
-    void this.#settings.storage.put('outbox', key, again)
     this.#waiting.delete(message.conversationId)
-    this.#drain()
+    // The message gets a new time, because its day may be over.
+    this.#queue(message)
   }
 
   /** Removes a message that the user discarded, or that this tab or another one has sent. */
@@ -130,6 +122,16 @@ export class Outbox {
   pause(): void {
     this.#isRunning = false
     this.#cancelTimer()
+  }
+
+  /** Adds a message at the end, or moves it there. */
+  #queue(message: NewOutgoing): void {
+    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
+    const queued: Outgoing = { ...message, createdAt: this.#lastCreatedAt, state: 'pending', error: null }
+    this.#messages = [...this.#messages.filter(({ key }) => key !== queued.key), queued]
+    void this.#settings.storage.put('outbox', queued.key, queued)
+    this.#settings.onChange(queued.conversationId)
+    this.#drain()
   }
 
   #drain(): void {
@@ -204,9 +206,7 @@ export class Outbox {
   }
 
   #replace(message: Outgoing): Outgoing {
-    this.#messages = this.#messages
-      .map((other) => (other.key === message.key ? message : other))
-      .sort((a, b) => a.createdAt - b.createdAt)
+    this.#messages = this.#messages.map((other) => (other.key === message.key ? message : other))
     this.#settings.onChange(message.conversationId)
     return message
   }

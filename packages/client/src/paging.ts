@@ -25,7 +25,7 @@ export async function loadFirst(
 ): Promise<Result<null>> {
   const history = conversation.loaded
   // Changes are followed from the cursor. A page that is loaded without one could miss changes.
-  await engine.whenPositioned()
+  await engine.positioned.promise
   const row = engine.store.row(conversation.id)
   const unread = row?.unread_count ?? 0
   const lastRead = row?.last_read_seq ?? 0

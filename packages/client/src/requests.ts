@@ -86,7 +86,7 @@ export class Requests {
   #attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
     // Browsers refuse to call `fetch` as a method of another object.
     const { baseUrl = DEFAULT_BASE_URL, userId, fetch: send = fetch } = this.#settings
-    const { query, body, headers, signal, keepalive } = request
+    const { query, body, headers, signal = null, keepalive = false } = request
     const parameters = Object.entries({ current_user_id: userId, ...query }).flatMap(([name, value]) =>
       value == null ? [] : [[name, String(value)]],
     )
@@ -99,8 +99,8 @@ export class Requests {
         ...headers,
       },
       body: body ? JSON.stringify(body) : null,
-      signal: signal ?? null,
-      keepalive: keepalive ?? false,
+      signal,
+      keepalive,
       // Responses are private and must be current, so the browser must not cache them.
       cache: 'no-store',
     })

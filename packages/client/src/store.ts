@@ -106,9 +106,8 @@ export class Store {
     for (const page of initialState.pages ?? []) {
       this.addPage(page.conversationId, page)
       // The loaded page is displayed, even if newer messages follow it.
-      const middle =
-        page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
-      if (page.hasNewer && middle) this.changeHistory(page.conversationId, (history) => history.display(middle.seq))
+      const first = page.messages[0]
+      if (page.hasNewer && first) this.changeHistory(page.conversationId, (history) => history.display(first.seq))
     }
     this.initial = this.getState()
   }
@@ -488,13 +487,11 @@ export class Store {
   }
 
   #dropOldTimelines(): void {
-    let surplus = this.#entries.size - MAX_TIMELINES
     for (const [id, { opened }] of this.#entries) {
-      if (surplus <= 0) return
+      if (this.#entries.size <= MAX_TIMELINES) return
       if (opened > 0) continue
       this.#entries.delete(id)
       this.touch(id)
-      surplus -= 1
     }
   }
 
