@@ -38,8 +38,8 @@ export interface ConnectionSettings {
   clock: Clock
   page: Page
   userId: string
-  /** Null if none is configured. Changes are then polled. */
-  socket: ChatSocket | null
+  /** Loads the code of the socket. Null if none is configured. Changes are then polled. */
+  loadSocket: (() => Promise<ChatSocket>) | null
   sync: SyncEngine
   token: { get(): Promise<string | null>; replace(refused: string | null): Promise<string | null> }
   onInput(input: Input): void
@@ -56,6 +56,8 @@ export class Connection {
   #joins = 0
   #lastReceived = 0
   #token: string | null = null
+  /** Null until it is first opened. All attempts use the same one. */
+  #socket: ChatSocket | null = null
   #isOpen = false
   #cancelTimer: Cancel = () => {}
   #cancelProbe: Cancel | null = null
@@ -148,21 +150,22 @@ export class Connection {
     this.#endAttempt()
     if (!this.#settings.page.isOnline()) return this.#become('offline')
     this.#become('connecting')
-    if (this.#settings.socket) this.#openSocket()
+    if (this.#settings.loadSocket) this.#openSocket()
     else this.#poll()
   }
 
   #openSocket(): void {
-    const { socket, token } = this.#settings
-    if (!socket) return
+    const { loadSocket, token } = this.#settings
+    if (!loadSocket) return
     const attempt = ++this.#attempt
     const isCurrent = () => attempt === this.#attempt
     this.#after(OPEN_TIMEOUT_MS, () => this.#fail('The connection could not be opened in time.'))
-    token.get().then(
-      (value) => {
+    Promise.all([token.get(), this.#socket ?? loadSocket()]).then(
+      ([value, socket]) => {
         if (!isCurrent()) return
         if (value === null) return this.#fail('There is no token.')
         this.#token = value
+        this.#socket = socket
         socket.open(value, {
           onOpen: () => isCurrent() && this.#opened(),
           onClose: (reason) => isCurrent() && this.#fail(reason),
@@ -189,10 +192,10 @@ export class Connection {
 
   /** Joins the user's channel and those of the displayed conversations. */
   #join(): void {
-    const { socket, sync, userId } = this.#settings
+    const { sync, userId } = this.#settings
     const attempt = this.#attempt
     const isCurrent = () => attempt === this.#attempt
-    socket?.join(`user:${userId}`, TABLES, {
+    this.#socket?.join(`user:${userId}`, TABLES, {
       onInput: (input) => isCurrent() && this.#settings.onInput(input),
       onSystem: ({ isLive }) => {
         if (!isCurrent()) return
@@ -215,7 +218,7 @@ export class Connection {
   async #rejoin(): Promise<void> {
     const attempt = this.#attempt
     this.#joins += 1
-    const { token, socket } = this.#settings
+    const { token } = this.#settings
     const refused = this.#token
     this.#joining()
     const fresh = await token.replace(refused).catch(() => null)
@@ -224,7 +227,7 @@ export class Connection {
     // application may have set the same new token in the meantime.
     if (fresh === null || fresh === refused) return this.#fail('The channel was closed.')
     this.#token = fresh
-    socket?.setToken(fresh)
+    this.#socket?.setToken(fresh)
     this.#join()
   }
 
@@ -232,7 +235,7 @@ export class Connection {
     const entry = this.#watched.get(conversationId)
     if (!entry || entry.leave) return
     entry.leave =
-      this.#settings.socket?.join(`conversation:${conversationId}`, [], {
+      this.#socket?.join(`conversation:${conversationId}`, [], {
         onInput: (input) => this.#settings.onInput(input),
         onSystem: () => {},
         // Typing is then not shown until the next connection, or until the user's channel is joined
@@ -256,7 +259,7 @@ export class Connection {
   #fail(reason: string, error: ChatError | null = null): void {
     if (this.#polling) {
       // The attempt was made while polling, and polling continues.
-      this.#settings.socket?.close()
+      this.#socket?.close()
       this.#attempt += 1
       return this.#retrySocketLater()
     }
@@ -284,7 +287,7 @@ export class Connection {
     this.#cancelProbe?.()
     this.#cancelProbe = null
     for (const entry of this.#watched.values()) entry.leave = null
-    this.#settings.socket?.close()
+    this.#socket?.close()
   }
 
   /** Calls the function after this many milliseconds, instead of the pending one. */
@@ -317,7 +320,7 @@ export class Connection {
   }
 
   #retrySocketLater(): void {
-    if (this.#settings.socket) this.#after(SOCKET_RETRY_MS, () => this.#openSocket())
+    if (this.#settings.loadSocket) this.#after(SOCKET_RETRY_MS, () => this.#openSocket())
   }
 
   #stopPolling(): void {
@@ -334,9 +337,9 @@ export class Connection {
   }
 
   #beat(): void {
-    const { clock, socket, token } = this.#settings
+    const { clock, token } = this.#settings
     if (clock.now() - this.#lastReceived > SOCKET_SILENCE_MS) return this.#fail('Nothing was received.')
-    socket?.heartbeat()
+    this.#socket?.heartbeat()
     void token.get().then(
       (value) => value !== null && this.#pushToken(value),
       () => {},
@@ -346,13 +349,13 @@ export class Connection {
   #pushToken(token: string): void {
     if (!this.#isOpen || token === this.#token) return
     this.#token = token
-    this.#settings.socket?.setToken(token)
+    this.#socket?.setToken(token)
   }
 
   /** Checks that an apparently open connection still exists, for example after the device slept. */
   #probe(): void {
     if (this.#cancelProbe) return
-    this.#settings.socket?.heartbeat()
+    this.#socket?.heartbeat()
     this.#cancelProbe = this.#settings.clock.after(PROBE_TIMEOUT_MS, () => this.#fail('Nothing was received.'))
   }
 

@@ -4,7 +4,6 @@ import { browserPage } from './browser-page'
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import { Client } from './client'
 import { systemClock } from './clock'
-import { laterSocket } from './later-socket'
 import { quietPage } from './page'
 import type { Locks } from './tabs'
 
@@ -19,7 +18,11 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
     clock: systemClock(now),
     page: page ?? quietPage,
     loadStorage: canStore ? async () => (await import('./idb-storage')).idbStorage(userId) : null,
-    socket: socketUrl && anonKey && 'WebSocket' in globalThis ? laterSocket({ url: socketUrl, anonKey }) : null,
+    // The socket and realtime-js are loaded while the first requests run: the first page needs neither.
+    loadSocket:
+      socketUrl && anonKey && 'WebSocket' in globalThis
+        ? async () => new (await import('./realtime-socket')).RealtimeSocket({ url: socketUrl, anonKey })
+        : null,
     locks: isShared ? (navigator.locks as Locks) : null,
     openChannel: hasChannels ? (name) => new BroadcastChannel(name) : null,
   })

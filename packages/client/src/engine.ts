@@ -75,7 +75,7 @@ export class Engine {
     readonly environment: Environment,
   ) {
     const { userId, initialState } = options
-    const { clock, page, socket } = environment
+    const { clock, page, loadSocket } = environment
     const storage = sessionStorageOf(environment.loadStorage)
     this.#storage = storage
     this.#actions = environment.actions ?? null
@@ -130,7 +130,7 @@ export class Engine {
       clock,
       page,
       userId,
-      socket: options.accessToken ? socket : null,
+      loadSocket: options.accessToken ? loadSocket : null,
       sync: this.sync,
       token: this.token,
       onInput: (input) => this.#take(input),

@@ -11,7 +11,8 @@ export interface Environment {
   page: Page
   /** Null if nothing is stored. */
   loadStorage: (() => Promise<ChatStorage>) | null
-  socket: ChatSocket | null
+  /** Null if changes are polled. */
+  loadSocket: (() => Promise<ChatSocket>) | null
   locks: Locks | null
   openChannel: ((name: string) => Channel) | null
   /** The actions, if they are already loaded. Otherwise, they are loaded when they are needed. */

@@ -195,7 +195,7 @@ export function createTestClient(
   const client = new Client(options, {
     clock,
     page,
-    socket,
+    loadSocket: async () => socket,
     loadStorage: async () => storage,
     locks: null,
     openChannel: null,

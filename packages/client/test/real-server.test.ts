@@ -59,16 +59,17 @@ function clientOf(
       clock: fastClock(speed),
       page,
       loadStorage: null,
-      socket: socket
-        ? new RealtimeSocket({
-            url: `${base}/realtime/v1`,
-            anonKey: server.env['ANON_KEY']!,
-            WebSocket: WebSocket as never,
-            startHeartbeat: (beat) => {
-              const timer = setInterval(beat, 25_000 / speed)
-              return () => clearInterval(timer)
-            },
-          })
+      loadSocket: socket
+        ? async () =>
+            new RealtimeSocket({
+              url: `${base}/realtime/v1`,
+              anonKey: server.env['ANON_KEY']!,
+              WebSocket: WebSocket as never,
+              startHeartbeat: (beat) => {
+                const timer = setInterval(beat, 25_000 / speed)
+                return () => clearInterval(timer)
+              },
+            })
         : null,
       locks: null,
       openChannel: null,
