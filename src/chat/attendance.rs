@@ -3,10 +3,10 @@
 //! docs/api.md, *Presence*).
 //!
 //! A user whose number of sockets stays the same causes no queries. The process holds a lease and
-//! renews it every third of the lease's length. If a lease expires, the next process that renews
-//! its own lease no longer counts the sockets of the expired one, so that users without other
-//! devices appear offline. Sockets stay open while the database is unreachable. When the database
-//! is reachable again, the process writes the current numbers.
+//! renews it every third of the lease's length. If a lease expires, the sockets of its process no
+//! longer count as soon as another process renews its own lease. Users without other devices then
+//! appear offline. Sockets stay open while the database is unreachable. When the database is
+//! reachable again, the process writes the current numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -93,7 +93,8 @@ impl Ledger {
         due.came |= came;
     }
 
-    /// Schedules a report of all users, because the earlier reports are no longer valid.
+    /// Schedules a report about each of these users, because the earlier reports are no longer
+    /// valid.
     fn forget(&mut self, everybody: Vec<Uuid>, now: Instant) {
         self.written.clear();
         self.due.clear();

@@ -94,6 +94,7 @@ struct Change {
     /// the earlier ones, because a writer of a row waits for the previous writer to end. `None` for
     /// a changed standing, which has been read from the database and is therefore visible.
     xid: Option<u32>,
+    /// When the change was recorded.
     since: Instant,
 }
 

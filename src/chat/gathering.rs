@@ -15,8 +15,8 @@ use crate::auth::Claims;
 use crate::db::{Db, DbError, Query, Snapshot};
 use crate::shutdown::Tasks;
 
-/// How long a change in the WAL waits until its commit is visible to other transactions. A commit
-/// that stays invisible longer is not waited for, because it does not belong to the history of this
+/// The longest time for which a change in the WAL waits for its commit to become visible to other
+/// transactions. A commit that stays invisible longer does not belong to the history of this
 /// database, for instance after a restore.
 pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 

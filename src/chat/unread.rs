@@ -49,6 +49,7 @@ struct Inner {
 struct Mark {
     /// The transactions of these changes. The snapshot of the query must include all of them.
     xids: Vec<u32>,
+    /// When the first of them was recorded.
     since: Instant,
 }
 

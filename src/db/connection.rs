@@ -14,8 +14,8 @@ use crate::auth::Claims;
 pub const PARKED_ROLE: &str = "rapport_request";
 
 /// How long the check of a connection in an uncertain state may take before the connection is
-/// closed. The check is one round trip. If it takes longer, a statement is still running whose
-/// client has gone.
+/// closed. The check is one round trip. If it takes longer, a statement of a dropped request is
+/// still running.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks that the connection is outside a transaction and parked. The check must be sent as a
@@ -23,7 +23,8 @@ pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
 /// Switches the connection to the caller for one transaction, as PostgREST does. It sets the claims
-/// in both conventions that policies use, then the role.
+/// in both forms that policies read (`request.jwt.claims` and `request.jwt.claim.…`), and then the
+/// role.
 ///
 /// A connection that is not parked does not switch to the caller's role. Otherwise, after a lost
 /// `BEGIN`, it would keep that role or the one that it had before.
@@ -62,8 +63,8 @@ impl Connection {
         })
     }
 
-    /// Waits for statements still in progress, but no longer than `limit`, and checks the resulting
-    /// state.
+    /// Returns whether the connection is outside a transaction and parked. Waits for statements
+    /// still in progress, but no longer than `limit`.
     pub(super) async fn check(&mut self, limit: Duration) -> bool {
         let answer = tokio::time::timeout(limit, self.client.simple_query(CHECK)).await;
         let Ok(Ok(messages)) = answer else {

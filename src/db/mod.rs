@@ -6,6 +6,7 @@ pub mod connect;
 mod connection;
 mod error;
 pub mod parked;
+pub mod plans;
 mod pool;
 mod rls;
 pub mod roles;

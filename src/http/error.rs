@@ -16,9 +16,8 @@ use crate::error_code::ErrorCode;
 
 /// A refusal to be sent to the client.
 ///
-/// As a response, it has only a status and headers. [`super::middleware`] adds the body, which
-/// contains the request id. Clones are cheap, because the refusal is passed on as a response
-/// extension.
+/// As a response, it has only a status and headers. It is also an extension of that response, from
+/// which [`super::middleware`] writes the body, which contains the request id. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     code: ErrorCode,
@@ -254,7 +253,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::PoolExhausted => "The server is busy, try again",
         ErrorCode::RowLocked => "Another transaction is changing the same data, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
-        // The texts of Supabase's gateway, for which users search.
+        // These two texts are those of Supabase's gateway, because users search for them.
         ErrorCode::ApiKeyMissing => "No API key found in request",
         ErrorCode::ApiKeyInvalid => "Invalid authentication credentials",
         ErrorCode::SecretKeyInBrowser => "A server-side key must not be used in a browser",

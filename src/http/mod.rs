@@ -3,6 +3,7 @@
 //! This module does not depend on any feature. [`finish`] wraps the complete router once.
 //! [`origin::Origins`] decides which web pages may use the routes.
 
+pub mod addresses;
 pub mod admission;
 pub mod budget;
 pub mod caller;

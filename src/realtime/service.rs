@@ -22,6 +22,7 @@ use crate::bus::Listener;
 use crate::bus::rechecks::Rechecks;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
+use crate::http::addresses::AddressLimit;
 use crate::http::admission::Admission;
 use crate::http::budget::Budget;
 use crate::http::peer::TrustedProxies;
@@ -40,6 +41,8 @@ pub struct Realtime {
     pub(super) shared: Arc<Shared>,
     pub(super) workshop: Arc<Workshop>,
     pub(super) admission: Arc<Admission>,
+    /// How many sockets each address may hold.
+    pub(super) sockets_per_address: AddressLimit,
     pub(super) proxies: TrustedProxies,
     pub(super) strangers: Strangers,
     /// The memory budget for the bodies of broadcast requests while they are being received.
@@ -124,6 +127,7 @@ impl Realtime {
         );
         Self {
             admission: Arc::new(admission),
+            sockets_per_address: AddressLimit::new(config.max_sockets_per_address),
             proxies: TrustedProxies::default(),
             strangers: Strangers::default(),
             bodies,
@@ -190,8 +194,8 @@ impl Realtime {
 
     /// Allows private channels. A client may join a private channel if the policies of
     /// `realtime.messages` let it read. Broadcasts on private channels can be stored under their
-    /// sender's rights, and stored messages are replayed. Without this method, joining, storing and
-    /// replaying are refused.
+    /// sender's rights, and stored messages are replayed. Unless this method is called, joining,
+    /// storing and replaying are refused.
     ///
     /// The login of `connector` must either own `realtime.messages`, or be allowed to insert into
     /// it and to bypass its policies. It must also be allowed to switch to the roles of tokens.

@@ -23,7 +23,7 @@ use super::session::{
     AuthorizeOrder, Outcome, PersistOrder, RecheckOrder, RecheckOutcome, ReplayOrder,
     SubscribeOrder, WorkResult,
 };
-use crate::visibility::{ChannelId, SubscribeError, Visibility};
+use crate::visibility::{ChannelId, SubscribeError, Subscriber, Visibility};
 
 /// The longest pause before the second attempt of the same work, after the database was
 /// unavailable.
@@ -72,11 +72,12 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Registers the bindings of a channel. If this takes longer than the order's patience, the
+    /// Registers the bindings of a channel whose client has this address (see
+    /// [`Subscriber::address`]). If this takes longer than the order's patience, the
     /// outcome is [`WorkResult::SubscribeLate`] and the registration continues.
-    pub fn subscribe(&self, order: SubscribeOrder) -> Work {
+    pub fn subscribe(&self, order: SubscribeOrder, address: Option<u16>) -> Work {
         let (channel, topic, patience) = (order.channel, Arc::clone(&order.topic), order.patience);
-        let registration: Work = Box::pin(self.clone().register(order));
+        let registration: Work = Box::pin(self.clone().register(order, address));
         Box::pin(async move {
             let is_late = Box::pin(tokio::time::sleep(patience));
             match select(registration, is_late).await {
@@ -229,11 +230,16 @@ impl Workshop {
         })
     }
 
-    async fn register(self, order: SubscribeOrder) -> Done {
+    async fn register(self, order: SubscribeOrder, address: Option<u16>) -> Done {
         self.pause(order.failures).await;
+        let subscriber = Subscriber {
+            identity: order.identity,
+            address,
+            options: order.options,
+        };
         let result = self
             .visibility
-            .subscribe(order.channel, order.identity, order.bindings, order.options)
+            .subscribe(order.channel, subscriber, order.bindings)
             .await;
         let result = self.settled(result, order.channel, order.until_live).await;
         Done {

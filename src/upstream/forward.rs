@@ -51,16 +51,19 @@ struct Inner {
     max_body_bytes: Option<u64>,
     forwards_cookies: bool,
     strangers: Strangers,
-    /// Sockets of functions, which end before the connections to the services.
+    /// The tasks that copy the sockets of functions. They end before the connections to the
+    /// services.
     front: Tasks,
 }
 
 impl Gateway {
-    /// Builds the gateway. `front` are the tasks that end with the listener, and `tasks` those that
-    /// requests in progress still need.
+    /// Builds the gateway. Sockets of functions run in `front`, whose tasks end with the listener.
+    /// Connections to the services run in `tasks`, which end later, because requests in progress
+    /// need them.
     ///
     /// # Errors
-    /// [`TlsError`] if a service is reached with TLS and its certificate could not be verified.
+    /// [`TlsError`] if the configured certificate authorities cannot be read, or if a service is
+    /// reached with TLS and no authority is known.
     pub fn new(
         config: &Config,
         verifier: Verifier,
@@ -106,7 +109,8 @@ impl Gateway {
         let preflight = cors::is_preflight(request.method(), request.headers())
             .then(|| cors::allow(request.headers()));
         let mut response = match (self.0.forward(request, &uri, &route).await, preflight) {
-            // A page cannot read why its preflight failed, so the request itself shows it.
+            // A page cannot read the response of a failed preflight. So the preflight succeeds, and
+            // the request that follows it shows the error.
             (Ok(response), Some(allowed)) if response.status().is_server_error() => allowed,
             (Err(refusal), Some(allowed)) if refusal.code() != ErrorCode::RateLimited => allowed,
             (Ok(response), _) => response,
@@ -129,7 +133,7 @@ struct Prepared {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    /// The client's side of a socket, if the request asks for one.
+    /// The client's connection, if the request asks for a WebSocket.
     client_socket: Option<OnUpgrade>,
 }
 
@@ -151,6 +155,7 @@ impl Inner {
             return Ok(cors::allow(request.headers()));
         }
         let target = self.targets.get(service).ok_or(Refusal::NotConfigured)?;
+        let client = self.proxies.client(request.extensions(), request.headers());
         let (parts, body) = request.into_parts();
         let prepared = self.prepare(
             parts.method,
@@ -160,7 +165,7 @@ impl Inner {
             uri,
             route,
         )?;
-        let in_flight = target.limit.start().ok_or(Refusal::Busy)?;
+        let in_flight = target.limit.start(client).ok_or(Refusal::Busy)?;
         let started = Instant::now();
         let response = self.send(target, prepared, body, route, in_flight).await?;
         target
@@ -244,7 +249,8 @@ impl Inner {
                     return Err(Refusal::TooLarge);
                 }
                 Some(_) => {}
-                // Without either header, the library would send no body with some methods.
+                // Without `Content-Length` and `Transfer-Encoding`, the HTTP library would send no
+                // body with some methods.
                 None => {
                     let chunked = HeaderValue::from_static("chunked");
                     prepared.headers.insert(TRANSFER_ENCODING, chunked);
@@ -278,6 +284,7 @@ impl Inner {
         }
         let answered = answered.map_err(|failure| match failure {
             _ if activity.is_too_large() => Refusal::TooLarge,
+            Failure::SlowClient => Refusal::SlowBody,
             Failure::Late => Refusal::Timeout,
             Failure::NoResponse(cause) | Failure::Other(cause) => Refusal::Unavailable(cause),
         })?;
@@ -304,9 +311,10 @@ impl Inner {
             if deadline <= tokio::time::Instant::now() {
                 return Err(Failure::Late);
             }
+            let speed_check = activity.next_speed_check().ok_or(Failure::SlowClient)?;
             tokio::select! {
                 answer = &mut answer => return answer.map_err(Failure::of),
-                () = sleep_until(deadline) => {}
+                () = sleep_until(deadline.min(speed_check)) => {}
                 () = activity.upload_ended() => {}
             }
         }
@@ -358,8 +366,8 @@ impl Inner {
     }
 }
 
-/// Returns whether a request may be sent a second time (RFC 9110, section 9.2.2). Other idempotent
-/// methods have bodies, which are not kept.
+/// Returns whether a request with this method may be sent a second time (RFC 9110, section 9.2.2).
+/// `PUT` and `DELETE` are idempotent as well, but only safe methods are repeated.
 fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
@@ -368,7 +376,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Builds a request without extensions, which would affect how the library writes it.
+/// Builds a request without extensions, because they would affect how the HTTP library writes it.
 fn outgoing(method: Method, uri: Uri, headers: HeaderMap, body: Upload) -> hyper::Request<Upload> {
     let mut request = hyper::Request::new(body);
     *request.method_mut() = method;

@@ -2,7 +2,7 @@
 //!
 //! A prefix is compared with the bytes as received, so a path that spells a prefix with escapes
 //! belongs to no service. A path that belongs to no service is never forwarded. In particular,
-//! `/pg`, `/mcp` and the paths of Studio are for operators and have no row here.
+//! `/pg`, `/mcp` and the paths of Studio are for operators and have no entry here.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ pub(super) enum Service {
     Auth,
     /// PostgREST.
     Rest,
-    /// GraphQL, which PostgREST serves through a function.
+    /// GraphQL, which PostgREST serves through a function of the database.
     Graphql,
     /// Supabase Storage.
     Storage,
@@ -55,7 +55,7 @@ impl Service {
         }
     }
 
-    /// Returns the pattern of its paths, for logs and metrics.
+    /// Returns the pattern of the service's paths, for logs and metrics.
     pub(super) fn pattern(self) -> &'static str {
         match self {
             Self::Auth => "/auth/v1/*",
@@ -83,8 +83,9 @@ impl Service {
         }
     }
 
-    /// Returns whether an escaped slash may occur in a path. Keys of objects and values in paths of
-    /// PostgREST contain them. Elsewhere, servers disagree about whether `%2F` separates segments.
+    /// Returns whether an escaped slash may occur in a path. In paths of Storage, the keys of
+    /// objects may contain one, and in paths of PostgREST, values may. For other services, servers
+    /// disagree about whether `%2F` separates segments.
     fn allows_escaped_slash(self) -> bool {
         matches!(self, Self::Storage | Self::Rest)
     }
@@ -116,7 +117,8 @@ pub(super) struct Route<'a> {
     pub(super) own_path: Cow<'a, str>,
 }
 
-/// A path that starts like those of a service is ambiguous: servers disagree about what it names.
+/// The path is at or below the prefix of this service, but servers could disagree about what it
+/// names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous(pub(super) Service);
 
@@ -150,8 +152,8 @@ pub(super) fn find(path: &str) -> Result<Option<Route<'_>>, Ambiguous> {
     Ok(None)
 }
 
-/// Returns the path at Supabase Auth of its paths outside `/auth/v1`. Identity providers and
-/// clients of the authorization server open them.
+/// If this is one of Supabase Auth's paths outside `/auth/v1`, returns the path at the service.
+/// Identity providers and clients of the authorization server open these paths.
 fn outside_prefix(path: &str) -> Option<&str> {
     match path {
         "/sso/saml/acs" | "/sso/saml/metadata" | "/.well-known/oauth-authorization-server" => {
@@ -179,7 +181,7 @@ fn own_path(service: Service, rest: &str) -> Cow<'_, str> {
     }
 }
 
-/// `rest` is decoded.
+/// Returns which key a request needs. `rest` is the decoded path after the prefix.
 fn key_rule(service: Service, rest: &str) -> KeyRule {
     match service {
         Service::Storage | Service::Functions => KeyRule::Unneeded,

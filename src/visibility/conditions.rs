@@ -39,6 +39,7 @@ pub(super) struct PendingConditions<'a> {
 
 /// A delivery that is made if all its conditions are true.
 pub(super) struct PendingDelivery<'a> {
+    /// The index of the change in the table batch.
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
     /// The index of each condition in the filter, and the value on which the condition is
@@ -49,7 +50,8 @@ pub(super) struct PendingDelivery<'a> {
 }
 
 impl PendingConditions<'_> {
-    /// Adds the recipients whose conditions are true.
+    /// Adds the recipients whose conditions are true. If one of a recipient's conditions fails, the
+    /// recipient receives an error instead of the row.
     ///
     /// # Errors
     /// See [`super::checks::run_checks`].

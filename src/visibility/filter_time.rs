@@ -1,8 +1,8 @@
 //! Limits the time that the filters of one user take in the database: those that PostgreSQL
 //! evaluates for row changes, and the checks of filters in a join.
 //!
-//! The changes of all tables wait for the filters of a batch. So the limit applies to all filters
-//! of a user together, whatever their tables, channels, sockets and tokens.
+//! The changes of all tables wait while the filters of a batch are evaluated. The limit therefore
+//! applies to all filters of a user together, whatever their tables, channels, sockets and tokens.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none if the expression fails on one of them. If
-    /// only the old image of a row had a value, the new image would take that value.
+    /// Computes one column for all images, or for none if the expression fails on one of them.
+    /// Otherwise, a new image without a value would take the value of its old image.
     async fn compute(
         &self,
         catalog: &Catalog,

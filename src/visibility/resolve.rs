@@ -16,8 +16,8 @@ use super::subscription::{Candidates, Checked, Draft, Outdated};
 use super::table_batch::{Resolution, TableBatch};
 use crate::change::{ChangeTransaction, Relation};
 
-/// The catalogue has been read again. The generated columns of the batch must first be added under
-/// this reading.
+/// The catalogue has been read again. Before the batch is decided, its generated columns must be
+/// added under this reading.
 struct CatalogChanged(Arc<Catalog>);
 
 impl Engine {

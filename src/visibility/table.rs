@@ -77,9 +77,8 @@ pub(super) struct Policy {
     pub(super) columns: Vec<i16>,
     /// Whether the policy refers to a whole row, possibly of this table.
     pub(super) uses_whole_row: bool,
-    /// Whether the policy calls functions that are declared immutable. If the declaration is wrong,
-    /// a plan could carry the result for one caller over to the next.
-    pub(super) uses_immutable_function: bool,
+    /// Whether the policy must be planned for each caller; see [`crate::db::plans`].
+    pub(super) must_plan_per_caller: bool,
     /// Whether the policy reads rows other than the one that it is evaluated for, or calls a
     /// function that may do so.
     pub(super) reads_other_rows: bool,

@@ -64,6 +64,7 @@ struct Change {
     /// The last transaction that changed the membership. A snapshot that includes it also includes
     /// the earlier ones, because a writer of a row waits for the previous writer to end.
     xid: u32,
+    /// When the change was recorded.
     since: Instant,
 }
 

@@ -145,8 +145,8 @@ impl Page {
         serde_json::from_str(&self.messages).map_err(|error| ApiError::internal(error.to_string()))
     }
 
-    /// Returns whether the page contains no changes. A page within a chain never counts as empty,
-    /// because the client has to continue.
+    /// Returns whether the page contains no changes. Receipts appear only with their conversation.
+    /// A page within a chain never counts as empty, because the client has to continue.
     fn is_empty(&self) -> bool {
         let lists = [
             &self.conversations,
@@ -212,14 +212,16 @@ fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
 }
 
 impl SyncRequest {
-    /// Waits for a page that is not empty. Returns an empty page at `end`.
+    /// Waits for a page that is not empty. Returns an empty page at `end`, or when the server
+    /// stops.
     ///
     /// The request is registered for signals before it reads the page that turns out to be empty,
     /// so a change is either in that page or signalled. If a commit is signalled before it is
     /// visible, the page is read again after a pause.
     async fn wait_for_changes(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
         let mut page = self.fetch().await?;
-        // Within a chain there is nothing to wait for, because later changes come after its end.
+        // A client without a cursor needs one at once. Within a chain there is nothing to wait for,
+        // because later changes come after its end.
         let is_whole = self
             .cursor
             .as_ref()

@@ -71,7 +71,7 @@ impl Hub {
         }
     }
 
-    /// Uses `people` to record the users with sockets in this process.
+    /// Registers the devices of users in `people`.
     #[must_use]
     pub fn with_people(mut self, people: People) -> Self {
         self.people = people;

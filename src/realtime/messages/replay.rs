@@ -36,9 +36,9 @@ const COLUMNS: &str = "\
     where attrelid = 'realtime.messages'::regclass and not attisdropped";
 
 /// Reads the newest messages since a time, oldest first, limited by number and bytes (protocol
-/// 4.7). The table stores UTC without a time zone. One minute of tolerance allows for clock
-/// differences. Messages of one transaction have the same time. They are ordered by their position
-/// in the table, which usually follows the order of insertion.
+/// 4.7). The table stores UTC without a time zone. Messages with a time up to one minute in the
+/// future are included, because clocks differ. Messages of one transaction have the same time. They
+/// are ordered by their position in the table, which usually follows the order of insertion.
 const NEWEST: &str = "\
     with newest as materialized ( \
         select id, event, inserted_at, ctid as place, payload::text as payload, binary_payload \
@@ -138,7 +138,8 @@ impl Inner {
             Some(connection) => connection,
             None => Box::pin(self.open()).await?,
         };
-        // The maximum is 9999-12-31. PostgreSQL prints later times in another format.
+        // The maximum is 9999-12-31, because PostgreSQL cannot represent every time that a client
+        // may send.
         let since = params.since_ms.clamp(0, 253_402_214_400_000) as f64;
         let rows = connection
             .client

@@ -227,8 +227,8 @@ impl Session {
 
 impl ClientEvent<'_> {
     /// Returns whether the purpose of the event is to start or end a channel, or to change its
-    /// identity. The most frequent events have other purposes. Since a socket may have many
-    /// channels, their deadlines are searched after such an event only if it ended a channel.
+    /// identity. The deadlines of all channels are searched after such an event. After the other
+    /// events, which are more frequent, they are searched only if the event ended a channel.
     fn may_move_deadlines(&self) -> bool {
         match self {
             Self::Join(_) | Self::Leave | Self::AccessToken(_) => true,

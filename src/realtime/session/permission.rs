@@ -58,10 +58,10 @@ impl Session {
         false
     }
 
-    /// Returns whether an answer is outdated, and asks its question again if the token is still in
-    /// use. An answer is outdated if it is older than a change that may have affected the
-    /// permissions, or if it does not cover presence although presence is now needed. Errors are
-    /// never outdated, because they contain no permissions.
+    /// Returns whether an answer is outdated. If so, and if its token is still in use, asks what
+    /// must now be known. An answer is outdated if it is older than a change that may have affected
+    /// the permissions, or if it does not cover presence although presence is now needed. Errors
+    /// are never outdated, because they contain no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,

@@ -44,6 +44,7 @@ pub struct Session {
     /// The text of a JSON object that policies read as `request.headers`.
     pub(super) headers: Arc<str>,
     pub(super) channels: HashMap<Arc<str>, Box<Channel>>,
+    /// The budget for joins.
     pub(super) joins: Bucket,
     /// Whether the connection has joined a channel. From then until its end, it counts as a user
     /// (protocol 1.3).

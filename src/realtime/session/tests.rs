@@ -42,6 +42,7 @@ fn config() -> RealtimeConfig {
         max_joins_per_second: 1_000_000,
         max_joins_per_second_per_socket: 10,
         connections_per_second_per_address: 1_000,
+        max_sockets_per_address: 0,
         connection_burst_per_address: 1_000,
         max_request_bytes: 8_000_000,
         max_frame_bytes: 5_000_000,

@@ -165,7 +165,7 @@ pub(crate) struct Execution {
 pub(crate) struct TimeLimit(String);
 
 impl From<Duration> for TimeLimit {
-    /// Zero would mean no limit.
+    /// A shorter limit becomes one millisecond, because zero would mean no limit.
     fn from(limit: Duration) -> Self {
         Self(limit.as_millis().max(1).to_string())
     }

@@ -105,7 +105,7 @@ async fn a_user_who_holds_a_row_delays_only_their_own_requests() {
 }
 
 #[tokio::test]
-async fn a_held_row_ends_in_a_refusal_that_names_it() {
+async fn a_request_that_needs_a_held_row_is_refused_as_row_locked() {
     let (server, holder) = start(&[SHORT]).await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "hello").await;

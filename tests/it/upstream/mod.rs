@@ -37,7 +37,7 @@ struct Forwarder {
     address: SocketAddr,
     metrics: Metrics,
     tasks: Tasks,
-    /// The tasks that end first.
+    /// The tasks of the listener and of the functions' sockets, which end before the other tasks.
     front: Tasks,
 }
 
@@ -112,7 +112,7 @@ impl Forwarder {
         line[name.len()..].trim().parse().ok()
     }
 
-    /// Waits until no request is in progress.
+    /// Waits until no request to this service is in progress.
     async fn idle(&self, service: &str) {
         let name = format!("rapport_upstream_in_flight{{service=\"{service}\"}}");
         eventually("no request is in progress", async || {

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, Row};
 use super::super::super::permissions::Permissions;
 use super::error::AuthorizeError;
 use super::question::Question;
+use crate::db::plans::MUST_PLAN_PER_CALLER;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::visibility::fingerprint;
 
@@ -106,15 +107,17 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
 
-/// Reads the policies for SELECT and INSERT, in the order of their names.
+/// Returns the statement that reads the policies for SELECT and INSERT in the order of their
+/// names.
 ///
 /// The column before the last one is true for policies that can only be evaluated on a row in the
 /// table. They use a whole row (a variable with attribute number 0), read the table themselves, or
 /// call a function that names it.
 ///
-/// The last column is true for policies that call an immutable function. PostgreSQL may evaluate
-/// such a function during planning, so a plan that contains it is valid for only one caller.
-const POLICIES: &str = r"
+/// The last column is true for policies that must be planned for each caller.
+fn policies_statement() -> String {
+    format!(
+        r"
 select p.oid, p.polpermissive, p.polcmd::text,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
   array(select distinct d.refobjsubid from pg_catalog.pg_depend d
@@ -132,16 +135,14 @@ select p.oid, p.polpermissive, p.polcmd::text,
           or exists (select from pg_catalog.pg_depend b
             where b.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and b.objid = f.oid
               and b.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and b.refobjid = p.polrelid))),
-  exists (select from pg_catalog.pg_depend d
-    join pg_catalog.pg_proc f on f.oid = d.refobjid
-    join pg_catalog.pg_namespace n on n.oid = f.pronamespace
+  exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'
-      -- a function of Rapport, whose result depends only on its argument
-      and (n.nspname, f.proname) <> ('chat', 'is_chat_topic'))
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and {MUST_PLAN_PER_CALLER})
 from pg_catalog.pg_policy p
 where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')
-order by p.polname";
+order by p.polname"
+    )
+}
 
 /// Returns the statement that reads the rights of roles. `set role` requires a membership, which
 /// PostgreSQL 16 and later distinguish from a membership that inherits rights. Roles that
@@ -232,6 +233,8 @@ pub(super) struct Reading {
 struct Table {
     oid: u32,
     has_row_security: bool,
+    /// Whether all questions are answered by insertion: an insertion does more than find a
+    /// partition and check the policies (see [`TABLE`]), or the table does not exist.
     must_insert: bool,
     columns: Vec<Column>,
 }
@@ -252,8 +255,9 @@ struct Policy {
     using: Option<String>,
     with_check: Option<String>,
     columns: Vec<i32>,
+    /// Whether the policy can only be evaluated on a row in the table (see [`POLICIES`]).
     must_insert: bool,
-    uses_immutable_function: bool,
+    must_plan_per_caller: bool,
 }
 
 #[derive(Debug)]
@@ -302,7 +306,7 @@ impl Reading {
             });
         }
         let mut policies = Vec::new();
-        for row in client.query(POLICIES, &[&table.oid]).await? {
+        for row in client.query(&policies_statement(), &[&table.oid]).await? {
             policies.push(Policy::read(&row)?);
         }
         if let Some(previous) = previous
@@ -459,7 +463,7 @@ impl Reading {
             self.statement(&policies, &permissive, is_write),
             policies
                 .iter()
-                .any(|(policy, _)| policy.uses_immutable_function),
+                .any(|(policy, _)| policy.must_plan_per_caller),
         )))
     }
 
@@ -545,7 +549,7 @@ impl Policy {
             with_check: row.try_get(4)?,
             columns: row.try_get(5)?,
             must_insert: row.try_get(6)?,
-            uses_immutable_function: row.try_get(7)?,
+            must_plan_per_caller: row.try_get(7)?,
         })
     }
 }

@@ -23,7 +23,8 @@ use crate::shutdown::Tasks;
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// The names of the settings for each caller. The claims are set in both conventions of PostgREST.
+/// The names of the settings for each caller. They contain the claims in both forms that PostgREST
+/// has used: as one object, and one by one.
 const SETTINGS: [&str; 6] = [
     "realtime.topic",
     "request.jwt.claims",

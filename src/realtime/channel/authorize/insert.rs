@@ -31,8 +31,9 @@ const INSERT: &str = "\
 const LOOK: &str = "select id from realtime.messages where id = any ($1)";
 
 /// Returns the statement that switches to a role and its claims for one transaction. The claims are
-/// set in both conventions of PostgREST. If callers may not have the role in the claims, the
-/// statement sets the role to an empty name. It then fails, because no role has that name.
+/// set in both forms that PostgREST has used: as one object, and one by one. If callers may not
+/// have the role in the claims, the statement sets the role to an empty name. It then fails,
+/// because no role has that name.
 fn become_statement() -> String {
     format!(
         "select \
