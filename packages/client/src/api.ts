@@ -95,7 +95,8 @@ export class UserChatAPI {
   readonly #requests: Requests
 
   constructor(options: UserChatAPIOptions | Requests = {}) {
-    this.#requests = options instanceof Requests ? options : new Requests({ ...options, token: new Token(options.accessToken) })
+    this.#requests =
+      options instanceof Requests ? options : new Requests({ ...options, token: new Token(options.accessToken) })
   }
 
   // Methods as existing dashboards call them. The server verifies parameters with the caller's id.

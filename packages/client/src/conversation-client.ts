@@ -1,4 +1,6 @@
-// One conversation: loading, sending, changing, reading and typing.
+// One conversation. The code that loads messages (`paging.ts`), determines what was read
+// (`reading.ts`) and changes messages (`actions.ts`) is loaded when the first conversation is
+// displayed.
 
 import type { ConversationClient, SendOptions } from './chat-client'
 import type { ReportReason } from './api'
@@ -16,7 +18,10 @@ export class Conversation implements ConversationClient {
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
-  /** Counts the user's moves. A page that was requested before the last one does not change what is displayed. */
+  /**
+   * Counts the user's moves. A page that was requested before the last one does not change what is
+   * displayed.
+   */
   #moves = 0
 
   constructor(
@@ -223,12 +228,14 @@ export class Conversation implements ConversationClient {
     })
   }
 
-  // For the parts that are loaded later
+  // For the code that is loaded later
 
+  /** Whether the conversation is displayed. */
   get isOpen(): boolean {
     return this.#opened > 0
   }
 
+  /** What is loaded of the conversation, and how it is displayed. */
   get loaded(): History {
     return this.#engine.store.openHistory(this.id)
   }
@@ -237,6 +244,7 @@ export class Conversation implements ConversationClient {
     this.#engine.store.changeHistory(this.id, change)
   }
 
+  /** Requests that the list scrolls. */
   jump(target: Jump['target']): void {
     this.#jumps += 1
     const number = this.#jumps

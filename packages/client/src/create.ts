@@ -18,7 +18,7 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
     clock: systemClock(now),
     page: page ?? quietPage,
     loadStorage: canStore ? async () => (await import('./idb-storage')).idbStorage(userId) : null,
-    // The socket and realtime-js are loaded while the first requests run: the first page needs neither.
+    // Loaded while the first requests run, because the first page needs no socket.
     loadSocket:
       socketUrl && anonKey && 'WebSocket' in globalThis
         ? async () => new (await import('./realtime-socket')).RealtimeSocket({ url: socketUrl, anonKey })

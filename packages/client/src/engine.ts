@@ -60,7 +60,7 @@ export class Engine {
   readonly presenceWatch: PresenceWatch
   readonly #leadingTab: LeadingTab
   #cancelImpatience: Cancel = () => {}
-  /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
+  /** Resolved when there is a cursor. Changes are followed from it, so histories can be loaded. */
   positioned: Signal
   /** Null if it is not used or not loaded yet. */
   #recent: Recent | null = null
@@ -360,7 +360,7 @@ export class Engine {
     }
   }
 
-  /** Gives a new tab what this one knows. */
+  /** Sends what this tab knows to a new one. */
   #welcome(): void {
     const snapshot = this.snapshot()
     const { connection, presence } = this.store.getState()
@@ -383,6 +383,7 @@ export class Engine {
     }
   }
 
+  /** Takes the state of another tab or of an earlier page. */
   restore({ cursor, conversations, receipts, me, hasMore }: Snapshot): void {
     this.store.putMe(me)
     this.sync.moveTo(cursor)

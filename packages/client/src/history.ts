@@ -136,9 +136,8 @@ export class History {
   }
 
   /**
-   * Displays the end, even if it is not loaded. `lastSeq`: the position after which all messages are
-   * known. Later ones arrive live, so the part after the newest message that the server has
-   * announced is complete although it is empty.
+   * Displays the end, even if no messages of it are loaded. All messages after `lastSeq` must be
+   * known: they are held already, or they arrive live.
    */
   displayEnd(lastSeq: number): void {
     if (!this.rangeAt(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })

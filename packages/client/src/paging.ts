@@ -13,7 +13,7 @@ const PAGE_SIZE = 50
 /** With more unread messages than this, the first page surrounds the first unread one. */
 const MAX_UNREAD_AT_END = 30
 
-/** Returns true until the user moves. A page that arrives later does not change what is displayed. */
+/** Returns true until the user moves. A page that arrives later is stored, but not displayed. */
 type IsWanted = () => boolean
 
 /** Loads the first page, and jumps to a message (`at`) or to the first unread one. */
@@ -93,7 +93,7 @@ async function loadNewest(engine: Engine, conversation: Conversation, isWanted: 
   return ok(null)
 }
 
-/** Loads the page before or after the displayed part. The timeline shows a failure (`pageError`). */
+/** Loads the page before or after the displayed part. A failure becomes the timeline's `pageError`. */
 export async function loadBeside(
   engine: Engine,
   conversation: Conversation,
@@ -121,8 +121,8 @@ export async function loadBeside(
     hasOlder: !isOlder || data.has_more,
     hasNewer: isOlder || data.has_more,
   }
-  // The anchor is beside this end, so that the end that is trimmed is the other one. The user may
-  // have moved to another part meanwhile.
+  // The anchor is beside this end, so that the end that is trimmed is the other one. In the
+  // meantime, the user may have moved to another part.
   addPage(engine, conversation, page, history.contains(seq) ? seq : null)
   return ok(null)
 }

@@ -105,7 +105,7 @@ export class Reader {
   }
 }
 
-/** Takes what the list shows. Null means that nothing is visible. */
+/** Called when the visible part of the list changes. Null means that nothing is visible. */
 export async function show(
   engine: Engine,
   conversation: Conversation,

@@ -304,6 +304,14 @@ describe('snapshots', () => {
     expect(second?.content).toBe('edited')
   })
 
+  test('show the new picture of a sender in messages whose rows do not contain it', () => {
+    const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
+    store.apply(row('user_messages', rowOf(message({ seq: 1 })), 'INSERT'))
+    expect(messagesOf(store)[0]?.sender?.avatar_url).toBeNull()
+    store.putPerson({ id: PEER, avatar_url: 'https://example.com/new.png' })
+    expect(messagesOf(store)[0]?.sender?.avatar_url).toBe('https://example.com/new.png')
+  })
+
   test('are the same object while nothing changes', () => {
     const { store } = displayed(syncPage({ conversations: [conversation()], messages: [message({ seq: 1 })] }))
     const before = store.getState()

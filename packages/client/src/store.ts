@@ -176,6 +176,7 @@ export class Store {
     this.putPerson(empty.me)
   }
 
+  /** Stores the signed-in user. */
   putMe(me: Me): void {
     this.set({ me })
     this.putPerson(me)
