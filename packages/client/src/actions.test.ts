@@ -20,6 +20,14 @@ function freshClient() {
   return { routes, client }
 }
 
+/** Makes loading fail until the returned function is called. */
+function failLoading(): () => void {
+  vi.doMock('./actions', () => {
+    throw new TypeError('Failed to fetch dynamically imported module')
+  })
+  return () => vi.doUnmock('./actions')
+}
+
 describe('actions', () => {
   test('are loaded when they are first used', async () => {
     const { routes, client } = freshClient()
@@ -37,13 +45,26 @@ describe('actions', () => {
   })
 
   test('return an error if they cannot be loaded, and can be retried', async () => {
-    vi.doMock('./actions', () => {
-      throw new TypeError('Failed to fetch dynamically imported module')
-    })
+    const succeed = failLoading()
     const { routes, client } = freshClient()
     expect((await client.block(PEER)).error?.code).toBe('network')
-    vi.doUnmock('./actions')
+    succeed()
     expect((await client.block(PEER)).error).toBeNull()
     expect(routes.seen.filter((request) => request === 'POST /blocks')).toHaveLength(1)
+  })
+
+  test('a conversation shows that they cannot be loaded, and can be opened again', async () => {
+    const succeed = failLoading()
+    const { client } = freshClient()
+    const room = client.conversation(CONVERSATION)
+    room.open()
+    expect(room.getTimeline().status).toBe('loading')
+    await vi.waitUntil(() => room.getTimeline().status !== 'loading')
+    expect(room.getTimeline()).toMatchObject({ status: 'error', error: { code: 'network' } })
+    expect((await room.jumpTo('m1')).error?.code).toBe('network')
+    succeed()
+    room.open()
+    await vi.waitUntil(() => room.getTimeline().status === 'ready')
+    expect(room.getTimeline().error).toBeNull()
   })
 })

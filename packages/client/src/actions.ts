@@ -1,15 +1,21 @@
-// The user's actions on conversations, messages and settings. This module is loaded later than the
-// rest of the client: when the first conversation is displayed, or when an action is first used.
+// The user's actions on conversations, messages and settings, and what a displayed conversation
+// needs. This module is loaded later than the rest of the client: when the first conversation is
+// displayed, or when an action is first used.
 
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'
 import { chatError, ok, refused } from './errors'
+import type { History } from './history'
 import { withReaction, type Change } from './overlay'
 import type { ChangeKind, ChatError, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
+import { readerOf } from './reading'
 import { TypingReporter } from './typing-reporter'
-export { Reader } from './reading'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
+
+export { jumpTo, jumpToNewest, loadBeside, loadFirst } from './paging'
+export { show } from './reading'
+export { openRecent } from './recent'
 
 const allWishes = new WeakMap<Engine, Wishes>()
 
@@ -92,7 +98,7 @@ export function mute(
   engine: Engine,
   conversationId: string,
   isMuted: boolean,
-  until: string | null,
+  until: string | null = null,
 ): Promise<Result<null>> {
   const shown = { is_muted: isMuted, muted_until: isMuted ? until : null }
   return set(engine, 'mute', conversationId, isMuted, shown, (value) => ({
@@ -161,10 +167,10 @@ export async function markRead(engine: Engine, conversationId: string, upTo?: nu
   const isAll = upTo === undefined
   // The route takes a message's id. Without an id, it marks all messages, even those that were
   // never displayed.
-  const last = isAll ? undefined : history?.lastUpTo(upTo)
+  const last = isAll ? undefined : history?.within({ from: 0, to: upTo }).at(-1)
   if (!isAll && !last) return refused(chatError('aborted', 'The messages are no longer loaded.'))
   const seq = last?.row.seq ?? store.row(conversationId)?.last_seq ?? 0
-  const unread = isAll ? 0 : history?.countUnread(seq, options.userId)
+  const unread = isAll ? 0 : countUnread(history, seq, options.userId)
   const isRead = (row: Conversation, left = row.unread_count): Conversation => ({
     ...row,
     marked_unread: false,
@@ -180,10 +186,20 @@ export async function markRead(engine: Engine, conversationId: string, upTo?: nu
   return error ? refused(error) : ok(null)
 }
 
+/**
+ * Counts the messages of others after a position, without deleted ones. Returns undefined if the
+ * end is not displayed.
+ */
+function countUnread(history: History | undefined, after: number, userId: string): number | undefined {
+  if (history?.range?.to !== Infinity) return undefined
+  return history.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
+}
+
 export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {
+  readerOf(engine, engine.conversation(conversationId))?.keepUnread()
   const history = engine.store.history(conversationId)
   const seq = messageId === undefined ? undefined : history?.get(messageId)?.row.seq
-  const unread = seq === undefined ? undefined : history?.countUnread(seq - 1, engine.options.userId)
+  const unread = seq === undefined ? undefined : countUnread(history, seq - 1, engine.options.userId)
   const onConversation = (row: Conversation): Conversation => ({
     ...row,
     marked_unread: true,
@@ -224,7 +240,7 @@ export function remove(
   engine: Engine,
   conversationId: string,
   messageId: string,
-  forMe: boolean,
+  { forMe = false }: { forMe?: boolean } = {},
 ): Promise<Result<null>> {
   const onMessage = (message: wire.Message): wire.Message => ({
     ...message,
@@ -283,7 +299,7 @@ export async function report(
 export async function searchUsers(
   engine: Engine,
   query: string,
-  options: { signal?: AbortSignal },
+  options?: { signal?: AbortSignal },
 ): Promise<Result<readonly Person[]>> {
   const { data, error } = await engine.api.searchUsers(query, engine.options.userId, null, options)
   if (error) return refused(error)
@@ -297,7 +313,7 @@ export async function searchUsers(
 export async function setStatus(
   engine: Engine,
   status: PresenceStatus,
-  { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null },
+  { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null } = {},
 ): Promise<Result<null>> {
   // With `online`, null ends the status that the user chose. With another status, it means no end.
   const manualUntil = until ?? null
@@ -313,6 +329,12 @@ export async function setStatus(
   }
   engine.store.putPresence(engine.options.userId, data)
   return ok(null)
+}
+
+export async function loadPreferences({ api, store }: Engine): Promise<Result<Preferences>> {
+  const result = await api.getPreferences()
+  if (result.data) store.set({ preferences: result.data })
+  return result
 }
 
 export async function setPreferences(engine: Engine, wanted: Partial<Preferences>): Promise<Result<Preferences>> {

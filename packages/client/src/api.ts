@@ -1,7 +1,8 @@
 // The chat routes as methods of a class. Like those of supabase-js, they return `{ data, error }`.
 // They never throw.
 
-import { DEFAULT_BASE_URL, Requests, type RequestOptions, type RequestSettings } from './requests'
+import { randomId } from './ids'
+import { Requests, type RequestOptions } from './requests'
 import { Token, type AccessToken } from './token'
 import type { Me, Person, PresenceStatus, Result } from './types'
 import type * as wire from './wire'
@@ -94,7 +95,8 @@ export class UserChatAPI {
   readonly #requests: Requests
 
   constructor(options: UserChatAPIOptions | Requests = {}) {
-    this.#requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
+    this.#requests =
+      options instanceof Requests ? options : new Requests({ ...options, token: new Token(options.accessToken) })
   }
 
   // Methods as existing dashboards call them. The server verifies parameters with the caller's id.
@@ -134,7 +136,7 @@ export class UserChatAPI {
     senderId: string,
     content: string,
     messageType: 'text' | 'image' | 'file' = 'text',
-    clientMessageId: string = crypto.randomUUID(),
+    clientMessageId: string = randomId(),
     options?: RequestOptions,
   ): Promise<Result<wire.Message>> {
     return this.#post('/messages', onWire({ conversationId, senderId, content, messageType, clientMessageId }), options)
@@ -412,14 +414,4 @@ export class UserChatAPI {
 function onWire(values: object): object {
   const rename = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [rename(name), value]))
-}
-
-function settingsFrom(options: UserChatAPIOptions): RequestSettings {
-  return {
-    baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
-    userId: options.userId,
-    token: new Token(options.accessToken),
-    // Wrapped, because browsers refuse to call `fetch` as a method of another object.
-    fetch: options.fetch ?? ((input, init) => fetch(input, init)),
-  }
 }

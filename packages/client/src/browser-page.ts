@@ -8,7 +8,7 @@ const FRAME_TIMEOUT_MS = 100
 
 /** Returns the page of a browser, or null outside a browser. */
 export function browserPage(): Page | null {
-  if (typeof window === 'undefined' || typeof document === 'undefined') return null
+  if (typeof document === 'undefined') return null
   return {
     isVisible: () => document.visibilityState === 'visible',
     hasFocus: () => document.hasFocus(),

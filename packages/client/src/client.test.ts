@@ -5,6 +5,7 @@ import { FakeChannels, FakeLocks } from '../test/tabs'
 import { createTestClient, FakeClock, memoryStorage, settled } from './testing'
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import type { Environment } from './environment'
+import type { Channel } from './tabs'
 import type { ChatEvent } from './types'
 
 function clientOf(
@@ -82,6 +83,23 @@ describe('starting', () => {
     expect(routes.seen.filter((request) => request === 'GET /messages')).toEqual([])
     expect(client.getState().conversations).toHaveLength(1)
   })
+})
+
+test('the report that the user left the page outlives the page', async () => {
+  const routes = fakeRoutes()
+  const lasting: string[] = []
+  const { client, page, goLive } = clientOf(routes, {
+    fetch: (input, init) => {
+      if (init?.keepalive) lasting.push(`${init.method} ${String(init.body)}`)
+      return routes.fetch(input, init)
+    },
+  })
+  client.start()
+  await goLive()
+  page.signal('leave')
+  await answered()
+  expect(lasting).toHaveLength(1)
+  expect(lasting[0]).toMatch(/^POST .*"status":"offline"/)
 })
 
 describe('displaying', () => {
@@ -254,7 +272,7 @@ describe('sending', () => {
   test('messages that a closed page did not send are sent by the next page', async () => {
     const storage = memoryStorage()
     const routes = fakeRoutes()
-    const first = clientOf(routes, {}, { storage })
+    const first = clientOf(routes, {}, { loadStorage: async () => storage })
     routes.override = (request) =>
       request === 'POST /messages' ? Promise.reject(new TypeError('no network')) : undefined
     first.client.start()
@@ -263,7 +281,7 @@ describe('sending', () => {
     await answered()
     first.client.stop()
     routes.override = () => undefined
-    const second = clientOf(routes, {}, { storage })
+    const second = clientOf(routes, {}, { loadStorage: async () => storage })
     second.client.start()
     second.room.open()
     await second.goLive()
@@ -509,14 +527,14 @@ describe('conversations that were displayed recently', () => {
   test('are displayed at once by the next page, and updated from their cursor', async () => {
     const storage = memoryStorage()
     const routes = fakeRoutes(history(60))
-    const first = clientOf(routes, { persist: 'recent' }, { storage })
+    const first = clientOf(routes, { persist: 'recent' }, { loadStorage: async () => storage })
     first.client.start()
     first.room.open()
     await first.goLive()
     await first.clock.advance(2_000)
     first.client.stop()
     const requests = routes.seen.length
-    const second = clientOf(routes, { persist: 'recent' }, { storage })
+    const second = clientOf(routes, { persist: 'recent' }, { loadStorage: async () => storage })
     second.client.start()
     second.room.open()
     await settled()
@@ -532,7 +550,7 @@ describe('conversations that were displayed recently', () => {
 
   test('are not stored unless the application chooses that', async () => {
     const storage = memoryStorage()
-    const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { storage })
+    const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { loadStorage: async () => storage })
     client.start()
     room.open()
     await goLive()
@@ -853,7 +871,7 @@ describe('signing out', () => {
   async function ready(options: Partial<ChatClientOptions> = {}) {
     const storage = memoryStorage()
     const routes = fakeRoutes(history(2))
-    const built = clientOf(routes, options, { storage })
+    const built = clientOf(routes, options, { loadStorage: async () => storage })
     built.client.start()
     built.room.open()
     await built.goLive()
@@ -987,9 +1005,10 @@ describe('several tabs', () => {
     const [locks, channels, clock, storage] = [new FakeLocks(), new FakeChannels(), new FakeClock(), memoryStorage()]
     const routes = fakeRoutes(history(1))
     const open = () => {
-      let isFrozen = false
-      const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
-      return { ...clientOf(routes, {}, { locks, clock, storage, openChannel }), frozen: () => (isFrozen = true) }
+      let channel: Channel | undefined
+      const openChannel = () => (channel = channels.open())
+      const built = clientOf(routes, {}, { locks, clock, loadStorage: async () => storage, openChannel })
+      return { ...built, frozen: () => channels.freeze(channel!) }
     }
     return { routes, clock, storage, open }
   }

@@ -89,7 +89,7 @@ export class Client implements ChatClient {
     return this.#engine.act('pin', conversationId, isPinned)
   }
 
-  mute(conversationId: string, isMuted: boolean, until: string | null = null): Promise<Result<null>> {
+  mute(conversationId: string, isMuted: boolean, until?: string | null): Promise<Result<null>> {
     return this.#engine.act('mute', conversationId, isMuted, until)
   }
 
@@ -101,7 +101,7 @@ export class Client implements ChatClient {
     return this.#engine.act('markAllRead')
   }
 
-  searchUsers(query: string, options: { signal?: AbortSignal } = {}): Promise<Result<readonly Person[]>> {
+  searchUsers(query: string, options?: { signal?: AbortSignal }): Promise<Result<readonly Person[]>> {
     return this.#engine.act('searchUsers', query, options)
   }
 
@@ -111,15 +111,13 @@ export class Client implements ChatClient {
 
   setStatus(
     status: PresenceStatus,
-    options: { until?: string | null; text?: string | null; emoji?: string | null } = {},
+    options?: { until?: string | null; text?: string | null; emoji?: string | null },
   ): Promise<Result<null>> {
     return this.#engine.act('setStatus', status, options)
   }
 
-  async loadPreferences(): Promise<Result<Preferences>> {
-    const result = await this.api.getPreferences()
-    if (result.data) this.#engine.store.set({ preferences: result.data })
-    return result
+  loadPreferences(): Promise<Result<Preferences>> {
+    return this.#engine.act('loadPreferences')
   }
 
   setPreferences(change: Partial<Preferences>): Promise<Result<Preferences>> {

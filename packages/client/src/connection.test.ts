@@ -10,7 +10,7 @@ import type * as wire from './wire'
 
 const USER = 'me'
 
-function connectionOf({ hasSocket = true } = {}) {
+function connectionOf({ hasSocket = true, load = async () => {} } = {}) {
   const clock = new FakeClock()
   const page = new FakePage()
   const socket = new FakeSocket()
@@ -38,12 +38,11 @@ function connectionOf({ hasSocket = true } = {}) {
     onError: () => {},
   })
   const token = { value: 'token1', next: 'token2' as string | null, replaced: [] as (string | null)[] }
-  let beat = () => {}
   const connection = new Connection({
     clock,
     page,
     userId: USER,
-    socket: hasSocket ? socket : null,
+    loadSocket: hasSocket ? () => load().then(() => socket) : null,
     sync,
     token: {
       get: async () => token.value,
@@ -51,10 +50,6 @@ function connectionOf({ hasSocket = true } = {}) {
         token.replaced.push(refusedToken)
         return token.next
       },
-    },
-    heartbeat: (run) => {
-      beat = run
-      return () => (beat = () => {})
     },
     onInput: (input) => inputs.push(input),
     onState: ({ status }) => states.push(status),
@@ -65,7 +60,7 @@ function connectionOf({ hasSocket = true } = {}) {
     socket.goLive(USER)
     await settled()
   }
-  return { connection, clock, page, socket, states, inputs, server, token, goLive, beat: () => beat() }
+  return { connection, clock, page, socket, states, inputs, server, token, goLive, beat: () => socket.beat() }
 }
 
 describe('on the way to live', () => {
@@ -103,6 +98,54 @@ describe('on the way to live', () => {
     socket.accept()
     await clock.advance(20_000)
     expect(connection.status).toBe('reconnecting')
+  })
+})
+
+describe('the code of the socket', () => {
+  test('is not loaded before the start', async () => {
+    let loads = 0
+    const { connection } = connectionOf({ load: async () => void (loads += 1) })
+    await settled()
+    expect(loads).toBe(0)
+    connection.start()
+    expect(loads).toBe(1)
+  })
+
+  test('is loaded once for all attempts', async () => {
+    let loads = 0
+    const { connection, clock, socket } = connectionOf({ load: async () => void (loads += 1) })
+    connection.start()
+    await settled()
+    socket.lose()
+    await clock.advance(1_000)
+    expect([loads, socket.opens]).toEqual([1, 2])
+  })
+
+  test('that cannot be loaded is a failed attempt, and is loaded by the next one', async () => {
+    let isReachable = false
+    const { connection, clock, socket } = connectionOf({
+      load: async () => {
+        if (!isReachable) throw new TypeError('no network')
+      },
+    })
+    connection.start()
+    await settled()
+    expect(connection.status).toBe('reconnecting')
+    connection.watch('conversation')()
+    connection.setToken('token2')
+    isReachable = true
+    await clock.advance(1_000)
+    expect(socket.isWanted).toBe(true)
+  })
+
+  test('that arrives after a stop opens nothing', async () => {
+    let arrive = (): void => {}
+    const { connection, socket } = connectionOf({ load: () => new Promise((resolve) => (arrive = resolve)) })
+    connection.start()
+    connection.stop()
+    arrive()
+    await settled()
+    expect([socket.opens, connection.status]).toEqual([0, 'idle'])
   })
 })
 

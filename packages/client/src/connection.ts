@@ -38,12 +38,10 @@ export interface ConnectionSettings {
   clock: Clock
   page: Page
   userId: string
-  /** Null if none is configured. Changes are then polled. */
-  socket: ChatSocket | null
+  /** Loads the code of the socket. Null if none is configured. Changes are then polled. */
+  loadSocket: (() => Promise<ChatSocket>) | null
   sync: SyncEngine
   token: { get(): Promise<string | null>; replace(refused: string | null): Promise<string | null> }
-  /** Calls the function every 25 seconds, even in a hidden tab. */
-  heartbeat(beat: () => void): Cancel
   onInput(input: Input): void
   onState(state: ConnectionState): void
 }
@@ -55,13 +53,14 @@ export class Connection {
   /** The number of the current attempt. Results of earlier attempts are ignored. */
   #attempt = 0
   /** Increases when the user's channel is joined again over the same socket. */
-  #join = 0
+  #joins = 0
   #lastReceived = 0
   #token: string | null = null
+  /** Null until it is first opened. All attempts use the same one. */
+  #socket: ChatSocket | null = null
   #isOpen = false
   #cancelTimer: Cancel = () => {}
   #cancelProbe: Cancel | null = null
-  #cancelHeartbeat: Cancel = () => {}
   #stopListening: Cancel = () => {}
   #polling: AbortController | null = null
   /**
@@ -108,7 +107,7 @@ export class Connection {
   /** Connects now instead of at `retryAt`. While polling, tries the socket; if live, checks it. */
   reconnect(): void {
     if (this.status === 'reconnecting' || this.status === 'offline') this.#connect()
-    else if (this.status === 'polling') this.#trySocket()
+    else if (this.status === 'polling') this.#openSocket()
     else if (this.status === 'live') this.#probe()
   }
 
@@ -151,25 +150,27 @@ export class Connection {
     this.#endAttempt()
     if (!this.#settings.page.isOnline()) return this.#become('offline')
     this.#become('connecting')
-    if (this.#settings.socket) this.#openSocket()
+    if (this.#settings.loadSocket) this.#openSocket()
     else this.#poll()
   }
 
   #openSocket(): void {
-    const { socket, clock, token } = this.#settings
-    if (!socket) return
+    const { loadSocket, token } = this.#settings
+    if (!loadSocket) return
     const attempt = ++this.#attempt
     const isCurrent = () => attempt === this.#attempt
-    this.#cancelTimer = clock.after(OPEN_TIMEOUT_MS, () => this.#fail('The connection could not be opened in time.'))
-    token.get().then(
-      (value) => {
+    this.#after(OPEN_TIMEOUT_MS, () => this.#fail('The connection could not be opened in time.'))
+    Promise.all([token.get(), this.#socket ?? loadSocket()]).then(
+      ([value, socket]) => {
         if (!isCurrent()) return
         if (value === null) return this.#fail('There is no token.')
         this.#token = value
+        this.#socket = socket
         socket.open(value, {
           onOpen: () => isCurrent() && this.#opened(),
           onClose: (reason) => isCurrent() && this.#fail(reason),
           onReceived: () => isCurrent() && this.#received(),
+          onBeat: () => isCurrent() && this.#beat(),
         })
       },
       (cause) => isCurrent() && this.#fail(String(cause)),
@@ -177,24 +178,24 @@ export class Connection {
   }
 
   #opened(): void {
-    const { socket, clock, userId, heartbeat } = this.#settings
-    if (!socket) return
     this.#stopPolling()
     this.#isOpen = true
-    this.#become('joining')
-    this.#cancelTimer()
-    this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+    this.#joining()
     this.#received()
-    this.#cancelHeartbeat = heartbeat(() => this.#beat())
-    this.#joinUser(userId)
-    for (const id of this.#watched.keys()) this.#joinConversation(id)
+    this.#join()
   }
 
-  #joinUser(userId: string): void {
-    const { socket, sync } = this.#settings
+  #joining(): void {
+    this.#become('joining')
+    this.#after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+  }
+
+  /** Joins the user's channel and those of the displayed conversations. */
+  #join(): void {
+    const { sync, userId } = this.#settings
     const attempt = this.#attempt
     const isCurrent = () => attempt === this.#attempt
-    socket?.join(`user:${userId}`, TABLES, {
+    this.#socket?.join(`user:${userId}`, TABLES, {
       onInput: (input) => isCurrent() && this.#settings.onInput(input),
       onSystem: ({ isLive }) => {
         if (!isCurrent()) return
@@ -207,36 +208,34 @@ export class Connection {
         // An expired token ends the channel but not the socket. A channel that was already joined
         // is joined again, whatever the reason.
         const wasJoined = this.status === 'live' || this.status === 'catching_up'
-        if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin(userId)
+        if (/token|expired|jwt/i.test(reason) || wasJoined) void this.#rejoin()
         else this.#fail(reason)
       },
     })
+    for (const id of this.#watched.keys()) this.#joinConversation(id)
   }
 
-  async #rejoin(userId: string): Promise<void> {
+  async #rejoin(): Promise<void> {
     const attempt = this.#attempt
-    this.#join += 1
-    const { clock, token, socket } = this.#settings
+    this.#joins += 1
+    const { token } = this.#settings
     const refused = this.#token
-    this.#become('joining')
-    this.#cancelTimer()
-    this.#cancelTimer = clock.after(JOIN_TIMEOUT_MS, () => this.#fail('The channel could not be joined in time.'))
+    this.#joining()
     const fresh = await token.replace(refused).catch(() => null)
     if (attempt !== this.#attempt) return
     // `fresh` is compared with the refused token, not with `#token`: the heartbeat or the
     // application may have set the same new token in the meantime.
     if (fresh === null || fresh === refused) return this.#fail('The channel was closed.')
     this.#token = fresh
-    socket?.setToken(fresh)
-    this.#joinUser(userId)
-    for (const id of this.#watched.keys()) this.#joinConversation(id)
+    this.#socket?.setToken(fresh)
+    this.#join()
   }
 
   #joinConversation(conversationId: string): void {
     const entry = this.#watched.get(conversationId)
     if (!entry || entry.leave) return
     entry.leave =
-      this.#settings.socket?.join(`conversation:${conversationId}`, [], {
+      this.#socket?.join(`conversation:${conversationId}`, [], {
         onInput: (input) => this.#settings.onInput(input),
         onSystem: () => {},
         // Typing is then not shown until the next connection, or until the user's channel is joined
@@ -246,12 +245,12 @@ export class Connection {
   }
 
   async #catchUp(): Promise<void> {
-    const [attempt, join] = [this.#attempt, this.#join]
+    const [attempt, join] = [this.#attempt, this.#joins]
     this.#become('catching_up')
     this.#cancelTimer()
     const { error } = await this.#settings.sync.request()
     // A channel that was closed in the meantime is joined again, which causes another catch-up.
-    if (attempt !== this.#attempt || join !== this.#join) return
+    if (attempt !== this.#attempt || join !== this.#joins) return
     if (error) return this.#fail(error.message, error)
     this.#failures = 0
     this.#become('live')
@@ -260,7 +259,7 @@ export class Connection {
   #fail(reason: string, error: ChatError | null = null): void {
     if (this.#polling) {
       // The attempt was made while polling, and polling continues.
-      this.#settings.socket?.close()
+      this.#socket?.close()
       this.#attempt += 1
       return this.#retrySocketLater()
     }
@@ -277,7 +276,7 @@ export class Connection {
     this.#endAttempt()
     const ms = backoff(clock, CONNECT_PAUSES_MS, this.#failures)
     this.#become('reconnecting', { error, retryAt: clock.now() + ms })
-    this.#cancelTimer = clock.after(ms, () => this.#connect())
+    this.#after(ms, () => this.#connect())
   }
 
   #endAttempt(): void {
@@ -287,9 +286,14 @@ export class Connection {
     this.#cancelTimer()
     this.#cancelProbe?.()
     this.#cancelProbe = null
-    this.#cancelHeartbeat()
     for (const entry of this.#watched.values()) entry.leave = null
-    this.#settings.socket?.close()
+    this.#socket?.close()
+  }
+
+  /** Calls the function after this many milliseconds, instead of the pending one. */
+  #after(ms: number, run: () => void): void {
+    this.#cancelTimer()
+    this.#cancelTimer = this.#settings.clock.after(ms, run)
   }
 
   // Without a socket
@@ -316,14 +320,7 @@ export class Connection {
   }
 
   #retrySocketLater(): void {
-    const { clock, socket } = this.#settings
-    this.#cancelTimer()
-    if (socket) this.#cancelTimer = clock.after(SOCKET_RETRY_MS, () => this.#trySocket())
-  }
-
-  #trySocket(): void {
-    this.#cancelTimer()
-    this.#openSocket()
+    if (this.#settings.loadSocket) this.#after(SOCKET_RETRY_MS, () => this.#openSocket())
   }
 
   #stopPolling(): void {
@@ -340,9 +337,9 @@ export class Connection {
   }
 
   #beat(): void {
-    const { clock, socket, token } = this.#settings
+    const { clock, token } = this.#settings
     if (clock.now() - this.#lastReceived > SOCKET_SILENCE_MS) return this.#fail('Nothing was received.')
-    socket?.heartbeat()
+    this.#socket?.heartbeat()
     void token.get().then(
       (value) => value !== null && this.#pushToken(value),
       () => {},
@@ -352,13 +349,13 @@ export class Connection {
   #pushToken(token: string): void {
     if (!this.#isOpen || token === this.#token) return
     this.#token = token
-    this.#settings.socket?.setToken(token)
+    this.#socket?.setToken(token)
   }
 
   /** Checks that an apparently open connection still exists, for example after the device slept. */
   #probe(): void {
     if (this.#cancelProbe) return
-    this.#settings.socket?.heartbeat()
+    this.#socket?.heartbeat()
     this.#cancelProbe = this.#settings.clock.after(PROBE_TIMEOUT_MS, () => this.#fail('Nothing was received.'))
   }
 

@@ -1,30 +1,27 @@
-// One conversation: loading, sending, changing, reading and typing.
+// One conversation. The code that loads messages (`paging.ts`), determines what was read
+// (`reading.ts`) and changes messages (`actions.ts`) is loaded when the first conversation is
+// displayed.
 
 import type { ConversationClient, SendOptions } from './chat-client'
 import type { ReportReason } from './api'
 import type { Engine } from './engine'
-import { ok, refused } from './errors'
-import type { History, LoadedPage, PagePosition } from './history'
+import type { History } from './history'
 import { randomId } from './ids'
-import type { Reader as AnyReader } from './reading'
-import type { ChatError, EarlierWording, Jump, Result, Timeline } from './types'
+import type { Reader } from './reading'
+import type { EarlierWording, Jump, Result, Timeline } from './types'
 import type * as wire from './wire'
-
-/** The number of messages in a page. */
-const PAGE_SIZE = 50
-
-/** With more unread messages than this, the first page surrounds the first unread one. */
-const MAX_UNREAD_AT_END = 30
 
 export class Conversation implements ConversationClient {
   readonly #engine: Engine
-  #reader: AnyReader | null = null
-  /** What the list shows, for a reader that is still being loaded. */
-  #visible: { seq: number; isAtEnd: boolean } | null = null
+  /** Determines what the user has read, while the conversation is displayed. */
+  reader: Reader | null = null
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
-  /** Counts the user's moves. A page that was requested before the last one does not change what is displayed. */
+  /**
+   * Counts the user's moves. A page that was requested before the last one does not change what is
+   * displayed.
+   */
   #moves = 0
 
   constructor(
@@ -60,36 +57,32 @@ export class Conversation implements ConversationClient {
   /** Loads again what was displayed: everything was forgotten, or an attempt failed. */
   reload(): void {
     if (this.#opened === 0) return
-    const { status, pageError } = this.#loaded
-    if (pageError) this.#change((history) => (history.pageError = null))
+    const { status, pageError } = this.loaded
+    if (pageError) this.change((history) => (history.pageError = null))
     if (status !== 'ready' && status !== 'loading') void this.#load()
   }
 
   /** Called after every change of the state, which may have added messages. */
   changed(): void {
-    this.#reader?.changed()
+    this.reader?.changed()
   }
 
   loadOlder(): Promise<void> {
-    return this.#loadBeside('before')
+    return this.#showFailure(this.#engine.act('loadBeside', this, 'before'))
   }
 
   loadNewer(): Promise<void> {
-    return this.#loadBeside('after')
+    return this.#showFailure(this.#engine.act('loadBeside', this, 'after'))
   }
 
   jumpTo(messageId: string): Promise<Result<null>> {
     this.#moves += 1
-    return this.#jumpTo(messageId, this.#untilMoved())
+    return this.#engine.act('jumpTo', this, this.#untilMoved(), messageId)
   }
 
-  async jumpToNewest(): Promise<void> {
+  jumpToNewest(): Promise<void> {
     this.#moves += 1
-    const isWanted = this.#untilMoved()
-    // The displayed part stays until the end is loaded.
-    const error = this.#loaded.covers(Infinity) ? null : await this.#loadNewest(isWanted)
-    if (error) return this.#failed(error)
-    if (isWanted()) this.#goToEnd((history) => history.display(Infinity))
+    return this.#showFailure(this.#engine.act('jumpToNewest', this, this.#untilMoved()))
   }
 
   // Sending
@@ -125,8 +118,8 @@ export class Conversation implements ConversationClient {
     return this.#engine.act('edit', this.id, messageId, content)
   }
 
-  remove(messageId: string, { forMe = false }: { forMe?: boolean } = {}): Promise<Result<null>> {
-    return this.#engine.act('remove', this.id, messageId, forMe)
+  remove(messageId: string, options?: { forMe?: boolean }): Promise<Result<null>> {
+    return this.#engine.act('remove', this.id, messageId, options)
   }
 
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>> {
@@ -148,24 +141,14 @@ export class Conversation implements ConversationClient {
   // Reading
 
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void {
-    const seq = lowest && Number.isFinite(lowest.seq) ? lowest.seq : this.#newestSeq
-    // The anchor follows the reader, because the history is trimmed at the end farther from it.
-    const isNewest = lowest?.isAtEnd && this.#loaded.range?.to === Infinity
-    // At the end of an earlier part, messages that are loaded later are not visible at once.
-    if (lowest && !isNewest) lowest = { ...lowest, isAtEnd: false }
-    if (lowest && this.#loaded.contains(seq)) this.#loaded.anchor = isNewest ? Infinity : seq
-    this.#visible = lowest && { ...lowest, seq }
-    if (this.#reader) this.#reader.show(this.#visible)
-    else if (lowest) this.#startReading()
+    void this.#engine.act('show', this, lowest)
   }
 
   markRead(): Promise<Result<null>> {
     return this.#engine.act('markRead', this.id)
   }
 
-  async markUnread(messageId?: string): Promise<Result<null>> {
-    if (!this.#reader) await this.#engine.loadActions().catch(() => {})
-    this.#reader?.keepUnread()
+  markUnread(messageId?: string): Promise<Result<null>> {
     return this.#engine.act('markUnread', this.id, messageId)
   }
 
@@ -191,12 +174,12 @@ export class Conversation implements ConversationClient {
   #showOwn(): void {
     // A conversation that is still loading then opens at its end.
     this.#moves += 1
-    const { range } = this.#loaded
+    const { range } = this.loaded
     if (!range) return this.reload()
     if (range.to === Infinity) return
     const last = this.#engine.store.row(this.id)?.last_seq
     if (last === undefined) return void this.jumpToNewest()
-    this.#goToEnd((history) => history.displayEnd(last))
+    this.goToEnd((history) => history.displayEnd(last))
     void this.loadOlder()
   }
 
@@ -206,102 +189,37 @@ export class Conversation implements ConversationClient {
     return () => moves === this.#moves
   }
 
-  get #loaded(): History {
-    return this.#engine.store.history(this.id) ?? this.#create()
-  }
-
-  #create(): History {
-    this.#change(() => {})
-    return this.#engine.store.history(this.id)!
-  }
-
-  get #newestSeq(): number {
-    return this.#loaded.messages.at(-1)?.row.seq ?? 0
-  }
-
   #enter(): void {
     const { id } = this
     const engine = this.#engine
     this.#release = [engine.store.hold(id), engine.connection.watch(id)]
-    this.#change((history) => {
+    this.change((history) => {
       history.firstUnreadSeq = null
       history.jump = null
     })
-    this.#startReading()
-  }
-
-  #startReading(): void {
-    this.#engine.loadActions().then(
-      (actions) => this.#read(actions),
-      // Tried again when the list shows something else.
-      () => {},
-    )
-  }
-
-  #read({ Reader }: { Reader: typeof AnyReader }): void {
-    if (this.#opened === 0 || this.#reader) return
-    const { store, environment } = this.#engine
-    this.#reader = new Reader({
-      clock: environment.clock,
-      page: environment.page,
-      state: () => {
-        const row = store.row(this.id)
-        return {
-          lastReadSeq: row?.last_read_seq ?? 0,
-          isMarkedUnread: row?.marked_unread ?? false,
-          newestSeq: this.#newestSeq,
-        }
-      },
-      mark: async (seq) => (await this.#mark(seq)).error === null,
-    })
-    this.#reader.show(this.#visible)
   }
 
   #leave(): void {
     this.stopTyping()
-    this.#reader?.close()
-    this.#reader = null
-    this.#visible = null
+    this.reader?.close()
+    this.reader = null
     // The list shows the current draft from now on, even if the user was still typing.
     this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
   }
 
   async #load(at?: string): Promise<void> {
-    const history = this.#loaded
-    const isWanted = this.#untilMoved()
-    const isFirst = history.status !== 'ready' && history.status !== 'loading'
-    if (!isFirst && at === undefined && history.status === 'loading') return
-    if (isFirst) this.#change((changed) => (changed.status = 'loading'))
-    // Changes are followed from the cursor. A page that is loaded without one could miss changes.
-    await this.#engine.whenPositioned()
-    const row = this.#engine.store.row(this.id)
-    const unread = row?.unread_count ?? 0
-    const lastRead = row?.last_read_seq ?? 0
-    if (isWanted()) {
-      if (at !== undefined) await this.#jumpTo(at, isWanted)
-      else if (!history.range && unread > MAX_UNREAD_AT_END) await this.#loadAround('first_unread', isWanted)
-    }
-    const error = history.range ? null : await this.#loadNewest(isWanted)
-    if (error) return this.#failed(error)
-    if (unread > 0) this.#showUnread(lastRead, at === undefined && isWanted())
+    const { status } = this.loaded
+    if (status === 'loading' && at === undefined) return
+    if (status !== 'ready') this.change((history) => (history.status = 'loading'))
+    return this.#showFailure(this.#engine.act('loadFirst', this, this.#untilMoved(), at))
   }
 
-  /** Places the line "New messages" above the first unread message; `isTarget` also jumps to it. */
-  #showUnread(lastRead: number, isTarget: boolean): void {
-    const { userId } = this.#engine.options
-    const first = this.#loaded.messages.find(
-      ({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted,
-    )
-    // In a later part of the conversation, the first unread message is not the first of that part.
-    if (!first || !(isTarget || this.#loaded.contains(lastRead + 1))) return
-    const { seq } = first.row
-    this.#change((history) => (history.firstUnreadSeq = seq))
-    if (isTarget) this.#jump({ at: 'first_unread', seq })
-  }
-
-  #failed(error: ChatError): void {
-    this.#change((history) => {
+  /** Shows in the timeline why messages could not be loaded. */
+  async #showFailure(result: Promise<Result<null>>): Promise<void> {
+    const { error } = await result
+    if (!error) return
+    this.change((history) => {
       if (history.status === 'ready') history.pageError = error
       else {
         history.status = error.status === 404 ? 'not_found' : 'error'
@@ -310,93 +228,31 @@ export class Conversation implements ConversationClient {
     })
   }
 
-  async #jumpTo(messageId: string, isWanted: () => boolean): Promise<Result<null>> {
-    const seq = this.#loaded.get(messageId)?.row.seq
-    if (seq !== undefined && this.#loaded.covers(seq)) {
-      this.#change((history) => history.display(seq))
-      return this.#jump({ at: 'message', messageId, seq })
-    }
-    const error = await this.#loadAround(messageId, isWanted)
-    if (error?.status === 404) {
-      this.#engine.emit({ type: 'message_unavailable', conversationId: this.id, messageId })
-      if (!this.#loaded.range) await this.#loadNewest(isWanted)
-    }
-    return error ? refused(error) : ok(null)
+  // For the code that is loaded later
+
+  /** Whether the conversation is displayed. */
+  get isOpen(): boolean {
+    return this.#opened > 0
   }
 
-  async #loadNewest(isWanted: () => boolean): Promise<ChatError | null> {
-    const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, limit: PAGE_SIZE })
-    if (error) return error
-    const page = { messages: data.data, hasOlder: data.has_more, hasNewer: false }
-    this.#addPage({ at: 'newest' }, page, isWanted() ? Infinity : null)
-    return null
+  /** What is loaded of the conversation, and how it is displayed. */
+  get loaded(): History {
+    return this.#engine.store.openHistory(this.id)
   }
 
-  async #loadBeside(at: 'before' | 'after'): Promise<void> {
-    const history = this.#loaded
-    const { range, messages } = history
-    const isOlder = at === 'before'
-    const flag = isOlder ? 'isLoadingOlder' : 'isLoadingNewer'
-    const isComplete = isOlder ? range?.from === 0 : range?.to === Infinity
-    if (!range || isComplete || history[flag]) return
-    // The part can be empty: an end that is not loaded yet, or one whose messages were all removed.
-    const seq = (isOlder ? messages[0] : messages.at(-1))?.row.seq ?? (isOlder ? range.from : range.to)
-    this.#change((changed) => (changed[flag] = true))
-    const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, [at]: seq, limit: PAGE_SIZE })
-    this.#change((changed) => {
-      changed[flag] = false
-      changed.pageError = error
-    })
-    if (!data) return
-    const page = {
-      messages: data.data,
-      hasOlder: !isOlder || data.has_more,
-      hasNewer: isOlder || data.has_more,
-    }
-    // The anchor is beside this end, so that the end that is trimmed is the other one. The user may
-    // have moved to another part meanwhile.
-    this.#addPage({ at, seq }, page, history.contains(seq) ? seq : null)
-  }
-
-  async #loadAround(anchor: string, isWanted: () => boolean): Promise<ChatError | null> {
-    const { api } = this.#engine
-    const { data, error } = await api.getPage({ conversationId: this.id, around: anchor, limit: PAGE_SIZE })
-    if (error) return error
-    const page = { messages: data.data, hasOlder: data.next_cursor !== null, hasNewer: data.prev_cursor !== null }
-    const target = data.data.find(({ id }) => id === anchor) ?? data.data[Math.min(PAGE_SIZE / 2, data.data.length - 1)]
-    this.#addPage({ at: 'around', anchor }, page, isWanted() ? (target?.seq ?? Infinity) : null)
-    if (target?.id === anchor && isWanted()) this.#jump({ at: 'message', messageId: anchor, seq: target.seq })
-    return null
-  }
-
-  /** `anchor`: the position to display; null leaves what is displayed. */
-  #addPage(position: PagePosition, page: LoadedPage, anchor: number | null): void {
-    if (anchor !== null) this.#change((history) => history.display(anchor))
-    this.#engine.store.addPage(this.id, position, page)
-    // If the page reaches the end, the anchor moves there, so that trimming does not drop the end.
-    // Without the end, new messages would not be displayed.
-    this.#change((history) => {
-      if (history.range?.to === Infinity && position.at !== 'before') history.display(Infinity)
-    })
-  }
-
-  #goToEnd(display: (history: History) => void): void {
-    this.#change(display)
-    this.#jump({ at: 'newest' })
-  }
-
-  #jump(target: Jump['target']): Result<null> {
-    this.#jumps += 1
-    const number = this.#jumps
-    this.#change((history) => (history.jump = { number, target }))
-    return ok(null)
-  }
-
-  #change(change: (history: History) => void): void {
+  change(change: (history: History) => void): void {
     this.#engine.store.changeHistory(this.id, change)
   }
 
-  #mark(seq: number): Promise<Result<null>> {
-    return this.#engine.act('markRead', this.id, seq)
+  /** Requests that the list scrolls. */
+  jump(target: Jump['target']): void {
+    this.#jumps += 1
+    const number = this.#jumps
+    this.change((history) => (history.jump = { number, target }))
+  }
+
+  goToEnd(display: (history: History) => void): void {
+    this.change(display)
+    this.jump({ at: 'newest' })
   }
 }

@@ -4,10 +4,8 @@ import { browserPage } from './browser-page'
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import { Client } from './client'
 import { systemClock } from './clock'
-import { laterSocket } from './later-socket'
 import { quietPage } from './page'
-import { laterStorage, memoryStorage } from './storage'
-import type { Channel, Locks } from './tabs'
+import type { Locks } from './tabs'
 
 /** Creates the client of one user. It does nothing until `start` is called. */
 export function createChatClient(options: ChatClientOptions): ChatClient {
@@ -19,19 +17,13 @@ export function createChatClient(options: ChatClientOptions): ChatClient {
   return new Client(options, {
     clock: systemClock(now),
     page: page ?? quietPage,
-    storage: canStore ? laterStorage(async () => (await import('./idb-storage')).idbStorage(userId)) : memoryStorage(),
-    ...(socketUrl && anonKey && 'WebSocket' in globalThis
-      ? laterSocket({ url: socketUrl, anonKey })
-      : { socket: null, heartbeat: () => () => {} }),
+    loadStorage: canStore ? async () => (await import('./idb-storage')).idbStorage(userId) : null,
+    // Loaded while the first requests run, because the first page needs no socket.
+    loadSocket:
+      socketUrl && anonKey && 'WebSocket' in globalThis
+        ? async () => new (await import('./realtime-socket')).RealtimeSocket({ url: socketUrl, anonKey })
+        : null,
     locks: isShared ? (navigator.locks as Locks) : null,
-    openChannel: hasChannels ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
-    // Wrapped, because browsers refuse to call `fetch` as a method of another object.
-    fetch: options.fetch ?? ((input, init) => fetch(input, init)),
+    openChannel: hasChannels ? (name) => new BroadcastChannel(name) : null,
   })
-}
-
-function openChannel(name: string, receive: (data: unknown) => void): Channel {
-  const channel = new BroadcastChannel(name)
-  channel.onmessage = ({ data }) => receive(data)
-  return { post: (message) => channel.postMessage(message), close: () => channel.close() }
 }

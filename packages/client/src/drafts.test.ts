@@ -1,7 +1,6 @@
 import { expect, test } from 'vitest'
 import { Drafts } from './drafts'
-import { memoryStorage } from './storage'
-import { FakeClock, settled } from './testing'
+import { FakeClock, settled, memoryStorage } from './testing'
 
 function draftsOf(storage = memoryStorage()) {
   const clock = new FakeClock()

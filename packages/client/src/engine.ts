@@ -14,8 +14,8 @@ import { LeadingTab } from './leading-tab'
 import { Outbox, type Outgoing } from './outbox'
 import { PresenceReporter } from './presence'
 import { PresenceWatch } from './presence-watch'
-import { Recent, type RecentState } from './recent'
-import { DEFAULT_BASE_URL, Requests } from './requests'
+import type { Recent } from './recent'
+import { Requests } from './requests'
 import { randomId } from './ids'
 import { Store } from './store'
 import { SyncEngine } from './sync'
@@ -29,7 +29,6 @@ import type {
   ChatError,
   ChatEvent,
   Connection as ConnectionState,
-  Presence,
   Result,
   TimelineMessage,
 } from './types'
@@ -38,8 +37,7 @@ import type * as wire from './wire'
 /** A new tab waits this long for the leading tab's state, and then loads the state itself. */
 const GREETING_TIMEOUT_MS = 3_000
 
-type Loaded = typeof AllActions
-type Actions = Omit<Loaded, 'Reader'>
+type Actions = typeof AllActions
 type OptionsOf<Name extends keyof Actions> =
   Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
 type AnyAction = (engine: Engine, ...options: unknown[]) => Promise<Result<unknown>>
@@ -54,7 +52,7 @@ export class Engine {
   readonly token: Token
   readonly #requests: Requests
   readonly #storage: SessionStorage
-  readonly #tabs: Tabs
+  readonly tabs: Tabs
   readonly #conversations = new Map<string, Conversation>()
   readonly #typing: TypingWatch
   readonly #presence: PresenceReporter
@@ -62,11 +60,13 @@ export class Engine {
   readonly presenceWatch: PresenceWatch
   readonly #leadingTab: LeadingTab
   #cancelImpatience: Cancel = () => {}
-  #positioned: Signal
-  readonly #recent: Recent | null
+  /** Resolved when there is a cursor. Changes are followed from it, so histories can be loaded. */
+  positioned: Signal
+  /** Null if it is not used or not loaded yet. */
+  #recent: Recent | null = null
   #isRestored = false
   #isStarted = false
-  #actions: Loaded | null
+  #actions: Actions | null
   /** Identifies this tab in reports of presence. */
   readonly sessionId = randomId()
 
@@ -75,16 +75,14 @@ export class Engine {
     readonly environment: Environment,
   ) {
     const { userId, initialState } = options
-    const { clock, page, socket } = environment
-    const storage = sessionStorageOf(environment.storage)
+    const { clock, page, loadSocket } = environment
+    const storage = sessionStorageOf(environment.loadStorage)
     this.#storage = storage
     this.#actions = environment.actions ?? null
     this.token = new Token(options.accessToken)
     this.#requests = new Requests({
-      baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
-      userId,
+      ...options,
       token: this.token,
-      fetch: environment.fetch,
       painted: page.painted,
       onSignedOut: (error) => this.#signedOut(error),
     })
@@ -120,21 +118,21 @@ export class Engine {
         fetch: (since, request) => this.api.sync(since, request),
         apply: (input) => this.#take(input),
         onError: (error) => {
-          if (this.store.getState().conversationsStatus !== 'ready') this.store.failList(error)
+          if (this.store.getState().conversationsStatus !== 'ready')
+            this.store.set({ conversationsStatus: 'error', conversationsError: error })
           if (!isTransient(error)) this.report(error)
         },
       },
       initialState?.cursor,
     )
-    this.#typing = new TypingWatch(clock, (typing) => this.store.setTyping(typing))
+    this.#typing = new TypingWatch(clock, (typing) => this.store.set({ typing }))
     this.connection = new Connection({
       clock,
       page,
       userId,
-      socket: options.accessToken ? socket : null,
+      loadSocket: options.accessToken ? loadSocket : null,
       sync: this.sync,
       token: this.token,
-      heartbeat: environment.heartbeat,
       onInput: (input) => this.#take(input),
       onState: (connection) => this.#take({ type: 'connection', connection }),
     })
@@ -142,15 +140,15 @@ export class Engine {
       clock,
       page,
       ttlMs: () => (this.store.getState().config?.presence_ttl_s ?? 60) * 1_000,
-      report: (status, { keepalive }) =>
-        void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive }),
+      report: (status) =>
+        void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive: status === 'offline' }),
     })
     this.presenceWatch = new PresenceWatch(
       (userIds) => this.api.getPresence(userIds),
       (row) => this.store.putPresence(row.user_id, row),
     )
-    this.#leadingTab = new LeadingTab(clock, () => this.#tabs.post({ type: 'sync' }))
-    this.#tabs = new Tabs({
+    this.#leadingTab = new LeadingTab(clock, () => this.tabs.post({ type: 'sync' }))
+    this.tabs = new Tabs({
       name: `rapport:${userId}`,
       clock,
       page,
@@ -160,13 +158,12 @@ export class Engine {
       onFollow: () => this.#follow(),
       onMessage: (message) => this.#receivedMessage(message),
     })
-    this.#recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.#recentState()) : null
     this.store.subscribe(() => {
       this.#recent?.changed()
       for (const conversation of this.#conversations.values()) conversation.changed()
     })
-    this.#positioned = signal()
-    if (initialState?.cursor !== undefined) this.#positioned.resolve()
+    this.positioned = signal()
+    if (initialState?.cursor !== undefined) this.positioned.resolve()
   }
 
   // Starting and stopping
@@ -174,8 +171,8 @@ export class Engine {
   start(): void {
     this.#isStarted = true
     this.#storage.open()
-    if (this.#recent && this.sync.position === undefined) void this.#startFromRecent(this.#recent)
-    else this.#tabs.start()
+    if (this.options.persist === 'recent') void this.#startFromRecent()
+    else this.tabs.start()
     this.outbox.resume()
     if (!this.#isRestored) {
       this.#isRestored = true
@@ -188,7 +185,7 @@ export class Engine {
   stop(): void {
     this.#isStarted = false
     this.#recent?.stop()
-    this.#tabs.stop()
+    this.tabs.stop()
     this.#cancelImpatience()
     this.#leadingTab.stop()
     this.connection.stop()
@@ -200,7 +197,7 @@ export class Engine {
   }
 
   async signOut(): Promise<void> {
-    this.#tabs.post({ type: 'sign_out' })
+    this.tabs.post({ type: 'sign_out' })
     const forgotten = this.#forget()
     // Both run in parallel, so that an unresponsive IndexedDB does not delay the request, nor an
     // unresponsive server the deletion.
@@ -216,55 +213,33 @@ export class Engine {
     this.outbox.forget()
     this.drafts.forget()
     this.sync.reset()
-    this.#positioned = signal()
+    this.positioned = signal()
     this.store.reset()
     this.emit({ type: 'forgotten' })
     return wiped
   }
 
-  /** Restores what the previous page stored, and follows the changes from the stored cursor. */
-  async #startFromRecent(recent: Recent): Promise<void> {
-    const state = await recent.load()
-    if (!this.#isStarted) return
-    if (state && this.sync.position === undefined) {
-      this.store.restore(state)
-      this.sync.moveTo(state.cursor)
-      this.#positioned.resolve()
-    }
-    this.#tabs.start()
-  }
-
-  #recentState(): RecentState | null {
-    const { me, conversationsStatus } = this.store.getState()
-    const cursor = this.sync.position
-    if (cursor === undefined || conversationsStatus !== 'ready' || !this.#tabs.leads) return null
-    return {
-      cursor,
-      me,
-      conversations: [...this.store.rowsById().values()],
-      receipts: this.store.allReceipts(),
-      pages: this.store.recentPages(),
-    }
-  }
-
-  /** Resolves when there is a cursor. Changes are followed from it, so histories can be loaded. */
-  whenPositioned(): Promise<void> {
-    return this.#positioned.promise
+  /** Restores what an earlier page stored, before changes are followed from its cursor. */
+  async #startFromRecent(): Promise<void> {
+    if (this.sync.position !== undefined) this.tabs.start()
+    this.#recent ??= (await this.act('openRecent', this.#storage)).data
+    await this.#recent?.restore()
+    if (this.#isStarted) this.tabs.start()
   }
 
   requestSync(): void {
-    if (this.#tabs.leads) this.sync.requestSoon()
+    if (this.tabs.leads) this.sync.requestSoon()
     else this.#leadingTab.requestSoon()
   }
 
   /** Resolves when all changes made before the call have been applied, or when that has failed. */
   async syncNow(): Promise<void> {
-    await (this.#tabs.leads ? this.sync.request() : this.#leadingTab.request())
+    await (this.tabs.leads ? this.sync.request() : this.#leadingTab.request())
   }
 
   reconnect(): void {
-    if (this.#tabs.leads) this.connection.reconnect()
-    else this.#tabs.post({ type: 'reconnect' })
+    if (this.tabs.leads) this.connection.reconnect()
+    else this.tabs.post({ type: 'reconnect' })
   }
 
   // Events
@@ -301,12 +276,11 @@ export class Engine {
     const run = (actions: Actions) => (actions[name] as AnyAction)(this, ...options)
     const result = this.#actions
       ? run(this.#actions)
-      : this.loadActions().then(run, (cause) => refused(unreachable(cause)))
+      : import('./actions').then(
+          (actions) => run((this.#actions = actions)),
+          (cause) => refused(unreachable(cause)),
+        )
     return result as ReturnType<Actions[Name]>
-  }
-
-  async loadActions(): Promise<Loaded> {
-    return (this.#actions ??= await import('./actions'))
   }
 
   // Leading and following
@@ -328,7 +302,7 @@ export class Engine {
     this.#presence.stop()
     this.#cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
       // The leading tab may be frozen. If it sends its state later, applying it is harmless.
-      if (this.#tabs.leads || this.sync.position !== undefined) return
+      if (this.tabs.leads || this.sync.position !== undefined) return
       this.sync.start()
       void this.sync.request()
     })
@@ -337,14 +311,18 @@ export class Engine {
   /** Applies an input from the server, here and in the other tabs. */
   #take(input: Input): void {
     this.#apply(input)
-    if (this.#tabs.leads) this.#tabs.post({ type: 'input', input, cursor: this.sync.position })
+    if (this.tabs.leads) this.#share(input)
+  }
+
+  #share(input: Input): void {
+    this.tabs.post({ type: 'input', input, cursor: this.sync.position })
   }
 
   #apply(input: Input): void {
     this.store.apply(input)
-    if (input.type === 'synced') this.#positioned.resolve()
+    if (input.type === 'synced') this.positioned.resolve()
     if (input.type === 'forget') {
-      this.#positioned = signal()
+      this.positioned = signal()
       this.#reload()
     }
     if (input.type === 'event' && input.name === 'typing') this.#receivedTyping(input.payload)
@@ -354,25 +332,25 @@ export class Engine {
   #receivedMessage(message: TabMessage): void {
     switch (message.type) {
       case 'input':
-        if (this.#tabs.leads) return
+        if (this.tabs.leads) return
         if (message.cursor !== undefined) this.sync.moveTo(message.cursor)
         return this.#apply(message.input)
       case 'hello':
-        if (this.#tabs.leads) this.#tabs.post({ type: 'snapshot', snapshot: this.#snapshot() })
+        if (this.tabs.leads) this.#welcome()
         return
       case 'snapshot':
-        if (!this.#tabs.leads) this.#restore(message.snapshot)
+        if (!this.tabs.leads) this.restore(message.snapshot)
         return
       case 'sync':
-        if (this.#tabs.leads) void this.sync.request().then(() => this.#tabs.post({ type: 'synced' }))
+        if (this.tabs.leads) void this.sync.request().then(() => this.tabs.post({ type: 'synced' }))
         return
       case 'synced':
         return this.#leadingTab.answered()
       case 'activity':
-        if (this.#tabs.leads) this.#presence.active()
+        if (this.tabs.leads) this.#presence.active()
         return
       case 'reconnect':
-        if (this.#tabs.leads) this.connection.reconnect()
+        if (this.tabs.leads) this.connection.reconnect()
         return
       case 'done':
         return this.outbox.discard(message.key)
@@ -382,25 +360,32 @@ export class Engine {
     }
   }
 
-  #snapshot(): Snapshot {
-    const { connection, presence, me, conversationsStatus } = this.store.getState()
+  /** Sends what this tab knows to a new one. */
+  #welcome(): void {
+    const snapshot = this.snapshot()
+    const { connection, presence } = this.store.getState()
+    if (snapshot) this.tabs.post({ type: 'snapshot', snapshot })
+    this.#share({ type: 'connection', connection })
+    this.#share({ type: 'presence', presence })
+  }
+
+  /** Returns the state to share with new tabs or to store, or null while nothing is loaded. */
+  snapshot(): Snapshot | null {
+    const { me, conversationsStatus } = this.store.getState()
+    const cursor = this.sync.position
+    if (cursor === undefined) return null
     return {
-      inputs: [
-        { type: 'connection', connection },
-        { type: 'presence', presence: { ...presence } as Record<string, Presence> },
-      ],
-      cursor: this.sync.position,
+      cursor,
+      me,
       conversations: [...this.store.rowsById().values()],
       receipts: this.store.allReceipts(),
-      me,
-      isComplete: conversationsStatus === 'ready',
+      hasMore: conversationsStatus !== 'ready',
     }
   }
 
-  #restore({ inputs, cursor, conversations, receipts, me, isComplete }: Snapshot): void {
-    for (const input of inputs) this.#apply(input)
-    this.store.set({ me })
-    if (cursor === undefined) return
+  /** Takes the state of another tab or of an earlier page. */
+  restore({ cursor, conversations, receipts, me, hasMore }: Snapshot): void {
+    this.store.putMe(me)
     this.sync.moveTo(cursor)
     const page: wire.SyncPage = {
       conversations: [...conversations],
@@ -409,7 +394,7 @@ export class Engine {
       removed_message_ids: [],
       messages: [],
       cursor,
-      has_more: !isComplete,
+      has_more: hasMore,
     }
     this.#apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
   }
@@ -433,7 +418,7 @@ export class Engine {
   }
 
   #signedOut(error: ChatError): void {
-    if (this.#tabs.leads) this.connection.signedOut(error)
+    if (this.tabs.leads) this.connection.signedOut(error)
     // The leading tab has the same session, so its `/sync` fails in the same way and signs out.
     else this.requestSync()
   }
@@ -447,14 +432,14 @@ export class Engine {
 
   #sent(message: Outgoing, stored: wire.Message): void {
     this.store.putAnswer(stored)
-    this.#tabs.post({ type: 'done', key: message.key })
+    this.tabs.post({ type: 'done', key: message.key })
     this.emit({ type: 'message_sent', message: this.#storedView(stored) })
   }
 
   #failed(message: Outgoing, error: ChatError): void {
     const { userId } = this.options
-    const history = this.store.history(message.conversationId)
-    const view = unsentView(message, this.store.sender(userId), { userId, history })
+    const quoted = this.store.history(message.conversationId)?.get(message.replyToId ?? '')
+    const view = unsentView(message, this.store.sender(userId), userId, quoted)
     this.emit({ type: 'message_failed', message: view, error })
     this.report(error)
   }
@@ -466,7 +451,7 @@ export class Engine {
 
   #received(message: wire.Message): void {
     const { conversation_id, sender_id } = message
-    if (sender_id !== null) this.#typing.received(conversation_id, sender_id, false, 0)
+    if (sender_id !== null) this.#typing.received(conversation_id, sender_id)
     const { conversations } = this.store.getState()
     this.emit({
       type: 'message_received',

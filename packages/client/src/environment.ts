@@ -9,12 +9,12 @@ import type { Channel, Locks } from './tabs'
 export interface Environment {
   clock: Clock
   page: Page
-  storage: ChatStorage
-  socket: ChatSocket | null
+  /** Null if nothing is stored. */
+  loadStorage: (() => Promise<ChatStorage>) | null
+  /** Null if changes are polled. */
+  loadSocket: (() => Promise<ChatSocket>) | null
   locks: Locks | null
-  openChannel: ((receive: (data: unknown) => void) => Channel) | null
-  fetch: typeof fetch
+  openChannel: ((name: string) => Channel) | null
   /** The actions, if they are already loaded. Otherwise, they are loaded when they are needed. */
   actions?: typeof Actions | null
-  heartbeat(beat: () => void): () => void
 }

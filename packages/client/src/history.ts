@@ -1,7 +1,7 @@
 // The loaded messages of one conversation, and the ranges of positions that they cover.
 
 import { fromAnswer, isIncomplete, merge, type HeldMessage } from './messages'
-import { addRange, rangeAt, type Range } from './ranges'
+import { addRange, type Range } from './ranges'
 import type { ChatError, Jump, Timeline } from './types'
 import type * as wire from './wire'
 
@@ -11,16 +11,12 @@ export const MAX_MESSAGES = 2_000
 /** Live messages may exceed the limit by this many, so that not every one trims the history. */
 const SLACK = 100
 
-/** The position of a requested page. It determines the range that the response covers. */
-export type PagePosition =
-  | { at: 'newest' }
-  | { at: 'before'; seq: number }
-  | { at: 'after'; seq: number }
-  /** A message's id, its `seq`, or `first_unread`. */
-  | { at: 'around'; anchor: string }
-
+/** A page of messages. */
 export interface LoadedPage {
   messages: readonly wire.Message[]
+  /** The `seq` that the page was requested for, if it is the one before or after a message. */
+  before?: number
+  after?: number
   hasOlder: boolean
   hasNewer: boolean
 }
@@ -48,7 +44,7 @@ export class History {
 
   /** The displayed range. */
   get range(): Range | undefined {
-    return rangeAt(this.#ranges, this.anchor)
+    return this.rangeAt(this.anchor)
   }
 
   /** Whether a position is in the displayed range. */
@@ -57,54 +53,29 @@ export class History {
     return range !== undefined && range.from <= seq && seq <= range.to
   }
 
-  /** Whether a position is in any part that is loaded; `Infinity` is the end. */
-  covers(seq: number): boolean {
-    return rangeAt(this.#ranges, seq) !== undefined
+  /** Returns the loaded range that contains a position; `Infinity` is the end. */
+  rangeAt(seq: number): Range | undefined {
+    return this.#ranges.find(({ from, to }) => from <= seq && seq <= to)
   }
 
   /** The messages of the displayed range, oldest first. */
   get messages(): readonly HeldMessage[] {
     const { range } = this
     if (!range) return []
-    this.#sorted ??= this.#within(range)
+    this.#sorted ??= this.within(range)
     return this.#sorted
   }
 
-  /** Returns the last message up to a position, even if another part is displayed. */
-  lastUpTo(seq: number): HeldMessage | undefined {
-    return this.#within({ from: 0, to: seq }).at(-1)
+  /** The position of the last displayed message; 0 if there is none. */
+  get newestSeq(): number {
+    return this.messages.at(-1)?.row.seq ?? 0
   }
 
-  /** The range that new messages belong to, with its messages. */
-  get end(): { from: number; messages: readonly HeldMessage[] } | undefined {
-    const range = rangeAt(this.#ranges, Infinity)
-    return range && { from: range.from, messages: this.#within(range) }
-  }
-
-  /** Returns the messages of a range, oldest first. */
-  #within({ from, to }: Range): readonly HeldMessage[] {
+  /** Returns the messages of a range, oldest first, even if another part is displayed. */
+  within({ from, to }: Range): readonly HeldMessage[] {
     return [...this.#held.values()]
       .filter(({ row }) => from <= row.seq && row.seq <= to)
       .sort((a, b) => a.row.seq - b.row.seq)
-  }
-
-  /**
-   * Counts the messages of others after a position, without deleted ones. Returns undefined if the
-   * end is not displayed.
-   */
-  countUnread(after: number, userId: string): number | undefined {
-    if (this.range?.to !== Infinity) return undefined
-    return this.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
-  }
-
-  /** Restores the stored end of a conversation. */
-  restore(messages: readonly HeldMessage[], hasOlder: boolean): void {
-    for (const message of messages) this.upsert(message)
-    const first = messages[0]
-    if (hasOlder && !first) return
-    this.#ranges = addRange(this.#ranges, { from: hasOlder && first ? first.row.seq : 0, to: Infinity })
-    this.#sorted = null
-    this.status = 'ready'
   }
 
   /** Adds or updates a message. Returns whether it must be fetched (`isIncomplete`). */
@@ -120,12 +91,15 @@ export class History {
     return isIncomplete(merged, before)
   }
 
-  addPage(position: PagePosition, page: LoadedPage): void {
+  addPage(page: LoadedPage): void {
     for (const message of page.messages) this.upsert(fromAnswer(message))
-    const range = coveredBy(position, page)
+    const range = coveredBy(page)
     if (range) this.#ranges = addRange(this.#ranges, range)
     this.#sorted = null
     this.#trim(MAX_MESSAGES)
+    this.status = 'ready'
+    this.error = null
+    this.pageError = null
   }
 
   remove(id: string): void {
@@ -162,11 +136,11 @@ export class History {
   }
 
   /**
-   * Displays the end, even if it is not loaded. `lastSeq`: the newest message that the server has
-   * announced. Later ones arrive live, so the part after it is complete although it is empty.
+   * Displays the end, even if no messages of it are loaded. All messages after `lastSeq` must be
+   * known: they are held already, or they arrive live.
    */
   displayEnd(lastSeq: number): void {
-    if (!this.covers(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })
+    if (!this.rangeAt(Infinity)) this.#ranges = addRange(this.#ranges, { from: lastSeq + 1, to: Infinity })
     this.display(Infinity)
   }
 
@@ -178,7 +152,7 @@ export class History {
     const { range } = this
     if (!range || this.#held.size <= limit) return
     const { messages } = this
-    const isNearEnd = this.anchor > (messages.at(-1)?.row.seq ?? 0) - messages.length / 2
+    const isNearEnd = this.anchor > this.newestSeq - messages.length / 2
     const kept = isNearEnd ? messages.slice(-MAX_MESSAGES) : messages.slice(0, MAX_MESSAGES)
     const [first, last] = [kept[0], kept.at(-1)]
     if (!first || !last) return
@@ -196,16 +170,10 @@ export class History {
 }
 
 /** Returns the range that a page covers. Undefined if the page does not determine one. */
-export function coveredBy(position: PagePosition, { messages, hasOlder, hasNewer }: LoadedPage): Range | undefined {
-  const [first, last] = [messages[0]?.seq, messages.at(-1)?.seq]
-  const from = hasOlder ? first : 0
-  const to = hasNewer ? last : Infinity
-  switch (position.at) {
-    case 'before':
-      return from === undefined ? undefined : { from, to: position.seq - 1 }
-    case 'after':
-      return to === undefined ? undefined : { from: position.seq + 1, to }
-    default:
-      return from === undefined || to === undefined ? undefined : { from, to }
-  }
+export function coveredBy({ messages, before, after, hasOlder, hasNewer }: LoadedPage): Range | undefined {
+  const older = hasOlder ? messages[0]?.seq : 0
+  const newer = hasNewer ? messages.at(-1)?.seq : Infinity
+  const from = after === undefined ? older : after + 1
+  const to = before === undefined ? newer : before - 1
+  return from === undefined || to === undefined ? undefined : { from, to }
 }

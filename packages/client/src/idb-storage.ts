@@ -1,4 +1,4 @@
-import { memoryStorage, type ChatStorage, type Shelf } from './storage'
+import type { ChatStorage, Shelf } from './storage'
 
 const SHELVES: readonly Shelf[] = ['outbox', 'drafts', 'recent']
 
@@ -7,12 +7,10 @@ const VERSION = 1
 
 /**
  * Creates storage in IndexedDB, in one database per user, so that signing out deletes exactly that
- * user's data. If the browser refuses it (private windows, full disks), data is kept in memory
- * until the page is closed.
+ * user's data. If the browser refuses it (private windows, full disks), nothing is stored.
  */
 export function idbStorage(userId: string): ChatStorage {
   const name = `rapport:${userId}`
-  const memory = memoryStorage()
   let opened: Promise<IDBDatabase> | null = null
 
   const open = (): Promise<IDBDatabase> => {
@@ -44,24 +42,20 @@ export function idbStorage(userId: string): ChatStorage {
         const [keys, values] = await Promise.all([done(store.getAllKeys()), done(store.getAll())])
         return keys.map((key, index) => [String(key), values[index] as T] as const)
       } catch {
-        return memory.all<T>(shelf)
+        return []
       }
     },
     async put(shelf, key, value) {
-      try {
-        await done((await shelfOf(shelf, 'readwrite')).put(value, key))
-      } catch {
-        await memory.put(shelf, key, value)
-      }
+      await shelfOf(shelf, 'readwrite')
+        .then((store) => done(store.put(value, key)))
+        .catch(() => {})
     },
     async delete(shelf, key) {
-      await memory.delete(shelf, key)
       await shelfOf(shelf, 'readwrite')
         .then((store) => done(store.delete(key)))
         .catch(() => {})
     },
     async wipe() {
-      await memory.wipe()
       // The stores are emptied first, because a frozen tab delays the deletion of the database.
       await Promise.all(SHELVES.map(async (shelf) => done((await shelfOf(shelf, 'readwrite')).clear())))
         .then(open)

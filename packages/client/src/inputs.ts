@@ -17,4 +17,4 @@ export type Input =
   /** An event on a topic of the chat. */
   | { type: 'event'; name: string; payload: Record<string, unknown> }
   | { type: 'connection'; connection: Connection }
-  | { type: 'presence'; presence: Record<string, Presence> }
+  | { type: 'presence'; presence: Readonly<Record<string, Presence>> }

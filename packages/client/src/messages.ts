@@ -8,53 +8,25 @@
 
 import type * as wire from './wire'
 
-/** The columns that rows from the socket have. */
-const COLUMNS = [
-  'id',
-  'conversation_id',
-  'sender_id',
-  'content',
-  'message_type',
-  'file_url',
-  'file_name',
-  'file_size',
-  'file_type',
-  'created_at',
-  'updated_at',
-  'is_edited',
-  'edited_at',
-  'is_deleted',
-  'deleted_at',
-  'metadata',
-  'seq',
-  'rev',
-  'client_message_id',
-  'reply_to_id',
-  'mentions',
-] as const
-
-export type MessageRow = Pick<wire.Message, (typeof COLUMNS)[number]>
-
 /** The fields that only responses contain. */
-interface Details {
-  readonly rev: number
-  readonly sender: wire.Message['sender']
-  readonly reactions: readonly wire.Reaction[]
-  readonly reply_to: wire.Message['reply_to']
-  readonly is_pinned: boolean
-}
+type Details = Pick<wire.Message, 'sender' | 'reactions' | 'reply_to' | 'is_pinned'>
+
+/** The columns of a row from the socket. Responses contain them too. */
+export type MessageRow = Omit<wire.Message, keyof Details | 'attachments' | 'read_by' | 'delivery_status'>
 
 export interface HeldMessage {
   readonly row: MessageRow
-  readonly details: Details | null
+  readonly details: (Details & Pick<MessageRow, 'rev'>) | null
 }
 
-export function fromAnswer(message: wire.Message): HeldMessage {
-  const { sender, reactions, reply_to, is_pinned, rev } = message
-  return { row: columns(message), details: { rev, sender, reactions, reply_to, is_pinned } }
-}
+export const fromAnswer = (message: wire.Message): HeldMessage => ({ row: message, details: message })
 
-export const fromRow = (row: Partial<MessageRow>): HeldMessage => ({ row: columns(row), details: null })
+/** Drops the columns that responses do not contain. */
+export const fromRow = ({
+  deleted_by: _by,
+  changed_xid: _xid,
+  ...row
+}: MessageRow & { deleted_by?: unknown; changed_xid?: unknown }): HeldMessage => ({ row, details: null })
 
 /** Returns `held` itself if nothing is new, so that it can be compared by identity. */
 export function merge(held: HeldMessage | undefined, incoming: HeldMessage): HeldMessage {
@@ -102,11 +74,4 @@ export function preview({
   sender_id,
 }: MessageRow): wire.MessagePreview {
   return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
-}
-
-/**
- * Selects the columns of a row, without the additional fields of responses. Missing ones are null.
- */
-function columns(row: Partial<MessageRow>): MessageRow {
-  return Object.fromEntries(COLUMNS.map((name) => [name, row[name] ?? null])) as unknown as MessageRow
 }

@@ -75,33 +75,23 @@ export class Outbox {
   async restore(): Promise<void> {
     const stored = await this.#settings.storage.all<Outgoing>('outbox')
     const known = new Set(this.#messages.map(({ key }) => key))
-    const restored = stored
-      .map(([, message]) => (message.state === 'sending' ? { ...message, state: 'pending' as const } : message))
-      .filter(({ key }) => !known.has(key))
+    const restored = stored.map(([, message]) => message).filter(({ key }) => !known.has(key))
     if (restored.length === 0) return
     this.#messages = [...this.#messages, ...restored].sort((a, b) => a.createdAt - b.createdAt)
-    for (const id of new Set(restored.map(({ conversationId }) => conversationId))) this.#settings.onChange(id)
+    for (const { conversationId } of restored) this.#settings.onChange(conversationId)
     this.#drain()
   }
 
   add(message: NewOutgoing): void {
-    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
-    const added: Outgoing = { ...message, createdAt: this.#lastCreatedAt, state: 'pending', error: null }
-    this.#messages = [...this.#messages, added]
-    void this.#settings.storage.put('outbox', added.key, added)
-    this.#settings.onChange(added.conversationId)
-    this.#drain()
+    this.#queue(message)
   }
 
   retry(key: string): void {
     const message = this.#messages.find((other) => other.key === key && other.state === 'failed')
     if (!message) return
-    // The message gets a new time, because its day may be over.
-    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
-    const again = this.#replace({ ...message, state: 'pending', error: null, createdAt: this.#lastCreatedAt })
-    void this.#settings.storage.put('outbox', key, again)
     this.#waiting.delete(message.conversationId)
-    this.#drain()
+    // The message gets a new time, because its day may be over.
+    this.#queue(message)
   }
 
   /** Removes a message that the user discarded, or that this tab or another one has sent. */
@@ -132,6 +122,16 @@ export class Outbox {
   pause(): void {
     this.#isRunning = false
     this.#cancelTimer()
+  }
+
+  /** Adds a message at the end, or moves it there. */
+  #queue(message: NewOutgoing): void {
+    this.#lastCreatedAt = Math.max(this.#settings.clock.now(), this.#lastCreatedAt + 1)
+    const queued: Outgoing = { ...message, createdAt: this.#lastCreatedAt, state: 'pending', error: null }
+    this.#messages = [...this.#messages.filter(({ key }) => key !== queued.key), queued]
+    void this.#settings.storage.put('outbox', queued.key, queued)
+    this.#settings.onChange(queued.conversationId)
+    this.#drain()
   }
 
   #drain(): void {
@@ -206,9 +206,7 @@ export class Outbox {
   }
 
   #replace(message: Outgoing): Outgoing {
-    this.#messages = this.#messages
-      .map((other) => (other.key === message.key ? message : other))
-      .sort((a, b) => a.createdAt - b.createdAt)
+    this.#messages = this.#messages.map((other) => (other.key === message.key ? message : other))
     this.#settings.onChange(message.conversationId)
     return message
   }

@@ -1,5 +1,6 @@
 // Users and their presence, merged from the rows of different routes and of the socket.
 
+import { haveSameFields } from './same'
 import type { ChatState, Person, Presence } from './types'
 import type * as wire from './wire'
 
@@ -46,8 +47,7 @@ function mergePresence(before: Presence | undefined, row: Partial<wire.Presence>
 
 /** Returns `before` if all fields are the same, so that it can be compared by identity. */
 function unlessEqual<T extends object>(before: T | undefined, next: T): T {
-  const isSame = before && (Object.keys(next) as (keyof T)[]).every((name) => next[name] === before[name])
-  return isSame ? before : next
+  return before && haveSameFields(next, before) ? before : next
 }
 
 /** All known users and their presence. */

@@ -10,7 +10,7 @@ function presenceOf() {
     clock,
     page,
     ttlMs: () => 60_000,
-    report: (status, { keepalive }) => reports.push(keepalive ? `${status}, keepalive` : status),
+    report: (status) => reports.push(status),
   })
   presence.start()
   return { clock, page, reports, presence }
@@ -49,7 +49,7 @@ test('hiding the page for a while does not make the user away', async () => {
 test('a closing page reports offline with a request that outlives it', () => {
   const { page, reports } = presenceOf()
   page.signal('leave')
-  expect(reports).toEqual(['offline, keepalive'])
+  expect(reports).toEqual(['offline'])
 })
 
 test('stopping leaves no timer or listener', () => {

@@ -12,7 +12,7 @@ export interface PresenceReporterSettings {
   page: Page
   /** The time in milliseconds for which a report is valid. */
   ttlMs(): number
-  report(status: 'online' | 'away' | 'offline', options: { keepalive: boolean }): void
+  report(status: 'online' | 'away' | 'offline'): void
 }
 
 export class PresenceReporter {
@@ -29,7 +29,7 @@ export class PresenceReporter {
     this.stop()
     const { page, report } = this.#settings
     this.#stopListening = page.listen((signal) => {
-      if (signal === 'leave') report('offline', { keepalive: true })
+      if (signal === 'leave') report('offline')
       else if (signal === 'activity' || signal === 'return' || (signal === 'attention' && page.isVisible()))
         this.active()
     })
@@ -46,7 +46,7 @@ export class PresenceReporter {
   active(): void {
     if (this.#isAway) {
       this.#isAway = false
-      this.#settings.report('online', { keepalive: false })
+      this.#settings.report('online')
     }
     this.#waitForIdle()
   }
@@ -59,7 +59,7 @@ export class PresenceReporter {
   #away(): void {
     const { clock, report, ttlMs } = this.#settings
     this.#isAway = true
-    report('away', { keepalive: false })
+    report('away')
     this.#cancelTimer = clock.after(ttlMs() / 2, () => this.#away())
   }
 }

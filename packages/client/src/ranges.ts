@@ -20,7 +20,3 @@ export function addRange(ranges: readonly Range[], added: Range): readonly Range
   }
   return [...apart, { from, to }].sort((a, b) => a.from - b.from)
 }
-
-/** Returns the range that contains a position. */
-export const rangeAt = (ranges: readonly Range[], seq: number): Range | undefined =>
-  ranges.find(({ from, to }) => from <= seq && seq <= to)

@@ -1,7 +1,11 @@
-// Determines what the user has read of a displayed conversation.
+// Determines what the user has read of a displayed conversation. Loaded with the actions.
 
 import type { Cancel, Clock } from './clock'
+import type { Conversation } from './conversation-client'
+import type { Engine } from './engine'
+import { ok } from './errors'
 import type { Page } from './page'
+import type { Result } from './types'
 
 /** Rows in the middle of a conversation count as read after being visible for this long. */
 const SHOWN_MS = 1_000
@@ -99,4 +103,42 @@ export class Reader {
       if (!isMarked && this.#markedSeq === readSeq) this.#markedSeq = 0
     })
   }
+}
+
+/** Called when the visible part of the list changes. Null means that nothing is visible. */
+export async function show(
+  engine: Engine,
+  conversation: Conversation,
+  lowest: { seq: number; isAtEnd: boolean } | null,
+): Promise<Result<null>> {
+  const history = conversation.loaded
+  const visible = lowest && {
+    seq: Number.isFinite(lowest.seq) ? lowest.seq : history.newestSeq,
+    // At the end of an earlier part, messages that are loaded later are not visible at once.
+    isAtEnd: lowest.isAtEnd && history.range?.to === Infinity,
+  }
+  // The anchor follows the reader, because the history is trimmed at the end farther from it.
+  if (visible && history.contains(visible.seq)) history.anchor = visible.isAtEnd ? Infinity : visible.seq
+  readerOf(engine, conversation)?.show(visible)
+  return ok(null)
+}
+
+/** Returns the reader of a conversation, or null if it is not displayed. */
+export function readerOf(engine: Engine, conversation: Conversation): Reader | null {
+  if (!conversation.isOpen) return null
+  const { store, environment } = engine
+  const { id } = conversation
+  return (conversation.reader ??= new Reader({
+    clock: environment.clock,
+    page: environment.page,
+    state: () => {
+      const row = store.row(id)
+      return {
+        lastReadSeq: row?.last_read_seq ?? 0,
+        isMarkedUnread: row?.marked_unread ?? false,
+        newestSeq: conversation.loaded.newestSeq,
+      }
+    },
+    mark: async (seq) => (await engine.act('markRead', id, seq)).error === null,
+  }))
 }

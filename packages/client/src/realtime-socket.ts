@@ -3,11 +3,10 @@
 // `connection.ts` decides when to connect.
 
 import { RealtimeClient, type RealtimeChannel } from '@supabase/realtime-js'
-import { HEARTBEAT_MS } from './heartbeat'
+import type { Cancel } from './clock'
+import { HEARTBEAT_MS, startHeartbeat } from './heartbeat'
 import type { Input } from './inputs'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
-
-export { startHeartbeat } from './heartbeat'
 
 /** The maximum delay of a timer, 24 days, so that realtime-js never reconnects by itself. */
 const NEVER_MS = 2_147_483_647
@@ -17,6 +16,8 @@ export interface RealtimeSocketSettings {
   url: string
   anonKey: string
   WebSocket?: typeof WebSocket
+  /** Calls the function every 25 seconds, even in a hidden tab. */
+  startHeartbeat?: (beat: () => void) => Cancel
 }
 
 export class RealtimeSocket implements ChatSocket {
@@ -24,6 +25,7 @@ export class RealtimeSocket implements ChatSocket {
   #created: RealtimeClient | null = null
   #handlers: SocketHandlers | null = null
   #closing: Promise<unknown> = Promise.resolve()
+  #stopHeartbeat: Cancel = () => {}
   /** Channels whose end the server has not confirmed. Until then, their topics cannot be joined. */
   readonly #leaving = new Map<string, Promise<unknown>>()
 
@@ -94,6 +96,7 @@ export class RealtimeSocket implements ChatSocket {
 
   close(): void {
     this.#handlers = null
+    this.#stopHeartbeat()
     if (!this.#created) return
     for (const channel of this.#client.getChannels()) this.#drop(channel.topic, channel)
     this.#closing = Promise.resolve(this.#client.disconnect())
@@ -120,17 +123,24 @@ export class RealtimeSocket implements ChatSocket {
    */
   #observed(Base: typeof WebSocket): typeof WebSocket {
     const current = () => this.#handlers
+    const opened = () => this.#opened()
     const lose = (reason: string) => this.#lose(reason)
     return class extends Base {
       constructor(address: string | URL, protocols?: string | string[]) {
         super(address, protocols)
         const handlers = current()
         const isCurrent = () => handlers !== null && handlers === current()
-        this.addEventListener('open', () => isCurrent() && handlers?.onOpen())
+        this.addEventListener('open', () => isCurrent() && opened())
         this.addEventListener('message', () => isCurrent() && handlers?.onReceived())
         this.addEventListener('close', ({ code, reason }) => isCurrent() && lose(`${code} ${reason}`.trim()))
       }
     }
+  }
+
+  #opened(): void {
+    const { startHeartbeat: start = startHeartbeat } = this.#settings
+    this.#stopHeartbeat = start(() => this.#handlers?.onBeat())
+    this.#handlers?.onOpen()
   }
 
   #lose(reason: string): void {

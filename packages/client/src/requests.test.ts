@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { UserChatAPI } from './api'
 import { Requests } from './requests'
 import { settled } from './testing'
@@ -206,6 +206,13 @@ describe('after `cancelAll`', () => {
   })
 })
 
+test('a message is sent on a page served over plain HTTP, which has no `crypto.randomUUID`', async () => {
+  vi.stubGlobal('crypto', { getRandomValues: crypto.getRandomValues.bind(crypto) })
+  const api = new UserChatAPI({ baseUrl: '', fetch: async () => Response.json({}) })
+  expect((await api.sendMessage('c', 'me', 'Hello')).error).toBeNull()
+  vi.unstubAllGlobals()
+})
+
 describe('every failure is a value', () => {
   const failing = (answer: () => Promise<Response>) => new UserChatAPI({ baseUrl: '', fetch: answer }).getConfig()
 
@@ -219,6 +226,12 @@ describe('every failure is a value', () => {
   test('a response of a proxy', async () => {
     const answer = async () => new Response('<html>', { status: 502, headers: { 'retry-after': '3' } })
     expect(await failing(answer)).toMatchObject({ error: { code: 'unexpected_answer', status: 502, retryAfter: 3 } })
+  })
+
+  test('an error of another service, whose text is elsewhere', async () => {
+    const answer = async () =>
+      Response.json({ code: 'PGRST301', message: 'JWT expired' }, { status: 400, statusText: 'Bad Request' })
+    expect(await failing(answer)).toMatchObject({ error: { code: 'PGRST301', status: 400, message: 'Bad Request' } })
   })
 
   test('a page instead of JSON', async () => {

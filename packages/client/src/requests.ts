@@ -3,9 +3,10 @@
 import { chatError, isSignedOut, ok, refused, unreachable } from './errors'
 import type { Token } from './token'
 import type { ChatError, Result } from './types'
+import type * as wire from './wire'
 
 /** The base URL of the routes if the page's own origin forwards this path to Rapport. */
-export const DEFAULT_BASE_URL = '/api/supabase/user-chat'
+const DEFAULT_BASE_URL = '/api/supabase/user-chat'
 
 export interface RequestOptions {
   signal?: AbortSignal | undefined
@@ -20,7 +21,7 @@ export interface Request extends RequestOptions {
 }
 
 export interface RequestSettings {
-  baseUrl: string
+  baseUrl?: string | undefined
   /**
    * The user that every request names. All tabs share the session, so another tab may have changed
    * it by signing in as another user. The server refuses a request that names another user than the
@@ -28,7 +29,7 @@ export interface RequestSettings {
    */
   userId?: string | undefined
   token: Token
-  fetch: typeof fetch
+  fetch?: typeof fetch | undefined
   /**
    * Writes wait for it. To begin a request takes milliseconds on a phone, in which what the user did
    * could not be painted.
@@ -83,13 +84,14 @@ export class Requests {
   }
 
   #attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
-    const { baseUrl, userId, fetch } = this.#settings
-    const { query, body, headers, signal, keepalive } = request
+    // Browsers refuse to call `fetch` as a method of another object.
+    const { baseUrl = DEFAULT_BASE_URL, userId, fetch: send = fetch } = this.#settings
+    const { query, body, headers, signal = null, keepalive = false } = request
     const parameters = Object.entries({ current_user_id: userId, ...query }).flatMap(([name, value]) =>
       value == null ? [] : [[name, String(value)]],
     )
     const search = parameters.length > 0 ? `?${new URLSearchParams(parameters)}` : ''
-    return fetch(baseUrl + path + search, {
+    return send(baseUrl + path + search, {
       method,
       headers: {
         ...(token !== null && { authorization: `Bearer ${token}` }),
@@ -97,8 +99,8 @@ export class Requests {
         ...headers,
       },
       body: body ? JSON.stringify(body) : null,
-      signal: signal ?? null,
-      keepalive: keepalive ?? false,
+      signal,
+      keepalive,
       // Responses are private and must be current, so the browser must not cache them.
       cache: 'no-store',
     })
@@ -111,21 +113,24 @@ async function read<T>(response: Response): Promise<Result<T>> {
   return ok((text === '' ? null : JSON.parse(text)) as T)
 }
 
-/** Returns the error of a response. A proxy may have sent it, so it need not be JSON. */
-function refusal(response: Response, text: string): ChatError {
-  const { status } = response
-  const retryAfter = Number(response.headers.get('retry-after')) || null
-  const requestId = response.headers.get('x-request-id')
+function refusal({ status, statusText, headers }: Response, text: string): ChatError {
+  const answer = errorIn(text)
+  return {
+    code: answer?.code ?? 'unexpected_answer',
+    message: String(answer?.error ?? (statusText || `HTTP ${status}`)),
+    status,
+    hint: answer?.hint ?? null,
+    retryAfter: answer?.retry_after ?? (Number(headers.get('retry-after')) || null),
+    requestId: headers.get('x-request-id'),
+  }
+}
+
+/** Returns the error in a response. A proxy may have sent the response, so it need not be JSON. */
+function errorIn(text: string): Partial<wire.Error> | null {
   try {
-    const { error, code, hint, retry_after } = JSON.parse(text)
-    if (typeof code !== 'string') throw new TypeError('not an answer of this server')
-    return chatError(code as ChatError['code'], String(error), {
-      status,
-      hint: hint ?? null,
-      retryAfter: retry_after ?? retryAfter,
-      requestId,
-    })
+    const answer = JSON.parse(text)
+    return typeof answer.code === 'string' ? answer : null
   } catch {
-    return chatError('unexpected_answer', response.statusText || `HTTP ${status}`, { status, retryAfter, requestId })
+    return null
   }
 }

@@ -8,6 +8,8 @@ export interface SocketHandlers {
   onClose(reason: string): void
   /** Something was received, so the connection is alive. */
   onReceived(): void
+  /** Called every 25 seconds while the socket is open, even in a hidden tab. */
+  onBeat(): void
 }
 
 export interface ChannelHandlers {

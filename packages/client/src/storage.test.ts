@@ -1,16 +1,16 @@
 import 'fake-indexeddb/auto'
 import { describe, expect, test } from 'vitest'
 import { idbStorage } from './idb-storage'
-import { laterStorage, memoryStorage, sessionStorageOf } from './storage'
+import { sessionStorageOf } from './storage'
+import { memoryStorage } from './testing'
 
 describe.each([
   ['memory', () => memoryStorage()],
   ['IndexedDB', () => idbStorage('ana')],
-  ['IndexedDB that is loaded later', () => laterStorage(async () => idbStorage('emil'))],
 ])('storage of a session, in %s', (_, open) => {
   test('stores nothing after a wipe until it is opened', async () => {
     const inner = open()
-    const storage = sessionStorageOf(inner)
+    const storage = sessionStorageOf(async () => inner)
     await storage.put('drafts', 'c', 'before')
     expect(await storage.all('drafts')).toEqual([['c', 'before']])
     const wiped = storage.wipe()
@@ -25,7 +25,7 @@ describe.each([
   })
 
   test('returns nothing if the session changed during the read', async () => {
-    const storage = sessionStorageOf(open())
+    const storage = sessionStorageOf(async () => open())
     await storage.put('outbox', 'key', 'a message')
     const reading = storage.all('outbox')
     const wiped = storage.wipe()
@@ -35,24 +35,32 @@ describe.each([
   })
 })
 
-test('keeps data in memory until the storage can be loaded, and then uses the storage', async () => {
+test('stores nothing until the storage can be loaded, and tries again', async () => {
   const inner = memoryStorage()
   await inner.put('drafts', 'c', 'of an earlier page')
   let isReachable = false
-  const storage = laterStorage(async () => {
+  const storage = sessionStorageOf(async () => {
     if (!isReachable) throw new TypeError('no network')
     return inner
   })
   await storage.put('outbox', 'key', 'a message')
-  expect(await storage.all('outbox')).toEqual([['key', 'a message']])
+  expect(await storage.all('drafts')).toEqual([])
   isReachable = true
+  expect(await storage.all('drafts')).toEqual([['c', 'of an earlier page']])
   await storage.wipe()
   expect(await inner.all('drafts')).toEqual([])
 })
 
+test('without a storage, a session stores nothing', async () => {
+  const storage = sessionStorageOf(null)
+  await storage.put('outbox', 'key', 'a message')
+  expect(await storage.all('outbox')).toEqual([])
+  await storage.wipe()
+})
+
 describe('IndexedDB', () => {
   test('wipes a write that had already begun', async () => {
-    const storage = sessionStorageOf(idbStorage('ben'))
+    const storage = sessionStorageOf(async () => idbStorage('ben'))
     const writing = storage.put('outbox', 'key', 'a message')
     await storage.wipe()
     await writing
@@ -61,7 +69,7 @@ describe('IndexedDB', () => {
   })
 
   test('does not create the database again for a deletion after a wipe', async () => {
-    const storage = sessionStorageOf(idbStorage('cleo'))
+    const storage = sessionStorageOf(async () => idbStorage('cleo'))
     await storage.put('drafts', 'c', 'text')
     await storage.wipe()
     await storage.delete('drafts', 'c')

@@ -17,52 +17,31 @@ export interface SessionStorage extends ChatStorage {
 }
 
 /**
- * Wraps a storage so that, after `wipe`, it reads and writes nothing until `open`. Operations that
- * are still pending when the user signs out therefore store nothing.
+ * Wraps a storage that is loaded when it is first used. After `wipe`, it reads and writes nothing
+ * until `open`, so operations that are still pending when the user signs out store nothing. Without
+ * a storage, or as long as it cannot be loaded, nothing is stored: the parts of the client keep
+ * what they store in memory as well.
  */
-export function sessionStorageOf(storage: ChatStorage): SessionStorage {
+export function sessionStorageOf(load: (() => Promise<ChatStorage>) | null): SessionStorage {
   let session: object | null = {}
+  let loading: Promise<ChatStorage | null> | null = null
+  const storage = async () => (loading ??= load?.().catch(() => (loading = null)) ?? null)
+  /** Returns null if the session has ended in the meantime. */
+  const run = async <T>(operation: (storage: ChatStorage) => Promise<T>): Promise<T | null> => {
+    const begun = session
+    const loaded = await storage()
+    const isCurrent = () => begun !== null && begun === session
+    const result = loaded && isCurrent() ? await operation(loaded) : null
+    return isCurrent() ? result : null
+  }
   return {
     open: () => void (session ??= {}),
-    async all(shelf) {
-      const begun = session
-      const found = await storage.all<never>(shelf)
-      return begun && begun === session ? found : []
-    },
-    put: async (shelf, key, value) => session && storage.put(shelf, key, value),
-    delete: async (shelf, key) => session && storage.delete(shelf, key),
-    wipe() {
+    all: async (shelf) => (await run((loaded) => loaded.all<never>(shelf))) ?? [],
+    put: (...entry) => run((loaded) => loaded.put(...entry)),
+    delete: (...entry) => run((loaded) => loaded.delete(...entry)),
+    async wipe() {
       session = null
-      return storage.wipe()
+      await (await storage())?.wipe()
     },
-  }
-}
-
-/** Storage that is loaded when it is first used. As long as it cannot be loaded, memory. */
-export function laterStorage(load: () => Promise<ChatStorage>): ChatStorage {
-  const memory = memoryStorage()
-  let loaded: Promise<ChatStorage> | null = null
-  const storage = () =>
-    (loaded ??= load().catch(() => {
-      loaded = null
-      return memory
-    }))
-  return {
-    all: async (shelf) => (await storage()).all(shelf),
-    put: async (...entry) => (await storage()).put(...entry),
-    delete: async (...entry) => (await storage()).delete(...entry),
-    wipe: async () => (await storage()).wipe(),
-  }
-}
-
-/** Creates storage in memory, for `persist: false`, tests, and browsers that refuse storage. */
-export function memoryStorage(): ChatStorage {
-  const shelves = new Map<Shelf, Map<string, unknown>>()
-  const shelf = (name: Shelf) => shelves.get(name) ?? shelves.set(name, new Map()).get(name)!
-  return {
-    all: async <T>(name: Shelf) => [...shelf(name)] as [string, T][],
-    put: async (name, key, value) => void shelf(name).set(key, structuredClone(value)),
-    delete: async (name, key) => void shelf(name).delete(key),
-    wipe: async () => shelves.clear(),
   }
 }

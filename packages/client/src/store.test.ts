@@ -46,7 +46,7 @@ function displayed(page: wire.SyncPage, options: Parameters<typeof storeOf>[0] =
   const built = storeOf(options)
   built.store.hold(CONVERSATION)
   built.store.apply(synced(page))
-  built.store.addPage(CONVERSATION, { at: 'newest' }, { messages: page.messages, hasOlder: false, hasNewer: false })
+  built.store.addPage(CONVERSATION, { messages: page.messages, hasOlder: false, hasNewer: false })
   return built
 }
 
@@ -302,6 +302,14 @@ describe('snapshots', () => {
     const [first, second] = messagesOf(store)
     expect(first).toBe(before.timelines[CONVERSATION]?.messages[0])
     expect(second?.content).toBe('edited')
+  })
+
+  test('show the new picture of a sender in messages whose rows do not contain it', () => {
+    const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
+    store.apply(row('user_messages', rowOf(message({ seq: 1 })), 'INSERT'))
+    expect(messagesOf(store)[0]?.sender?.avatar_url).toBeNull()
+    store.putPerson({ id: PEER, avatar_url: 'https://example.com/new.png' })
+    expect(messagesOf(store)[0]?.sender?.avatar_url).toBe('https://example.com/new.png')
   })
 
   test('are the same object while nothing changes', () => {

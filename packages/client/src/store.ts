@@ -4,16 +4,16 @@
 // per change. Parts that did not change remain the same objects.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
-import { History, type LoadedPage, type PagePosition } from './history'
+import { History, type LoadedPage } from './history'
 import type { Input } from './inputs'
 import { fromAnswer, fromRow, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { Overlay } from './overlay'
 import type { Outgoing } from './outbox'
 import { People, type PersonRow } from './people'
 import { Receipts, type ReceiptPositions } from './receipts'
-import { RECENT_MESSAGES, type RecentPage, type RecentState } from './recent'
+import { haveSameFields, haveSameItems } from './same'
 import { senderOf, TimelineBuilder } from './timeline'
-import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Typing } from './types'
+import type { ChatState, Conversation, InitialState, Me, Timeline } from './types'
 import type * as wire from './wire'
 
 /**
@@ -104,13 +104,10 @@ export class Store {
     for (const conversation of initialState.conversations ?? []) this.putConversation(conversation)
     for (const receipt of initialState.receipts ?? []) this.#putReceipt(receipt)
     for (const page of initialState.pages ?? []) {
-      const position: PagePosition =
-        page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
-      this.addPage(page.conversationId, position, page)
+      this.addPage(page.conversationId, page)
       // The loaded page is displayed, even if newer messages follow it.
-      const middle =
-        page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
-      if (page.hasNewer && middle) this.changeHistory(page.conversationId, (history) => history.display(middle.seq))
+      const first = page.messages[0]
+      if (page.hasNewer && first) this.changeHistory(page.conversationId, (history) => history.display(first.seq))
     }
     this.initial = this.getState()
   }
@@ -120,7 +117,7 @@ export class Store {
   getState(): ChatState {
     if (this.#arePeopleDirty) {
       this.#arePeopleDirty = false
-      this.#state = { ...this.#state, ...this.#people.snapshot() }
+      this.#change(this.#people.snapshot())
     }
     if (this.#isListDirty) this.#rebuildList()
     if (this.#dirty.size > 0) this.#rebuildTimelines()
@@ -152,18 +149,18 @@ export class Store {
     return this.#entries.get(conversationId)?.history
   }
 
+  /** Returns the history of a conversation, and creates it if necessary. */
+  openHistory(conversationId: string): History {
+    return this.#entry(conversationId).history
+  }
+
   sender(id: string | null): wire.Sender | null {
     return senderOf(this.#people.byId, id)
   }
 
-  /** Returns the last messages of each conversation in memory. */
-  recentPages(): RecentPage[] {
-    return [...this.#entries].flatMap(([conversationId, { history }]) => {
-      const end = history.end
-      if (!end) return []
-      const messages = end.messages.slice(-RECENT_MESSAGES)
-      return [{ conversationId, messages, hasOlder: end.from > 0 || messages.length < end.messages.length }]
-    })
+  /** The conversations whose messages are in memory, by id. */
+  histories(): [conversationId: string, history: History][] {
+    return [...this.#entries].map(([id, { history }]) => [id, history])
   }
 
   // Changing
@@ -179,22 +176,21 @@ export class Store {
     this.putPerson(empty.me)
   }
 
-  /** Restores the state that an earlier page of the user stored. */
-  restore({ me, conversations, receipts, pages }: RecentState): void {
-    this.set({ me, conversationsStatus: 'ready' })
+  /** Stores the signed-in user. */
+  putMe(me: Me): void {
+    this.set({ me })
     this.putPerson(me)
-    for (const row of conversations) this.putConversation(row)
-    for (const receipt of receipts) this.#putReceipt(receipt)
-    for (const { conversationId, messages, hasOlder } of pages) {
-      this.changeHistory(conversationId, (history) => history.restore(messages, hasOlder))
-    }
   }
 
   set(part: Partial<ChatState>): void {
-    const isSame = (Object.keys(part) as (keyof ChatState)[]).every((key) => this.#state[key] === part[key])
-    if (isSame) return
+    if (this.#change(part)) this.#schedule()
+  }
+
+  /** Returns whether anything changed. */
+  #change(part: Partial<ChatState>): boolean {
+    if (haveSameFields(part, this.#state)) return false
     this.#state = { ...this.#state, ...part }
-    this.#schedule()
+    return true
   }
 
   /** Keeps the messages of a displayed conversation until the returned function is called. */
@@ -211,18 +207,13 @@ export class Store {
   }
 
   changeHistory(conversationId: string, change: (history: History) => void): void {
-    change(this.#entry(conversationId).history)
+    change(this.openHistory(conversationId))
     this.touch(conversationId)
   }
 
-  addPage(conversationId: string, position: PagePosition, page: LoadedPage): void {
+  addPage(conversationId: string, page: LoadedPage): void {
     for (const message of page.messages) this.putPerson(message.sender)
-    this.changeHistory(conversationId, (history) => {
-      history.addPage(position, page)
-      history.status = 'ready'
-      history.error = null
-      history.pageError = null
-    })
+    this.changeHistory(conversationId, (history) => history.addPage(page))
   }
 
   /** Stores a whole message from a response. */
@@ -250,8 +241,7 @@ export class Store {
   }
 
   putPerson(row: PersonRow | null): void {
-    if (!row || !this.#people.put(row)) return
-    for (const id of this.#entries.keys()) this.touch(id)
+    if (row && this.#people.put(row)) this.#touchAll()
   }
 
   putPresence(userId: string, row: Partial<wire.Presence>): void {
@@ -264,18 +254,13 @@ export class Store {
     this.#schedule()
   }
 
+  #touchAll(): void {
+    for (const id of this.#entries.keys()) this.touch(id)
+  }
+
   touchList(): void {
     this.#isListDirty = true
     this.#schedule()
-  }
-
-  /** Drops the early reactions, because the fetched messages contain those that still exist. */
-  confirm(): void {
-    for (const id of this.#earlyReactions.keys()) {
-      const conversationId = [...this.#entries].find(([, { history }]) => history.get(id))?.[0]
-      if (conversationId !== undefined) this.touch(conversationId)
-    }
-    this.#earlyReactions.clear()
   }
 
   apply(input: Input): void {
@@ -293,17 +278,6 @@ export class Store {
       case 'presence':
         for (const [id, presence] of Object.entries(input.presence)) this.putPresence(id, presence)
     }
-  }
-
-  setTyping(typing: Typing): void {
-    this.set({ typing })
-  }
-
-  failList(error: ChatError): void {
-    this.set({
-      conversationsError: error,
-      conversationsStatus: this.#state.conversationsStatus === 'ready' ? 'ready' : 'error',
-    })
   }
 
   // Inputs from the server
@@ -338,7 +312,9 @@ export class Store {
       for (const id of this.#rows.keys()) if (!this.#listed?.has(id)) this.#removeConversation(id)
       this.#listed = null
     }
-    this.confirm()
+    // The fetched messages contain the early reactions that still exist.
+    if (this.#earlyReactions.size > 0) this.#touchAll()
+    this.#earlyReactions.clear()
     this.set({ conversationsStatus: 'ready', conversationsError: null })
   }
 
@@ -415,10 +391,8 @@ export class Store {
     this.#receipts.clear()
     this.#earlyReactions.clear()
     this.#listed = null
-    for (const [id, { history }] of this.#entries) {
-      history.forget()
-      this.touch(id)
-    }
+    for (const { history } of this.#entries.values()) history.forget()
+    this.#touchAll()
     this.touchList()
   }
 
@@ -460,13 +434,12 @@ export class Store {
       return held && isEqual(held, next) ? held : next
     })
     conversations.sort(byActivity)
-    const isSame =
-      conversations.length === before.size &&
-      conversations.every((row, index) => row === this.#state.conversations[index])
-    const counted = this.#state.conversationsStatus === 'ready' ? countUnread(conversations) : this.#state.unread
-    const unread = isEqual(counted, this.#state.unread) ? this.#state.unread : counted
-    if (isSame && unread === this.#state.unread) return
-    this.#state = { ...this.#state, unread, conversations: isSame ? this.#state.conversations : conversations }
+    const { conversations: shown, conversationsStatus, unread } = this.#state
+    const counted = conversationsStatus === 'ready' ? countUnread(conversations) : unread
+    this.#change({
+      conversations: haveSameItems(conversations, shown) ? shown : conversations,
+      unread: isEqual(counted, unread) ? unread : counted,
+    })
   }
 
   #rebuildTimelines(): void {
@@ -476,12 +449,12 @@ export class Store {
       if (entry) timelines[id] = this.#build(id, entry)
       else delete timelines[id]
     }
-    const unsentCount = this.#settings.outgoingCount()
-    const isSame =
-      unsentCount === this.#state.unsentCount &&
-      [...this.#dirty].every((id) => timelines[id] === this.#state.timelines[id])
+    const isSame = [...this.#dirty].every((id) => timelines[id] === this.#state.timelines[id])
     this.#dirty.clear()
-    if (!isSame) this.#state = { ...this.#state, timelines, unsentCount }
+    this.#change({
+      timelines: isSame ? this.#state.timelines : timelines,
+      unsentCount: this.#settings.outgoingCount(),
+    })
   }
 
   #build(conversationId: string, { history, builder }: Entry): Timeline {
@@ -515,13 +488,11 @@ export class Store {
   }
 
   #dropOldTimelines(): void {
-    let surplus = this.#entries.size - MAX_TIMELINES
     for (const [id, { opened }] of this.#entries) {
-      if (surplus <= 0) return
+      if (this.#entries.size <= MAX_TIMELINES) return
       if (opened > 0) continue
       this.#entries.delete(id)
       this.touch(id)
-      surplus -= 1
     }
   }
 

@@ -161,14 +161,10 @@ export class SyncEngine {
   #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.#settings.clock.after(ms, resolve)
-      this.#abort.signal.addEventListener(
-        'abort',
-        () => {
-          cancel()
-          resolve()
-        },
-        { once: true },
-      )
+      this.#abort.signal.onabort = () => {
+        cancel()
+        resolve()
+      }
     })
   }
 }

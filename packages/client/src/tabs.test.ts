@@ -13,19 +13,20 @@ function browser() {
     if (!isVisible) page.set({ isVisible: false })
     const roles: string[] = []
     const messages: TabMessage[] = []
+    const channel = channels.open()
     const tabs = new Tabs({
       name: 'rapport:me',
       clock,
       page,
       locks,
-      openChannel: channels.open,
+      openChannel: () => channel,
       onLead: () => roles.push('lead'),
       onFollow: () => roles.push('follow'),
       onMessage: (message) => messages.push(message),
     })
     tabs.start()
     await settled()
-    return { tabs, page, roles, messages }
+    return { tabs, page, roles, messages, channel }
   }
   return { clock, channels, open }
 }
@@ -77,8 +78,7 @@ test('a frozen leading tab is replaced after 15 seconds of silence', async () =>
   const first = await open()
   const second = await open()
   // A frozen tab keeps its lock and does not respond.
-  const frozen = channels as unknown as { receivers: Map<symbol, unknown> }
-  frozen.receivers.delete([...frozen.receivers.keys()][0]!)
+  channels.freeze(first.channel)
   await clock.advance(31_000)
   expect(second.tabs.leads).toBe(true)
   expect(first.tabs.leads).toBe(false)
@@ -113,7 +113,7 @@ test('a tab that meets another version opens its own connection', async () => {
   const { channels, open } = browser()
   await open()
   const second = await open()
-  channels.open(() => {}).post({ version: 99, message: { type: 'hello' } })
+  channels.open().postMessage({ version: 99, message: { type: 'hello' } })
   await settled()
   expect(second.tabs.leads).toBe(true)
 })

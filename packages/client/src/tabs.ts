@@ -9,22 +9,21 @@ import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
 /** The version of `TabMessage`. Tabs with different versions do not share a connection. */
-const VERSION = 1
+const VERSION = 2
 
 /**
  * A leading tab that is silent for this long is replaced, because the browser may have frozen it.
  */
 const LEADER_SILENCE_MS = 15_000
 
-/** The state that a new tab starts with. */
+/** The state that a new tab or a new page starts with. */
 export interface Snapshot {
-  inputs: readonly Input[]
-  cursor: string | undefined
+  cursor: string
   conversations: readonly wire.Conversation[]
   receipts: readonly ReceiptPositions[]
   me: Me
-  /** Whether the list of conversations is completely loaded. */
-  isComplete: boolean
+  /** Whether the list of conversations is not completely loaded. */
+  hasMore: boolean
 }
 
 export type TabMessage =
@@ -45,9 +44,10 @@ export type TabMessage =
   | { type: 'done'; key: string }
   | { type: 'sign_out' }
 
-/** What is needed of a `BroadcastChannel`. `create.ts` adapts it. */
+/** The part of `BroadcastChannel` that is used. */
 export interface Channel {
-  post(message: unknown): void
+  onmessage: ((event: MessageEvent) => void) | null
+  postMessage(message: unknown): void
   close(): void
 }
 
@@ -65,7 +65,7 @@ export interface TabsSettings {
    */
   locks: Locks | null
   /** Null if the browser has no `BroadcastChannel`. */
-  openChannel: ((receive: (data: unknown) => void) => Channel) | null
+  openChannel: ((name: string) => Channel) | null
   onLead(): void
   onFollow(): void
   onMessage(message: TabMessage): void
@@ -93,8 +93,9 @@ export class Tabs {
   start(): void {
     if (this.#isStarted) return
     this.#isStarted = true
-    const { locks, openChannel, page } = this.#settings
-    this.#channel = openChannel?.((data) => this.#received(data)) ?? null
+    const { name, locks, openChannel, page } = this.#settings
+    this.#channel = openChannel?.(name) ?? null
+    if (this.#channel) this.#channel.onmessage = ({ data }) => this.#received(data)
     if (!locks || !openChannel) return this.#lead()
     this.#stopListening = page.listen((signal) => {
       if (signal === 'attention' && page.isVisible()) this.#ping()
@@ -120,7 +121,7 @@ export class Tabs {
 
   post(message: TabMessage): void {
     // Even tabs that do not share a connection sign out together.
-    if (this.#settings.locks || message.type === 'sign_out') this.#channel?.post({ version: VERSION, message })
+    if (this.#settings.locks || message.type === 'sign_out') this.#channel?.postMessage({ version: VERSION, message })
   }
 
   #lead(): void {

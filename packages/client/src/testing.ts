@@ -7,11 +7,10 @@ import type { Clock } from './clock'
 import type { Environment } from './environment'
 import type { Page, PageSignal } from './page'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
-import { memoryStorage } from './storage'
+import type { ChatStorage, Shelf } from './storage'
 
 export type { Channel, Locks } from './tabs'
-export type { ChannelHandlers, ChatSocket, Clock, Environment, Page, PageSignal, SocketHandlers }
-export { memoryStorage }
+export type { ChannelHandlers, ChatSocket, ChatStorage, Clock, Environment, Page, PageSignal, SocketHandlers }
 
 /** A clock that stands still until the test advances it. */
 export class FakeClock implements Clock {
@@ -64,6 +63,18 @@ export class FakeClock implements Clock {
 export async function settled(): Promise<void> {
   // More turns than the longest chain of promises in the client.
   for (let turn = 0; turn < 50; turn += 1) await Promise.resolve()
+}
+
+/** A storage in memory. */
+export function memoryStorage(): ChatStorage {
+  const shelves = new Map<Shelf, Map<string, unknown>>()
+  const shelf = (name: Shelf) => shelves.get(name) ?? shelves.set(name, new Map()).get(name)!
+  return {
+    all: async <T>(name: Shelf) => [...shelf(name)] as [string, T][],
+    put: async (name, key, value) => void shelf(name).set(key, structuredClone(value)),
+    delete: async (name, key) => void shelf(name).delete(key),
+    wipe: async () => shelves.clear(),
+  }
 }
 
 /** A page whose state the test sets. */
@@ -144,6 +155,11 @@ export class FakeSocket implements ChatSocket {
     this.channels.get(`user:${userId}`)?.onSystem({ isLive: true, text: 'Subscribed to PostgreSQL' })
   }
 
+  /** Reports that it is time for a heartbeat. */
+  beat(): void {
+    this.handlers?.onBeat()
+  }
+
   /** Reports that something was received. */
   receive(): void {
     this.handlers?.onReceived()
@@ -175,21 +191,16 @@ export function createTestClient(
   const clock = new FakeClock()
   const page = new FakePage()
   const socket = new FakeSocket()
-  const beats = new Set<() => void>()
+  const storage = memoryStorage()
   const client = new Client(options, {
     clock,
     page,
-    socket,
-    storage: memoryStorage(),
+    loadSocket: async () => socket,
+    loadStorage: async () => storage,
     locks: null,
     openChannel: null,
-    fetch: options.fetch,
     actions,
-    heartbeat(beat) {
-      beats.add(beat)
-      return () => beats.delete(beat)
-    },
     ...environment,
   })
-  return { client, clock, page, socket, beat: () => beats.forEach((beat) => beat()) }
+  return { client, clock, page, socket, beat: () => socket.beat() }
 }

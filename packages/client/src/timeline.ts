@@ -2,9 +2,10 @@
 
 import type { History } from './history'
 import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
-import { withReaction, type Change, type Overlay } from './overlay'
+import { withReaction, type Overlay } from './overlay'
 import type { Outgoing } from './outbox'
 import type { Progress } from './receipts'
+import { haveSameFields, haveSameItems } from './same'
 import type { ChatError, MessageState, Person, Timeline, TimelineMessage } from './types'
 import type * as wire from './wire'
 
@@ -23,29 +24,37 @@ export interface TimelineInputs {
   people: ReadonlyMap<string, Person>
 }
 
+/** How far another member has read and received messages. */
+type Position = readonly [userId: string, progress: Progress]
+
 interface Cached {
-  readonly held: HeldMessage
-  readonly changes: readonly Change[]
-  /** What else the view depends on: state, sender's name, readers and early reactions. */
-  readonly marks: string
+  /** Everything that the view depends on, to be compared by identity. */
+  readonly parts: readonly unknown[]
   readonly view: TimelineMessage
 }
 
 export class TimelineBuilder {
-  #cache = new Map<string, Cached>()
+  /** By `TimelineMessage.key`: the messages of the last snapshot. */
+  #before = new Map<string, Cached>()
+  #next = new Map<string, Cached>()
   #last: Timeline | null = null
 
   build(inputs: TimelineInputs): Timeline {
     const { history, conversationId } = inputs
     const { range } = history
     const hasNewer = range !== undefined && range.to !== Infinity
-    const stored = this.#storedMessages(inputs)
-    const unsent = hasNewer ? [] : unsentMessages(inputs, stored)
+    this.#next = new Map()
+    const positions = [...inputs.others]
+    for (const held of history.messages) this.#addStored(inputs, held, positions)
+    if (!hasNewer) for (const entry of inputs.outgoing) this.#addUnsent(inputs, entry)
+    this.#before = this.#next
+    const messages = [...this.#next.values()].map(({ view }) => view)
+    const last = this.#last
     const next: Timeline = {
       conversationId,
       status: history.status,
       error: history.error,
-      messages: this.#sameOr([...stored, ...unsent]),
+      messages: last && haveSameItems(last.messages, messages) ? last.messages : messages,
       hasOlder: range !== undefined && range.from > 0,
       hasNewer,
       isLoadingOlder: history.isLoadingOlder,
@@ -54,82 +63,64 @@ export class TimelineBuilder {
       firstUnreadSeq: history.firstUnreadSeq,
       jump: history.jump,
     }
-    const last = this.#last
-    if (last && (Object.keys(next) as (keyof Timeline)[]).every((key) => next[key] === last[key])) return last
-    this.#last = next
-    return next
+    this.#last = last && haveSameFields(next, last) ? last : next
+    return this.#last
   }
 
-  #storedMessages(inputs: TimelineInputs): TimelineMessage[] {
-    const cache = new Map<string, Cached>()
-    const views: TimelineMessage[] = []
-    const positions = [...inputs.others]
-    for (const held of inputs.history.messages) {
-      const { id, seq, sender_id } = held.row
-      const changes = inputs.overlay.ofMessage(id)
-      if (changes.some(({ hides }) => hides)) continue
-      const early = inputs.reactions.get(id)
-      const readers = positions
-        .filter(([userId, { read }]) => read >= seq && userId !== sender_id)
-        .map(([userId]) => userId)
-      if (inputs.ownReadSeq >= seq && sender_id !== inputs.userId) readers.push(inputs.userId)
-      const state = sender_id === inputs.userId ? progress(seq, positions) : 'sent'
-      const name = inputs.people.get(sender_id ?? '')?.full_name ?? ''
-      const marks = [state, name, ...readers, ...(early ?? []).map(({ reaction, userId }) => reaction + userId)].join()
-      const before = this.#cache.get(id)
-      const isSame = before && before.held === held && before.marks === marks && sameItems(before.changes, changes)
-      const entry = isSame ? before : { held, changes, marks, view: viewOf(inputs, held, changes, state, readers) }
-      cache.set(id, entry)
-      views.push(entry.view)
-    }
-    this.#cache = cache
-    return views
-  }
-
-  /**
-   * Reuses unchanged objects. Unsent messages are rebuilt each time, so their fields are compared.
-   */
-  #sameOr(messages: readonly TimelineMessage[]): readonly TimelineMessage[] {
-    const before = this.#last?.messages ?? []
-    const kept = messages.map((message, index) => {
-      const other = before[index]
-      return other && other !== message && message.seq === Infinity && sameFields(other, message) ? other : message
+  #addStored(inputs: TimelineInputs, held: HeldMessage, positions: readonly Position[]): void {
+    const { userId, people, ownReadSeq } = inputs
+    const { id, seq, sender_id } = held.row
+    const changes = inputs.overlay.ofMessage(id)
+    if (changes.some(({ hides }) => hides)) return
+    const early = inputs.reactions.get(id) ?? []
+    const readers = positions.filter(([other, { read }]) => read >= seq && other !== sender_id).map(([other]) => other)
+    if (ownReadSeq >= seq && sender_id !== userId) readers.push(userId)
+    const state = sender_id === userId ? progress(seq, positions) : 'sent'
+    const person = people.get(sender_id ?? '')
+    this.#add(keyOf(held.row, userId), [held, state, person, ...changes, ...readers, ...early], () => {
+      let message: wire.Message = toMessage(held)
+      for (const { reaction, userId: by } of early)
+        message = withReaction(message, reaction, by, true, by === userId)
+      for (const { onMessage } of changes) message = onMessage?.(message) ?? message
+      return {
+        ...storedView(message, senderOf(people, sender_id), userId),
+        read_by: readers,
+        delivery_status: state === 'read' || state === 'delivered' ? state : 'sent',
+        state,
+        isChanging: changes.length > 0,
+      }
     })
-    return sameItems(before, kept) ? before : kept
+  }
+
+  #addUnsent(inputs: TimelineInputs, entry: Outgoing): void {
+    const { userId, people, history } = inputs
+    // The stored message arrived before the response to its request.
+    if (this.#next.has(entry.key)) return
+    const quoted = history.get(entry.replyToId ?? '')
+    this.#add(entry.key, [entry, people.get(userId), quoted], () =>
+      unsentView(entry, senderOf(people, userId), userId, quoted),
+    )
+  }
+
+  /** Adds a message. Reuses the view of the last snapshot if all its parts are the same. */
+  #add(key: string, parts: readonly unknown[], create: () => TimelineMessage): void {
+    const before = this.#before.get(key)
+    this.#next.set(key, before && haveSameItems(before.parts, parts) ? before : { parts, view: create() })
   }
 }
 
-function viewOf(
-  inputs: TimelineInputs,
-  held: HeldMessage,
-  changes: readonly Change[],
-  state: MessageState,
-  readers: string[],
-): TimelineMessage {
-  const { userId, people, reactions } = inputs
-  let message: wire.Message = toMessage(held)
-  for (const early of reactions.get(message.id) ?? [])
-    message = withReaction(message, early.reaction, early.userId, true, early.userId === userId)
-  for (const { onMessage } of changes) message = onMessage?.(message) ?? message
-  return {
-    ...storedView(message, senderOf(people, message.sender_id), userId),
-    read_by: readers,
-    delivery_status: state === 'read' || state === 'delivered' ? state : 'sent',
-    state,
-    isChanging: changes.length > 0,
-  }
-}
+/** A message that was sent keeps the key that it had before. */
+const keyOf = ({ id, client_message_id, sender_id }: MessageRow, userId: string): string =>
+  sender_id === userId ? (client_message_id ?? id) : id
 
 /** A stored message, also if no timeline displays it. `sender`: if the message does not name one. */
 export function storedView(message: wire.Message, sender: wire.Sender | null, userId: string): TimelineMessage {
-  const { id, client_message_id, sender_id } = message
-  const isOwn = sender_id === userId
   return {
     ...message,
     sender: message.sender ?? sender,
-    key: isOwn ? (client_message_id ?? id) : id,
+    key: keyOf(message, userId),
     state: 'sent',
-    isOwn,
+    isOwn: message.sender_id === userId,
     error: null,
     canRetry: false,
     isChanging: false,
@@ -146,42 +137,40 @@ export function senderOf(people: ReadonlyMap<string, Person>, id: string | null)
  * Returns `read` or `delivered` if this is true for all other members who share receipts, otherwise
  * `sent`.
  */
-function progress(seq: number, positions: readonly (readonly [string, Progress])[]): MessageState {
+function progress(seq: number, positions: readonly Position[]): MessageState {
   if (positions.length === 0) return 'sent'
   if (positions.every(([, { read }]) => read >= seq)) return 'read'
   return positions.every(([, { delivered, read }]) => Math.max(delivered, read) >= seq) ? 'delivered' : 'sent'
 }
 
-function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage[]): TimelineMessage[] {
-  const keys = new Set(stored.map(({ key }) => key))
-  const sender = senderOf(inputs.people, inputs.userId)
-  return inputs.outgoing.filter(({ key }) => !keys.has(key)).map((entry) => unsentView(entry, sender, inputs))
-}
-
 /** A message that is not stored, also if no timeline displays it. */
 export function unsentView(
-  entry: Outgoing,
+  { key, file, error, ...entry }: Outgoing,
   sender: wire.Sender | null,
-  { userId, history }: { userId: string; history: History | undefined },
+  userId: string,
+  quoted: HeldMessage | undefined,
 ): TimelineMessage {
-  const { key, replyToId, file, error } = entry
   const time = new Date(entry.createdAt).toISOString()
-  const quoted = replyToId === null ? undefined : history?.get(replyToId)
-  const row: Partial<MessageRow> = {
+  const row: MessageRow = {
     id: key,
     client_message_id: key,
     conversation_id: entry.conversationId,
     sender_id: userId,
     content: entry.content,
     message_type: entry.messageType,
-    ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
+    file_url: file?.url ?? null,
+    file_name: file?.name ?? null,
+    file_size: file?.size ?? null,
+    file_type: file?.type ?? null,
     created_at: time,
     updated_at: time,
     is_edited: false,
+    edited_at: null,
     is_deleted: false,
+    deleted_at: null,
     metadata: entry.metadata,
     mentions: [],
-    reply_to_id: replyToId,
+    reply_to_id: entry.replyToId,
     seq: Infinity,
     rev: 0,
   }
@@ -197,10 +186,3 @@ export function unsentView(
 /** Whether sending the same message again can succeed. A refused text stays refused. */
 const canRetry = ({ status }: ChatError): boolean =>
   status === 0 || status === 403 || status === 404 || status >= 500 || status === 429
-
-const sameItems = <T>(a: readonly T[], b: readonly T[]): boolean =>
-  a.length === b.length && a.every((item, index) => item === b[index])
-
-/** Compares the fields of an unsent message that can change. Its text cannot. */
-const sameFields = (a: TimelineMessage, b: TimelineMessage): boolean =>
-  a.key === b.key && a.state === b.state && a.error === b.error && a.seq === b.seq

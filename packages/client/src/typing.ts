@@ -18,14 +18,14 @@ export class TypingWatch {
     this.#onChange = onChange
   }
 
-  received(conversationId: string, userId: string, isTyping: boolean, expiresInMs: number): void {
+  received(conversationId: string, userId: string, isTyping = false, expiresInMs = 0): void {
     const key = `${conversationId} ${userId}`
     this.#expiries.get(key)?.()
     this.#expiries.delete(key)
     if (isTyping)
       this.#expiries.set(
         key,
-        this.#clock.after(expiresInMs, () => this.received(conversationId, userId, false, 0)),
+        this.#clock.after(expiresInMs, () => this.received(conversationId, userId)),
       )
     const before = this.#typing[conversationId] ?? []
     if (before.includes(userId) === isTyping) return

@@ -7,7 +7,6 @@ import { Client } from '../src/client'
 import { systemClock, type Clock } from '../src/clock'
 import { quietPage, type Page } from '../src/page'
 import { RealtimeSocket } from '../src/realtime-socket'
-import { memoryStorage } from '../src/storage'
 import { createServerApi, loadInitialState } from '../src/server'
 import type { AccessToken } from '../src/token'
 import type { Connection, InitialState } from '../src/types'
@@ -59,21 +58,21 @@ function clientOf(
     {
       clock: fastClock(speed),
       page,
-      storage: memoryStorage(),
-      socket: socket
-        ? new RealtimeSocket({
-            url: `${base}/realtime/v1`,
-            anonKey: server.env['ANON_KEY']!,
-            WebSocket: WebSocket as never,
-          })
+      loadStorage: null,
+      loadSocket: socket
+        ? async () =>
+            new RealtimeSocket({
+              url: `${base}/realtime/v1`,
+              anonKey: server.env['ANON_KEY']!,
+              WebSocket: WebSocket as never,
+              startHeartbeat: (beat) => {
+                const timer = setInterval(beat, 25_000 / speed)
+                return () => clearInterval(timer)
+              },
+            })
         : null,
       locks: null,
       openChannel: null,
-      fetch,
-      heartbeat: (beat) => {
-        const timer = setInterval(beat, 25_000 / speed)
-        return () => clearInterval(timer)
-      },
     },
   )
   cleanups.push(client.start())

@@ -54,20 +54,30 @@ export class FakeLocks implements Locks {
   }
 }
 
-/** The channels of one browser. */
+/** The channels of one browser, which all have the same name. */
 export class FakeChannels {
-  private readonly receivers = new Map<symbol, (data: unknown) => void>()
+  private readonly channels = new Set<Channel>()
 
-  open = (receive: (data: unknown) => void): Channel => {
-    const key = Symbol('channel')
-    this.receivers.set(key, receive)
-    return {
-      post: (message) => {
-        const copy: unknown = structuredClone(message)
-        for (const [other, deliver] of this.receivers)
-          if (other !== key) void Promise.resolve().then(() => this.receivers.has(other) && deliver(copy))
+  open = (): Channel => {
+    const channel: Channel = {
+      onmessage: null,
+      postMessage: (message) => {
+        const event = { data: structuredClone(message) } as MessageEvent
+        for (const other of this.channels) if (other !== channel) void this.deliver(other, event)
       },
-      close: () => this.receivers.delete(key),
+      close: () => this.channels.delete(channel),
     }
+    this.channels.add(channel)
+    return channel
+  }
+
+  /** Freezes the tab of a channel, which then receives nothing. */
+  freeze(channel: Channel): void {
+    this.channels.delete(channel)
+  }
+
+  private async deliver(channel: Channel, event: MessageEvent): Promise<void> {
+    await Promise.resolve()
+    if (this.channels.has(channel)) channel.onmessage?.(event)
   }
 }
