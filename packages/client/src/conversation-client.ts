@@ -23,6 +23,11 @@ export class Conversation implements ConversationClient {
   #visible: { seq: number; isAtEnd: boolean } | null = null
   #opened = 0
   #release: (() => void)[] = []
+  /**
+   * Whether it is still undecided which messages the conversation shows first. Until then, nothing
+   * counts as read: the end may be displayed before the first unread message is.
+   */
+  #isOpening = false
   #jumps = 0
   /** Counts the user's moves. A page that was requested before the last one does not change what is displayed. */
   #moves = 0
@@ -223,14 +228,11 @@ export class Conversation implements ConversationClient {
     const { id } = this
     const engine = this.#engine
     this.#release = [engine.store.hold(id), engine.connection.watch(id)]
-    this.#change((history) => {
-      history.firstUnreadSeq = null
-      history.jump = null
-    })
-    this.#startReading()
+    this.#isOpening = true
   }
 
   #startReading(): void {
+    if (this.#isOpening) return
     this.#engine.loadActions().then(
       (actions) => this.#read(actions),
       // Tried again when the list shows something else.
@@ -262,6 +264,11 @@ export class Conversation implements ConversationClient {
     this.#reader?.close()
     this.#reader = null
     this.#visible = null
+    // The line and the jump belong to this visit. The next one must not begin with them.
+    this.#change((history) => {
+      history.firstUnreadSeq = null
+      history.jump = null
+    })
     // The list shows the current draft from now on, even if the user was still typing.
     this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
@@ -278,17 +285,38 @@ export class Conversation implements ConversationClient {
     const row = this.#engine.store.row(this.id)
     const unread = row?.unread_count ?? 0
     const lastRead = row?.last_read_seq ?? 0
+    let missing: ChatError | null = null
     if (isWanted()) {
       if (at !== undefined) await this.#jumpTo(at, isWanted)
-      else if (!history.range && unread > MAX_UNREAD_AT_END) await this.#loadAround('first_unread', isWanted)
+      else if (unread > 0) missing = await this.#displayUnread(lastRead, unread, isWanted)
     }
-    const error = history.range ? null : await this.#loadNewest(isWanted)
-    if (error) return this.#failed(error)
-    if (unread > 0) this.#showUnread(lastRead, at === undefined && isWanted())
+    const error = history.range ? null : (missing ?? (await this.#loadNewest(isWanted)))
+    if (error) this.#failed(error)
+    else if (unread > 0) this.#showUnread(lastRead, at === undefined && !missing && isWanted())
+    this.#isOpening = false
+    this.#startReading()
+  }
+
+  /** Displays the part in which the unread messages begin. Loads it if necessary. */
+  async #displayUnread(lastRead: number, unread: number, isWanted: () => boolean): Promise<ChatError | null> {
+    const history = this.#loaded
+    const first = lastRead + 1
+    const held = history.countUnread(lastRead, this.#engine.options.userId)
+    // The count arrives separately from the messages, and can be earlier.
+    const areLate = held !== undefined && held < unread
+    if (areLate || !history.covers(first)) {
+      const isNearEnd = unread <= MAX_UNREAD_AT_END
+      const error = isNearEnd ? await this.#loadNewest(isWanted) : null
+      if (error || (isNearEnd && history.covers(first))) return error
+      return this.#loadAround('first_unread', isWanted)
+    }
+    if (isWanted() && !history.contains(first)) this.#change((changed) => changed.display(first))
+    return null
   }
 
   /** Places the line "New messages" above the first unread message; `isTarget` also jumps to it. */
   #showUnread(lastRead: number, isTarget: boolean): void {
+    if (this.#opened === 0) return
     const { userId } = this.#engine.options
     const first = this.#loaded.messages.find(
       ({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted,
@@ -297,7 +325,10 @@ export class Conversation implements ConversationClient {
     if (!first || !(isTarget || this.#loaded.contains(lastRead + 1))) return
     const { seq } = first.row
     this.#change((history) => (history.firstUnreadSeq = seq))
-    if (isTarget) this.#jump({ at: 'first_unread', seq })
+    if (!isTarget) return
+    // The list reports what is visible there as soon as it has moved.
+    this.#visible = null
+    this.#jump({ at: 'first_unread', seq })
   }
 
   #failed(error: ChatError): void {
@@ -386,6 +417,8 @@ export class Conversation implements ConversationClient {
   }
 
   #jump(target: Jump['target']): Result<null> {
+    // The user may have left while the target was loaded.
+    if (this.#opened === 0) return ok(null)
     this.#jumps += 1
     const number = this.#jumps
     this.#change((history) => (history.jump = { number, target }))

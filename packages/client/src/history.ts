@@ -89,12 +89,13 @@ export class History {
   }
 
   /**
-   * Counts the messages of others after a position, without deleted ones. Returns undefined if the
-   * end is not displayed.
+   * Counts the messages of others after a position, without deleted ones. Returns undefined if not
+   * all messages after the position are loaded.
    */
   countUnread(after: number, userId: string): number | undefined {
-    if (this.range?.to !== Infinity) return undefined
-    return this.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
+    const { end } = this
+    if (!end || end.from > after + 1) return undefined
+    return end.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
   }
 
   /** Restores the stored end of a conversation. */
