@@ -242,7 +242,8 @@ export class Store {
     }
     for (const person of [row.participant_1, row.participant_2, row.other_user]) {
       this.putPerson(person)
-      if (person) this.#people.suggestPresence(person.id, person)
+      // The row does not contain whether the user chose their own status. `GET /presence` does.
+      if (person && person.id !== this.#settings.userId) this.#people.suggestPresence(person.id, person)
     }
     this.#receipts.putPeer(row)
     this.touch(row.id)
