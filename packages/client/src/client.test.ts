@@ -271,6 +271,24 @@ describe('sending', () => {
   })
 })
 
+test('typing and sending do not change the list, which shows the draft when the user leaves', async () => {
+  const { client, goLive, room } = clientOf(fakeRoutes(history(3)))
+  client.start()
+  const leave = room.open()
+  await goLive()
+  const { conversations } = client.getState()
+  room.setDraft('He')
+  room.setDraft('Hello')
+  expect(client.getState().conversations).toBe(conversations)
+  room.send('Hello')
+  expect(client.getState().conversations).toBe(conversations)
+  room.setDraft('and')
+  leave()
+  expect(client.getState().conversations).toMatchObject([{ draft: 'and' }])
+  room.open()
+  expect(client.getState().conversations).toMatchObject([{ draft: null }])
+})
+
 describe('sending from the middle of history', () => {
   /** Opens at the first of many unread messages. Requests for pages wait for `answer` once `hold` was called. */
   async function inTheMiddle() {

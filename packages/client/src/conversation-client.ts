@@ -269,8 +269,6 @@ export class Conversation implements ConversationClient {
       history.firstUnreadSeq = null
       history.jump = null
     })
-    // The list shows the current draft from now on, even if the user was still typing.
-    this.#engine.store.touchList()
     for (const release of this.#release.splice(0)) release()
   }
 

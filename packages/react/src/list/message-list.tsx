@@ -84,13 +84,13 @@ export function MessageList(props: MessageListProps): ReactNode {
 
   useEffect(() => (scroller.current ? watcher.start(scroller.current) : undefined), [watcher])
 
-  // The newest row has the tab stop until another row receives the focus.
-  const newest = messages.at(-1)?.key ?? null
+  // The newest row has the tab stop until another row receives the focus, and again when that row has
+  // lost it.
   const active = state.getActive()
   useBrowserLayoutEffect(() => {
-    if (active === null || !byKey.has(active) || !rowsElement.current?.contains(document.activeElement))
-      state.setActive(newest)
-  }, [state, active, byKey, newest])
+    if (active !== null && (!byKey.has(active) || !rowsElement.current?.contains(document.activeElement)))
+      state.setActive(null)
+  }, [state, active, byKey])
 
   const elements = (): HTMLElement[] => [...(rowsElement.current?.querySelectorAll<HTMLElement>('[data-key]') ?? [])]
   const focusRow = (row: HTMLElement): void => {
