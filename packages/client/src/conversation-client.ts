@@ -24,8 +24,8 @@ export class Conversation implements ConversationClient {
   #opened = 0
   #release: (() => void)[] = []
   /**
-   * Whether it is still undecided which messages the conversation shows first. Until then, nothing
-   * counts as read: the end may be displayed before the first unread message is.
+   * True until it is decided which messages are shown first. Nothing counts as read before, because
+   * the end of the conversation may be displayed for a moment before its first unread message.
    */
   #isOpening = false
   #jumps = 0

@@ -245,7 +245,7 @@ export class Store {
     }
     for (const person of [row.participant_1, row.participant_2, row.other_user]) {
       this.putPerson(person)
-      // The row does not contain whether the user chose their own status. `GET /presence` does.
+      // For the user's own status, only `GET /presence` contains whether the user chose it.
       if (person && person.id !== this.#settings.userId) this.#people.suggestPresence(person.id, person)
     }
     this.#receipts.putPeer(row)

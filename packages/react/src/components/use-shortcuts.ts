@@ -68,7 +68,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
   }, [client, root, latest])
 }
 
-/** Returns the conversations in the order of the displayed list, which does not move while it is in use. */
+/** Returns the conversations in the order of the displayed list, which is kept while it is in use. */
 function asShown(root: HTMLElement | null, conversations: readonly Conversation[]): readonly Conversation[] {
   const links = root?.querySelectorAll<HTMLElement>('[data-slot="conversations"] [data-conversation]') ?? []
   const places = new Map([...links].map((link, index) => [link.dataset['conversation'], index]))

@@ -1,6 +1,6 @@
 import type { ChatState, ConnectionStatus, PresenceStatus } from '@rapport-chat/client'
 
-/** In these states, the server has no connection from this page, or does not count it as presence. */
+/** In these states, the page has no socket, so the server does not count the user as online. */
 const AWAY: ReadonlySet<ConnectionStatus> = new Set(['polling', 'reconnecting', 'offline', 'signed_out'])
 
 /**

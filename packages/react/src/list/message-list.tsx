@@ -84,8 +84,8 @@ export function MessageList(props: MessageListProps): ReactNode {
 
   useEffect(() => (scroller.current ? watcher.start(scroller.current) : undefined), [watcher])
 
-  // The newest row has the tab stop until another row receives the focus, and again when that row has
-  // lost it.
+  // The newest row has the tab stop until another row receives the focus. If that row has lost the
+  // focus, the next message moves the tab stop back to the newest row.
   const active = state.getActive()
   useBrowserLayoutEffect(() => {
     if (active !== null && (!byKey.has(active) || !rowsElement.current?.contains(document.activeElement)))

@@ -47,7 +47,7 @@ export const checks = {
     await close()
   },
 
-  async '19 one is never shown as offline to oneself while the page opens'({ browser, server }) {
+  async '19 users are not shown as offline to themselves while the page opens'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     const context = await browser.newContext()
     const page = await context.newPage()
