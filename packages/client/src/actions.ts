@@ -5,8 +5,8 @@
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'
 import { chatError, ok, refused } from './errors'
-import type { History } from './history'
 import { withReaction, type Change } from './overlay'
+import { countUnread } from './paging'
 import type { ChangeKind, ChatError, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
 import { readerOf } from './reading'
 import { TypingReporter } from './typing-reporter'
@@ -184,15 +184,6 @@ export async function markRead(engine: Engine, conversationId: string, upTo?: nu
   if (data && row) store.putConversation(isRead(row, data.unread_count))
   undo()
   return error ? refused(error) : ok(null)
-}
-
-/**
- * Counts the messages of others after a position, without deleted ones. Returns undefined if the
- * end is not displayed.
- */
-function countUnread(history: History | undefined, after: number, userId: string): number | undefined {
-  if (history?.range?.to !== Infinity) return undefined
-  return history.messages.filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
 }
 
 export function markUnread(engine: Engine, conversationId: string, messageId?: string): Promise<Result<null>> {

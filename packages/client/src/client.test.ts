@@ -289,6 +289,24 @@ describe('sending', () => {
   })
 })
 
+test('typing and sending do not change the list, which shows the draft when the user leaves', async () => {
+  const { client, goLive, room } = clientOf(fakeRoutes(history(3)))
+  client.start()
+  const leave = room.open()
+  await goLive()
+  const { conversations } = client.getState()
+  room.setDraft('He')
+  room.setDraft('Hello')
+  expect(client.getState().conversations).toBe(conversations)
+  room.send('Hello')
+  expect(client.getState().conversations).toBe(conversations)
+  room.setDraft('and')
+  leave()
+  expect(client.getState().conversations).toMatchObject([{ draft: 'and' }])
+  room.open()
+  expect(client.getState().conversations).toMatchObject([{ draft: null }])
+})
+
 describe('sending from the middle of history', () => {
   /** Opens at the first of many unread messages. Requests for pages wait for `answer` once `hold` was called. */
   async function inTheMiddle() {
@@ -687,6 +705,7 @@ describe('what is marked as read', () => {
     built.client.start()
     built.room.open()
     await built.goLive()
+    await built.room.jumpToNewest()
     return { routes, marked, ...built, row: () => built.client.getState().conversations[0] }
   }
 
@@ -771,6 +790,98 @@ test('the unread line is not shown in a later part than the first unread message
   room.open({ at: 'm41' })
   await answered()
   expect(timeline().firstUnreadSeq).toBe(41)
+})
+
+describe('returning to a conversation with unread messages', () => {
+  /** `unread` of 200 messages are unread, after a visit to which the test adds with `during`. */
+  async function returned(unread: number, during: (room: Built['room'], routes: FakeRoutes) => unknown) {
+    const routes = fakeRoutes(history(200 - unread), { last_read_seq: 200 - unread })
+    const built = clientOf(routes)
+    built.client.start()
+    await built.goLive()
+    const leave = built.room.open()
+    await answered()
+    await during(built.room, routes)
+    leave()
+    const arrive = (messages = history(200).slice(-unread)) => {
+      routes.messages = history(200)
+      const updated = {
+        type: 'event',
+        name: 'conversation.updated',
+        payload: { conversation_id: CONVERSATION, unread_count: unread },
+      } as const
+      const { onInput } = built.socket.channels.get(`user:${ME}`)!
+      onInput(updated)
+      for (const row of messages) onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(row) })
+    }
+    return { ...built, routes, arrive }
+  }
+  type Built = ReturnType<typeof clientOf>
+
+  test.each([
+    ['at the end', () => undefined],
+    ['at an earlier part', (room: Built['room']) => room.jumpTo('m5')],
+    ['at an earlier part, with the pages between loaded', async (room: Built['room']) => {
+      await room.jumpTo('m5')
+      for (let page = 0; page < 3; page += 1) await room.loadNewer()
+      room.setVisible({ seq: 5, isAtEnd: false })
+    }],
+  ])('leads to the first of them, if the reader had left %s', async (_, during) => {
+    for (const unread of [60, 3]) {
+      const { room, timeline, arrive } = await returned(unread, during)
+      arrive()
+      room.open()
+      await answered()
+      const { firstUnreadSeq, jump, messages } = timeline()
+      expect([firstUnreadSeq, jump?.target]).toEqual([201 - unread, { at: 'first_unread', seq: 201 - unread }])
+      expect(messages.map(({ seq }) => seq)).toContain(201 - unread)
+    }
+  })
+
+  test('begins without the line and the jump of the visit before', async () => {
+    const { room, timeline, arrive } = await returned(60, () => undefined)
+    arrive()
+    const leave = room.open()
+    await answered()
+    leave()
+    expect(timeline()).toMatchObject({ firstUnreadSeq: null, jump: null })
+  })
+
+  test('begins without the jump whose target was still loading when the user left', async () => {
+    const { room, timeline, routes } = await returned(60, () => undefined)
+    routes.messages = history(200)
+    const leave = room.open()
+    await answered()
+    const jumped = room.jumpTo('m1')
+    leave()
+    await jumped
+    expect(timeline()).toMatchObject({ firstUnreadSeq: null, jump: null })
+  })
+
+  test('leads to the first of them, even if their number arrives before them', async () => {
+    const { room, timeline, arrive } = await returned(3, () => undefined)
+    arrive([])
+    room.open()
+    await answered()
+    expect(timeline()).toMatchObject({ firstUnreadSeq: 198, jump: { target: { at: 'first_unread', seq: 198 } } })
+  })
+
+  test('reads nothing before the list has moved to the first of them', async () => {
+    const marked: unknown[] = []
+    const { room, timeline, arrive, clock } = await returned(60, async (_, routes) => {
+      routes.override = (request, body) => void (request.endsWith('/read') && marked.push(body['message_id']))
+    })
+    arrive([])
+    room.open()
+    room.setVisible({ seq: 140, isAtEnd: true })
+    await clock.advance(5_000)
+    expect(marked).toEqual([])
+    await answered()
+    expect(timeline().firstUnreadSeq).toBe(141)
+    room.setVisible({ seq: 145, isAtEnd: false })
+    await clock.advance(1_000)
+    expect(marked).toEqual(['m145'])
+  })
 })
 
 describe('events', () => {

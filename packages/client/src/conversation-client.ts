@@ -15,6 +15,13 @@ export class Conversation implements ConversationClient {
   readonly #engine: Engine
   /** Determines what the user has read, while the conversation is displayed. */
   reader: Reader | null = null
+  /** The lowest visible row that the list has reported. */
+  visible: { seq: number; isAtEnd: boolean } | null = null
+  /**
+   * True until it is decided which messages are shown first. Nothing counts as read before, because
+   * the end of the conversation may be displayed for a moment before its first unread message.
+   */
+  isOpening = false
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
@@ -193,18 +200,19 @@ export class Conversation implements ConversationClient {
     const { id } = this
     const engine = this.#engine
     this.#release = [engine.store.hold(id), engine.connection.watch(id)]
-    this.change((history) => {
-      history.firstUnreadSeq = null
-      history.jump = null
-    })
+    this.isOpening = true
   }
 
   #leave(): void {
     this.stopTyping()
     this.reader?.close()
     this.reader = null
-    // The list shows the current draft from now on, even if the user was still typing.
-    this.#engine.store.touchList()
+    this.visible = null
+    // The line and the jump belong to this visit. The next one must not begin with them.
+    this.change((history) => {
+      history.firstUnreadSeq = null
+      history.jump = null
+    })
     for (const release of this.#release.splice(0)) release()
   }
 
@@ -244,8 +252,9 @@ export class Conversation implements ConversationClient {
     this.#engine.store.changeHistory(this.id, change)
   }
 
-  /** Requests that the list scrolls. */
+  /** Requests that the list scrolls. Does nothing if the user has left in the meantime. */
   jump(target: Jump['target']): void {
+    if (!this.isOpen) return
     this.#jumps += 1
     const number = this.#jumps
     this.change((history) => (history.jump = { number, target }))

@@ -4,7 +4,8 @@
 import type { Conversation } from './conversation-client'
 import type { Engine } from './engine'
 import { ok, refused } from './errors'
-import type { LoadedPage } from './history'
+import type { History, LoadedPage } from './history'
+import { startReading } from './reading'
 import type { Result } from './types'
 
 /** The number of messages in a page. */
@@ -23,25 +24,72 @@ export async function loadFirst(
   isWanted: IsWanted,
   at?: string,
 ): Promise<Result<null>> {
+  const result = await choosePart(engine, conversation, isWanted, at)
+  conversation.isOpening = false
+  startReading(engine, conversation)
+  return result
+}
+
+async function choosePart(
+  engine: Engine,
+  conversation: Conversation,
+  isWanted: IsWanted,
+  at?: string,
+): Promise<Result<null>> {
   const history = conversation.loaded
   // Changes are followed from the cursor. A page that is loaded without one could miss changes.
   await engine.positioned.promise
   const row = engine.store.row(conversation.id)
   const unread = row?.unread_count ?? 0
   const lastRead = row?.last_read_seq ?? 0
+  let displayed: Result<null> = ok(null)
   if (isWanted()) {
     if (at !== undefined) await jumpTo(engine, conversation, isWanted, at)
-    else if (!history.range && unread > MAX_UNREAD_AT_END)
-      await loadAround(engine, conversation, isWanted, 'first_unread')
+    else if (unread > 0) displayed = await displayUnread(engine, conversation, isWanted, lastRead, unread)
   }
-  const result = history.range ? ok(null) : await loadNewest(engine, conversation, isWanted)
-  if (result.error) return result
-  if (unread > 0) showUnread(engine, conversation, lastRead, at === undefined && isWanted())
+  let result: Result<null> = ok(null)
+  if (!history.range) result = displayed.error ? displayed : await loadNewest(engine, conversation, isWanted)
+  if (!result.error && unread > 0)
+    showUnread(engine, conversation, lastRead, at === undefined && !displayed.error && isWanted())
   return result
+}
+
+/** Displays the part in which the unread messages begin. Loads it if necessary. */
+async function displayUnread(
+  engine: Engine,
+  conversation: Conversation,
+  isWanted: IsWanted,
+  lastRead: number,
+  unread: number,
+): Promise<Result<null>> {
+  const history = conversation.loaded
+  const first = lastRead + 1
+  const held = countUnread(history, lastRead, engine.options.userId)
+  // The count arrives separately from the messages, and can be earlier.
+  const areLate = held !== undefined && held < unread
+  if (areLate || !history.rangeAt(first)) {
+    const isNearEnd = unread <= MAX_UNREAD_AT_END
+    const result = isNearEnd ? await loadNewest(engine, conversation, isWanted) : ok(null)
+    if (result.error || (isNearEnd && history.rangeAt(first))) return result
+    return loadAround(engine, conversation, isWanted, 'first_unread')
+  }
+  if (isWanted() && !history.contains(first)) conversation.change((changed) => changed.display(first))
+  return ok(null)
+}
+
+/**
+ * Counts the messages of others after a position, without deleted ones. Returns undefined if not
+ * all messages after the position are loaded.
+ */
+export function countUnread(history: History | undefined, after: number, userId: string): number | undefined {
+  const end = history?.rangeAt(Infinity)
+  if (!history || !end || end.from > after + 1) return undefined
+  return history.within(end).filter(({ row }) => row.seq > after && row.sender_id !== userId && !row.is_deleted).length
 }
 
 /** Places the line "New messages" above the first unread message; `isTarget` also jumps to it. */
 function showUnread(engine: Engine, conversation: Conversation, lastRead: number, isTarget: boolean): void {
+  if (!conversation.isOpen) return
   const { userId } = engine.options
   const first = conversation.loaded.messages.find(
     ({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted,
@@ -50,7 +98,10 @@ function showUnread(engine: Engine, conversation: Conversation, lastRead: number
   if (!first || !(isTarget || conversation.loaded.contains(lastRead + 1))) return
   const { seq } = first.row
   conversation.change((history) => (history.firstUnreadSeq = seq))
-  if (isTarget) conversation.jump({ at: 'first_unread', seq })
+  if (!isTarget) return
+  // The list reports what is visible there as soon as it has moved.
+  conversation.visible = null
+  conversation.jump({ at: 'first_unread', seq })
 }
 
 export async function jumpTo(

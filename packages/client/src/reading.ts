@@ -119,8 +119,14 @@ export async function show(
   }
   // The anchor follows the reader, because the history is trimmed at the end farther from it.
   if (visible && history.contains(visible.seq)) history.anchor = visible.isAtEnd ? Infinity : visible.seq
-  readerOf(engine, conversation)?.show(visible)
+  conversation.visible = visible
+  startReading(engine, conversation)
   return ok(null)
+}
+
+/** What is visible counts as read from now on, if it is decided which messages are shown first. */
+export function startReading(engine: Engine, conversation: Conversation): void {
+  if (!conversation.isOpening) readerOf(engine, conversation)?.show(conversation.visible)
 }
 
 /** Returns the reader of a conversation, or null if it is not displayed. */

@@ -287,6 +287,11 @@ test('a row of the list does not restore an old status', () => {
   expect(store.getState().presence[PEER]?.status).toBe('online')
 })
 
+test("a row of the list does not tell the user's own status, which they may have chosen", () => {
+  const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
+  expect(Object.keys(store.getState().presence)).toEqual([PEER])
+})
+
 describe('snapshots', () => {
   test('keep the objects that did not change', () => {
     const { store } = displayed(

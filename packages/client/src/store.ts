@@ -201,8 +201,11 @@ export class Store {
     this.#entries.delete(conversationId)
     this.#entries.set(conversationId, entry)
     this.#dropOldTimelines()
+    // The list does not contain the draft of a displayed conversation.
+    this.touchList()
     return () => {
       entry.opened -= 1
+      this.touchList()
     }
   }
 
@@ -233,7 +236,8 @@ export class Store {
     }
     for (const person of [row.participant_1, row.participant_2, row.other_user]) {
       this.putPerson(person)
-      if (person) this.#people.suggestPresence(person.id, person)
+      // For the user's own status, only `GET /presence` contains whether the user chose it.
+      if (person && person.id !== this.#settings.userId) this.#people.suggestPresence(person.id, person)
     }
     this.#receipts.putPeer(row)
     this.touch(row.id)
@@ -428,7 +432,10 @@ export class Store {
     const before = new Map(this.#state.conversations.map((row) => [row.id, row]))
     const conversations = [...this.#rows.values()].map((row): Conversation => {
       const shown = this.overlay.onConversation(row)
-      const draft = this.#settings.draft(row.id) ?? shown.draft
+      // The text of a displayed conversation is in its composer. If the list contained it as well,
+      // typing and sending would render the list.
+      const isDisplayed = (this.#entries.get(row.id)?.opened ?? 0) > 0
+      const draft = (isDisplayed ? undefined : this.#settings.draft(row.id)) ?? shown.draft
       const next = draft === shown.draft ? shown : { ...shown, draft }
       const held = before.get(row.id)
       return held && isEqual(held, next) ? held : next

@@ -71,7 +71,10 @@ export type Typing = Readonly<Record<string, readonly string[]>>
 
 /** The server's row with the user's pending changes applied, so that they are visible at once. */
 export interface Conversation extends wire.Conversation {
-  /** An unsent text, saved on this device or another one. */
+  /**
+   * An unsent text. While the conversation is displayed, it is the text that the server has saved,
+   * which is that of the last pause. The composer's text is in `getDraft`.
+   */
   readonly draft: string | null
 }
 

@@ -1,5 +1,6 @@
 'use client'
 
+import type { Conversation } from '@rapport-chat/client'
 import { useEffect, type RefObject } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useLatest } from '../context/use-latest'
@@ -46,17 +47,33 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
     }
     const step = (by: 1 | -1, onlyUnread: boolean): void => {
       const { current, open } = latest.current
-      const list = client.getState().conversations.filter((one) => !one.is_archived && isListed(one, client.userId))
-      let at = list.findIndex(({ id }) => id === current)
-      if (at < 0) at = by === 1 ? -1 : list.length
-      for (let i = at + by; i >= 0 && i < list.length; i += by) {
-        const next = list[i]
-        if (next && (!onlyUnread || isUnread(next))) return open(next.id)
+      const { conversations } = client.getState()
+      const list = asShown(
+        root.current,
+        conversations.filter((one) => !one.is_archived && isListed(one, client.userId)),
+      )
+      const known = list.findIndex(({ id }) => id === current)
+      const from = known >= 0 ? known : by === 1 ? -1 : list.length
+      // After the last unread conversation comes the first. A conversation can be marked as unread
+      // before its message has moved it to the top, so it may be on either side.
+      const steps = onlyUnread ? list.length : 1
+      for (let step = 1; step <= steps; step++) {
+        const at = from + step * by
+        const next = list[onlyUnread ? (at + list.length) % list.length : at]
+        if (next && next.id !== current && (!onlyUnread || isUnread(next))) return open(next.id)
       }
     }
     document.addEventListener('keydown', onKey)
     return () => document.removeEventListener('keydown', onKey)
   }, [client, root, latest])
+}
+
+/** Returns the conversations in the order of the displayed list, which is kept while it is in use. */
+function asShown(root: HTMLElement | null, conversations: readonly Conversation[]): readonly Conversation[] {
+  const links = root?.querySelectorAll<HTMLElement>('[data-slot="conversations"] [data-conversation]') ?? []
+  const places = new Map([...links].map((link, index) => [link.dataset['conversation'], index]))
+  const placeOf = ({ id }: Conversation): number => places.get(id) ?? places.size
+  return [...conversations].sort((a, b) => placeOf(a) - placeOf(b))
 }
 
 /** Moves the focus to the next or previous region that is visible. */

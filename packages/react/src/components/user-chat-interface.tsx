@@ -1,14 +1,14 @@
 'use client'
 
-import type { Presence } from '@rapport-chat/client'
+import type { ConversationClient, Presence } from '@rapport-chat/client'
 import { useEffect, useRef, useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext, useStrings } from '../context/chat-context'
 import { conversationName } from '../format/names'
 import { useConversation } from '../hooks/use-conversations'
-import { useOpenConversation, useTimeline } from '../hooks/use-realtime-chat'
+import { useOpenConversation, useTimeline, useTimelineStatus } from '../hooks/use-realtime-chat'
 import { useIsBlocked } from '../hooks/use-is-blocked'
 import { useWatchedPresence } from '../hooks/use-user-presence'
-import { MessageList, type MessageListHandle } from '../list/message-list'
+import { MessageList, type MessageListHandle, type MessageListProps } from '../list/message-list'
 import { Avatar, type AvatarPerson } from '../parts/avatar'
 import { Progress } from '../parts/progress'
 import { PendingUploads } from '../uploads/pending-uploads'
@@ -57,7 +57,7 @@ function Interface({
   const { strings } = useChatContext()
   const conversation = useConversation(conversationId)
   const handle = useOpenConversation(conversationId, focusMessageId)
-  const timeline = useTimeline(handle)
+  const status = useTimelineStatus(handle)
   const person = conversation?.other_user ?? otherUser ?? null
   const watched = useWatchedPresence(person ? [person.id] : [])
   const presence = (userPresence ?? watched)[person?.id ?? '']
@@ -87,7 +87,7 @@ function Interface({
   })
   useEffect(() => () => handle.stopTyping(), [handle])
 
-  if (timeline.status === 'not_found')
+  if (status === 'not_found')
     return (
       <section className="rpt rpt-interface" data-slot="chat-interface">
         <EmptyState variant="not-found" {...(onBack && { action: { label: strings.back, onClick: onBack } })} />
@@ -125,17 +125,16 @@ function Interface({
           onClose={leaveSearch}
         />
       )}
-      <PinnedBar messages={timeline.messages} onOpen={(id) => void handle.jumpTo(id)} />
+      <Pinned conversation={handle} />
       <ConnectionBanner />
-      <Progress isBusy={timeline.status === 'loading' && timeline.messages.length > 0} />
-      <MessageList
+      <Loading conversation={handle} />
+      <Messages
         conversation={handle}
-        timeline={timeline}
         name={name}
         actions={actions}
         handle={list}
         showAvatars={conversation?.kind === 'group'}
-        beginning={timeline.status === 'ready' ? <Beginning person={person} name={name} /> : null}
+        beginning={status === 'ready' ? <Beginning person={person} name={name} /> : null}
         end={
           <>
             <PendingUploads {...uploads} />
@@ -168,6 +167,23 @@ function Interface({
       {panels}
     </section>
   )
+}
+
+// These parts render with each message. The rest of the interface does not, because it would delay
+// the user's own messages.
+
+function Messages(props: Omit<MessageListProps, 'timeline'>): ReactNode {
+  return <MessageList {...props} timeline={useTimeline(props.conversation)} />
+}
+
+function Pinned({ conversation }: { conversation: ConversationClient }): ReactNode {
+  const { messages } = useTimeline(conversation)
+  return <PinnedBar messages={messages} onOpen={(id) => void conversation.jumpTo(id)} />
+}
+
+function Loading({ conversation }: { conversation: ConversationClient }): ReactNode {
+  const { status, messages } = useTimeline(conversation)
+  return <Progress isBusy={status === 'loading' && messages.length > 0} />
 }
 
 function Beginning({ person, name }: { person: AvatarPerson | null; name: string }): ReactNode {

@@ -56,6 +56,13 @@ export function useTimeline(conversation: ConversationClient): Timeline {
   return useSyncExternalStore(subscribe, snapshot, snapshot)
 }
 
+/** Returns only the status of the timeline, so that messages do not render the component. */
+export function useTimelineStatus(conversation: ConversationClient): Timeline['status'] {
+  const subscribe = useCallback((listener: () => void) => conversation.subscribe(listener), [conversation])
+  const snapshot = useCallback(() => conversation.getTimeline().status, [conversation])
+  return useSyncExternalStore(subscribe, snapshot, snapshot)
+}
+
 /** Opens a conversation while the component is mounted, at the message `at` if it is given. */
 export function useOpenConversation(conversationId: string, at?: string): ConversationClient {
   const client = useChatClient()

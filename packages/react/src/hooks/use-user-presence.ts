@@ -4,6 +4,7 @@ import type { Presence, PresenceStatus, Result } from '@rapport-chat/client'
 import { useCallback, useEffect } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
+import { ownStatus } from '../format/own-status'
 import { useOnlineUsers } from './use-realtime-chat'
 
 export interface StatusOptions {
@@ -17,7 +18,7 @@ export interface UserPresence {
   onlineUsers: readonly string[]
   isOnline(id: string): boolean
   lastSeen(id: string): string | null
-  /** The signed-in user's own status. */
+  /** The signed-in user's own status; `online` until it is known, because the page is open. */
   myStatus: PresenceStatus
   setStatus(status: PresenceStatus, options?: StatusOptions): Promise<Result<null>>
   /** An alias of `setStatus` for older dashboards. */
@@ -29,6 +30,7 @@ export function useUserPresence(userId?: string): UserPresence {
   const client = useChatClient()
   const presence = useChatState((state) => state.presence)
   const onlineUsers = useOnlineUsers()
+  const myStatus = useChatState((state) => ownStatus(state, client.userId)) ?? 'online'
   useEffect(() => (userId === undefined ? undefined : client.watchPresence([userId])), [client, userId])
 
   const setStatus = useCallback(
@@ -40,7 +42,7 @@ export function useUserPresence(userId?: string): UserPresence {
     onlineUsers,
     isOnline: (id) => presence[id]?.status === 'online',
     lastSeen: (id) => presence[id]?.last_seen ?? null,
-    myStatus: presence[client.userId]?.status ?? 'offline',
+    myStatus,
     setStatus,
     updatePresence: setStatus,
   }

@@ -43,8 +43,11 @@ export class ChunkWatcher {
     }
   }
 
-  /** Renders the rows of this chunk even if it is far away, so that a jump finds them. */
-  pin(id: number | null): void {
+  /**
+   * Renders the rows of this chunk even if it is far away, so that a jump finds them. They stay
+   * until the next jump, because an empty box would be painted until the chunk is known to be near.
+   */
+  pin(id: number): void {
     this.pinned = id
     for (const listener of this.listeners) listener()
   }

@@ -84,13 +84,13 @@ export function MessageList(props: MessageListProps): ReactNode {
 
   useEffect(() => (scroller.current ? watcher.start(scroller.current) : undefined), [watcher])
 
-  // The newest row has the tab stop until another row receives the focus.
-  const newest = messages.at(-1)?.key ?? null
+  // The newest row has the tab stop until another row receives the focus. If that row has lost the
+  // focus, the next message moves the tab stop back to the newest row.
   const active = state.getActive()
   useBrowserLayoutEffect(() => {
-    if (active === null || !byKey.has(active) || !rowsElement.current?.contains(document.activeElement))
-      state.setActive(newest)
-  }, [state, active, byKey, newest])
+    if (active !== null && (!byKey.has(active) || !rowsElement.current?.contains(document.activeElement)))
+      state.setActive(null)
+  }, [state, active, byKey])
 
   const elements = (): HTMLElement[] => [...(rowsElement.current?.querySelectorAll<HTMLElement>('[data-key]') ?? [])]
   const focusRow = (row: HTMLElement): void => {

@@ -1,7 +1,7 @@
 'use client'
 
 import { Ellipsis, Reply, SmilePlus } from 'lucide-react'
-import { memo, useRef, useSyncExternalStore, type PointerEvent, type ReactNode } from 'react'
+import { memo, useMemo, useRef, useSyncExternalStore, type PointerEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useBrowserLayoutEffect } from '../context/use-latest'
 import { useTimeFormat, useToday } from '../context/use-time'
@@ -30,6 +30,7 @@ export const MessageRow = memo(function MessageRow({
   position,
   startsDay,
   isFirstUnread,
+  isNewest,
   state,
   actions,
   showAvatar,
@@ -40,7 +41,7 @@ export const MessageRow = memo(function MessageRow({
   const { key } = message
   const flags = useSyncExternalStore(
     state.subscribe,
-    () => state.flags(key),
+    () => state.flags(key, isNewest),
     () => 0,
   )
   const row = useRef<HTMLDivElement>(null)
@@ -50,7 +51,10 @@ export const MessageRow = memo(function MessageRow({
   }, [message, state, key])
   const longPress = useLongPress((anchor) => actions.openMenu(message, anchor))
   const day = isMounted ? format.day(new Date(message.created_at), today) : ''
-  const label = isMounted ? rowLabel(message, strings, format, today) : undefined
+  const label = useMemo(
+    () => (isMounted ? rowLabel(message, strings, format, today) : undefined),
+    [message, strings, format, today, isMounted],
+  )
 
   return (
     <>

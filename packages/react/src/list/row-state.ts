@@ -12,6 +12,7 @@ export const HIGHLIGHTED = 4
  * change are rendered again, so moving the pointer over the list is cheap.
  */
 export class RowState {
+  /** Null if the newest row has the tab stop. */
   private active: string | null = null
   private hovered: string | null = null
   private focused: string | null = null
@@ -49,9 +50,9 @@ export class RowState {
   }
 
   /** The flags of a row, combined in one number so that a row needs only one subscription. */
-  flags(key: string): number {
+  flags(key: string, isNewest: boolean): number {
     return (
-      (this.active === key ? ACTIVE : 0) |
+      ((this.active === null ? isNewest : this.active === key) ? ACTIVE : 0) |
       ((this.hovered ?? this.focused) === key ? TOOLBAR : 0) |
       (this.highlighted === key ? HIGHLIGHTED : 0)
     )

@@ -10,6 +10,8 @@ export interface Row {
   readonly startsDay: boolean
   /** Whether the line "New messages" is above the message. */
   readonly isFirstUnread: boolean
+  /** Whether the message is the last one. */
+  readonly isNewest: boolean
 }
 
 /** Consecutive rows that are mounted together. */
@@ -39,6 +41,7 @@ export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq:
       position: isFirst ? (isLast ? 'single' : 'first') : isLast ? 'last' : 'middle',
       startsDay: !before || stampOf(before).day !== stampOf(message).day,
       isFirstUnread: index === unread,
+      isNewest: index === messages.length - 1,
     }
   })
 }
@@ -128,6 +131,7 @@ function isSameRow(a: Row, b: Row): boolean {
     a.message === b.message &&
     a.position === b.position &&
     a.startsDay === b.startsDay &&
-    a.isFirstUnread === b.isFirstUnread
+    a.isFirstUnread === b.isFirstUnread &&
+    a.isNewest === b.isNewest
   )
 }

@@ -96,6 +96,13 @@ export class ScrollKeeper {
     this.pickAnchor()
   }
 
+  /** Whether all of `element` is in view. */
+  isInView(element: Element): boolean {
+    const port = this.scroller.getBoundingClientRect()
+    const box = element.getBoundingClientRect()
+    return box.top >= port.top && box.bottom <= port.bottom
+  }
+
   /** Scrolls as little as needed to make `element` visible, with a margin. */
   reveal(element: Element, margin = 8): void {
     const port = this.scroller.getBoundingClientRect()

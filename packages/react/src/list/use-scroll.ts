@@ -50,7 +50,10 @@ const HIGHLIGHT_MS = 1600
 /** The line "New messages" is placed at this fraction of the viewport's height. */
 const UNREAD_SHARE = 1 / 3
 
-/** The position at which each conversation was left, until the page is closed or reloaded. */
+/**
+ * The position at which each conversation was left, until the page is closed or reloaded, and the
+ * last jump before that; -1 if there was none.
+ */
 const places = new WeakMap<ConversationClient, { key: string; offset: number; jump: number }>()
 
 /**
@@ -150,10 +153,12 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (!didOpen.current) {
       didOpen.current = true
       const place = places.get(conversation)
-      const element = place && place.jump === (jump?.number ?? -1) ? rowOf(rows, place.key) : null
+      // A jump since then leads elsewhere.
+      const element = place && (!jump || place.jump === jump.number) ? rowOf(rows, place.key) : null
       if (place && element) {
         doneJump.current = jump?.number ?? null
         keep.restore(element, place.offset)
+        atEnd.current = false
         return
       }
     }
@@ -168,14 +173,19 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (!message || !Number.isFinite(message.seq)) return
     doneJump.current = jump.number
     if (jump.target.at === 'first_unread') {
-      const line = rows.current?.querySelector('[data-slot="unread-line"]')
-      if (
-        line &&
-        rows.current &&
-        scroller.current &&
-        line.getBoundingClientRect().top < scroller.current.getBoundingClientRect().top
-      )
-        keep.place(line, UNREAD_SHARE)
+      const toLine = (): boolean => {
+        const line = rows.current?.querySelector('[data-slot="unread-line"]')
+        if (line && !keep.isInView(line)) {
+          keep.place(line, UNREAD_SHARE)
+          // Otherwise, a message that arrives before the next update would lead to the end.
+          atEnd.current = keep.isNearBottom()
+        }
+        return line != null
+      }
+      if (toLine()) return
+      // The line is in a chunk that is an empty box.
+      watcher.pin(chunkOf(message.seq))
+      requestAnimationFrame(toLine)
       return
     }
     watcher.pin(chunkOf(message.seq))
@@ -189,10 +199,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
       state.setActive(message.key)
       element.focus({ preventScroll: true })
       state.setHighlighted(message.key)
-      setTimeout(() => {
-        state.setHighlighted(null)
-        watcher.pin(null)
-      }, HIGHLIGHT_MS)
+      setTimeout(() => state.setHighlighted(null), HIGHLIGHT_MS)
     })
   }, [timeline, conversation, watcher, state, rows, scroller])
 
@@ -229,7 +236,6 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     requestAnimationFrame(() => {
       const element = rowOf(rows, first.key)
       if (element) keeper.current?.place(element, UNREAD_SHARE)
-      watcher.pin(null)
       update.current()
     })
   }

@@ -4,6 +4,7 @@ import { useState, type ReactNode } from 'react'
 import { useChatClient, useNavigationStrings } from '../context/base-context'
 import { useChatState } from '../context/use-store'
 import { knownName } from '../format/names'
+import { ownStatus } from '../format/own-status'
 import { Avatar } from '../parts/avatar'
 import { lazyComponent } from '../parts/lazy-component'
 
@@ -14,12 +15,7 @@ export function PresenceMenu(): ReactNode {
   const strings = useNavigationStrings()
   const client = useChatClient()
   const me = useChatState((state) => state.me)
-  const status = useChatState((state) => {
-    const own = state.presence[client.userId]
-    // The server takes a moment to see that this page is open.
-    const isHere = state.connection.status === 'live' && state.preferences?.share_presence !== false
-    return own?.status === 'offline' && own.manual_status === null && isHere ? 'online' : own?.status
-  })
+  const status = useChatState((state) => ownStatus(state, client.userId))
   const [anchor, setAnchor] = useState<Element | null>(null)
   // The name and the status are omitted until the server has sent them.
   const facts = [knownName(me), status && strings[status]].filter(Boolean)

@@ -257,7 +257,7 @@ export const ar: ChatStrings = {
   shortcutList: {
     find: 'العثور على شخص أو محادثة',
     previousNext: 'المحادثة السابقة أو التالية',
-    unreadPreviousNext: 'المحادثة غير المقروءة السابقة أو التالية',
+    unreadPreviousNext: 'المحادثة غير المقروءة السابقة أو التالية، حتى بعد نهاية القائمة',
     searchMessages: 'البحث في الرسائل',
     regions: 'القائمة والرسائل وحقل الكتابة بالتناوب',
     table: 'عرض اختصارات لوحة المفاتيح',

@@ -248,7 +248,7 @@ export const de: ChatStrings = {
   shortcutList: {
     find: 'Person oder Unterhaltung finden',
     previousNext: 'Vorige oder nächste Unterhaltung',
-    unreadPreviousNext: 'Vorige oder nächste ungelesene Unterhaltung',
+    unreadPreviousNext: 'Vorige oder nächste ungelesene Unterhaltung, auch über das Ende der Liste hinaus',
     searchMessages: 'Nachrichten suchen',
     regions: 'Liste, Nachrichten und Eingabefeld nacheinander',
     table: 'Tastenkürzel anzeigen',

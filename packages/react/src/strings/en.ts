@@ -233,7 +233,7 @@ export const en = {
   shortcutList: {
     find: 'Find a person or conversation',
     previousNext: 'Previous or next conversation',
-    unreadPreviousNext: 'Previous or next unread conversation',
+    unreadPreviousNext: 'Previous or next unread conversation, also past the end of the list',
     searchMessages: 'Search messages',
     regions: 'Switch between list, messages and composer',
     table: 'Show keyboard shortcuts',

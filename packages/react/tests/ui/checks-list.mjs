@@ -17,6 +17,54 @@ async function isAtEnd(window, text) {
   assert.equal(await window.position(), 0)
 }
 
+/** The unread line is a third of the way down the list. */
+async function isAtUnreadLine(window) {
+  await window.slot('unread-line').waitFor()
+  await settle(window.page)
+  const share = await window.slot('unread-line').evaluate((line) => {
+    const box = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
+    return (line.getBoundingClientRect().top - box.top) / box.height
+  })
+  assert.ok(share > 0.25 && share < 0.42, `the line is at ${share}`)
+}
+
+/**
+ * Sue's window with her conversation with Zoe, which she has opened before. `receive` stores
+ * unread messages in it while the conversation with Ada is open.
+ */
+async function opened({ browser, server }, prefix) {
+  const sue = server.user('sue')
+  const [withZoe, withAda] = [await sue.conversationWith('zoe'), await sue.conversationWith('ada')]
+  await seed(server, withZoe, 'zoe', 80, `old ${prefix}`)
+  for (const id of [withZoe, withAda]) await sue.call('POST', `/conversations/${id}/read`, {})
+  const window = await openWindow(browser, server, 'sue')
+  const link = (id) => window.page.locator(`[data-conversation="${id}"]`)
+  const go = async (id) => {
+    await link(id).click()
+    await window.page.locator(`[aria-current="page"][data-conversation="${id}"]`).waitFor()
+    await isLive(window)
+    await settle(window.page)
+  }
+  await go(withZoe)
+  return {
+    window,
+    withZoe,
+    withAda,
+    go,
+    leave: () => go(withAda),
+    async receive(count, text) {
+      await seed(server, withZoe, 'zoe', count, `${prefix} ${text}`)
+      await link(withZoe).locator(`[data-slot="unread-badge"][data-text="${count}"]`).waitFor()
+    },
+    /** Leads to the end, so that everything is read. */
+    async readAll(text) {
+      if ((await window.slot('pill').count()) > 0) await window.slot('pill').click()
+      await window.row(`${prefix} ${text}`).last().waitFor()
+      await link(withZoe).locator('[data-slot="unread-badge"]').waitFor({ state: 'detached' })
+    },
+  }
+}
+
 export const checks = {
   async '9 while scrolling up through 10,000 messages, loading history moves no visible row'({ browser, server }) {
     const page = await browser.newPage({ viewport: { width: 900, height: 760 } })
@@ -122,13 +170,7 @@ export const checks = {
     const zoe = await openWindow(browser, server, 'zoe', { viewport: { width: 1000, height: 800 } })
     await zoe.page.locator('.rpt-item [data-text="99+"]').waitFor()
     await zoe.openChat('Sue')
-    await zoe.slot('unread-line').waitFor()
-    await settle(zoe.page)
-    const share = await zoe.slot('unread-line').evaluate((line) => {
-      const box = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
-      return (line.getBoundingClientRect().top - box.top) / box.height
-    })
-    assert.ok(share > 0.25 && share < 0.42, `the line is at ${share}`)
+    await isAtUnreadLine(zoe)
     const unread = async () => (await server.user('zoe').call('GET', '/unread-count')).total
     const first = await eventually(async () => {
       const count = await unread()
@@ -137,6 +179,100 @@ export const checks = {
     await zoe.wheel(2500)
     await eventually(async () => (await unread()) < first, 'the count to fall further')
     await zoe.context.close()
+  },
+
+  async '13 on each return to a conversation, the list is at the line of the messages that have arrived'(t) {
+    const { window, withZoe, go, leave, receive, readAll } = await opened(t, 'return 13')
+    const { page } = window
+    const ways = {
+      'a click': () => go(withZoe),
+      'the keyboard': () => page.keyboard.press('Alt+Shift+ArrowUp'),
+      'the back button': () => page.goBack(),
+      'a click, again': () => go(withZoe),
+    }
+    for (const [way, enter] of Object.entries(ways)) {
+      await leave()
+      await receive(60, way)
+      await enter()
+      await isAtUnreadLine(window)
+      const first = await window.slot('unread-line').evaluate((line) => line.nextElementSibling.textContent)
+      assert.ok(first.includes(`return 13 ${way} 1.`), `the line is above ${first}`)
+      await readAll(`${way} 60.`)
+    }
+    // The line stays until the user leaves.
+    await page.locator('[data-slot="scroller"]').focus()
+    for (let i = 0; i < 40 && (await window.slot('unread-line').count()) === 0; i++) {
+      await window.wheel(-400)
+      await settle(page)
+    }
+    await window.slot('unread-line').waitFor()
+    await leave()
+    await go(withZoe)
+    assert.equal(await window.slot('unread-line').count(), 0)
+    assert.deepEqual(window.problems, [])
+    await window.context.close()
+  },
+
+  async '13 the line is shown even if the user had left elsewhere in the conversation'(t) {
+    const { window, withZoe, go, leave, receive, readAll } = await opened(t, 'place 13')
+    for (const count of [60, 5]) {
+      // Further than the rows that the list mounts first.
+      for (let i = 0; i < 40 && (await window.position()) > -1500; i++) {
+        await window.wheel(-400)
+        await settle(window.page)
+      }
+      const place = await window.position()
+      await leave()
+      await go(withZoe)
+      assert.ok(Math.abs((await window.position()) - place) <= 1, 'the place is kept without new messages')
+      await leave()
+      await receive(count, `${count} new`)
+      await go(withZoe)
+      await window.slot('unread-line').waitFor()
+      await settle(window.page)
+      const isInView = await window.slot('unread-line').evaluate((line) => {
+        const [port, box] = [document.querySelector('[data-slot="scroller"]'), line].map((one) =>
+          one.getBoundingClientRect(),
+        )
+        return box.top >= port.top && box.bottom <= port.bottom
+      })
+      assert.ok(isInView, `the line above ${count} messages is not in view`)
+      await readAll(`${count} new ${count}.`)
+    }
+    // From an earlier part of the history, to which a link leads.
+    const id = await t.server.sql(
+      `select id from public.user_messages where conversation_id = '${withZoe}' and content like 'old place 13 1.%'`,
+    )
+    const follow = (message) =>
+      window.page.evaluate(
+        ([conversation, wanted]) => {
+          history.pushState(null, '', `?as=sue&c=${conversation}&m=${wanted}`)
+          dispatchEvent(new PopStateEvent('popstate'))
+        },
+        [withZoe, message],
+      )
+    await leave()
+    await follow(id)
+    await window.until((wanted) => document.activeElement?.dataset?.id === wanted, id)
+    await leave()
+    await receive(60, 'far')
+    await go(withZoe)
+    await isAtUnreadLine(window)
+    await readAll('far 60.')
+
+    // A notification leads to its message, and the line is above.
+    await leave()
+    await receive(12, 'notified')
+    const last = await t.server.sql(
+      `select id from public.user_messages where conversation_id = '${withZoe}' and content like 'place 13 notified 12.%'`,
+    )
+    await follow(last)
+    await window.until((wanted) => document.activeElement?.dataset?.id === wanted, last)
+    await settle(window.page)
+    const above = await window.slot('unread-line').evaluate((line) => line.nextElementSibling.textContent)
+    assert.ok(above.includes('place 13 notified 1.'), `the line is above ${above}`)
+    assert.deepEqual(window.problems, [])
+    await window.context.close()
   },
 
   async '13 what one writes at the line of unread messages stands at the end, whatever was on the way'({

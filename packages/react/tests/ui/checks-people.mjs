@@ -47,6 +47,40 @@ export const checks = {
     await close()
   },
 
+  async '19 users are not shown as offline to themselves while the page opens'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    const context = await browser.newContext()
+    const page = await context.newPage()
+    // Records every status that is painted beside the picture, with the name that is read aloud.
+    await page.addInitScript(() => {
+      window.statuses = new Set()
+      const look = () => {
+        const button = document.querySelector('[data-slot="presence-menu"] button')
+        if (button) window.statuses.add(button.querySelector('[data-slot="presence"]')?.dataset.status ?? 'none')
+      }
+      new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true })
+    })
+    // The server has not noticed the page yet when it is asked.
+    await page.route(/\/presence\?/, async (route) => {
+      const response = await route.fetch()
+      const rows = (await response.json()).map((row) => ({ ...row, status: 'offline' }))
+      await route.fulfill({ response, json: rows })
+    })
+    let connect = () => {}
+    await page.routeWebSocket(/realtime/, (socket) => {
+      connect = () => socket.connectToServer()
+    })
+    await page.goto(`${server.url}/demo/?as=ana&c=${conversation}`)
+    const isOnline = () => page.locator('[data-slot="presence-menu"] [data-status="online"]').waitFor()
+    await isOnline()
+    connect()
+    await page.waitForFunction(() => document.querySelector('[data-slot="connection-banner"]') === null)
+    await isOnline()
+    const statuses = await page.evaluate(() => [...window.statuses])
+    assert.ok(!statuses.includes('offline'), `shown: ${statuses.join(', ')}`)
+    await context.close()
+  },
+
   async '20 the status busy stays after a reload and applies in other windows'(t) {
     const { ana, ben, close } = await both(t)
     await ben.slot('presence-menu').locator('button').click()

@@ -1,7 +1,7 @@
-// node tests/ui/firefox.mjs [NUMBER or part of a title …]: runs the checks in Firefox. Only one
-// window can have the focus. So either one window shows both people, or the second person acts
-// through the REST API. Firefox is controlled through WebDriver BiDi, so Playwright's helpers for
-// Chromium cannot be used.
+// node tests/ui/firefox.mjs [NUMBER or part of a title …]: runs the checks in Firefox. Each check can
+// be run alone. Only one window can have the focus. So either one window shows both people, or the
+// second person acts through the REST API. Firefox is controlled through WebDriver BiDi, so
+// Playwright's helpers for Chromium cannot be used.
 //
 // What BiDi does not allow in Firefox, and what that means here:
 // - Commands that are sent together overtake each other. In check 3, each text and each repetition of
@@ -47,6 +47,26 @@ async function openAs(name, conversation, rest = '') {
       document.querySelector('[data-slot="connection-banner"], [data-slot="skeleton"]') === null,
   )
 }
+/** The conversation of Ana and Ben, read by both. It has a message, so it is in both lists. */
+async function conversationOfBoth() {
+  const conversation = await user('ana').conversationWith('ben')
+  const { last_seq } = await user('ana').call('GET', `/conversations/${conversation}`)
+  if (last_seq === 0) await user('ana').send(conversation, 'the first message')
+  for (const name of ['ana', 'ben']) await user(name).call('POST', `/conversations/${conversation}/read`, {})
+  return conversation
+}
+/** Opens that conversation on both sides of the page, and waits until both are connected. */
+async function openBoth() {
+  const conversation = await conversationOfBoth()
+  await show(`?as=ana,ben&c=${conversation}`)
+  const link = ben.within(`[data-conversation="${conversation}"]`)
+  await page.waitForSelector(link)
+  await click(link)
+  for (const person of [ana, ben]) {
+    await person.appears('[data-slot="field"]')
+    for (const sign of ['connection-banner', 'skeleton']) await person.disappears(`[data-slot="${sign}"]`)
+  }
+}
 const seed = (conversation, sender, count, prefix) =>
   server.sql(`insert into public.user_messages (conversation_id, sender_id, content, client_message_id)
     select '${conversation}', '${user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
@@ -70,6 +90,8 @@ const focusRow = (person, text) =>
     text,
   )
 const click = (selector) => page.click(selector)
+/** Matches the tick of a message that the server has stored. */
+const SENT = '[data-state="sent"], [data-state="delivered"], [data-state="read"]'
 
 const checks = {
   async '21 a person is found by keyboard'() {
@@ -83,16 +105,22 @@ const checks = {
     await ana.appears('[data-slot="field"]')
   },
   async '1 a message arrives'() {
+    const conversation = await conversationOfBoth()
+    await show(`?as=ana,ben&c=${conversation}`)
+    await ana.appears('[data-slot="field"]')
     await ana.send('hello from Firefox')
-    await ben.appears('[data-slot="conversation-link"]')
-    await click(ben.within('[data-slot="conversation-link"]'))
+    await ben.reads('.rpt-item-preview', 'hello from Firefox')
+    await click(ben.within(`[data-conversation="${conversation}"]`))
     await ben.shows('hello from Firefox')
     await ben.appears('[data-slot="field"]')
   },
   async '2 the tick becomes filled when the message is read'() {
-    await ana.shows('hello from Firefox', '[data-state="read"]')
+    await openBoth()
+    await ana.send('read in Firefox')
+    await ana.shows('read in Firefox', '[data-state="read"]')
   },
   async '18 typing is shown until the message arrives'() {
+    await openBoth()
     await ben.type('an answer')
     await ana.appears('[data-slot="typing-indicator"][data-visible]')
     await page.keyboard.press('Enter')
@@ -100,6 +128,7 @@ const checks = {
     await ana.appears('[data-slot="typing-indicator"]:not([data-visible])')
   },
   async '3 thirty messages while Enter is held keep their order on both sides'() {
+    await openBoth()
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
     await ana.focus('[data-slot="field"]')
     // Enter goes down thirty times and up once, like a key that repeats.
@@ -121,13 +150,17 @@ const checks = {
     await ana.disappears('[data-status="failed"], [data-kind="error"]')
   },
   async '25 a reaction by keyboard appears on both sides'() {
-    await focusRow(ben, 'quick 30.')
+    await openBoth()
+    await ana.send('liked in Firefox')
+    await ben.shows('liked in Firefox')
+    await focusRow(ben, 'liked in Firefox')
     await page.keyboard.type('+')
     await page.waitForSelector('[data-slot="quick-reactions"] [role="menuitemcheckbox"]')
     await page.keyboard.press('Enter')
-    for (const person of [ana, ben]) await person.shows('quick 30.', '.rpt-reaction')
+    for (const person of [ana, ben]) await person.shows('liked in Firefox', '.rpt-reaction')
   },
   async '23 an edit appears on both sides'() {
+    await openBoth()
     await ana.send('first wording')
     await ben.shows('first wording')
     await ana.focus('[data-slot="field"]')
@@ -138,18 +171,23 @@ const checks = {
     await ben.shows('first wording, edited', '.rpt-edited')
   },
   async '24 a deletion appears on both sides'() {
-    await focusRow(ana, 'first wording, edited')
+    await openBoth()
+    await ana.send('deleted in Firefox')
+    await ana.shows('deleted in Firefox', SENT)
+    await ben.shows('deleted in Firefox')
+    await focusRow(ana, 'deleted in Firefox')
     await page.keyboard.press('Delete')
     await page.waitForSelector('dialog[open]')
     await page.keyboard.press('Tab')
     await page.keyboard.press('Enter')
     for (const person of [ana, ben])
       await person.until(
-        (rows) => !document.querySelector(rows)?.textContent.includes('first wording'),
+        (rows) => !document.querySelector(rows)?.textContent.includes('deleted in Firefox'),
         person.within('[data-slot="rows"]'),
       )
   },
   async '10 a reader is not moved by new messages'() {
+    await openBoth()
     // Ben sends tall messages, so that the list can be scrolled.
     for (let i = 1; i <= 3; i++)
       await user('ben').send(await user('ben').conversationWith('ana'), `tall ${i} ${'word '.repeat(300)}`)
@@ -207,6 +245,7 @@ const checks = {
     assert.deepEqual((await own.texts()).filter(isThere), expected)
   },
   async '5 a server outage shows a banner and keeps the draft'() {
+    await openAs('ana', await conversationOfBoth())
     await own.type('a draft')
     await server.kill()
     await own.appears('[data-slot="connection-banner"]')
@@ -214,7 +253,7 @@ const checks = {
     await own.disappears('[data-slot="connection-banner"]', 40_000)
     assert.equal(await own.draft(), 'a draft')
     await page.keyboard.press('Enter')
-    await own.shows('a draft', '[data-state="sent"], [data-state="delivered"], [data-state="read"]')
+    await own.shows('a draft', SENT)
   },
   async '8 repeatedly expiring tokens lose no message and sign no user out'() {
     const conversation = await user('ana').conversationWith('ben')
@@ -224,7 +263,7 @@ const checks = {
     while (server.requestsTo('/auth/v1/token') < before + 3) {
       count++
       await own.send(`from here 8-${count}.`)
-      await own.shows(`from here 8-${count}.`, '[data-state="sent"], [data-state="delivered"], [data-state="read"]')
+      await own.shows(`from here 8-${count}.`, SENT)
       await user('ben').send(conversation, `from there 8-${count}.`)
       await own.shows(`from there 8-${count}.`)
     }
@@ -240,6 +279,10 @@ const checks = {
     assert.equal(await page.$eval('[data-slot="scroller"]', (scroller) => scroller.scrollTop), 0)
   },
   async '12 resizing keeps the lowest row in view'() {
+    const conversation = await conversationOfBoth()
+    await openAs('ana', conversation)
+    for (let i = 1; i <= 3; i++) await user('ben').send(conversation, `tall 12-${i} ${'word '.repeat(300)}`)
+    await own.shows('tall 12-3')
     await scrollTo(-700)
     await rest()
     const lowest = () =>
@@ -451,7 +494,7 @@ const checks = {
     await openAs('ana', conversation)
     await own.send('the quarterly numbers 27')
     await own.send('<img src=x onerror=alert(1)> 27')
-    await own.shows('onerror=alert', '[data-state="sent"], [data-state="delivered"], [data-state="read"]')
+    await own.shows('onerror=alert', SENT)
     await own.disappears('.rpt-text img')
     await click('[data-slot="conversation-header"] button[aria-label="Search in this conversation"]')
     await page.waitForSelector('input[aria-label="Search in this conversation"]')
@@ -482,7 +525,7 @@ const checks = {
     await paste(`${'😀'.repeat(3999)}!`)
     await own.reads('[data-slot="counter"]', '0 characters left')
     await page.keyboard.press('Enter')
-    await own.shows('😀😀', '[data-state="sent"], [data-state="delivered"], [data-state="read"]')
+    await own.shows('😀😀', SENT)
   },
   async '30 Arabic mirrors the layout'() {
     await show('gallery/?only=messenger&lang=ar')

@@ -6,7 +6,8 @@ import { settle } from './harness.mjs'
 
 /**
  * Scrolls through the 10,000 messages of the gallery; `wheel` scrolls by that many pixels. The row
- * under the pointer is followed through the load of each page.
+ * under the pointer is followed through the load of each page, and every chunk from the step at
+ * which it was mounted: nothing below it may change its height.
  */
 export async function throughHistory(page, wheel) {
   const pointer = await page.evaluate(() => {
@@ -32,10 +33,18 @@ export async function throughHistory(page, wheel) {
     }
   }, pointer)
   const where = () =>
-    page.evaluate(() => ({
-      top: document.querySelector('[data-slot="scroller"]').scrollTop,
-      hasBeginning: document.querySelector('[data-slot="beginning"]') !== null,
-    }))
+    page.evaluate(() => {
+      const { scrollTop } = document.querySelector('[data-slot="scroller"]')
+      window.places ??= new Map()
+      for (const chunk of document.querySelectorAll('[data-chunk]')) {
+        // The coordinates count from the end of the list, like those of the scroller.
+        const place = chunk.getBoundingClientRect().bottom + scrollTop
+        const first = window.places.get(chunk.dataset.chunk) ?? place
+        window.places.set(chunk.dataset.chunk, first)
+        window.shifted = Math.max(window.shifted ?? 0, Math.abs(place - first))
+      }
+      return { top: scrollTop, hasBeginning: document.querySelector('[data-slot="beginning"]') !== null }
+    })
   let last = null
   for (;;) {
     await wheel(-6000)
@@ -44,13 +53,15 @@ export async function throughHistory(page, wheel) {
     if (hasBeginning && top === last) break
     last = top
   }
-  const { worst, pages, rows } = await page.evaluate(() => ({
+  const { worst, shifted, pages, rows } = await page.evaluate(() => ({
     worst: window.worst,
+    shifted: window.shifted,
     pages: window.pages,
     rows: document.querySelectorAll('[data-slot="message-row"]').length,
   }))
   assert.ok(pages >= 190, `${pages} pages`)
   assert.ok(worst <= 1, `worst position error ${worst} px`)
+  assert.ok(shifted <= 1, `a chunk was shifted by ${shifted} px`)
   assert.ok(rows <= 400, `${rows} rows in the document`)
 }
 

@@ -1,7 +1,9 @@
+import type { Preferences } from '@rapport-chat/client'
 import { act, render, screen, waitFor } from '@testing-library/react'
+import type { ReactNode } from 'react'
 import userEvent from '@testing-library/user-event'
 import { describe, expect, it } from 'vitest'
-import { Avatar, ConversationsList } from '../../src'
+import { Avatar, ConversationsList, useUserPresence } from '../../src'
 import { ChatProvider, PresenceMenu, QuickAccess } from '../../src/navigation'
 import { lazyComponent } from '../../src/parts/lazy-component'
 import { de } from '../../src/strings/de'
@@ -32,6 +34,10 @@ describe('QuickAccess', () => {
   })
 })
 
+function MyStatus(): ReactNode {
+  return <output>{useUserPresence().myStatus}</output>
+}
+
 describe('PresenceMenu', () => {
   it('names the user and the status only when they are known', async () => {
     const client = new FakeClient(initialState({ me: NAMELESS, presence: {} }))
@@ -45,21 +51,51 @@ describe('PresenceMenu', () => {
     expect(button.textContent).toBe('AA')
   })
 
-  it('shows a connected person as online before the server has noticed', () => {
-    const offline = {
-      status: 'offline' as const,
-      last_seen: null,
-      status_text: null,
-      status_emoji: null,
-      manual_status: null,
-      manual_until: null,
-    }
-    const client = new FakeClient(initialState({ presence: { [ana.id]: offline } }))
-    renderWith(client, <PresenceMenu />)
-    const label = (): string | null => screen.getByRole('button').getAttribute('aria-label')
-    expect(label()).toMatch(/, Online$/)
-    act(() => client.set({ presence: { [ana.id]: { ...offline, manual_status: 'offline' } } }))
-    expect(label()).toMatch(/, Offline$/)
+  const offline = {
+    status: 'offline' as const,
+    last_seen: null,
+    status_text: null,
+    status_emoji: null,
+    manual_status: null,
+    manual_until: null,
+  }
+  const chosen = { ...offline, manual_status: 'offline' as const }
+  const { connection } = initialState()
+  const shared = { share_presence: true } as Preferences
+  const hidden = { share_presence: false } as Preferences
+
+  it.each([
+    // The server has not noticed the page yet.
+    ['connecting', offline, shared, 'Online'],
+    ['joining', offline, shared, 'Online'],
+    ['catching_up', offline, shared, 'Online'],
+    ['live', offline, shared, 'Online'],
+    // Perhaps the user does not share their presence.
+    ['live', offline, null, undefined],
+    ['live', offline, hidden, 'Offline'],
+    ['connecting', chosen, null, 'Offline'],
+    ['live', chosen, shared, 'Offline'],
+    ['live', { ...offline, status: 'busy' as const }, null, 'Busy'],
+    // The page is not connected.
+    ['reconnecting', offline, shared, 'Offline'],
+    ['offline', offline, shared, 'Offline'],
+  ] as const)('%s, %j: %s', (status, own, known, label) => {
+    const state = initialState({
+      presence: { [ana.id]: own },
+      connection: { ...connection, status },
+      preferences: known,
+    })
+    const { container } = renderWith(
+      new FakeClient(state),
+      <>
+        <PresenceMenu />
+        <MyStatus />
+      </>,
+    )
+    expect(screen.getByRole('button').getAttribute('aria-label')).toBe(
+      ['Set status: Ana Admin', label].filter(Boolean).join(', '),
+    )
+    expect(container.querySelector('output')?.textContent).toBe((label ?? 'Online').toLowerCase())
   })
 
   it('offers the choices', async () => {

@@ -1,7 +1,16 @@
-import { fireEvent, render, screen } from '@testing-library/react'
+import { act, fireEvent, render, screen } from '@testing-library/react'
+import type { ReactNode } from 'react'
 import userEvent from '@testing-library/user-event'
 import { describe, expect, it, vi } from 'vitest'
-import { ConversationsList, MessageBubble, MessageInput, UserChatInterface, type QuoteProps } from '../../src'
+import {
+  ConversationsList,
+  MessageBubble,
+  MessageInput,
+  Messenger,
+  UserChatInterface,
+  type MessageBubbleProps,
+  type QuoteProps,
+} from '../../src'
 import { conversation, FakeClient, initialState, message, PEOPLE, timeline } from '../../src/testing/fake-client'
 import { renderWith } from './render'
 
@@ -25,6 +34,26 @@ function chatClient(rest = {}): FakeClient {
     }),
   )
 }
+
+describe('sending', () => {
+  it('renders the message, and nothing of the list of conversations or the header', () => {
+    const client = chatClient()
+    const rendered = new Set<string>()
+    const Avatar = (): ReactNode => {
+      rendered.add('an avatar')
+      return null
+    }
+    const Bubble = ({ message: { content } }: MessageBubbleProps): ReactNode => {
+      rendered.add(content)
+      return content
+    }
+    renderWith(client, <Messenger conversationId={WITH_BEN} />, { components: { Avatar, MessageBubble: Bubble } })
+    expect([...rendered].sort()).toEqual(['an avatar', 'hi'])
+    rendered.clear()
+    act(() => void client.conversation(WITH_BEN).send('hello'))
+    expect([...rendered]).toEqual(['hello'])
+  })
+})
 
 describe('slots', () => {
   it('replace a piece of a message', () => {

@@ -40,8 +40,8 @@ export function ConversationComposer(props: ConversationComposerProps): ReactNod
   const edited = mode?.kind === 'edit' ? mode.message : null
 
   const leaveMode = (): void => {
-    setEdit(null)
-    onMode(null)
+    if (edit) setEdit(null)
+    if (mode) onMode(null)
   }
   const send = (content: string): void => {
     leaveMode()
