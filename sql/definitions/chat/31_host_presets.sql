@@ -782,8 +782,8 @@ $$;
 
 revoke all on function chat.own_views_source() from public;
 
--- Returns whether auth.users contains the accounts of Supabase Auth. In a plain PostgreSQL,
--- Rapport creates an empty table of that name.
+-- Returns whether auth.users contains the accounts of Supabase Auth. In a plain PostgreSQL, Rapport
+-- creates a table of that name, and the accounts may be elsewhere.
 create or replace function chat.has_accounts_of_supabase()
 returns boolean
 language sql
@@ -791,7 +791,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select to_regclass('auth.users') is not null
-    and coalesce(obj_description(to_regclass('auth.users'), 'pg_class'), '') not like 'Made by Rapport%'
+    and coalesce(obj_description(to_regnamespace('auth'), 'pg_namespace'), '') not like 'Made by Rapport%'
+    and obj_description(to_regclass('auth.users'), 'pg_class') is distinct from 'One row per account.'
 $$;
 
 revoke all on function chat.has_accounts_of_supabase() from public;
