@@ -64,6 +64,30 @@ create or replace function public.keep_rights() returns trigger language plpgsql
 select tests.equals(tests.outcomes(), 'insert_account id refused, update role unknown, update team_id unknown', 'broken trigger');
 drop trigger keep_rights on public.users;
 
+-- A new row is harmless if users cannot set its team and role.
+savepoint columns;
+create policy "people create their own row" on public.users for insert to authenticated with check (id = (select chat.my_id()));
+revoke insert on public.users from authenticated;
+grant insert (id, email, full_name) on public.users to authenticated;
+select tests.equals(outcome, 'refused', 'new row without a team') from chat.attempt_self_promotion() where attempt = 'insert_account';
+rollback to columns;
+
+-- Nor if a trigger replaces them. If the row also violates a constraint, that cannot be seen.
+savepoint replacing;
+create policy "people create their own row" on public.users for insert to authenticated with check (id = (select chat.my_id()));
+create function public.without_rights() returns trigger language plpgsql as $$
+begin
+  new.role := 'user';
+  new.team_id := null;
+  return new;
+end
+$$;
+create trigger without_rights before insert on public.users for each row execute function public.without_rights();
+select tests.equals(concat_ws(': ', outcome, detail), 'refused: the value was replaced', 'replaced') from chat.attempt_self_promotion() where attempt = 'insert_account';
+alter table public.users add constraint at_work check (email like '%@work.example') not valid;
+select tests.equals(outcome, 'unknown', 'violated constraint') from chat.attempt_self_promotion() where attempt = 'insert_account';
+rollback to replacing;
+
 -- Nothing was changed, and the session has its own role.
 select tests.equals(count(*), 0::bigint, 'changed')
 from (table public.users except table tests.users_before) changed;

@@ -171,7 +171,7 @@ begin
     from unnest(host_tables) t (relation), pg_catalog.pg_roles r
     where r.rolname = view_owner
   ) then
-    raise warning 'View chat.% belongs to %, who does not see all rows of %: the chat will have no users. Grant % SELECT on these tables, and BYPASSRLS or their ownership.',
+    raise warning 'View chat.% belongs to %, who does not see all rows of %, so neither does the chat. Grant % SELECT on these tables, and BYPASSRLS or their ownership.',
       view_name, view_owner, array_to_string(host_tables, ', '), view_owner;
   end if;
 

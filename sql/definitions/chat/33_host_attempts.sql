@@ -4,13 +4,14 @@
 
 -- Runs a statement with the rights and claims of a user, and undoes it. Returns whether it had the
 -- effect. A violated constraint counts as an effect: constraints are checked after rights and
--- policies, and another value would not violate them.
+-- policies, and another value would not violate them. But if the table has triggers for the event (4
+-- for INSERT, 16 for UPDATE, as in pg_trigger.tgtype), they may have replaced the value.
 --
 -- "own_row" is a query for the row that the statement changes with "where current of own_row". A
 -- condition on a column would require the right to select, and PostgreSQL would then also apply the
 -- policies for SELECT. They do not stop a user who writes an update without a condition.
 create or replace function chat.attempt_as_user(
-  claims jsonb, statement text, effect text, own_row text default null, out outcome text, out detail text
+  claims jsonb, relation regclass, event int, statement text, effect text, own_row text default null, out outcome text, out detail text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -35,7 +36,7 @@ begin
     end if;
     perform set_config('request.jwt.claims', claims::text, true);
     -- Triggers and policies of the application may depend on the path of API requests.
-    perform set_config('search_path', '"$user", public, extensions', true);
+    perform set_config('search_path', '"$user", public, extensions, pg_temp', true);
     perform set_config('role', 'authenticated', true);
     execute statement;
     get diagnostics changed = row_count;
@@ -50,7 +51,11 @@ begin
       outcome := case when has_effect then 'allowed' else 'refused' end;
       detail := case when changed = 0 then 'no row was changed' when not has_effect then 'the value was replaced' end;
     when integrity_constraint_violation then
-      outcome := 'allowed';
+      outcome := case when exists (
+        select
+        from pg_catalog.pg_trigger t
+        where t.tgrelid = relation and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & event <> 0
+      ) then 'unknown' else 'allowed' end;
       detail := sqlerrm;
     when others then
       get stacked diagnostics state = returned_sqlstate;
@@ -61,7 +66,7 @@ begin
 end
 $$;
 
-revoke all on function chat.attempt_as_user(jsonb, text, text, text) from public;
+revoke all on function chat.attempt_as_user(jsonb, regclass, int, text, text, text) from public;
 
 -- Returns a role that would raise the user above others, as the application writes it: one in use,
 -- otherwise one that the type of the column contains.
@@ -120,6 +125,7 @@ declare
   metadata record;
   wanted record;
   assigned jsonb;
+  gain text;
 begin
   source := chat.host_source_of(recorded ->> 'preset', recorded);
   select d.user_id, d.email into person, person_email
@@ -168,7 +174,7 @@ begin
       attempt := 'update';
       column_name := wanted.name;
       select a.outcome, a.detail into outcome, detail from chat.attempt_as_user(
-        claims,
+        claims, relation::regclass, 16,
         format('update %s set %I = %L where current of own_row', relation::regclass, wanted.name, assigned ->> wanted.name),
         format('select exists (select from %s where %I = %L and %I = %L)', relation::regclass, watched ->> 'person', own, wanted.name, assigned ->> wanted.name),
         format('select * from %s where %I = %L', relation::regclass, watched ->> 'person', own)
@@ -176,20 +182,33 @@ begin
       return next;
     end loop;
 
+    -- A row that contains neither a team nor a role gives nothing.
+    continue when assigned = '{}';
     column_name := watched ->> 'person';
     attempt := case when (watched ->> 'is_person')::boolean then 'insert_account' else 'insert_membership' end;
     if (watched ->> 'is_person')::boolean then
-      own := gen_random_uuid()::text;
+      own := chat.new_account(relation::regclass, column_name);
     end if;
+    if has_any_column_privilege('authenticated', relation::regclass, 'INSERT') then
+      assigned := (
+        select coalesce(jsonb_object_agg(v.key, v.value), '{}')
+        from jsonb_each(assigned) v
+        where has_column_privilege('authenticated', relation::regclass, v.key, 'INSERT')
+      );
+      if assigned = '{}' then
+        outcome := 'refused';
+        detail := 'users may insert neither team nor role';
+        return next;
+        continue;
+      end if;
+    end if;
+    gain := (select string_agg(format('%I = %L', v.key, v.value), ' or ') from jsonb_each_text(assigned) v);
     assigned := assigned || jsonb_build_object(column_name, own);
     select a.outcome, a.detail into outcome, detail from chat.attempt_as_user(
       case when (watched ->> 'is_person')::boolean then claims || jsonb_build_object('sub', own) else claims end,
+      relation::regclass, 4,
       chat.insert_statement(relation::regclass, assigned),
-      format('select exists (select from %s where %s)', relation::regclass, (
-        select string_agg(format('%I = %L', v.key, v.value), ' and ') from jsonb_each_text(assigned) v
-        -- If users may not set the role, the row has the default.
-        where v.key <> coalesce(watched ->> 'role', '')
-      ))
+      format('select exists (select from %s where %I = %L and (%s))', relation::regclass, column_name, own, gain)
     ) a;
     return next;
   end loop;
@@ -200,6 +219,25 @@ comment on function chat.attempt_self_promotion() is
   'For rapport doctor: tries as an ordinary user to change the own team or role, and to insert a membership or an account. Everything is undone.';
 
 revoke all on function chat.attempt_self_promotion() from public;
+
+-- Returns the id of an account that has no row in the table of users, or a new id if there is none.
+create or replace function chat.new_account(people regclass, people_key text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  account uuid;
+begin
+  if to_regclass('auth.users') is not null then
+    execute format('select a.id from auth.users a where not exists (select from %s u where u.%I = a.id) limit 1', people, people_key) into account;
+  end if;
+  return coalesce(account, gen_random_uuid())::text;
+end
+$$;
+
+revoke all on function chat.new_account(regclass, text) from public;
 
 -- Returns an INSERT of one row with these values, as a user of the API would write it: only columns
 -- that users may insert. Other columns that need a value receive one from an existing row.
@@ -217,9 +255,17 @@ begin
     select format(
       'insert into %s (%s) values (%s)', relation,
       string_agg(format('%I', a.attname), ', ' order by a.attnum),
-      string_agg(format('%L', case when assigned ? a.attname then assigned ->> a.attname else sample ->> a.attname end), ', ' order by a.attnum)
+      string_agg(format('%L', case
+        when assigned ? a.attname then assigned ->> a.attname
+        -- Another value than that of the existing row, because a violated constraint proves less.
+        when t.typcategory = 'S' and chat.is_unique_column(relation, a.attname)
+          then gen_random_uuid() || coalesce('@' || nullif(split_part(sample ->> a.attname, '@', 2), ''), '')
+        when a.atttypid = 'uuid'::regtype and chat.is_unique_column(relation, a.attname) then gen_random_uuid()::text
+        else sample ->> a.attname
+      end), ', ' order by a.attnum)
     )
     from pg_catalog.pg_attribute a
+    join pg_catalog.pg_type t on t.oid = a.atttypid
     where a.attrelid = relation
       and a.attnum > 0 and not a.attisdropped
       and a.attgenerated = '' and a.attidentity = ''
