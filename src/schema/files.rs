@@ -150,7 +150,9 @@ mod tests {
 
     #[test]
     fn every_policy_on_a_table_of_the_chat_is_found() {
-        let texts = definitions().into_iter().map(|file| file.text.matches("on public."));
+        let texts = definitions()
+            .into_iter()
+            .map(|file| file.text.matches("on public."));
         let written = definitions()
             .iter()
             .map(|file| file.text.matches("\ncreate policy").count())

@@ -189,6 +189,37 @@ async fn self_promotion_is_tried_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_slot_that_no_server_reads_is_found_when_it_holds_too_much_wal() {
+    let database = TestDatabase::new().await;
+    let client = database.connect().await;
+    let slot = format!("rapport_{}", database.name());
+    let variables = [
+        ("DATABASE_URL", database.url()),
+        // The smallest value that the setting accepts.
+        ("RAPPORT_REPLICATION_MAX_WAL_HELD_BYTES", "16777216"),
+    ];
+    client
+        .batch_execute(&format!(
+            "select pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+        ))
+        .await
+        .unwrap();
+    assert_eq!(level(&findings(&variables).await.1, "log.held"), "ok");
+    client
+        .batch_execute(
+            "select pg_logical_emit_message(false, '', repeat('x', 1000000)) from generate_series(1, 20)",
+        )
+        .await
+        .unwrap();
+    let (_, checks) = findings(&variables).await;
+    let found = &checks["log.held"];
+    assert_eq!((&found["level"], &found["facts"]["slot"]), (&"warn".into(), &slot.into()));
+    let remedy = found["remedy_sql"].as_str().unwrap();
+    client.batch_execute(remedy).await.unwrap();
+    assert_eq!(level(&findings(&variables).await.1, "log.held"), "ok");
+}
+
+#[tokio::test]
 async fn tables_with_the_names_of_the_chat_are_found_before_the_installation() {
     let database = TestDatabase::bare().await;
     let client = database.connect().await;

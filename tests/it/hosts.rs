@@ -181,7 +181,11 @@ const UNDECIDED: &[(&[&str], &str, &str)] = &[
         "alter table public.users owner to authenticated",
         "users of the API could own public.users",
     ),
-    (&[], "", "Preset claims fits the tables of this database, but not their contents: no user"),
+    (
+        &[],
+        "",
+        "Preset claims fits the tables of this database, but not their contents: no user",
+    ),
 ];
 
 #[tokio::test]
@@ -193,7 +197,10 @@ async fn without_a_safe_choice_nothing_is_installed() {
         client.batch_execute(statements).await.unwrap();
         match install(&database, "auto").await {
             Err(SchemaError::HostUndecided(refusal)) => {
-                assert!(refusal.contains(expected), "{expected}\nis not in\n{refusal}");
+                assert!(
+                    refusal.contains(expected),
+                    "{expected}\nis not in\n{refusal}"
+                );
             }
             other => panic!("{expected}: {other:?}"),
         }
@@ -208,7 +215,10 @@ async fn without_a_safe_choice_nothing_is_installed() {
 #[tokio::test]
 async fn tables_that_appear_later_change_nothing() {
     let (database, client) = applications(&["profiles_members"]).await;
-    assert_eq!(install(&database, "auto").await.unwrap(), "profiles_members");
+    assert_eq!(
+        install(&database, "auto").await.unwrap(),
+        "profiles_members"
+    );
     client
         .batch_execute(
             "create table public.user_teams (user_id uuid references public.profiles, team_id int);
@@ -218,7 +228,10 @@ async fn tables_that_appear_later_change_nothing() {
         .await
         .unwrap();
     for preset in ["auto", "profiles_members"] {
-        assert_eq!(install(&database, preset).await.unwrap(), "profiles_members");
+        assert_eq!(
+            install(&database, preset).await.unwrap(),
+            "profiles_members"
+        );
         client.batch_execute(&file("check")).await.unwrap();
     }
     // Without the table in use, another one does not take its place.
@@ -239,7 +252,10 @@ async fn tables_that_appear_later_change_nothing() {
 async fn a_view_is_given_to_a_role_that_sees_all_of_its_tables() {
     let (database, client) = applications(&["profiles_team"]).await;
     // As on Supabase, another role owns the accounts, and none of the two owners sees both tables.
-    let (auth, app) = (format!("auth_{}", database.name()), format!("app_{}", database.name()));
+    let (auth, app) = (
+        format!("auth_{}", database.name()),
+        format!("app_{}", database.name()),
+    );
     client
         .batch_execute(&format!(
             "create role {auth}; create role {app};
@@ -257,7 +273,11 @@ async fn a_view_is_given_to_a_role_that_sees_all_of_its_tables() {
         .await
         .unwrap();
     checked.unwrap();
-    assert_eq!(checks["host.owner"]["level"], "ok", "{:?}", checks["host.owner"]);
+    assert_eq!(
+        checks["host.owner"]["level"], "ok",
+        "{:?}",
+        checks["host.owner"]
+    );
 }
 
 /// Runs `rapport host` with these arguments. Returns the exit code and the output.
@@ -291,7 +311,10 @@ async fn host_shows_the_presets_and_chooses_one() {
 
     let output = run(rapport(&["host", "--json"]).env("DATABASE_URL", database.url())).await;
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["version"], &report["auto"]), (&Value::from(1), &Value::Null));
+    assert_eq!(
+        (&report["version"], &report["auto"]),
+        (&Value::from(1), &Value::Null)
+    );
     let candidates = report["candidates"].as_array().unwrap();
     let users_table = candidates
         .iter()
@@ -302,10 +325,16 @@ async fn host_shows_the_presets_and_chooses_one() {
     assert_eq!(users_table["command"], "rapport host --use users_table");
 
     let (code, said) = host(&database, &["--use", "users_table"]).await;
-    assert_eq!((code, &*said), (0, "Users and teams are found by: users_table\n"));
+    assert_eq!(
+        (code, &*said),
+        (0, "Users and teams are found by: users_table\n")
+    );
     let (code, said) = host(&database, &[]).await;
     assert_eq!(code, 0, "{said}");
-    assert!(said.starts_with("In force: users_table\nauto: users_table\n"), "{said}");
+    assert!(
+        said.starts_with("In force: users_table\nauto: users_table\n"),
+        "{said}"
+    );
 
     // The setting would replace the choice, so it must agree.
     let mut command = rapport(&["host", "--use", "basejump"]);

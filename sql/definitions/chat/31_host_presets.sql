@@ -1,6 +1,7 @@
 -- The presets of the host mapping. Each preset is a function that reads the catalogue and returns
--- the texts of chat.directory and chat.memberships. All names in these texts come from the
--- catalogue.
+-- the texts of chat.directory and chat.memberships. All names in these texts come from the catalogue.
+-- Names of columns are inserted with %I. Relations are inserted as text of a regclass, which is
+-- quoted, and qualified because the search_path of these functions contains no other schema.
 
 comment on type chat.host_source is
   'What a preset of chat.install_host_mapping() reads from the application.';

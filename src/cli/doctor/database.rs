@@ -104,7 +104,8 @@ pub(super) async fn connections(inspection: &mut Inspection<'_>) -> Result<Verdi
     let (maximum, reserved): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let in_use: i64 = row.try_get(2)?;
     let available = maximum - reserved;
-    let what = format!("PostgreSQL allows {available} connections, and the server opens up to {needed}");
+    let what =
+        format!("PostgreSQL allows {available} connections, and the server opens up to {needed}");
     let verdict = if usize::try_from(available).is_ok_and(|available| available >= needed) {
         Verdict::ok(what)
     } else {
@@ -127,14 +128,14 @@ mod tests {
     #[test]
     fn only_a_plain_connection_over_the_network_is_a_problem() {
         let tls = || Some("TLSv1.3".to_owned());
-        let is_ok = |verdict: Verdict| verdict == verdict.clone() && is_level_ok(&verdict);
-        assert!(is_ok(encryption(true, tls(), false)));
-        assert!(is_ok(encryption(true, tls(), true)));
-        assert!(is_ok(encryption(false, None, true)));
-        assert!(!is_ok(encryption(false, None, false)));
-    }
-
-    fn is_level_ok(verdict: &Verdict) -> bool {
-        serde_json::to_value(verdict).unwrap()["level"] == "ok"
+        for (is_encrypted, version, is_local, level) in [
+            (true, tls(), false, "ok"),
+            (true, tls(), true, "ok"),
+            (false, None, true, "ok"),
+            (false, None, false, "warn"),
+        ] {
+            let verdict = encryption(is_encrypted, version, is_local);
+            assert_eq!(serde_json::to_value(verdict).unwrap()["level"], level);
+        }
     }
 }

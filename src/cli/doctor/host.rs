@@ -34,23 +34,31 @@ pub(super) async fn preset(inspection: &mut Inspection<'_>) -> Result<Verdict, E
            from {IN_FORCE} as s"
     );
     let Some(row) = inspection.client.query_opt(&sql, &[]).await? else {
-        return Ok(Verdict::fail("no source of users and teams is installed").because("Run `rapport migrate`."));
+        return Ok(Verdict::fail("no source of users and teams is installed")
+            .because("Run `rapport migrate`."));
     };
     let (preset, fits): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
     let problem: Option<String> = row.try_get(2)?;
     let configured = inspection.config.chat.host_preset.as_str();
     let verdict = if !fits {
-        Verdict::fail(format!("preset {preset} no longer fits the tables of the application")).because(format!(
+        Verdict::fail(format!(
+            "preset {preset} no longer fits the tables of the application"
+        ))
+        .because(format!(
             "{}. `rapport host` lists the presets that do.",
             problem.unwrap_or_else(|| "Its tables are missing".to_owned())
         ))
     } else if configured != "auto" && configured != preset {
-        Verdict::warn(format!("preset {preset} is in force, but chat.host_preset is {configured}"))
-            .because("`rapport migrate` puts the configured preset into force.")
+        Verdict::warn(format!(
+            "preset {preset} is in force, but chat.host_preset is {configured}"
+        ))
+        .because("`rapport migrate` puts the configured preset into force.")
     } else {
         Verdict::ok(format!("users and teams are found by preset {preset}"))
     };
-    Ok(verdict.fact("preset", preset).fact("configured", configured))
+    Ok(verdict
+        .fact("preset", preset)
+        .fact("configured", configured))
 }
 
 /// Whether an installation would have to ask the operator for a preset.
@@ -66,7 +74,9 @@ pub(super) async fn ambiguous(inspection: &mut Inspection<'_>) -> Result<Verdict
             Verdict::ok("no choice of a preset is needed").fact("preset", preset)
         }
         HostChoice::Undecided(problem) => Verdict::fail("a preset must be chosen")
-            .because(format!("{problem} `rapport host` shows the choices, and `rapport host --use NAME` chooses."))
+            .because(format!(
+                "{problem} `rapport host` shows the choices, and `rapport host --use NAME` chooses."
+            ))
             .choice(),
     })
 }
@@ -91,7 +101,8 @@ pub(super) async fn nobody(inspection: &mut Inspection<'_>) -> Result<Verdict, E
 
 /// Whether at least one user has a team. Otherwise, no user may write to another.
 pub(super) async fn no_team(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
-    const SQL: &str = "select exists (select from chat.directory), exists (select from chat.memberships)";
+    const SQL: &str =
+        "select exists (select from chat.directory), exists (select from chat.memberships)";
     if !inspection.has_function(PRESETS).await? {
         return Ok(without_schema());
     }
@@ -100,9 +111,8 @@ pub(super) async fn no_team(inspection: &mut Inspection<'_>) -> Result<Verdict, 
     let verdict = if has_teams {
         Verdict::ok("users have teams")
     } else if has_users {
-        Verdict::warn("no user has a team, so no user may write to another").because(
-            "Assign users to teams, or choose another preset: see `rapport host`.",
-        )
+        Verdict::warn("no user has a team, so no user may write to another")
+            .because("Assign users to teams, or choose another preset: see `rapport host`.")
     } else {
         Verdict::skip("the application has no users")
     };
@@ -243,8 +253,10 @@ async fn attempts(
         Ok(rows) => rows,
         Err(error) => match error.as_db_error() {
             Some(refusal) => {
-                return Ok(Verdict::warn("whether users can gain rights could not be tried")
-                    .because(format!("PostgreSQL reports: {}.", refusal.message())));
+                return Ok(
+                    Verdict::warn("whether users can gain rights could not be tried")
+                        .because(format!("PostgreSQL reports: {}.", refusal.message())),
+                );
             }
             None => return Err(error),
         },
@@ -267,7 +279,9 @@ async fn attempts(
         match outcome.as_str() {
             "allowed" => {
                 allowed.push(format!("{right} on {target}"));
-                remedies.push(format!("revoke {right} on {table} from anon, authenticated;"));
+                remedies.push(format!(
+                    "revoke {right} on {table} from anon, authenticated;"
+                ));
             }
             "unknown" => unknown.push(format!(
                 "{right} on {target}: {}",

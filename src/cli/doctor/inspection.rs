@@ -70,9 +70,6 @@ impl<'a> Inspection<'a> {
     pub(super) async fn has_function(&self, signature: &str) -> Result<bool, Error> {
         const SQL: &str = "
             select coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure($1), 'EXECUTE'), false)";
-        self.client
-            .query_one(SQL, &[&signature])
-            .await?
-            .try_get(0)
+        self.client.query_one(SQL, &[&signature]).await?.try_get(0)
     }
 }

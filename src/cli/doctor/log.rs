@@ -37,7 +37,8 @@ pub(super) async fn slots(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
     let verdict = if ours > 0 || used < maximum {
         Verdict::ok(what)
     } else {
-        Verdict::fail(what).because("The server needs one. Raise max_replication_slots, or drop an unused slot.")
+        Verdict::fail(what)
+            .because("The server needs one. Raise max_replication_slots, or drop an unused slot.")
     };
     Ok(verdict
         .fact("maximum", maximum)
@@ -114,7 +115,9 @@ pub(super) async fn right(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
         Verdict::ok("the login has the REPLICATION attribute")
     } else {
         Verdict::fail("the login lacks the REPLICATION attribute")
-            .because("Without it, the server cannot read changes. A superuser must run the statement.")
+            .because(
+                "Without it, the server cannot read changes. A superuser must run the statement.",
+            )
             .remedy(format!("alter role {login} replication;"))
     })
 }
@@ -127,13 +130,15 @@ pub(super) async fn two_realtimes(inspection: &mut Inspection<'_>) -> Result<Ver
          where database = current_database() and starts_with(slot_name, 'supabase_realtime') and active
          order by 1";
     let rows = inspection.client.query(SQL, &[]).await?;
-    let slots: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let slots: Vec<String> = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
     let verdict = if slots.is_empty() {
         Verdict::ok("Supabase's own Realtime server does not read this database")
     } else {
-        Verdict::ok("Supabase's own Realtime server also reads this database").because(
-            "Both can run. Broadcasts and presence reach only clients of the same server.",
-        )
+        Verdict::ok("Supabase's own Realtime server also reads this database")
+            .because("Both can run. Broadcasts and presence reach only clients of the same server.")
     };
     Ok(verdict.fact("slots", slots))
 }

@@ -60,11 +60,13 @@ pub(super) async fn rights(inspection: &mut Inspection<'_>) -> Result<Verdict, E
         return Ok(without_table());
     };
     let verdict = if table.is_limited || !table.may_insert {
-        Verdict::warn("the login is subject to the policies of realtime.messages, or may not insert")
-            .because(
-                "Replay and the check of access to a private channel, which inserts a row, need this. \
+        Verdict::warn(
+            "the login is subject to the policies of realtime.messages, or may not insert",
+        )
+        .because(
+            "Replay and the check of access to a private channel, which inserts a row, need this. \
                  Let the login own the table, or bypass row-level security.",
-            )
+        )
     } else {
         Verdict::ok("the login bypasses the policies of realtime.messages")
     };
@@ -84,7 +86,9 @@ pub(super) async fn policies(inspection: &mut Inspection<'_>) -> Result<Verdict,
               on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
              and d.refobjid = pg_catalog.to_regprocedure('chat.may_listen(text)')
            where p.polrelid = pg_catalog.to_regclass('realtime.messages'))";
-    if read_table(inspection).await?.is_none() || !inspection.has_function("chat.may_listen(text)").await? {
+    if read_table(inspection).await?.is_none()
+        || !inspection.has_function("chat.may_listen(text)").await?
+    {
         return Ok(Verdict::skip("the schema of the chat is not installed"));
     }
     let row = inspection.client.query_one(SQL, &[]).await?;
@@ -121,7 +125,10 @@ pub(super) async fn partitions(inspection: &mut Inspection<'_>) -> Result<Verdic
     }
     let row = inspection.client.query_one(SQL, &[]).await?;
     let (missing, has_default): (Vec<String>, bool) = (row.try_get(0)?, row.try_get(1)?);
-    let what = format!("realtime.messages has no partition for {}", missing.join(" and "));
+    let what = format!(
+        "realtime.messages has no partition for {}",
+        missing.join(" and ")
+    );
     let verdict = if missing.is_empty() {
         Verdict::ok("realtime.messages has partitions for today and tomorrow")
     } else if !table.is_own {

@@ -26,7 +26,10 @@ pub(super) async fn changes(inspection: &mut Inspection<'_>) -> Result<Verdict, 
             .await?;
         return Ok(Verdict::fail(format!("publication {name} is missing"))
             .because("`rapport migrate` creates it, if its login may.")
-            .remedy(format!("create publication {};", row.try_get::<_, String>(0)?))
+            .remedy(format!(
+                "create publication {};",
+                row.try_get::<_, String>(0)?
+            ))
             .fact("publication", name.as_str()));
     };
     let (quoted, unpublished): (String, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
@@ -54,14 +57,17 @@ pub(super) async fn tables(inspection: &mut Inspection<'_>) -> Result<Verdict, E
     const SQL: &str = "
         select count(distinct member.oid)
           from pg_catalog.pg_publication as p
-         cross join lateral (
+          left join lateral (
             select t.relid as oid from pg_catalog.pg_get_publication_tables(p.pubname) as t
             union
             select r.prrelid from pg_catalog.pg_publication_rel as r where r.prpubid = p.oid
-          ) as member
-         where p.pubname = $1";
+          ) as member on true
+         where p.pubname = $1
+         group by p.oid";
     let name = &inspection.config.replication.publication;
-    let row = inspection.client.query_one(SQL, &[name]).await?;
+    let Some(row) = inspection.client.query_opt(SQL, &[name]).await? else {
+        return Ok(Verdict::skip(format!("publication {name} is missing")));
+    };
     let tables: i64 = row.try_get(0)?;
     let verdict = if tables > 0 {
         Verdict::ok(format!("publication {name} contains {tables} tables"))

@@ -202,7 +202,9 @@ mod tests {
     fn text_and_json_contain_the_same_values() {
         let report = report(vec![
             Verdict::ok("a").fact("n", 1),
-            Verdict::warn("b").because("Because.").remedy("select 1;\nselect 2;"),
+            Verdict::warn("b")
+                .because("Because.")
+                .remedy("select 1;\nselect 2;"),
         ]);
         assert_eq!(
             report.to_string(),
@@ -221,10 +223,7 @@ mod tests {
 
     #[test]
     fn the_outcome_is_the_most_serious_finding() {
-        let (fail, choice) = (
-            || Verdict::fail("a"),
-            || Verdict::fail("b").choice(),
-        );
+        let (fail, choice) = (|| Verdict::fail("a"), || Verdict::fail("b").choice());
         for (verdicts, outcome) in [
             (vec![], Outcome::Good),
             (vec![Verdict::warn("w"), Verdict::skip("s")], Outcome::Good),

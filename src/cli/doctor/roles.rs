@@ -37,11 +37,9 @@ async fn assumed(inspection: &mut Inspection<'_>, role: &'static str) -> Result<
         Err(refusal) if refusal.is_missing => {
             Verdict::fail(format!("role {role} does not exist")).because("Run `rapport migrate`.")
         }
-        Err(refusal) => Verdict::fail(format!(
-            "the login of database.url cannot switch to {role}"
-        ))
-        .because(format!("PostgreSQL reports: {}.", refusal.message))
-        .remedy(grant(&inspection.client, &[role]).await?),
+        Err(refusal) => Verdict::fail(format!("the login of database.url cannot switch to {role}"))
+            .because(format!("PostgreSQL reports: {}.", refusal.message))
+            .remedy(grant(&inspection.client, &[role]).await?),
     };
     Ok(verdict.fact("role", role))
 }
@@ -93,7 +91,8 @@ async fn grant(client: &Client, roles: &[&str]) -> Result<String, Error> {
 
 /// Whether `service_role` sees all rows.
 pub(super) async fn bypassrls(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
-    const SQL: &str = "select rolbypassrls or rolsuper from pg_catalog.pg_roles where rolname = 'service_role'";
+    const SQL: &str =
+        "select rolbypassrls or rolsuper from pg_catalog.pg_roles where rolname = 'service_role'";
     let bypasses: Option<bool> = match inspection.client.query_opt(SQL, &[]).await? {
         Some(row) => Some(row.try_get(0)?),
         None => None,

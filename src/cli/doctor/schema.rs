@@ -29,7 +29,10 @@ pub(super) async fn foreign_tables(inspection: &mut Inspection<'_>) -> Result<Ve
           join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and n.nspname = 'public'
          where c.relname = any ($1)
          order by 1";
-    if inspection.has_function("chat.install_host_mapping(text)").await? {
+    if inspection
+        .has_function("chat.install_host_mapping(text)")
+        .await?
+    {
         return Ok(Verdict::skip("the schema is installed"));
     }
     let names: Vec<String> = schema::policies()
@@ -92,7 +95,10 @@ pub(super) async fn policies(inspection: &mut Inspection<'_>) -> Result<Verdict,
           full join found as f on f.relation = e.relation and f.name = e.name
          where (e.name is null and f.polpermissive) or f.name is null
          order by 1";
-    if !inspection.has_function("chat.install_host_mapping(text)").await? {
+    if !inspection
+        .has_function("chat.install_host_mapping(text)")
+        .await?
+    {
         return Ok(Verdict::skip("the schema is not installed"));
     }
     let (tables, names): (Vec<String>, Vec<String>) = schema::policies()
