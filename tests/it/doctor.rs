@@ -213,7 +213,10 @@ async fn a_slot_that_no_server_reads_is_found_when_it_holds_too_much_wal() {
         .unwrap();
     let (_, checks) = findings(&variables).await;
     let found = &checks["log.held"];
-    assert_eq!((&found["level"], &found["facts"]["slot"]), (&"warn".into(), &slot.into()));
+    assert_eq!(
+        (&found["level"], &found["facts"]["slot"]),
+        (&"warn".into(), &slot.into())
+    );
     let remedy = found["remedy_sql"].as_str().unwrap();
     client.batch_execute(remedy).await.unwrap();
     assert_eq!(level(&findings(&variables).await.1, "log.held"), "ok");

@@ -15,8 +15,8 @@ create table tests.users_before as select * from public.users;
 -- The demonstration grants only the columns of the profile.
 select tests.equals(tests.outcomes(), 'insert_account id refused, update role refused, update team_id refused', 'column grants');
 
--- A policy for the own row limits which rows a user may change, but not the columns. The policies for
--- SELECT would refuse the new team, but only if the update has a condition.
+-- A policy for the own row limits which rows a user may change, but not the columns. The policies
+-- for SELECT would refuse the new team, but only if the update has a condition.
 grant insert, update on public.users to authenticated;
 select tests.equals(tests.outcomes(), 'insert_account id refused, update role allowed, update team_id allowed', 'own row');
 savepoint attack;

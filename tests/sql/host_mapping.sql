@@ -35,6 +35,11 @@ from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
 
+-- An installation before the presets were recorded in full is completed.
+update chat.config set value = jsonb_build_object('preset', 'users_table', 'people', 'public.users', 'text', value -> 'text') where key = 'host_mapping';
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
+select tests.equals((value ->> 'team', value ->> 'people_key', value ->> 'is_provisional')::text, '(team_id,id,false)', 'recorded') from chat.config where key = 'host_mapping';
+
 -- Team names are also shown to users who may not read the table of teams. A user may have no team,
 -- or may be unknown to the application.
 select tests.act_as('ana');

@@ -4,8 +4,9 @@
 
 -- Runs a statement with the rights and claims of a user, and undoes it. Returns whether it had the
 -- effect. A violated constraint counts as an effect: constraints are checked after rights and
--- policies, and another value would not violate them. But if the table has triggers for the event (4
--- for INSERT, 16 for UPDATE, as in pg_trigger.tgtype), they may have replaced the value.
+-- policies, and another value would not violate them. But if the table has triggers for the event,
+-- they may have replaced the value. "event" is 4 for INSERT and 16 for UPDATE, as in
+-- pg_trigger.tgtype.
 --
 -- "own_row" is a query for the row that the statement changes with "where current of own_row". A
 -- condition on a column would require the right to select, and PostgreSQL would then also apply the
