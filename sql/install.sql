@@ -461,37 +461,49 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/31_host_presets.sql' and checksum = '86a46022ebaf715333e0534bc2aef5610484258dca86ed79572b38fb80eda223'
+  where path = 'chat/31_host_tables.sql' and checksum = '9714ffb87a80bece95793fadee655ca6f16cc842a4bb40d49824b22a33f48d83'
 ) as pending \gset
 \if :pending
-\echo definitions/chat/31_host_presets.sql
-\ir definitions/chat/31_host_presets.sql
+\echo definitions/chat/31_host_tables.sql
+\ir definitions/chat/31_host_tables.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/31_host_presets.sql', '86a46022ebaf715333e0534bc2aef5610484258dca86ed79572b38fb80eda223')
+  ('chat/31_host_tables.sql', '9714ffb87a80bece95793fadee655ca6f16cc842a4bb40d49824b22a33f48d83')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/32_host_detection.sql' and checksum = '18074f4a772f8100899d0e261362bb9087aa0ee5dd5e20e235d737291368a226'
+  where path = 'chat/32_host_presets.sql' and checksum = 'bb6ed03947e7132f4da119f8423cf306b5b54d1c38fc05e71c3b041dfef1eb54'
 ) as pending \gset
 \if :pending
-\echo definitions/chat/32_host_detection.sql
-\ir definitions/chat/32_host_detection.sql
+\echo definitions/chat/32_host_presets.sql
+\ir definitions/chat/32_host_presets.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/32_host_detection.sql', '18074f4a772f8100899d0e261362bb9087aa0ee5dd5e20e235d737291368a226')
+  ('chat/32_host_presets.sql', 'bb6ed03947e7132f4da119f8423cf306b5b54d1c38fc05e71c3b041dfef1eb54')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/33_host_attempts.sql' and checksum = '26a5aeebe5a4abbd12a9485f39204d08454009b0bf73ec7cd4fd03d69c60dff5'
+  where path = 'chat/33_host_detection.sql' and checksum = '18074f4a772f8100899d0e261362bb9087aa0ee5dd5e20e235d737291368a226'
 ) as pending \gset
 \if :pending
-\echo definitions/chat/33_host_attempts.sql
-\ir definitions/chat/33_host_attempts.sql
+\echo definitions/chat/33_host_detection.sql
+\ir definitions/chat/33_host_detection.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/33_host_attempts.sql', '26a5aeebe5a4abbd12a9485f39204d08454009b0bf73ec7cd4fd03d69c60dff5')
+  ('chat/33_host_detection.sql', '18074f4a772f8100899d0e261362bb9087aa0ee5dd5e20e235d737291368a226')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/34_host_attempts.sql' and checksum = '0c0301ab8005aacfd1a34e53d75b1cbe5c2c0a23f87adc4f6cb88570606d2161'
+) as pending \gset
+\if :pending
+\echo definitions/chat/34_host_attempts.sql
+\ir definitions/chat/34_host_attempts.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/34_host_attempts.sql', '0c0301ab8005aacfd1a34e53d75b1cbe5c2c0a23f87adc4f6cb88570606d2161')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

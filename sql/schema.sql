@@ -4913,8 +4913,8 @@ declare
   accounts text := '';
 begin
   tables := array[people];
-  -- A join that no query needs costs nothing: the planner removes it, because account ids are unique.
-  -- The view needs an owner who sees the rows of both tables.
+  -- The planner removes the join from queries that do not need the address, because account ids are
+  -- unique. The view needs an owner who sees the rows of both tables.
   if emails = '{}' and chat.refers_to_accounts(people, people_key) and exists (
     select
     from pg_catalog.pg_roles r

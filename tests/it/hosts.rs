@@ -153,7 +153,7 @@ const UNDECIDED: &[(&[&str], &str, &str)] = &[
     (
         &["users_table"],
         "update public.users set organization_id = null",
-        "Preset users_table fits the tables of this database, but not their contents: no user would have a team",
+        "Preset users_table cannot be chosen: no user would have a team",
     ),
     (
         &["users_table"],
@@ -184,7 +184,7 @@ const UNDECIDED: &[(&[&str], &str, &str)] = &[
     (
         &[],
         "",
-        "Preset claims fits the tables of this database, but not their contents: no user",
+        "Preset claims cannot be chosen: no user",
     ),
 ];
 

@@ -142,10 +142,12 @@ begin
     preset := recorded ->> 'preset';
     -- Versions before this field chose from the tables alone in the same case.
     is_provisional := coalesce((recorded ->> 'is_provisional')::boolean, true);
-    if in_force.directory is null or in_force.problem is not null then
-      refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
-        in_force.problem, (select 'it needs ' || p.needs from chat.host_presets() p where p.preset = choose_host_preset.preset)
-      ));
+    if in_force.directory is null then
+      if (recorded ->> 'is_provisional')::boolean is not true then
+        refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
+          in_force.problem, (select 'it needs ' || p.needs from chat.host_presets() p where p.preset = choose_host_preset.preset)
+        ));
+      end if;
     elsif not is_provisional then
       return;
     else
@@ -178,7 +180,7 @@ begin
     elsif is_provisional then
       return;
     else
-      refusal := 'Preset ' || preset || ' fits the tables of this database, but not their contents: '
+      refusal := 'Preset ' || preset || ' cannot be chosen: '
         || case when preset = 'claims' then detected.claims_problem else detected.problem end || '.';
       if refusal is null then
         return;
@@ -188,7 +190,7 @@ begin
 
   raise exception using
     errcode = 'RP001',
-    message = refusal || E' Nothing was changed. Choose where users and teams are found, with one of the commands below or "-v preset=NAME" in psql.\n'
+    message = refusal || E'\nNothing was changed. Choose where users and teams are found, with one of these commands or "-v preset=NAME" in psql.\n'
       || chat.describe_host_candidates();
 end
 $$;
