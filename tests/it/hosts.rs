@@ -69,9 +69,9 @@ const OPEN_TABLES: &str = "
     end
     $$";
 
-/// Installs into the application of a fixture, with `chosen` as the configured preset. Compares what
-/// the preset finds with what the fixture expects. Then checks that users cannot raise their own
-/// rights, and that the outcomes are `allowed` if users may write the tables.
+/// Installs into the application of a fixture, with `chosen` as the configured preset. Compares
+/// what the preset finds with what the fixture expects. Then checks that users cannot raise their
+/// own rights, and that the outcomes are `allowed` if users may write the tables.
 async fn check(fixture: &str, chosen: &str, allowed: &[&str]) {
     let (database, client) = applications(&[fixture]).await;
     match install(&database, chosen).await {
@@ -181,11 +181,7 @@ const UNDECIDED: &[(&[&str], &str, &str)] = &[
         "alter table public.users owner to authenticated",
         "users of the API could own public.users",
     ),
-    (
-        &[],
-        "",
-        "Preset claims cannot be chosen: no user",
-    ),
+    (&[], "", "Preset claims cannot be chosen: no user"),
 ];
 
 #[tokio::test]

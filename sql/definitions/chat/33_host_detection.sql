@@ -143,11 +143,9 @@ begin
     -- Versions before this field chose from the tables alone in the same case.
     is_provisional := coalesce((recorded ->> 'is_provisional')::boolean, true);
     if in_force.directory is null then
-      if (recorded ->> 'is_provisional')::boolean is not true then
-        refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
-          in_force.problem, (select 'it needs ' || p.needs from chat.host_presets() p where p.preset = choose_host_preset.preset)
-        ));
-      end if;
+      refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
+        in_force.problem, (select 'it needs ' || p.needs from chat.host_presets() p where p.preset = choose_host_preset.preset)
+      ));
     elsif not is_provisional then
       return;
     else
