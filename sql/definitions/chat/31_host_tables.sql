@@ -162,17 +162,18 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(string_agg(format(w.condition, found.expression), ' and ' order by w.place), 'true')
+  select coalesce(string_agg(format(w.condition, format('%I.%I', alias, a.attname)), ' and ' order by w.place), 'true')
   from (values
-    (1, 'status', 'coalesce(%s, ''active'') in (''active'', ''accepted'')'),
-    (2, 'is_active', 'coalesce(%s, ''true'') = ''true'''),
-    (3, 'accepted', 'coalesce(%s, ''true'') = ''true'''),
+    (1, 'status', 'coalesce(%s::text, ''active'') in (''active'', ''accepted'')'),
+    (2, 'is_active', 'coalesce(%s::text, ''true'') = ''true'''),
+    (3, 'accepted', 'coalesce(%s::text, ''true'') = ''true'''),
     (4, 'accepted_at', '%s is not null'),
     (5, 'deleted_at', '%s is null'),
     (6, 'removed_at', '%s is null'),
     (7, 'left_at', '%s is null')
   ) w (place, column_name, condition)
-  join lateral unnest(chat.host_columns(relation, array[w.column_name], alias)) found (expression) on true
+  join pg_catalog.pg_attribute a
+    on a.attrelid = relation and a.attname = w.column_name and a.attnum > 0 and not a.attisdropped
 $$;
 
 revoke all on function chat.activity_condition(regclass, text) from public;
@@ -271,13 +272,14 @@ as $$
     from auth.users u %s$view$,
     name_expression,
     (
-      select coalesce(string_agg(format(w.condition, found.expression), ' and ' order by w.place), 'true')
+      select coalesce(string_agg(format(w.condition, format('u.%I', a.attname)), ' and ' order by w.place), 'true')
       from (values
-        (1, 'banned_until', 'coalesce(u.banned_until <= now(), true)'),
+        (1, 'banned_until', 'coalesce(%s <= now(), true)'),
         (2, 'deleted_at', '%s is null'),
-        (3, 'is_anonymous', 'coalesce(%s, ''false'') = ''false''')
+        (3, 'is_anonymous', 'coalesce(%s, false) = false')
       ) w (place, column_name, condition)
-      join lateral unnest(chat.host_columns('auth.users', array[w.column_name])) found (expression) on true
+      join pg_catalog.pg_attribute a
+        on a.attrelid = to_regclass('auth.users') and a.attname = w.column_name and a.attnum > 0 and not a.attisdropped
     ),
     coalesce(role, chat.role_expression($role$(u.raw_app_meta_data ->> 'role')$role$)),
     joined
