@@ -461,13 +461,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/31_host_tables.sql' and checksum = '9714ffb87a80bece95793fadee655ca6f16cc842a4bb40d49824b22a33f48d83'
+  where path = 'chat/31_host_tables.sql' and checksum = '6ede811b6e29823cbbe8d4e48c994ff6697273d8af780a81dde9db2704376289'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/31_host_tables.sql
 \ir definitions/chat/31_host_tables.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/31_host_tables.sql', '9714ffb87a80bece95793fadee655ca6f16cc842a4bb40d49824b22a33f48d83')
+  ('chat/31_host_tables.sql', '6ede811b6e29823cbbe8d4e48c994ff6697273d8af780a81dde9db2704376289')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -485,13 +485,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/33_host_detection.sql' and checksum = '18074f4a772f8100899d0e261362bb9087aa0ee5dd5e20e235d737291368a226'
+  where path = 'chat/33_host_detection.sql' and checksum = '0432f409654a87b2646893a8cc72e5be5465297b5e7ee10d25885297f947f0fb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/33_host_detection.sql
 \ir definitions/chat/33_host_detection.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/33_host_detection.sql', '18074f4a772f8100899d0e261362bb9087aa0ee5dd5e20e235d737291368a226')
+  ('chat/33_host_detection.sql', '0432f409654a87b2646893a8cc72e5be5465297b5e7ee10d25885297f947f0fb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

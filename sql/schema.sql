@@ -153,13 +153,14 @@ CREATE FUNCTION chat.accounts_query(role text DEFAULT NULL::text, name_expressio
     from auth.users u %s$view$,
     name_expression,
     (
-      select coalesce(string_agg(format(w.condition, found.expression), ' and ' order by w.place), 'true')
+      select coalesce(string_agg(format(w.condition, format('u.%I', a.attname)), ' and ' order by w.place), 'true')
       from (values
-        (1, 'banned_until', 'coalesce(u.banned_until <= now(), true)'),
+        (1, 'banned_until', 'coalesce(%s <= now(), true)'),
         (2, 'deleted_at', '%s is null'),
-        (3, 'is_anonymous', 'coalesce(%s, ''false'') = ''false''')
+        (3, 'is_anonymous', 'coalesce(%s, false) = false')
       ) w (place, column_name, condition)
-      join lateral unnest(chat.host_columns('auth.users', array[w.column_name])) found (expression) on true
+      join pg_catalog.pg_attribute a
+        on a.attrelid = to_regclass('auth.users') and a.attname = w.column_name and a.attnum > 0 and not a.attisdropped
     ),
     coalesce(role, chat.role_expression($role$(u.raw_app_meta_data ->> 'role')$role$)),
     joined
@@ -172,17 +173,18 @@ CREATE FUNCTION chat.activity_condition(relation regclass, alias text) RETURNS t
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select coalesce(string_agg(format(w.condition, found.expression), ' and ' order by w.place), 'true')
+  select coalesce(string_agg(format(w.condition, format('%I.%I', alias, a.attname)), ' and ' order by w.place), 'true')
   from (values
-    (1, 'status', 'coalesce(%s, ''active'') in (''active'', ''accepted'')'),
-    (2, 'is_active', 'coalesce(%s, ''true'') = ''true'''),
-    (3, 'accepted', 'coalesce(%s, ''true'') = ''true'''),
+    (1, 'status', 'coalesce(%s::text, ''active'') in (''active'', ''accepted'')'),
+    (2, 'is_active', 'coalesce(%s::text, ''true'') = ''true'''),
+    (3, 'accepted', 'coalesce(%s::text, ''true'') = ''true'''),
     (4, 'accepted_at', '%s is not null'),
     (5, 'deleted_at', '%s is null'),
     (6, 'removed_at', '%s is null'),
     (7, 'left_at', '%s is null')
   ) w (place, column_name, condition)
-  join lateral unnest(chat.host_columns(relation, array[w.column_name], alias)) found (expression) on true
+  join pg_catalog.pg_attribute a
+    on a.attrelid = relation and a.attname = w.column_name and a.attnum > 0 and not a.attisdropped
 $$;
 
 -- Name: add_members(); Type: FUNCTION; Schema: chat; Owner: -
@@ -1104,7 +1106,7 @@ begin
     preset := recorded ->> 'preset';
     -- Versions before this field chose from the tables alone in the same case.
     is_provisional := coalesce((recorded ->> 'is_provisional')::boolean, true);
-    if in_force.directory is null or in_force.problem is not null then
+    if in_force.directory is null then
       refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
         in_force.problem, (select 'it needs ' || p.needs from chat.host_presets() p where p.preset = choose_host_preset.preset)
       ));
@@ -1140,7 +1142,7 @@ begin
     elsif is_provisional then
       return;
     else
-      refusal := 'Preset ' || preset || ' fits the tables of this database, but not their contents: '
+      refusal := 'Preset ' || preset || ' cannot be chosen: '
         || case when preset = 'claims' then detected.claims_problem else detected.problem end || '.';
       if refusal is null then
         return;
@@ -1150,7 +1152,7 @@ begin
 
   raise exception using
     errcode = 'RP001',
-    message = refusal || E' Nothing was changed. Choose where users and teams are found, with one of the commands below or "-v preset=NAME" in psql.\n'
+    message = refusal || E'\nNothing was changed. Choose where users and teams are found, with one of these commands or "-v preset=NAME" in psql.\n'
       || chat.describe_host_candidates();
 end
 $$;
@@ -7754,7 +7756,7 @@ CREATE VIEW chat.directory AS
     COALESCE(NULL::text, (u.raw_user_meta_data ->> 'full_name'::text), (u.raw_user_meta_data ->> 'name'::text)) AS display_name,
     u.email,
     (u.raw_user_meta_data ->> 'avatar_url'::text) AS avatar_url,
-    (COALESCE((u.banned_until <= now()), true) AND ((u.deleted_at)::text IS NULL)) AS is_active,
+    (COALESCE((u.banned_until <= now()), true) AND (u.deleted_at IS NULL)) AS is_active,
         CASE
             WHEN (lower((u.raw_app_meta_data ->> 'role'::text)) = ANY (ARRAY['super_admin'::text, 'superadmin'::text, 'super'::text, 'root'::text])) THEN 'super_admin'::text
             WHEN (lower((u.raw_app_meta_data ->> 'role'::text)) = ANY (ARRAY['admin'::text, 'owner'::text, 'manager'::text, 'team_lead'::text])) THEN 'admin'::text

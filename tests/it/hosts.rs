@@ -164,7 +164,7 @@ const UNDECIDED: &[(&[&str], &str, &str)] = &[
         &["users_table"],
         "alter table public.users drop constraint users_id_fkey;
          update public.users set id = gen_random_uuid() where name <> 'Ana A.'",
-        "5 of 6 sampled ids of users are no accounts in auth.users",
+        "5 of 6 sampled ids of users are not accounts in auth.users",
     ),
     (
         &["users_table"],

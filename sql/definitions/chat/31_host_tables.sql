@@ -155,7 +155,7 @@ $$;
 revoke all on function chat.role_column(regclass) from public;
 
 -- Returns the condition under which a row of a user or of a membership is in force, as a text
--- without null. Suspended users cannot write. An invitation that was not accepted is no membership.
+-- without null. Suspended users cannot write. An invitation gives no team until it is accepted.
 create or replace function chat.activity_condition(relation regclass, alias text)
 returns text
 language sql

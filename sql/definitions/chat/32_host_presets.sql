@@ -172,7 +172,8 @@ $$;
 
 revoke all on function chat.member_table_source(regclass, jsonb) from public;
 
--- Basejump: accounts with members; each user also has a personal account, which is no team.
+-- Basejump: accounts with members. Each user also has a personal account, which does not count as a
+-- team.
 create or replace function chat.basejump_source()
 returns chat.host_source
 language plpgsql

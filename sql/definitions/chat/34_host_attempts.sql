@@ -106,8 +106,7 @@ revoke all on function chat.elevated_value(regclass, name) from public;
 
 -- Tries, as an ordinary user of the application, to change the own team and role, to join another
 -- team, and to create a row for a new account. Everything is undone. "outcome" is "refused",
--- "allowed" or "unknown". Returns no rows if there is no user to try it as, or if the application
--- wrote its own views.
+-- "allowed" or "unknown". Returns no rows without such a user, and with the preset own_views.
 create or replace function chat.attempt_self_promotion()
 returns table (attempt text, relation text, column_name text, outcome text, detail text)
 language plpgsql

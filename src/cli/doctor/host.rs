@@ -138,7 +138,7 @@ pub(super) async fn ids(inspection: &mut Inspection<'_>) -> Result<Verdict, Erro
     let row = inspection.client.query_one(SQL, &[]).await?;
     let (sampled, unknown): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let verdict = if unknown * 100 > sampled {
-        Verdict::warn(format!("{unknown} of {sampled} ids of users are no accounts in auth.users"))
+        Verdict::warn(format!("{unknown} of {sampled} ids of users are not accounts in auth.users"))
             .because("A token contains the id of an account, so these users cannot use the chat. See `rapport host`.")
     } else {
         Verdict::ok("the ids of users are accounts in auth.users")

@@ -122,7 +122,7 @@ pub(super) async fn identity(inspection: &mut Inspection<'_>) -> Result<Verdict,
     Ok(verdict.fact("tables", tables))
 }
 
-/// Which published tables have generated columns. It is no problem, but it costs time.
+/// Which published tables have generated columns. They work, but cost additional queries.
 pub(super) async fn generated_columns(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     let tables = published_where(
         inspection,
