@@ -461,49 +461,49 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/31_host_tables.sql' and checksum = '6ede811b6e29823cbbe8d4e48c994ff6697273d8af780a81dde9db2704376289'
+  where path = 'chat/31_host_tables.sql' and checksum = 'e7aa2a0ed88a45a40518854656dda06f22bcf981552ff3271b9acddf9aa68e4e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/31_host_tables.sql
 \ir definitions/chat/31_host_tables.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/31_host_tables.sql', '6ede811b6e29823cbbe8d4e48c994ff6697273d8af780a81dde9db2704376289')
+  ('chat/31_host_tables.sql', 'e7aa2a0ed88a45a40518854656dda06f22bcf981552ff3271b9acddf9aa68e4e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/32_host_presets.sql' and checksum = 'bb6ed03947e7132f4da119f8423cf306b5b54d1c38fc05e71c3b041dfef1eb54'
+  where path = 'chat/32_host_presets.sql' and checksum = '8935e098f7da8bd5828e1c0a15765c21b8e3af319f08c4aa024655ccd8ce6b07'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/32_host_presets.sql
 \ir definitions/chat/32_host_presets.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/32_host_presets.sql', 'bb6ed03947e7132f4da119f8423cf306b5b54d1c38fc05e71c3b041dfef1eb54')
+  ('chat/32_host_presets.sql', '8935e098f7da8bd5828e1c0a15765c21b8e3af319f08c4aa024655ccd8ce6b07')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/33_host_detection.sql' and checksum = '0432f409654a87b2646893a8cc72e5be5465297b5e7ee10d25885297f947f0fb'
+  where path = 'chat/33_host_detection.sql' and checksum = '9026af3dbf4f993e477c6f3cf97542e811c4f5d4b2b04481a1a23e6d43d04cf6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/33_host_detection.sql
 \ir definitions/chat/33_host_detection.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/33_host_detection.sql', '0432f409654a87b2646893a8cc72e5be5465297b5e7ee10d25885297f947f0fb')
+  ('chat/33_host_detection.sql', '9026af3dbf4f993e477c6f3cf97542e811c4f5d4b2b04481a1a23e6d43d04cf6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/34_host_attempts.sql' and checksum = '0c0301ab8005aacfd1a34e53d75b1cbe5c2c0a23f87adc4f6cb88570606d2161'
+  where path = 'chat/34_host_attempts.sql' and checksum = '15a40e1b784e8376db1a4f4ca5b7d05e3da56ea9b9c7ccf1d0020600283a2ebb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/34_host_attempts.sql
 \ir definitions/chat/34_host_attempts.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/34_host_attempts.sql', '0c0301ab8005aacfd1a34e53d75b1cbe5c2c0a23f87adc4f6cb88570606d2161')
+  ('chat/34_host_attempts.sql', '15a40e1b784e8376db1a4f4ca5b7d05e3da56ea9b9c7ccf1d0020600283a2ebb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -2523,7 +2523,7 @@ begin
         end if;
         problem := case
           when people = 0 then 'it finds no users'
-          when unknown * 100 > sampled then format('%s of %s sampled ids of users are no accounts in auth.users', unknown, sampled)
+          when unknown * 100 > sampled then format('%s of %s sampled ids of users are not accounts in auth.users', unknown, sampled)
           when teams = 0 then 'no user would have a team, so no user could message another'
         end;
       exception when insufficient_privilege then
