@@ -26,6 +26,27 @@ CREATE SCHEMA realtime;
 
 COMMENT ON SCHEMA realtime IS 'Made by Rapport: what applications and policies use of Supabase Realtime.';
 
+-- Name: host_source; Type: TYPE; Schema: chat; Owner: -
+
+CREATE TYPE chat.host_source AS (
+	people regclass,
+	people_key name,
+	directory text,
+	directory_tables regclass[],
+	memberships text,
+	memberships_tables regclass[],
+	members regclass,
+	team name,
+	teams regclass,
+	teams_key name,
+	watched jsonb,
+	problem text
+);
+
+-- Name: TYPE host_source; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TYPE chat.host_source IS 'What a preset of chat.install_host_mapping() reads from the application.';
+
 -- Name: email(); Type: FUNCTION; Schema: auth; Owner: -
 
 CREATE FUNCTION auth.email() RETURNS text
@@ -96,6 +117,74 @@ begin
   end if;
   return '';
 end
+$$;
+
+-- Name: account_column(regclass); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.account_column(people regclass) RETURNS name
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select a.attname
+  from unnest(array['id', 'auth_user_id', 'auth_id', 'auth_uid', 'user_id', 'supabase_user_id']) with ordinality w (name, place)
+  join pg_catalog.pg_attribute a on a.attrelid = people and a.attname = w.name
+  cross join lateral (select chat.refers_to_accounts(people, a.attname) as refers) known
+  where a.attnum > 0 and not a.attisdropped
+    and a.atttypid = 'uuid'::regtype
+    and (known.refers or w.name in ('id', 'user_id'))
+    and chat.is_unique_column(people, a.attname)
+  order by known.refers desc, w.place
+  limit 1
+$$;
+
+-- Name: accounts_query(text, text, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.accounts_query(role text DEFAULT NULL::text, name_expression text DEFAULT 'null::text'::text, joined text DEFAULT ''::text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select format(
+    $view$select u.id as user_id,
+      coalesce(%s, u.raw_user_meta_data ->> 'full_name', u.raw_user_meta_data ->> 'name') as display_name,
+      u.email::text as email,
+      u.raw_user_meta_data ->> 'avatar_url' as avatar_url,
+      %s as is_active,
+      %s as role
+    from auth.users u %s$view$,
+    name_expression,
+    (
+      select coalesce(string_agg(format(w.condition, format('u.%I', a.attname)), ' and ' order by w.place), 'true')
+      from (values
+        (1, 'banned_until', 'coalesce(%s <= now(), true)'),
+        (2, 'deleted_at', '%s is null'),
+        (3, 'is_anonymous', 'coalesce(%s, false) = false')
+      ) w (place, column_name, condition)
+      join pg_catalog.pg_attribute a
+        on a.attrelid = to_regclass('auth.users') and a.attname = w.column_name and a.attnum > 0 and not a.attisdropped
+    ),
+    coalesce(role, chat.role_expression($role$(u.raw_app_meta_data ->> 'role')$role$)),
+    joined
+  )
+$_$;
+
+-- Name: activity_condition(regclass, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.activity_condition(relation regclass, alias text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(string_agg(format(w.condition, format('%I.%I', alias, a.attname)), ' and ' order by w.place), 'true')
+  from (values
+    (1, 'status', 'coalesce(%s::text, ''active'') in (''active'', ''accepted'')'),
+    (2, 'is_active', 'coalesce(%s::text, ''true'') = ''true'''),
+    (3, 'accepted', 'coalesce(%s::text, ''true'') = ''true'''),
+    (4, 'accepted_at', '%s is not null'),
+    (5, 'deleted_at', '%s is null'),
+    (6, 'removed_at', '%s is null'),
+    (7, 'left_at', '%s is null')
+  ) w (place, column_name, condition)
+  join pg_catalog.pg_attribute a
+    on a.attrelid = relation and a.attname = w.column_name and a.attnum > 0 and not a.attisdropped
 $$;
 
 -- Name: add_members(); Type: FUNCTION; Schema: chat; Owner: -
@@ -341,6 +430,216 @@ begin
   end if;
   new.changed_xid := pg_current_xact_id();
   return new;
+end
+$$;
+
+-- Name: attempt_as_user(jsonb, regclass, integer, text, text, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.attempt_as_user(claims jsonb, relation regclass, event integer, statement text, effect text, own_row text DEFAULT NULL::text, OUT outcome text, OUT detail text) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  own_role constant text := current_setting('role');
+  cursor_of_row refcursor := 'own_row';
+  changed bigint;
+  has_effect boolean := false;
+  state text;
+begin
+  begin
+    if own_row is not null then
+      open cursor_of_row for execute own_row;
+      move cursor_of_row;
+      if not found then
+        outcome := 'refused';
+        detail := 'the user has no row';
+        close cursor_of_row;
+        return;
+      end if;
+    end if;
+    perform set_config('request.jwt.claims', claims::text, true);
+    -- Triggers and policies of the application may depend on the path of API requests.
+    perform set_config('search_path', '"$user", public, extensions, pg_temp', true);
+    perform set_config('role', 'authenticated', true);
+    execute statement;
+    get diagnostics changed = row_count;
+    perform set_config('role', own_role, true);
+    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    if changed > 0 then
+      execute effect into has_effect;
+    end if;
+    raise exception using errcode = 'RP004';
+  exception
+    when sqlstate 'RP004' then
+      outcome := case when has_effect then 'allowed' else 'refused' end;
+      detail := case when changed = 0 then 'no row was changed' when not has_effect then 'the value was replaced' end;
+    when integrity_constraint_violation then
+      outcome := case when exists (
+        select
+        from pg_catalog.pg_trigger t
+        where t.tgrelid = relation and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & event <> 0
+      ) then 'unknown' else 'allowed' end;
+      detail := sqlerrm;
+    when others then
+      get stacked diagnostics state = returned_sqlstate;
+      -- States of the classes P to W are raised by triggers and functions. XX is an internal error.
+      outcome := case when state = '42501' or state ~ '^[P-W]' then 'refused' else 'unknown' end;
+      detail := sqlerrm;
+  end;
+end
+$_$;
+
+-- Name: attempt_self_promotion(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.attempt_self_promotion() RETURNS TABLE(attempt text, relation text, column_name text, outcome text, detail text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  recorded constant jsonb := chat.recorded_host();
+  own_role constant text := current_setting('role');
+  source chat.host_source;
+  watched jsonb;
+  person uuid;
+  person_email text;
+  own text;
+  other_team text;
+  claims jsonb;
+  metadata record;
+  wanted record;
+  assigned jsonb;
+  gain text;
+begin
+  source := chat.host_source_of(recorded ->> 'preset', recorded);
+  select d.user_id, d.email into person, person_email
+  from chat.directory d
+  where d.is_active and d.role = 'user'
+  order by exists (select from chat.memberships m where m.user_id = d.user_id) desc, d.user_id
+  limit 1;
+  if person is null or source.watched is null then
+    return;
+  end if;
+  -- If the login cannot act as a user, this fails. Otherwise every attempt would count as refused.
+  perform set_config('role', 'authenticated', true);
+  perform set_config('role', own_role, true);
+
+  claims := jsonb_build_object('sub', person, 'email', person_email, 'role', 'authenticated', 'aud', 'authenticated', 'aal', 'aal1', 'is_anonymous', false);
+  if chat.is_table_with(to_regclass('auth.users'), array['raw_app_meta_data', 'raw_user_meta_data']) then
+    select u.raw_app_meta_data as app, u.raw_user_meta_data as own into metadata from auth.users u where u.id = person;
+    claims := claims || jsonb_build_object('app_metadata', coalesce(metadata.app, '{}'), 'user_metadata', coalesce(metadata.own, '{}'));
+  end if;
+  other_team := (
+    select m.team_id from chat.memberships m
+    where m.team_id not in (select mine.team_id from chat.memberships mine where mine.user_id = person)
+    limit 1
+  );
+
+  for watched in select w from jsonb_array_elements(source.watched) w loop
+    relation := watched ->> 'table';
+    own := person::text;
+    if watched ->> 'own' is not null then
+      execute watched ->> 'own' into own using person;
+    end if;
+
+    assigned := '{}';
+    for wanted in
+      select a.attname as name, a.atttypid as type, n.is_team
+      from (values (watched ->> 'team', true), (watched ->> 'role', false)) n (name, is_team)
+      join pg_catalog.pg_attribute a on a.attrelid = relation::regclass and a.attname = n.name
+      order by n.is_team desc
+    loop
+      assigned := assigned || jsonb_build_object(wanted.name, case
+        when not wanted.is_team then chat.elevated_value(relation::regclass, wanted.name)
+        when other_team is not null then other_team
+        when wanted.type = 'uuid'::regtype then gen_random_uuid()::text
+        else '2147483647'
+      end);
+      attempt := 'update';
+      column_name := wanted.name;
+      select a.outcome, a.detail into outcome, detail from chat.attempt_as_user(
+        claims, relation::regclass, 16,
+        format('update %s set %I = %L where current of own_row', relation::regclass, wanted.name, assigned ->> wanted.name),
+        format('select exists (select from %s where %I = %L and %I = %L)', relation::regclass, watched ->> 'person', own, wanted.name, assigned ->> wanted.name),
+        format('select * from %s where %I = %L', relation::regclass, watched ->> 'person', own)
+      ) a;
+      return next;
+    end loop;
+
+    -- A row that contains neither a team nor a role gives nothing.
+    continue when assigned = '{}';
+    column_name := watched ->> 'person';
+    attempt := case when (watched ->> 'is_person')::boolean then 'insert_account' else 'insert_membership' end;
+    if (watched ->> 'is_person')::boolean then
+      own := chat.new_account(relation::regclass, column_name);
+    end if;
+    if has_any_column_privilege('authenticated', relation::regclass, 'INSERT') then
+      assigned := (
+        select coalesce(jsonb_object_agg(v.key, v.value), '{}')
+        from jsonb_each(assigned) v
+        where has_column_privilege('authenticated', relation::regclass, v.key, 'INSERT')
+      );
+      if assigned = '{}' then
+        outcome := 'refused';
+        detail := 'users may insert neither team nor role';
+        return next;
+        continue;
+      end if;
+    end if;
+    gain := (select string_agg(format('%I = %L', v.key, v.value), ' or ') from jsonb_each_text(assigned) v);
+    assigned := assigned || jsonb_build_object(column_name, own);
+    select a.outcome, a.detail into outcome, detail from chat.attempt_as_user(
+      case when (watched ->> 'is_person')::boolean then claims || jsonb_build_object('sub', own) else claims end,
+      relation::regclass, 4,
+      chat.insert_statement(relation::regclass, assigned),
+      format('select exists (select from %s where %I = %L and (%s))', relation::regclass, column_name, own, gain)
+    ) a;
+    return next;
+  end loop;
+end
+$$;
+
+-- Name: FUNCTION attempt_self_promotion(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.attempt_self_promotion() IS 'For rapport doctor: tries as an ordinary user to change the own team or role, and to insert a membership or an account. Everything is undone.';
+
+-- Name: basejump_source(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.basejump_source() RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  members constant regclass := to_regclass('basejump.account_user');
+  accounts constant regclass := to_regclass('basejump.accounts');
+begin
+  if to_regclass('auth.users') is null
+    or not chat.is_table_with(members, array['user_id', 'account_id', 'account_role'])
+    or not chat.is_table_with(accounts, array['id', 'personal_account'])
+  then
+    return null;
+  end if;
+  source.people := to_regclass('auth.users');
+  source.people_key := 'id';
+  -- A personal account has the id of its user.
+  source.directory := chat.accounts_query(
+    chat.team_role_expression(members, 'account_role', format(
+      'm.user_id = u.id and exists (select from %s t where t.id = m.account_id and not t.personal_account)', accounts
+    )),
+    coalesce((chat.host_columns(accounts, array['name'], 'a'))[1], 'null::text'),
+    format('left join %s a on a.id = u.id and a.personal_account', accounts)
+  );
+  source.directory_tables := array[source.people, accounts, members];
+  source.memberships := chat.memberships_query(
+    members, 'user_id', 'account_id', 'm.user_id', format(' join %s t on t.id = m.account_id and not t.personal_account', accounts)
+  );
+  source.memberships_tables := array[members, accounts];
+  source.teams := accounts;
+  source.teams_key := 'id';
+  source.watched := jsonb_build_array(jsonb_build_object(
+    'table', members::text, 'person', 'user_id', 'team', 'account_id', 'role', 'account_role', 'is_person', false
+  ));
+  return source;
 end
 $$;
 
@@ -788,6 +1087,76 @@ $$;
 
 COMMENT ON FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) IS 'Refuses unless the caller is a member of this conversation, and with to_write may write to it. Called after the last lock of a change that other members see.';
 
+-- Name: choose_host_preset(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.choose_host_preset(OUT preset text, OUT is_provisional boolean) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  recorded constant jsonb := chat.recorded_host();
+  in_force chat.host_source;
+  refusal text;
+  detected record;
+  has_people boolean;
+  has_teams boolean;
+begin
+  if recorded is not null then
+    in_force := chat.host_source_of(recorded ->> 'preset', recorded);
+    preset := recorded ->> 'preset';
+    -- Versions before this field chose from the tables alone in the same case.
+    is_provisional := coalesce((recorded ->> 'is_provisional')::boolean, true);
+    if in_force.directory is null then
+      refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
+        in_force.problem, (select 'it needs ' || p.needs from chat.host_presets() p where p.preset = choose_host_preset.preset)
+      ));
+    elsif not is_provisional then
+      return;
+    else
+      execute format('select exists (%s), exists (%s)', in_force.directory, in_force.memberships) into has_people, has_teams;
+      if has_teams or not has_people then
+        is_provisional := not has_people;
+        return;
+      end if;
+    end if;
+  end if;
+
+  if refusal is null then
+    select
+      count(*) filter (where c.preset <> 'claims') as fitting,
+      min(c.preset) filter (where c.preset <> 'claims') as only_one,
+      min(c.problem) filter (where c.preset <> 'claims') as problem,
+      min(c.problem) filter (where c.preset = 'claims') as claims_problem,
+      bool_or(c.preset = 'claims') as has_claims,
+      coalesce(sum(c.people), 0) = 0 and bool_and(c.people is not null) as is_empty
+    into detected
+    from chat.host_candidates() c
+    where c.is_detected;
+
+    preset := case when detected.fitting = 1 then detected.only_one when detected.fitting = 0 and detected.has_claims then 'claims' end;
+    is_provisional := detected.is_empty;
+    if detected.fitting > 1 then
+      refusal := 'Several presets fit this database, and they may give users different teams.';
+    elsif preset is null then
+      refusal := 'No preset fits this database.';
+    elsif is_provisional then
+      return;
+    else
+      refusal := 'Preset ' || preset || ' cannot be chosen: '
+        || case when preset = 'claims' then detected.claims_problem else detected.problem end || '.';
+      if refusal is null then
+        return;
+      end if;
+    end if;
+  end if;
+
+  raise exception using
+    errcode = 'RP001',
+    message = refusal || E'\nNothing was changed. Choose where users and teams are found, with one of these commands or "-v preset=NAME" in psql.\n'
+      || chat.describe_host_candidates();
+end
+$$;
+
 -- Name: claim_idempotency_key(text, bytea); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) RETURNS void
@@ -827,40 +1196,20 @@ $$;
 
 COMMENT ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) IS 'Runs before a write. Raises idempotency_in_flight if another transaction holds the caller''s key, idempotency_key_reused if the key was used for another request, and SQLSTATE PT208 if the same request was already carried out.';
 
--- Name: claims_mapping(); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: claims_source(); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.claims_mapping(OUT directory text, OUT memberships text) RETURNS record
+CREATE FUNCTION chat.claims_source() RETURNS chat.host_source
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  accounts constant regclass := to_regclass('auth.users');
-  bans text[] := chat.host_columns(accounts, array['banned_until']);
-  removals text[] := chat.host_columns(accounts, array['deleted_at']);
-  activity text[] := '{}';
+  source chat.host_source := chat.people_source('{"people": "auth.users"}');
 begin
-  if bans <> '{}' then
-    activity := activity || 'coalesce(u.banned_until <= now(), true)'::text;
+  if source.people is distinct from to_regclass('auth.users') then
+    return null;
   end if;
-  if removals <> '{}' then
-    activity := activity || 'u.deleted_at is null'::text;
-  end if;
-
-  directory := format(
-    $view$select u.id as user_id,
-      coalesce(u.raw_user_meta_data ->> 'full_name', u.raw_user_meta_data ->> 'name') as display_name,
-      u.email::text as email,
-      u.raw_user_meta_data ->> 'avatar_url' as avatar_url,
-      %s as is_active,
-      %s as role
-    from %s u$view$,
-    coalesce(nullif(array_to_string(activity, ' and '), ''), 'true'),
-    chat.role_expression($role$(u.raw_app_meta_data ->> 'role')$role$),
-    accounts
-  );
-  memberships := format(
-    $view$select u.id as user_id, t.team_id
-    from %s u
+  source.memberships := $view$select u.id as user_id, t.team_id
+    from auth.users u
     cross join lateral (
       select u.raw_app_meta_data ->> 'team_id' as team_id
       union
@@ -869,9 +1218,9 @@ begin
         case jsonb_typeof(u.raw_app_meta_data -> 'team_ids') when 'array' then u.raw_app_meta_data -> 'team_ids' else '[]' end
       ) named (team_id)
     ) t
-    where t.team_id is not null$view$,
-    accounts
-  );
+    where t.team_id is not null$view$;
+  source.memberships_tables := array[source.people];
+  return source;
 end
 $_$;
 
@@ -1547,56 +1896,26 @@ begin
 end
 $_$;
 
--- Name: detect_host_preset(); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: describe_host_candidates(); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.detect_host_preset() RETURNS text
-    LANGUAGE plpgsql
+CREATE FUNCTION chat.describe_host_candidates() RETURNS text
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  presets constant text[] := array['users_table', 'claims', 'one_team'];
-  recorded constant text := (select c.value ->> 'preset' from chat.config c where c.key = 'host_mapping');
-  best_by_tables constant text := case when (select m.people from chat.host_mapping('users_table') m) is null then 'claims' else 'users_table' end;
-  preset text;
-  mapping record;
-  has_people boolean;
-  has_teams boolean;
-  people_count bigint;
-  member_count bigint;
-  candidates text := '';
-begin
-  -- The recorded preset comes first, because a table that appears later must not move all users to
-  -- other teams.
-  foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
-    select m.* into mapping from chat.host_mapping(preset) m;
-    continue when mapping.people is null;
-
-    execute format('select exists (%s), exists (%s)', mapping.directory, mapping.memberships) into has_people, has_teams;
-    if has_teams then
-      return preset;
-    end if;
-    if not has_people then
-      raise warning 'No user has an account yet, so host mapping "%" was chosen from the tables alone. Users can message each other once they have a team (%).',
-        preset, chat.host_team_source(preset);
-      return preset;
-    end if;
-  end loop;
-
-  foreach preset in array presets loop
-    select m.* into mapping from chat.host_mapping(preset) m;
-    continue when mapping.people is null;
-
-    execute format('select count(*), (select count(distinct m.user_id) from (%s) m) from (%s) d', mapping.memberships, mapping.directory)
-    into people_count, member_count;
-    candidates := candidates || format(
-      E'\n  %s: %s people in %s, %s with a team (%s)', preset, people_count, mapping.people, member_count, chat.host_team_source(preset)
-    );
-  end loop;
-  raise exception using
-    errcode = 'RP001',
-    message = 'No user would have a team, so no user could message another. Give users teams, or choose where users and teams '
-      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. Presets that fit this database:' || candidates;
-end
+  select coalesce(string_agg(
+    format('%s (%s): ', c.preset, p.team_source)
+      || coalesce(
+        c.people || ' users, ' || c.without_team || ' without a team; ' || c.teams || ' teams, ' || c.largest_team || ' users in the largest',
+        'not counted'
+      )
+      || coalesce(E'\n  problem: ' || c.problem, '')
+      || coalesce(E'\n  users: ' || regexp_replace(c.directory, '\s+', ' ', 'g') || ';', '')
+      || coalesce(E'\n  teams: ' || regexp_replace(c.memberships, '\s+', ' ', 'g') || ';', '')
+      || case when c.directory is null then '' else format(E'\n  to choose it: rapport host --use %s', c.preset) end,
+    E'\n' order by p.place
+  ), 'No preset fits this database.')
+  from chat.host_candidates() c
+  join chat.host_presets() p using (preset)
 $$;
 
 -- Name: drop_message_partitions(name[]); Type: FUNCTION; Schema: chat; Owner: -
@@ -1643,6 +1962,37 @@ $$;
 -- Name: FUNCTION edit_message(message_id uuid, content text, expected_rev bigint); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) IS 'Changes the text of the caller''s own message. With expected_rev, only if the message has not changed since (otherwise stale_revision).';
+
+-- Name: elevated_value(regclass, name); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.elevated_value(relation regclass, column_name name) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  type_oid constant oid := (
+    select a.atttypid from pg_catalog.pg_attribute a where a.attrelid = relation and a.attname = column_name
+  );
+  category constant "char" := (select t.typcategory from pg_catalog.pg_type t where t.oid = type_oid);
+  value text;
+begin
+  if type_oid in ('json'::regtype, 'jsonb'::regtype) then
+    return '{"role": "super_admin"}';
+  elsif category = 'N' then
+    return '2';
+  end if;
+  execute format(
+    'select u.%1$I::text from %2$s u where %3$s <> ''user'' limit 1', column_name, relation, chat.role_expression(format('u.%I::text', column_name))
+  ) into value;
+  if value is null and category = 'E' then
+    execute format(
+      'select e.enumlabel from pg_catalog.pg_enum e where e.enumtypid = %s order by (%s = ''user''), e.enumsortorder desc limit 1',
+      type_oid, chat.role_expression('e.enumlabel::text')
+    ) into value;
+  end if;
+  return coalesce(value, 'admin');
+end
+$_$;
 
 -- Name: end_presence(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2041,6 +2391,17 @@ $$;
 
 COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Grants users read access to every column of the chat''s tables that they read, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
 
+-- Name: has_accounts_of_supabase(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.has_accounts_of_supabase() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select to_regclass('auth.users') is not null
+    and coalesce(obj_description(to_regnamespace('auth'), 'pg_namespace'), '') not like 'Made by Rapport%'
+    and obj_description(to_regclass('auth.users'), 'pg_class') is distinct from 'One row per account.'
+$$;
+
 -- Name: has_key(jsonb, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.has_key(keys jsonb, id uuid) RETURNS boolean
@@ -2109,70 +2470,131 @@ $$;
 
 COMMENT ON FUNCTION chat.hide_message(message_id uuid) IS 'Deletes a message only for the caller.';
 
--- Name: host_columns(regclass, text[]); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: host_candidates(); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.host_columns(host_table regclass, wanted text[]) RETURNS text[]
+CREATE FUNCTION chat.host_candidates() RETURNS TABLE(preset text, is_detected boolean, people bigint, without_team bigint, teams bigint, largest_team bigint, problem text, directory text, memberships text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  known record;
+  source chat.host_source;
+  untrusted regclass;
+  sampled bigint;
+  unknown bigint;
+begin
+  for known in select p.preset, p.is_detected from chat.host_presets() p order by p.place loop
+    source := chat.host_source_of(
+      known.preset, case when chat.recorded_host() ->> 'preset' = known.preset then chat.recorded_host() else '{}' end
+    );
+    continue when source.directory is null and source.problem is null;
+
+    preset := known.preset;
+    is_detected := known.is_detected;
+    directory := source.directory;
+    memberships := source.memberships;
+    problem := source.problem;
+    people := null;
+    without_team := null;
+    teams := null;
+    largest_team := null;
+    untrusted := (select t from unnest(source.directory_tables || source.memberships_tables) t where not chat.is_trusted_host(t) limit 1);
+    if untrusted is not null then
+      problem := format('users of the API could own %s', untrusted);
+    end if;
+    if problem is null then
+      begin
+        execute format(
+          'with people as (select d.user_id from (%s) d),
+            members as (select m.user_id, m.team_id from (%s) m where m.user_id in (select p.user_id from people p))
+          select
+            (select count(*) from people),
+            (select count(*) from people p where p.user_id not in (select m.user_id from members m)),
+            (select count(distinct m.team_id) from members m),
+            (select coalesce(max(t.size), 0) from (select count(*) as size from members m group by m.team_id) t)',
+          directory, memberships
+        ) into people, without_team, teams, largest_team;
+        if chat.has_accounts_of_supabase() then
+          execute format(
+            'select count(*), count(*) filter (where not exists (select from auth.users a where a.id = s.user_id))
+            from (select d.user_id from (%s) d limit 1000) s',
+            directory
+          ) into sampled, unknown;
+        end if;
+        problem := case
+          when people = 0 then 'it finds no users'
+          when unknown * 100 > sampled then format('%s of %s sampled ids of users are not accounts in auth.users', unknown, sampled)
+          when teams = 0 then 'no user would have a team, so no user could message another'
+        end;
+      exception when insufficient_privilege then
+        problem := format('%s may not read its tables: %s', current_user, sqlerrm);
+      end;
+    end if;
+    return next;
+  end loop;
+end
+$$;
+
+-- Name: FUNCTION host_candidates(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.host_candidates() IS 'The presets of chat.install_host_mapping() whose tables exist, with the number of users and teams that each finds, and the texts of chat.directory and chat.memberships.';
+
+-- Name: host_columns(regclass, text[], text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.host_columns(host_table regclass, wanted text[], alias text DEFAULT 'u'::text) RETURNS text[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select coalesce(array_agg(format('u.%I::text', a.attname) order by w.preference), '{}')
+  select coalesce(array_agg(format('%I.%I::text', alias, a.attname) order by w.preference), '{}')
   from unnest(wanted) with ordinality w (name, preference)
   join pg_catalog.pg_attribute a on a.attrelid = host_table and a.attname = w.name
   where a.attnum > 0 and not a.attisdropped
 $$;
 
--- Name: host_mapping(text); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: host_presets(); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text) RETURNS record
+CREATE FUNCTION chat.host_presets() RETURNS TABLE(place integer, preset text, is_detected boolean, needs text, team_source text)
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  values
+    (1, 'basejump', true, 'basejump.account_user and basejump.accounts', 'basejump.account_user, without personal accounts'),
+    (2, 'makerkit', true, 'public.accounts_memberships and public.accounts with is_personal_account', 'public.accounts_memberships, without personal accounts'),
+    (3, 'users_members', true, 'a table public.users and one table of memberships, such as public.team_members', 'the table of memberships'),
+    (4, 'profiles_members', true, 'a table public.profiles and one table of memberships, such as public.team_members', 'the table of memberships'),
+    (5, 'users_table', true, 'a table public.users with id, team_id and role', 'the team column of public.users'),
+    (6, 'profiles_team', true, 'a table public.profiles with a team column, such as team_id', 'the team column of public.profiles'),
+    (7, 'makerkit_v1', true, 'public.users with display_name and photo_url, public.organizations, and public.memberships with an integer role', 'public.memberships'),
+    (8, 'claims', true, 'the table auth.users', 'team_id or team_ids in raw_app_meta_data of auth.users'),
+    (9, 'one_team', false, 'the table auth.users', 'everybody is in one team'),
+    (10, 'rbac', false, 'the table public.user_roles with user_id and role', 'nobody is in a team'),
+    (11, 'own_views', false, 'the views rapport_host.directory and rapport_host.memberships with the columns of chat.directory and chat.memberships', 'rapport_host.memberships')
+$$;
+
+-- Name: host_source_of(text, jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.host_source_of(preset text, recorded jsonb DEFAULT '{}'::jsonb) RETURNS chat.host_source
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  case preset
+  return case preset
+    when 'basejump' then chat.basejump_source()
+    when 'makerkit' then chat.makerkit_source()
+    when 'users_members' then chat.member_table_source(to_regclass('public.users'), recorded)
+    when 'profiles_members' then chat.member_table_source(to_regclass('public.profiles'), recorded)
     when 'users_table' then
-      if cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then
-        people := to_regclass('public.users');
-        if not chat.is_trusted_host(people) then
-          raise exception 'The table % belongs to role %, which users of the API could be, so it may not decide who has which team and role.',
-              people, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = people)
-            using errcode = 'RP003', hint = format(
-              'If the table is yours, run "alter table %s owner to %I", or revoke CREATE on its schema from public. If it is not, drop it.',
-              people, current_user
-            );
-        end if;
-        select m.directory, m.memberships into directory, memberships from chat.users_table_mapping() m;
-      end if;
-    when 'claims' then
-      people := to_regclass('auth.users');
-      select m.directory, m.memberships into directory, memberships from chat.claims_mapping() m;
-    when 'one_team' then
-      people := to_regclass('auth.users');
-      select m.directory into directory from chat.claims_mapping() m;
-      memberships := format(
-        'select u.id as user_id, %L::text as team_id from auth.users u',
-        coalesce(
-          nullif(current_setting('rapport.team', true), ''),
-          (select c.value #>> '{}' from chat.config c where c.key = 'team'),
-          'everyone'
-        )
-      );
-    else
-      raise exception 'Unknown host mapping "%": use auto, users_table, claims or one_team.', preset;
-  end case;
+      case when chat.is_table_with(to_regclass('public.users'), array['role']) then
+        chat.team_column_source(to_regclass('public.users'), recorded)
+      end
+    when 'profiles_team' then chat.team_column_source(to_regclass('public.profiles'), recorded)
+    when 'makerkit_v1' then chat.makerkit_v1_source()
+    when 'claims' then chat.claims_source()
+    when 'one_team' then chat.one_team_source(recorded)
+    when 'rbac' then chat.rbac_source(recorded)
+    when 'own_views' then chat.own_views_source()
+  end;
 end
-$$;
-
--- Name: host_team_source(text); Type: FUNCTION; Schema: chat; Owner: -
-
-CREATE FUNCTION chat.host_team_source(preset text) RETURNS text
-    LANGUAGE sql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select case preset
-    when 'users_table' then 'column team_id of public.users'
-    when 'claims' then 'team_id or team_ids in raw_app_meta_data of auth.users'
-    when 'one_team' then 'everybody is in one team'
-  end
 $$;
 
 -- Name: i_share_receipts(); Type: FUNCTION; Schema: chat; Owner: -
@@ -2216,6 +2638,41 @@ begin
 end
 $$;
 
+-- Name: insert_statement(regclass, jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.insert_statement(relation regclass, assigned jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  sample jsonb;
+begin
+  execute format('select to_jsonb(t) from %s t limit 1', relation) into sample;
+  return (
+    select format(
+      'insert into %s (%s) values (%s)', relation,
+      string_agg(format('%I', a.attname), ', ' order by a.attnum),
+      string_agg(format('%L', case
+        when assigned ? a.attname then assigned ->> a.attname
+        -- Another value than that of the existing row, because a violated constraint proves less.
+        when t.typcategory = 'S' and chat.is_unique_column(relation, a.attname)
+          then gen_random_uuid() || coalesce('@' || nullif(split_part(sample ->> a.attname, '@', 2), ''), '')
+        when a.atttypid = 'uuid'::regtype and chat.is_unique_column(relation, a.attname) then gen_random_uuid()::text
+        else sample ->> a.attname
+      end), ', ' order by a.attnum)
+    )
+    from pg_catalog.pg_attribute a
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    where a.attrelid = relation
+      and a.attnum > 0 and not a.attisdropped
+      and a.attgenerated = '' and a.attidentity = ''
+      and (assigned ? a.attname or a.attnotnull and not a.atthasdef)
+      -- A table without a right to insert is refused as a whole.
+      and (has_column_privilege('authenticated', relation, a.attnum, 'INSERT') or not has_any_column_privilege('authenticated', relation, 'INSERT'))
+  );
+end
+$$;
+
 -- Name: install_host_mapping(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETURNS text
@@ -2223,49 +2680,87 @@ CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETU
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
-  mapping record;
+  chosen text := preset;
+  is_provisional boolean := false;
+  recorded constant jsonb := chat.recorded_host();
+  source chat.host_source;
   naming record;
+  untrusted record;
   wanted jsonb;
 begin
-  select m.* into mapping from chat.host_mapping(chosen) m;
-  select t.* into naming from chat.teams_mapping() t;
-  if mapping.people is null then
-    raise exception 'Host mapping % needs %.', chosen,
-      case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
+  if preset = 'auto' then
+    select c.preset, c.is_provisional into chosen, is_provisional from chat.choose_host_preset() c;
+    if is_provisional then
+      raise warning 'No user has an account yet, so host mapping "%" was chosen from the tables alone. Users can message each other once they have a team (%).',
+        chosen, (select p.team_source from chat.host_presets() p where p.preset = chosen);
+    end if;
+  elsif not exists (select from chat.host_presets() p where p.preset = install_host_mapping.preset) then
+    raise exception 'Unknown host mapping "%": use auto, %.', preset,
+      (select string_agg(p.preset, ', ' order by p.place) from chat.host_presets() p);
   end if;
+
+  source := chat.host_source_of(chosen, case when recorded ->> 'preset' = chosen then recorded else '{}' end);
+  -- A choice by name may also replace the tables and columns in use, if these are gone.
+  if source.directory is null and preset <> 'auto' then
+    source := chat.host_source_of(chosen);
+  end if;
+  if source.directory is null then
+    raise exception 'Host mapping % needs %.', chosen,
+      coalesce(source.problem, (select p.needs from chat.host_presets() p where p.preset = chosen));
+  end if;
+  select t as relation, pg_get_userbyid(c.relowner) as owner, c.relnamespace::regnamespace as schema into untrusted
+  from unnest(source.directory_tables || source.memberships_tables) t
+  join pg_catalog.pg_class c on c.oid = t
+  where not chat.is_trusted_host(t)
+  limit 1;
+  if untrusted.relation is not null then
+    raise exception 'The table % belongs to role %, which users of the API could be, so it may not decide who has which team and role.',
+        untrusted.relation, untrusted.owner
+      using errcode = 'RP003', hint = format(
+        'If the table is yours, run "alter table %s owner to %I", or revoke CREATE on its schema from public. If it is not, drop it.',
+        untrusted.relation, current_user
+      );
+  end if;
+  select t.teams_table, t.query into naming
+  from chat.teams_mapping(
+    coalesce(source.teams, case when coalesce(source.team, 'team_id') = 'team_id' then to_regclass('public.teams') end),
+    coalesce(source.teams_key, 'id')
+  ) t;
 
   -- The texts contain names from the catalogue, so a changed application yields another
   -- mapping. If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
-    'people', mapping.people::text,
-    'text', md5(mapping.directory || mapping.memberships || naming.teams)
+    'people', source.people::text,
+    'people_key', source.people_key,
+    'members', source.members::text,
+    'team', source.team,
+    'is_provisional', is_provisional,
+    'text', md5(source.directory || source.memberships || naming.query)
   );
-  if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
-    and to_regclass('chat.directory') is not null
-    and to_regclass('chat.memberships') is not null
-    and to_regclass('chat.teams') is not null
+  if (wanted - 'is_provisional') is distinct from (recorded - 'is_provisional')
+    or to_regclass('chat.directory') is null
+    or to_regclass('chat.memberships') is null
+    or to_regclass('chat.teams') is null
   then
-    -- The foreign keys are set nevertheless, because a later migration may have added tables.
-    perform chat.point_people_at(mapping.people);
-    return chosen;
+    perform chat.replace_host_view('directory', source.directory, source.directory_tables);
+    perform chat.replace_host_view('memberships', source.memberships, source.memberships_tables);
+    perform chat.replace_host_view('teams', naming.query, array_remove(array[naming.teams_table], null));
   end if;
+  -- The foreign keys are always set, because a later migration may have added tables.
+  perform chat.point_people_at(source.people, source.people_key);
 
-  perform chat.replace_host_view('directory', mapping.directory, mapping.people);
-  perform chat.replace_host_view('memberships', mapping.memberships, mapping.people);
-  perform chat.replace_host_view('teams', naming.teams, coalesce(naming.teams_table, mapping.people));
-  perform chat.point_people_at(mapping.people);
-
-  insert into chat.config (key, value) values ('host_mapping', wanted)
-  on conflict (key) do update set value = excluded.value;
+  if wanted is distinct from recorded then
+    insert into chat.config (key, value) values ('host_mapping', wanted)
+    on conflict (key) do update set value = excluded.value;
+  end if;
   return chosen;
 end
 $$;
 
 -- Name: FUNCTION install_host_mapping(preset text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
+COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its table of users. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force. Otherwise, it chooses the only one whose tables exist, if that gives teams to existing users. If there is no such choice, it changes nothing, fails with SQLSTATE RP001 and lists the presets. The other presets are those of chat.host_presets().';
 
 -- Name: is_blank(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2365,6 +2860,16 @@ $$;
 
 COMMENT ON FUNCTION chat.is_requested_topic(topic text, requested text) IS 'Returns whether the topic of a row is the one in the setting realtime.topic, or the setting is empty.';
 
+-- Name: is_table_with(regclass, text[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_table_with(relation regclass, columns text[]) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from pg_catalog.pg_class c where c.oid = relation and c.relkind in ('r', 'p'))
+    and cardinality(chat.host_columns(relation, columns)) = cardinality(columns)
+$$;
+
 -- Name: is_time_zone(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.is_time_zone(name text) RETURNS boolean
@@ -2412,6 +2917,24 @@ CREATE FUNCTION chat.is_trusted_host(relation regclass) RETURNS boolean
   from pg_catalog.pg_class c
   join pg_catalog.pg_roles owner on owner.oid = c.relowner
   where c.oid = relation
+$$;
+
+-- Name: is_unique_column(regclass, name); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_unique_column(relation regclass, column_name name) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (
+    select
+    from pg_catalog.pg_index i
+    join pg_catalog.pg_class c on c.oid = i.indrelid and c.relkind in ('r', 'p')
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = relation
+      and a.attname = column_name
+      and i.indnkeyatts = 1
+      and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null
+  )
 $$;
 
 -- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
@@ -2920,6 +3443,89 @@ $_$;
 
 COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Creates the partitions of realtime.messages for the coming days, and drops those that are too old. Returns the number of created partitions, or null if an open transaction that uses the table prevented part of the work; the function must then be called again. Does nothing if Supabase created the table.';
 
+-- Name: makerkit_source(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.makerkit_source() RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  members constant regclass := to_regclass('public.accounts_memberships');
+  accounts constant regclass := to_regclass('public.accounts');
+begin
+  if to_regclass('auth.users') is null
+    or not chat.is_table_with(members, array['user_id', 'account_id', 'account_role'])
+    or not chat.is_table_with(accounts, array['id', 'is_personal_account', 'primary_owner_user_id', 'name', 'email', 'picture_url'])
+  then
+    return null;
+  end if;
+  -- The foreign keys refer to the accounts of Auth, because public.accounts also contains teams.
+  source.people := to_regclass('auth.users');
+  source.people_key := 'id';
+  source.directory := format(
+    'select u.primary_owner_user_id as user_id, u.name::text as display_name, u.email::text as email, u.picture_url::text as avatar_url, true as is_active, %s as role from %s u where u.is_personal_account',
+    chat.team_role_expression(members, 'account_role', format(
+      'm.user_id = u.primary_owner_user_id and exists (select from %s t where t.id = m.account_id and not t.is_personal_account)', accounts
+    )),
+    accounts
+  );
+  source.directory_tables := array[accounts, members];
+  source.memberships := chat.memberships_query(
+    members, 'user_id', 'account_id', 'm.user_id', format(' join %s t on t.id = m.account_id and not t.is_personal_account', accounts)
+  );
+  source.memberships_tables := array[members, accounts];
+  source.teams := accounts;
+  source.teams_key := 'id';
+  source.watched := jsonb_build_array(jsonb_build_object(
+    'table', members::text, 'person', 'user_id', 'team', 'account_id', 'role', 'account_role', 'is_person', false
+  ));
+  return source;
+end
+$$;
+
+-- Name: makerkit_v1_source(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.makerkit_v1_source() RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  members constant regclass := to_regclass('public.memberships');
+  organizations constant regclass := to_regclass('public.organizations');
+begin
+  source.people := to_regclass('public.users');
+  source.people_key := 'id';
+  if not chat.is_table_with(source.people, array['id', 'display_name', 'photo_url'])
+    or not chat.is_unique_column(source.people, 'id')
+    or not chat.is_table_with(organizations, array['id'])
+    or not chat.is_table_with(members, array['user_id', 'organization_id', 'role'])
+    or not exists (
+      select
+      from pg_catalog.pg_attribute a
+      where a.attrelid = members and a.attname = 'role' and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+    )
+  then
+    return null;
+  end if;
+  select q.query, q.tables into source.directory, source.directory_tables
+  from chat.people_query(source.people, 'id', format(
+    'case when exists (select from %s m where m.user_id = u.id and m.role in (1, 2) and %s) then ''admin'' else ''user'' end',
+    members, chat.activity_condition(members, 'm')
+  )) q;
+  source.directory_tables := source.directory_tables || members;
+  source.memberships := chat.memberships_query(members, 'user_id', 'organization_id', 'm.user_id');
+  source.memberships_tables := array[members];
+  source.teams := organizations;
+  source.teams_key := 'id';
+  source.watched := jsonb_build_array(jsonb_build_object(
+    'table', members::text, 'person', 'user_id', 'team', 'organization_id', 'role', 'role', 'is_person', false
+  ));
+  return source;
+end
+$$;
+
 -- Name: mark_delivered(uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) RETURNS boolean
@@ -3411,6 +4017,128 @@ $$;
 -- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) IS 'The members of one of the caller''s conversations, in the order of their ids, with the read positions that they share. Raises not_found for strangers.';
+
+-- Name: member_table_source(regclass, jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.member_table_source(people regclass, recorded jsonb) RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  source chat.host_source;
+  candidate record;
+  team record;
+  role record;
+  reference record;
+  account text;
+  joined text;
+  fitting regclass[] := '{}';
+  result chat.host_source;
+begin
+  source.people := people;
+  source.people_key := chat.account_column(people);
+  if source.people_key is null then
+    return null;
+  end if;
+
+  for candidate in
+    select distinct on (c.oid) c.oid::regclass as members, a.attname as person, a.atttypid as person_type
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'public'
+    join unnest(array['user_id', 'profile_id', 'member_id']) with ordinality w (name, place) on true
+    join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = w.name and a.attnum > 0 and not a.attisdropped
+    where c.relkind in ('r', 'p') and c.relname in (
+      'team_members', 'memberships', 'members', 'organization_members', 'org_members', 'workspace_members',
+      'account_members', 'teams_members', 'user_teams'
+    )
+    order by c.oid, w.place
+  loop
+    select t.* into team from chat.team_column(candidate.members, recorded ->> 'team') t;
+    select r.* into role from chat.role_column(candidate.members) r;
+    -- Numbers as roles have no known meaning.
+    continue when (team.column_name is null and team.problem is null) or not coalesce(role.are_words, true);
+    select r.target, r.target_column into reference from chat.referenced_column(candidate.members, candidate.person) r;
+
+    -- The person is an account, or a row of the table of users. Without a foreign key, it is the
+    -- id if that is the account.
+    if chat.refers_to_accounts(candidate.members, candidate.person) or (reference.target = people and reference.target_column = source.people_key)
+      or (reference.target is null and candidate.person_type = 'uuid'::regtype and source.people_key = 'id')
+    then
+      account := format('m.%I', candidate.person);
+      joined := '';
+    elsif reference.target = people then
+      account := format('u.%I', source.people_key);
+      joined := format(' join %s u on u.%I = m.%I', people, reference.target_column, candidate.person);
+    else
+      continue;
+    end if;
+
+    if team.problem is not null then
+      source.problem := team.problem;
+      result := source;
+      fitting := fitting || candidate.members;
+      continue;
+    end if;
+    source.problem := null;
+    source.members := candidate.members;
+    source.team := team.column_name;
+    select q.query, q.tables into source.directory, source.directory_tables
+    from chat.people_query(people, source.people_key, chat.team_role_expression(
+      candidate.members, role.column_name,
+      format('m.%I = u.%I', candidate.person, case when joined = '' then source.people_key else reference.target_column end)
+    )) q;
+    source.directory_tables := source.directory_tables || case when role.column_name is null then '{}' else array[candidate.members] end;
+    source.memberships := chat.memberships_query(candidate.members, candidate.person, team.column_name, account, joined);
+    source.memberships_tables := array[candidate.members] || case when joined = '' then '{}' else array[people] end;
+    select r.target, r.target_column into source.teams, source.teams_key from chat.referenced_column(candidate.members, team.column_name) r;
+    source.watched := jsonb_build_array(jsonb_build_object(
+      'table', candidate.members::text, 'person', candidate.person, 'team', team.column_name, 'role', role.column_name, 'is_person', false,
+      'own', case when joined <> '' then
+        format('select u.%I::text from %s u where u.%I = $1', reference.target_column, people, source.people_key)
+      end
+    ));
+    result := source;
+    fitting := fitting || candidate.members;
+    -- A table that appears later does not replace the one in use.
+    if candidate.members::text = recorded ->> 'members' then
+      return result;
+    end if;
+  end loop;
+
+  if recorded ->> 'members' is not null or cardinality(fitting) > 1 then
+    result := null;
+    result.problem := case
+      when recorded ->> 'members' is not null then format('the table %s is missing or has changed', recorded ->> 'members')
+      else format('several tables could contain the memberships: %s', array_to_string(fitting, ', '))
+    end;
+  end if;
+  return result;
+end
+$_$;
+
+-- Name: memberships_query(regclass, name, name, text, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.memberships_query(members regclass, person name, team name, account text, joined text DEFAULT ''::text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format(
+    'select%s %s as user_id, m.%I::text as team_id from %s m%s where m.%I is not null and m.%I is not null and %s',
+    case when exists (
+      select
+      from pg_catalog.pg_index i
+      where i.indrelid = members
+        and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+        and not exists (
+          select
+          from unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k (attnum)
+          join pg_catalog.pg_attribute a on a.attrelid = members and a.attnum = k.attnum
+          where a.attname not in (person, team)
+        )
+    ) then '' else ' distinct' end,
+    account, team, members, joined, person, team, chat.activity_condition(members, 'm')
+  )
+$$;
 
 -- Name: memberships_with(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3934,6 +4662,22 @@ begin
 end
 $_$;
 
+-- Name: new_account(regclass, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.new_account(people regclass, people_key text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  account uuid;
+begin
+  if to_regclass('auth.users') is not null then
+    execute format('select a.id from auth.users a where not exists (select from %s u where u.%I = a.id) limit 1', people, people_key) into account;
+  end if;
+  return coalesce(account, gen_random_uuid())::text;
+end
+$$;
+
 -- Name: note_delivered(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) RETURNS TABLE(conversation_id uuid, user_id uuid)
@@ -3981,6 +4725,30 @@ $$;
 -- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Records delivered positions for many users. Returns the receipts that another transaction has locked; their positions were not recorded.';
+
+-- Name: one_team_source(jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.one_team_source(recorded jsonb) RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source := chat.people_source(recorded);
+begin
+  source.memberships := format(
+    'select u.%I as user_id, %L::text as team_id from %s u',
+    source.people_key,
+    coalesce(
+      nullif(current_setting('rapport.team', true), ''),
+      (select c.value #>> '{}' from chat.config c where c.key = 'team'),
+      'everyone'
+    ),
+    source.people
+  );
+  source.memberships_tables := array[source.people];
+  return source;
+end
+$$;
 
 -- Name: open_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4065,6 +4833,54 @@ $$;
 
 COMMENT ON FUNCTION chat.outcome() IS 'The data that the statements of this transaction have stored for its response. In a retry, the data that the first transaction stored.';
 
+-- Name: own_views_source(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.own_views_source() RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  directory constant regclass := to_regclass('rapport_host.directory');
+  memberships constant regclass := to_regclass('rapport_host.memberships');
+  wrong text;
+begin
+  if directory is null or memberships is null then
+    return null;
+  end if;
+  select string_agg(format('%s.%s must have type %s', w.relation, w.column_name, w.type), ', ' order by w.place) into wrong
+  from (values
+    (1, directory, 'user_id', 'uuid'), (2, directory, 'display_name', 'text'), (3, directory, 'email', 'text'),
+    (4, directory, 'avatar_url', 'text'), (5, directory, 'is_active', 'boolean'), (6, directory, 'role', 'text'),
+    (7, memberships, 'user_id', 'uuid'), (8, memberships, 'team_id', 'text')
+  ) w (place, relation, column_name, type)
+  where not exists (
+    select
+    from pg_catalog.pg_attribute a
+    where a.attrelid = w.relation and a.attname = w.column_name and a.atttypid = w.type::regtype and not a.attisdropped
+  );
+  if wrong is not null then
+    source.problem := wrong;
+    return source;
+  end if;
+
+  -- A plain PostgreSQL has no accounts that ids could refer to.
+  if chat.has_accounts_of_supabase() then
+    source.people := to_regclass('auth.users');
+    source.people_key := 'id';
+  end if;
+  source.directory := format(
+    'select u.user_id, u.display_name, u.email, u.avatar_url, coalesce(u.is_active, false) as is_active, %s as role from %s u where u.user_id is not null',
+    chat.role_expression('u.role'), directory
+  );
+  source.directory_tables := array[directory];
+  source.memberships := format('select m.user_id, m.team_id from %s m where m.user_id is not null and m.team_id is not null', memberships);
+  source.memberships_tables := array[memberships];
+  source.watched := '[]';
+  return source;
+end
+$$;
+
 -- Name: pages_of(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.pages_of(user_ids uuid[]) RETURNS TABLE(user_id uuid, page text)
@@ -4086,6 +4902,89 @@ $$;
 -- Name: FUNCTION pages_of(user_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.pages_of(user_ids uuid[]) IS 'The current pages of the given users, or of all users, as far as the caller may see them.';
+
+-- Name: people_query(regclass, name, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.people_query(people regclass, people_key name, role text, OUT query text, OUT tables regclass[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  names constant text[] := chat.host_columns(people, array['full_name', 'name', 'display_name', 'username']);
+  avatars constant text[] := chat.host_columns(people, array['avatar_url', 'avatar', 'image_url', 'picture_url', 'photo_url']);
+  emails text[] := chat.host_columns(people, array['email']);
+  accounts text := '';
+begin
+  tables := array[people];
+  -- The planner removes the join from queries that do not need the address, because account ids are
+  -- unique. The view needs an owner who sees the rows of both tables.
+  if emails = '{}' and chat.refers_to_accounts(people, people_key) and exists (
+    select
+    from pg_catalog.pg_roles r
+    where (r.rolname = current_user or r.oid = (select c.relowner from pg_catalog.pg_class c where c.oid = people))
+      and chat.sees_all_rows(r.oid, people)
+      and chat.sees_all_rows(r.oid, to_regclass('auth.users'))
+  ) then
+    tables := tables || to_regclass('auth.users');
+    emails := array['a.email::text'];
+    accounts := format(' left join auth.users a on a.id = u.%I', people_key);
+  end if;
+
+  query := format(
+    'select u.%I as user_id, coalesce(%s) as display_name, %s as email, coalesce(%s) as avatar_url, %s as is_active, %s as role from %s u%s',
+    people_key,
+    array_to_string(names || 'null::text'::text, ', '),
+    coalesce(emails[1], 'null::text'),
+    array_to_string(avatars || 'null::text'::text, ', '),
+    chat.activity_condition(people, 'u'),
+    role,
+    people,
+    accounts
+  );
+end
+$$;
+
+-- Name: people_source(jsonb, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.people_source(recorded jsonb, role text DEFAULT NULL::text) RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  candidate regclass;
+  stored_role record;
+begin
+  foreach candidate in array array_remove(case
+    when recorded ->> 'people' is not null then array[to_regclass(recorded ->> 'people')]
+    else array[to_regclass('public.users'), to_regclass('public.profiles'), to_regclass('auth.users')]
+  end, null) loop
+    source.people := candidate;
+    if candidate = to_regclass('auth.users') then
+      source.people_key := 'id';
+      source.directory := chat.accounts_query(role);
+      source.directory_tables := array[candidate];
+      source.watched := jsonb_build_array(jsonb_build_object('table', 'auth.users', 'person', 'id', 'role', 'raw_app_meta_data', 'is_person', true));
+      return source;
+    end if;
+    source.people_key := chat.account_column(candidate);
+    if source.people_key is not null then
+      select r.* into stored_role from chat.role_column(candidate) r where r.are_words;
+      select q.query, q.tables into source.directory, source.directory_tables
+      from chat.people_query(candidate, source.people_key, case
+        when role is not null then role
+        when stored_role.column_name is not null then chat.role_expression(format('u.%I::text', stored_role.column_name))
+        else '''user'''
+      end) q;
+      source.watched := jsonb_build_array(jsonb_build_object(
+        'table', candidate::text, 'person', source.people_key, 'role', case when role is null then stored_role.column_name end, 'is_person', true
+      ));
+      return source;
+    end if;
+  end loop;
+  return null;
+end
+$$;
 
 -- Name: pin_message(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4259,15 +5158,15 @@ begin
 end
 $$;
 
--- Name: point_people_at(regclass); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: point_people_at(regclass, name); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.point_people_at(people regclass) RETURNS void
+CREATE FUNCTION chat.point_people_at(people regclass, people_key name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   reference record;
-  pointed_at regclass;
+  pointed_at record;
 begin
   for reference in
     select
@@ -4299,20 +5198,21 @@ begin
       ('public.user_notification_preferences', 'user_id', 'cascade')
     ) as r (table_name, column_name, on_delete)
   loop
-    pointed_at := (
-      select c.confrelid::regclass
-      from pg_catalog.pg_constraint c
-      where c.conrelid = reference.table_name and c.conname = reference.constraint_name
-    );
-    continue when pointed_at = people;
+    select c.confrelid::regclass as relation, a.attname as key into pointed_at
+    from pg_catalog.pg_constraint c
+    join pg_catalog.pg_attribute a on a.attrelid = c.confrelid and a.attnum = c.confkey[1]
+    where c.conrelid = reference.table_name and c.conname = reference.constraint_name;
+    continue when pointed_at.relation is not distinct from people
+      and (people is null or pointed_at.key = people_key);
 
-    if pointed_at is not null then
+    if pointed_at.relation is not null then
       execute format('alter table %s drop constraint %I', reference.table_name, reference.constraint_name);
     end if;
+    continue when people is null;
     begin
       execute format(
-        'alter table %s add constraint %I foreign key (%I) references %s (id) on delete %s',
-        reference.table_name, reference.constraint_name, reference.column_name, people, reference.on_delete
+        'alter table %s add constraint %I foreign key (%I) references %s (%I) on delete %s',
+        reference.table_name, reference.constraint_name, reference.column_name, people, people_key, reference.on_delete
       );
     exception when insufficient_privilege then
       raise warning '% may not reference %: erasing a user will not remove their rows.', current_user, people;
@@ -4465,6 +5365,35 @@ $$;
 
 COMMENT ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) IS 'Presence of the given users as far as the caller may see it. With team: of all users whose presence the caller may see. With neither: the caller''s own.';
 
+-- Name: rbac_source(jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.rbac_source(recorded jsonb) RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  roles constant regclass := to_regclass('public.user_roles');
+  written constant text := chat.role_expression('m.role::text');
+begin
+  if not chat.is_table_with(roles, array['user_id', 'role']) then
+    return null;
+  end if;
+  source := chat.people_source(recorded);
+  source := chat.people_source(recorded, format(
+    'case (select max(case %s when ''super_admin'' then 2 when ''admin'' then 1 end) from %s m where m.user_id = u.%I) when 2 then ''super_admin'' when 1 then ''admin'' else ''user'' end',
+    written, roles, source.people_key
+  ));
+  source.directory_tables := source.directory_tables || roles;
+  source.memberships := 'select null::uuid as user_id, null::text as team_id where false';
+  source.memberships_tables := '{}';
+  source.watched := jsonb_build_array(jsonb_build_object(
+    'table', roles::text, 'person', 'user_id', 'role', 'role', 'is_person', false
+  ));
+  return source;
+end
+$$;
+
 -- Name: react(uuid, text, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.react(message_id uuid, reaction text, present boolean DEFAULT true) RETURNS json
@@ -4546,6 +5475,54 @@ $$;
 -- Name: FUNCTION recall_idempotency_key(key text); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Restores in rapport.outcome the data that was stored with the caller''s key.';
+
+-- Name: recorded_host(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.recorded_host() RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select c.value from chat.config c where c.key = 'host_mapping'
+$$;
+
+-- Name: referenced_column(regclass, name); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.referenced_column(relation regclass, column_name name, OUT target regclass, OUT target_column name) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select c.confrelid::regclass, there.attname
+  from pg_catalog.pg_constraint c
+  join pg_catalog.pg_attribute here on here.attrelid = c.conrelid and here.attnum = c.conkey[1]
+  join pg_catalog.pg_attribute there on there.attrelid = c.confrelid and there.attnum = c.confkey[1]
+  where c.contype = 'f' and c.conrelid = relation and cardinality(c.conkey) = 1 and here.attname = column_name
+  order by (c.confrelid = to_regclass('auth.users')) desc, c.oid
+  limit 1
+$$;
+
+-- Name: refers_to_accounts(regclass, name); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.refers_to_accounts(relation regclass, column_name name) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  reference record;
+begin
+  -- A chain of foreign keys can be a circle.
+  for hop in 1..4 loop
+    select r.target, r.target_column into reference from chat.referenced_column(relation, column_name) r;
+    if reference.target is null then
+      return false;
+    elsif reference.target = to_regclass('auth.users') then
+      return reference.target_column = 'id';
+    end if;
+    relation := reference.target;
+    column_name := reference.target_column;
+  end loop;
+  return false;
+end
+$$;
 
 -- Name: refuse(text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4629,33 +5606,58 @@ begin
 end
 $$;
 
--- Name: replace_host_view(text, text, regclass); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: replace_host_view(text, text, regclass[]); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.replace_host_view(view_name text, query text, host_table regclass) RETURNS void
+CREATE FUNCTION chat.replace_host_view(view_name text, query text, host_tables regclass[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  host_owner name := (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = host_table);
   view_owner name := (
     select pg_get_userbyid(c.relowner)
     from pg_catalog.pg_class c
     where c.oid = to_regclass(format('chat.%I', view_name))
   );
+  wanted_owner constant name := (
+    select r.rolname
+    from (
+      select c.relowner as oid, t.place
+      from unnest(host_tables) with ordinality t (relation, place)
+      join pg_catalog.pg_class c on c.oid = t.relation
+      union all
+      select r.oid, cardinality(host_tables) + 1 from pg_catalog.pg_roles r where r.rolname = current_user
+    ) candidate
+    join pg_catalog.pg_roles r on r.oid = candidate.oid
+    where (select bool_and(chat.sees_all_rows(r.oid, t.relation)) from unnest(host_tables) t (relation))
+    order by candidate.place
+    limit 1
+  );
+  may_create boolean;
 begin
   execute format('create or replace view chat.%I as %s', view_name, query);
 
-  if view_owner <> host_owner then
+  if view_owner <> wanted_owner then
+    may_create := has_schema_privilege(wanted_owner, 'chat', 'CREATE');
     begin
-      execute format('grant create on schema chat to %I', host_owner);
-      execute format('alter view chat.%I owner to %I', view_name, host_owner);
-      execute format('revoke create on schema chat from %I', host_owner);
-    exception when insufficient_privilege then
-      if row_security_active(host_table) then
-        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will have no users.',
-          view_name, host_owner, host_table, current_user;
+      if not may_create then
+        execute format('grant create on schema chat to %I', wanted_owner);
       end if;
+      execute format('alter view chat.%I owner to %I', view_name, wanted_owner);
+      if not may_create then
+        execute format('revoke create on schema chat from %I', wanted_owner);
+      end if;
+      view_owner := wanted_owner;
+    exception when insufficient_privilege then
+      null;
     end;
+  end if;
+  if not (
+    select coalesce(bool_and(chat.sees_all_rows(r.oid, t.relation)), true)
+    from unnest(host_tables) t (relation), pg_catalog.pg_roles r
+    where r.rolname = view_owner
+  ) then
+    raise warning 'View chat.% belongs to %, who does not see all rows of %, so neither does the chat. Grant % SELECT on these tables, and BYPASSRLS or their ownership.',
+      view_name, view_owner, array_to_string(host_tables, ', '), view_owner;
   end if;
 
   -- The functions of the chat run as the owner of this function. No other role reads the views.
@@ -4820,6 +5822,20 @@ $$;
 -- Name: FUNCTION report_message(message_id uuid, reason text, note text, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) IS 'Reports a message to the moderators with its current text. Returns false if the caller has already reported it.';
+
+-- Name: role_column(regclass); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.role_column(relation regclass, OUT column_name name, OUT are_words boolean) RETURNS record
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select a.attname, t.typcategory in ('S', 'E')
+  from unnest(array['role', 'member_role', 'account_role', 'user_role']) with ordinality w (name, place)
+  join pg_catalog.pg_attribute a on a.attrelid = relation and a.attname = w.name and a.attnum > 0 and not a.attisdropped
+  join pg_catalog.pg_type t on t.oid = a.atttypid
+  order by w.place
+  limit 1
+$$;
 
 -- Name: role_expression(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5339,6 +6355,25 @@ $$;
 -- Name: FUNCTION search_stretch(conversation_id uuid, number bigint); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) IS 'The name in the index of a stretch of 2048 messages of a conversation.';
+
+-- Name: sees_all_rows(oid, regclass); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.sees_all_rows(reader oid, relation regclass) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(bool_and(
+    has_table_privilege(r.oid, c.oid, 'SELECT')
+    and (
+      not c.relrowsecurity
+      or r.rolsuper
+      or r.rolbypassrls
+      or (pg_has_role(r.oid, c.relowner, 'USAGE') and not c.relforcerowsecurity)
+    )
+  ), false)
+  from pg_catalog.pg_class c, pg_catalog.pg_roles r
+  where c.oid = relation and r.oid = reader
+$$;
 
 -- Name: send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6211,28 +7246,106 @@ begin
 end
 $$;
 
--- Name: teams_mapping(); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: team_column(regclass, text); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) RETURNS record
+CREATE FUNCTION chat.team_column(relation regclass, recorded text, OUT column_name name, OUT problem text) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  candidate regclass := to_regclass('public.teams');
-  ids constant text[] := chat.host_columns(candidate, array['id']);
-  names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
+  names constant name[] := array(
+    select a.attname
+    from unnest(array['team_id', 'organization_id', 'org_id', 'workspace_id', 'account_id', 'tenant_id', 'company_id'])
+      with ordinality w (name, place)
+    join pg_catalog.pg_attribute a on a.attrelid = relation and a.attname = w.name and a.attnum > 0 and not a.attisdropped
+    order by w.place
+  );
 begin
-  if ids <> '{}' and names <> '{}' and not chat.is_trusted_host(candidate) then
-    raise warning '% is not used for the names of teams, because users of the API could be its owner %. Give it to %, or drop it.',
-      candidate, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = candidate), current_user;
-    candidate := null;
+  if recorded = any (names) then
+    column_name := recorded;
+  elsif recorded is not null then
+    problem := format('%s has no column %I any more', relation, recorded);
+  elsif 'team_id' = any (names) or cardinality(names) = 1 then
+    column_name := names[1];
+  elsif cardinality(names) > 1 then
+    problem := format('%s has several columns that could be the team: %s', relation, array_to_string(names, ', '));
   end if;
-  if candidate is null or ids = '{}' or names = '{}' then
-    teams := 'select null::text as team_id, null::text as name where false';
+end
+$$;
+
+-- Name: team_column_source(regclass, jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.team_column_source(people regclass, recorded jsonb) RETURNS chat.host_source
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source chat.host_source;
+  team record;
+  role record;
+begin
+  select t.* into team from chat.team_column(people, recorded ->> 'team') t;
+  select r.* into role from chat.role_column(people) r;
+  source.people := people;
+  source.people_key := chat.account_column(people);
+  if source.people_key is null or (team.column_name is null and team.problem is null) then
+    return null;
+  elsif team.problem is not null then
+    source.problem := team.problem;
+    return source;
+  end if;
+
+  source.team := team.column_name;
+  select q.query, q.tables into source.directory, source.directory_tables
+  from chat.people_query(
+    people, source.people_key,
+    case when role.column_name is null then '''user''' else chat.role_expression(format('u.%I::text', role.column_name)) end
+  ) q;
+  source.memberships := format(
+    'select u.%I as user_id, u.%I::text as team_id from %s u where u.%I is not null', source.people_key, team.column_name, people, team.column_name
+  );
+  source.memberships_tables := array[people];
+  select r.target, r.target_column into source.teams, source.teams_key from chat.referenced_column(people, team.column_name) r;
+  source.watched := jsonb_build_array(jsonb_build_object(
+    'table', people::text, 'person', source.people_key, 'team', team.column_name, 'role', role.column_name, 'is_person', true
+  ));
+  return source;
+end
+$$;
+
+-- Name: team_role_expression(regclass, name, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.team_role_expression(members regclass, role_column name, belongs text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when role_column is null then '''user''' else format(
+    'case when exists (select from %s m where %s and %s and %s <> ''user'') then ''admin'' else ''user'' end',
+    members, belongs, chat.activity_condition(members, 'm'), chat.role_expression(format('m.%I::text', role_column))
+  ) end
+$$;
+
+-- Name: teams_mapping(regclass, name); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.teams_mapping(teams regclass, teams_key name, OUT teams_table regclass, OUT query text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  ids constant text[] := chat.host_columns(teams, array[teams_key::text]);
+  names constant text[] := chat.host_columns(teams, array['name', 'title', 'display_name']);
+begin
+  query := 'select null::text as team_id, null::text as name where false';
+  if teams is null or ids = '{}' or names = '{}' then
     return;
   end if;
-  teams_table := candidate;
-  teams := format('select %s as team_id, coalesce(%s) as name from %s u', ids[1], array_to_string(names, ', '), candidate);
+  if not chat.is_trusted_host(teams) then
+    raise warning '% is not used for the names of teams, because users of the API could be its owner %. Give it to %, or drop it.',
+      teams, (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = teams), current_user;
+    return;
+  end if;
+  teams_table := teams;
+  query := format('select %s as team_id, coalesce(%s) as name from %s u', ids[1], array_to_string(names, ', '), teams);
 end
 $$;
 
@@ -6449,45 +7562,6 @@ $$;
 
 COMMENT ON FUNCTION chat.unread_totals(user_ids uuid[]) IS 'The totals of chat.unread_counts() for many users, one row each.';
 
--- Name: users_table_mapping(); Type: FUNCTION; Schema: chat; Owner: -
-
-CREATE FUNCTION chat.users_table_mapping(OUT directory text, OUT memberships text) RETURNS record
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  people constant regclass := to_regclass('public.users');
-  names text[] := chat.host_columns(people, array['full_name', 'name', 'display_name', 'username']);
-  avatars text[] := chat.host_columns(people, array['avatar_url', 'avatar', 'image_url']);
-  emails text[] := chat.host_columns(people, array['email']);
-  statuses text[] := chat.host_columns(people, array['status']);
-  flags text[] := chat.host_columns(people, array['is_active']);
-  removals text[] := chat.host_columns(people, array['deleted_at']);
-  activity text[] := '{}';
-begin
-  if statuses <> '{}' then
-    activity := activity || format('coalesce(%s, ''active'') = ''active''', statuses[1]);
-  end if;
-  if flags <> '{}' then
-    activity := activity || format('coalesce(%s, ''true'') = ''true''', flags[1]);
-  end if;
-  if removals <> '{}' then
-    activity := activity || format('%s is null', removals[1]);
-  end if;
-
-  directory := format(
-    'select u.id as user_id, %s as display_name, %s as email, %s as avatar_url, %s as is_active, %s as role from %s u',
-    format('coalesce(%s)', array_to_string(names || 'null::text'::text, ', ')),
-    coalesce(emails[1], 'null::text'),
-    format('coalesce(%s)', array_to_string(avatars || 'null::text'::text, ', ')),
-    coalesce(nullif(array_to_string(activity, ' and '), ''), 'true'),
-    chat.role_expression('u.role::text'),
-    people
-  );
-  memberships := format('select u.id as user_id, u.team_id::text as team_id from %s u where u.team_id is not null', people);
-end
-$$;
-
 -- Name: visible_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.visible_people_ids() RETURNS SETOF uuid
@@ -6680,7 +7754,7 @@ COMMENT ON TABLE chat.config IS 'Settings that the database itself needs. A miss
 
 CREATE VIEW chat.directory AS
  SELECT u.id AS user_id,
-    COALESCE((u.raw_user_meta_data ->> 'full_name'::text), (u.raw_user_meta_data ->> 'name'::text)) AS display_name,
+    COALESCE(NULL::text, (u.raw_user_meta_data ->> 'full_name'::text), (u.raw_user_meta_data ->> 'name'::text)) AS display_name,
     u.email,
     (u.raw_user_meta_data ->> 'avatar_url'::text) AS avatar_url,
     (COALESCE((u.banned_until <= now()), true) AND (u.deleted_at IS NULL)) AS is_active,
@@ -8321,6 +9395,18 @@ GRANT ALL ON SCHEMA realtime TO supabase_realtime_admin;
 
 REVOKE ALL ON FUNCTION chat.accepted_content(content text, message_type text, has_file boolean) FROM PUBLIC;
 
+-- Name: FUNCTION account_column(people regclass); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.account_column(people regclass) FROM PUBLIC;
+
+-- Name: FUNCTION accounts_query(role text, name_expression text, joined text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.accounts_query(role text, name_expression text, joined text) FROM PUBLIC;
+
+-- Name: FUNCTION activity_condition(relation regclass, alias text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.activity_condition(relation regclass, alias text) FROM PUBLIC;
+
 -- Name: FUNCTION add_members(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.add_members() FROM PUBLIC;
@@ -8342,6 +9428,18 @@ GRANT ALL ON FUNCTION chat.amount(setting text, fallback integer) TO service_rol
 -- Name: FUNCTION apply_message_change(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.apply_message_change() FROM PUBLIC;
+
+-- Name: FUNCTION attempt_as_user(claims jsonb, relation regclass, event integer, statement text, effect text, own_row text, OUT outcome text, OUT detail text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.attempt_as_user(claims jsonb, relation regclass, event integer, statement text, effect text, own_row text, OUT outcome text, OUT detail text) FROM PUBLIC;
+
+-- Name: FUNCTION attempt_self_promotion(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.attempt_self_promotion() FROM PUBLIC;
+
+-- Name: FUNCTION basejump_source(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.basejump_source() FROM PUBLIC;
 
 -- Name: FUNCTION begin_presence_by_table(); Type: ACL; Schema: chat; Owner: -
 
@@ -8494,14 +9592,18 @@ REVOKE ALL ON FUNCTION chat.check_personal_message(message public.user_messages)
 REVOKE ALL ON FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.check_rights(conversation_id uuid, to_write boolean) TO authenticated;
 
+-- Name: FUNCTION choose_host_preset(OUT preset text, OUT is_provisional boolean); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.choose_host_preset(OUT preset text, OUT is_provisional boolean) FROM PUBLIC;
+
 -- Name: FUNCTION claim_idempotency_key(key text, request_hash bytea); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) TO authenticated;
 
--- Name: FUNCTION claims_mapping(OUT directory text, OUT memberships text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION claims_source(); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.claims_mapping(OUT directory text, OUT memberships text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.claims_source() FROM PUBLIC;
 
 -- Name: FUNCTION clear_conversation(conversation_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -8571,9 +9673,9 @@ GRANT ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) 
 
 REVOKE ALL ON FUNCTION chat.delete_messages(source name, time_column name, until timestamp without time zone) FROM PUBLIC;
 
--- Name: FUNCTION detect_host_preset(); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION describe_host_candidates(); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.detect_host_preset() FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.describe_host_candidates() FROM PUBLIC;
 
 -- Name: FUNCTION drop_message_partitions(names name[]); Type: ACL; Schema: chat; Owner: -
 
@@ -8583,6 +9685,10 @@ REVOKE ALL ON FUNCTION chat.drop_message_partitions(names name[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) TO authenticated;
+
+-- Name: FUNCTION elevated_value(relation regclass, column_name name); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.elevated_value(relation regclass, column_name name) FROM PUBLIC;
 
 -- Name: FUNCTION end_presence(session_id text); Type: ACL; Schema: chat; Owner: -
 
@@ -8631,6 +9737,10 @@ REVOKE ALL ON FUNCTION chat.grant_roles_to_installer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.grant_shared_columns() FROM PUBLIC;
 
+-- Name: FUNCTION has_accounts_of_supabase(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.has_accounts_of_supabase() FROM PUBLIC;
+
 -- Name: FUNCTION has_key(keys jsonb, id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.has_key(keys jsonb, id uuid) FROM PUBLIC;
@@ -8641,17 +9751,21 @@ GRANT ALL ON FUNCTION chat.has_key(keys jsonb, id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION chat.hide_message(message_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.hide_message(message_id uuid) TO authenticated;
 
--- Name: FUNCTION host_columns(host_table regclass, wanted text[]); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION host_candidates(); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.host_columns(host_table regclass, wanted text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.host_candidates() FROM PUBLIC;
 
--- Name: FUNCTION host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION host_columns(host_table regclass, wanted text[], alias text); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.host_columns(host_table regclass, wanted text[], alias text) FROM PUBLIC;
 
--- Name: FUNCTION host_team_source(preset text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION host_presets(); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.host_team_source(preset text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.host_presets() FROM PUBLIC;
+
+-- Name: FUNCTION host_source_of(preset text, recorded jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.host_source_of(preset text, recorded jsonb) FROM PUBLIC;
 
 -- Name: FUNCTION i_share_receipts(); Type: ACL; Schema: chat; Owner: -
 
@@ -8661,6 +9775,10 @@ GRANT ALL ON FUNCTION chat.i_share_receipts() TO authenticated;
 -- Name: FUNCTION insert_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.insert_presence(user_ids uuid[]) FROM PUBLIC;
+
+-- Name: FUNCTION insert_statement(relation regclass, assigned jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.insert_statement(relation regclass, assigned jsonb) FROM PUBLIC;
 
 -- Name: FUNCTION install_host_mapping(preset text); Type: ACL; Schema: chat; Owner: -
 
@@ -8681,6 +9799,10 @@ REVOKE ALL ON FUNCTION chat.is_in_storage(file_url text, storage_url text) FROM 
 REVOKE ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) TO authenticated;
 
+-- Name: FUNCTION is_table_with(relation regclass, columns text[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.is_table_with(relation regclass, columns text[]) FROM PUBLIC;
+
 -- Name: FUNCTION is_time_zone(name text); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.is_time_zone(name text) FROM PUBLIC;
@@ -8689,6 +9811,10 @@ GRANT ALL ON FUNCTION chat.is_time_zone(name text) TO authenticated;
 -- Name: FUNCTION is_trusted_host(relation regclass); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.is_trusted_host(relation regclass) FROM PUBLIC;
+
+-- Name: FUNCTION is_unique_column(relation regclass, column_name name); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.is_unique_column(relation regclass, column_name name) FROM PUBLIC;
 
 -- Name: FUNCTION is_unspaced(word text); Type: ACL; Schema: chat; Owner: -
 
@@ -8775,6 +9901,14 @@ REVOKE ALL ON FUNCTION chat.lock_presence(user_ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) TO service_role;
 
+-- Name: FUNCTION makerkit_source(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.makerkit_source() FROM PUBLIC;
+
+-- Name: FUNCTION makerkit_v1_source(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.makerkit_v1_source() FROM PUBLIC;
+
 -- Name: FUNCTION mark_delivered(conversation_id uuid, up_to_seq bigint); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) FROM PUBLIC;
@@ -8837,6 +9971,14 @@ GRANT ALL ON FUNCTION chat.me() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) TO authenticated;
+
+-- Name: FUNCTION member_table_source(people regclass, recorded jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.member_table_source(people regclass, recorded jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION memberships_query(members regclass, person name, team name, account text, joined text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.memberships_query(members regclass, person name, team name, account text, joined text) FROM PUBLIC;
 
 -- Name: FUNCTION memberships_with(user_ids uuid[], conversation_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 
@@ -8901,10 +10043,18 @@ REVOKE ALL ON FUNCTION chat.named_conversations(named text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.named_people(named text[]) FROM PUBLIC;
 
+-- Name: FUNCTION new_account(people regclass, people_key text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.new_account(people regclass, people_key text) FROM PUBLIC;
+
 -- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) TO service_role;
+
+-- Name: FUNCTION one_team_source(recorded jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.one_team_source(recorded jsonb) FROM PUBLIC;
 
 -- Name: FUNCTION open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 
@@ -8916,10 +10066,22 @@ GRANT ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversatio
 REVOKE ALL ON FUNCTION chat.outcome() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.outcome() TO authenticated;
 
+-- Name: FUNCTION own_views_source(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.own_views_source() FROM PUBLIC;
+
 -- Name: FUNCTION pages_of(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.pages_of(user_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.pages_of(user_ids uuid[]) TO authenticated;
+
+-- Name: FUNCTION people_query(people regclass, people_key name, role text, OUT query text, OUT tables regclass[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.people_query(people regclass, people_key name, role text, OUT query text, OUT tables regclass[]) FROM PUBLIC;
+
+-- Name: FUNCTION people_source(recorded jsonb, role text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.people_source(recorded jsonb, role text) FROM PUBLIC;
 
 -- Name: FUNCTION pin_message(message_id uuid, present boolean); Type: ACL; Schema: chat; Owner: -
 
@@ -8935,9 +10097,9 @@ GRANT ALL ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, befo
 
 REVOKE ALL ON FUNCTION chat.place_message() FROM PUBLIC;
 
--- Name: FUNCTION point_people_at(people regclass); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION point_people_at(people regclass, people_key name); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.point_people_at(people regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.point_people_at(people regclass, people_key name) FROM PUBLIC;
 
 -- Name: FUNCTION preferences(); Type: ACL; Schema: chat; Owner: -
 
@@ -8957,6 +10119,10 @@ REVOKE ALL ON FUNCTION chat.presence_now(user_ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) TO authenticated;
 
+-- Name: FUNCTION rbac_source(recorded jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.rbac_source(recorded jsonb) FROM PUBLIC;
+
 -- Name: FUNCTION react(message_id uuid, reaction text, present boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.react(message_id uuid, reaction text, present boolean) FROM PUBLIC;
@@ -8971,6 +10137,18 @@ GRANT ALL ON FUNCTION chat.reactions_of(message_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.recall_idempotency_key(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.recall_idempotency_key(key text) TO authenticated;
+
+-- Name: FUNCTION recorded_host(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.recorded_host() FROM PUBLIC;
+
+-- Name: FUNCTION referenced_column(relation regclass, column_name name, OUT target regclass, OUT target_column name); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.referenced_column(relation regclass, column_name name, OUT target regclass, OUT target_column name) FROM PUBLIC;
+
+-- Name: FUNCTION refers_to_accounts(relation regclass, column_name name); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.refers_to_accounts(relation regclass, column_name name) FROM PUBLIC;
 
 -- Name: FUNCTION refuse(code text, detail text); Type: ACL; Schema: chat; Owner: -
 
@@ -8987,9 +10165,9 @@ GRANT ALL ON FUNCTION chat.refuse_if_outdated() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.remember_removed_memberships() FROM PUBLIC;
 
--- Name: FUNCTION replace_host_view(view_name text, query text, host_table regclass); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION replace_host_view(view_name text, query text, host_tables regclass[]); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.replace_host_view(view_name text, query text, host_table regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.replace_host_view(view_name text, query text, host_tables regclass[]) FROM PUBLIC;
 
 -- Name: FUNCTION report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer); Type: ACL; Schema: chat; Owner: -
 
@@ -9005,6 +10183,10 @@ GRANT ALL ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devi
 
 REVOKE ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) TO authenticated;
+
+-- Name: FUNCTION role_column(relation regclass, OUT column_name name, OUT are_words boolean); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.role_column(relation regclass, OUT column_name name, OUT are_words boolean) FROM PUBLIC;
 
 -- Name: FUNCTION role_expression(written text); Type: ACL; Schema: chat; Owner: -
 
@@ -9043,6 +10225,10 @@ REVOKE ALL ON FUNCTION chat.search_score(written text, words text[]) FROM PUBLIC
 REVOKE ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) TO authenticated;
 GRANT ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) TO service_role;
+
+-- Name: FUNCTION sees_all_rows(reader oid, relation regclass); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.sees_all_rows(reader oid, relation regclass) FROM PUBLIC;
 
 -- Name: FUNCTION send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 
@@ -9125,9 +10311,21 @@ GRANT ALL ON FUNCTION chat.sync_identity() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.take_page_out() FROM PUBLIC;
 
--- Name: FUNCTION teams_mapping(OUT teams_table regclass, OUT teams text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION team_column(relation regclass, recorded text, OUT column_name name, OUT problem text); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.team_column(relation regclass, recorded text, OUT column_name name, OUT problem text) FROM PUBLIC;
+
+-- Name: FUNCTION team_column_source(people regclass, recorded jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.team_column_source(people regclass, recorded jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION team_role_expression(members regclass, role_column name, belongs text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.team_role_expression(members regclass, role_column name, belongs text) FROM PUBLIC;
+
+-- Name: FUNCTION teams_mapping(teams regclass, teams_key name, OUT teams_table regclass, OUT query text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.teams_mapping(teams regclass, teams_key name, OUT teams_table regclass, OUT query text) FROM PUBLIC;
 
 -- Name: FUNCTION tell_of_block(); Type: ACL; Schema: chat; Owner: -
 
@@ -9169,10 +10367,6 @@ GRANT ALL ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations in
 
 REVOKE ALL ON FUNCTION chat.unread_totals(user_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.unread_totals(user_ids uuid[]) TO service_role;
-
--- Name: FUNCTION users_table_mapping(OUT directory text, OUT memberships text); Type: ACL; Schema: chat; Owner: -
-
-REVOKE ALL ON FUNCTION chat.users_table_mapping(OUT directory text, OUT memberships text) FROM PUBLIC;
 
 -- Name: FUNCTION visible_people_ids(); Type: ACL; Schema: chat; Owner: -
 

@@ -50,7 +50,7 @@ pub(super) async fn migrate(config: &MigrateConfig, tasks: &Tasks) -> Result<Ins
     Ok(schema::install(&mut client, &options(config)).await?)
 }
 
-async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliError> {
+pub(super) async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliError> {
     let connector = Connector::new(config.database.url.expose())?;
     // Warnings report what the installation could not do. Notices are routine ("does not exist,
     // skipping").
@@ -64,7 +64,7 @@ async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliErr
         .await?)
 }
 
-fn options(config: &MigrateConfig) -> InstallOptions {
+pub(super) fn options(config: &MigrateConfig) -> InstallOptions {
     InstallOptions {
         host_preset: config.chat.host_preset.as_str().to_owned(),
         // The path below which Supabase's gateway serves files (Supabase, "Storage").

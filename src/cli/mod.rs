@@ -3,6 +3,7 @@
 mod check_config;
 mod dev;
 mod doctor;
+mod host;
 mod migrate;
 mod open_files;
 mod serve;
@@ -52,7 +53,9 @@ enum Command {
     /// Update the configured database to this version's schema
     Migrate(migrate::MigrateArguments),
     /// Check that the configured database has what the server needs
-    Doctor,
+    Doctor(doctor::DoctorArguments),
+    /// Show where users and teams can be found, or choose it
+    Host(host::HostArguments),
     /// Print a token signed with the configured secret
     Token(token::TokenArguments),
     /// Print the effective settings with their sources, secrets masked
@@ -98,9 +101,24 @@ enum CliError {
     NotReady(u64),
     #[error("{0} of the checks above failed.")]
     ChecksFailed(usize),
+    #[error("Not all checks could be made; see above.")]
+    ChecksIncomplete,
+    #[error("Choose where users and teams are found, with `rapport host --use NAME`.")]
+    ChoiceNeeded,
+    #[error(
+        "The setting `chat.host_preset` is {configured}, and `rapport migrate` would put it into \
+         force again. Change the setting to {wanted}, or to auto."
+    )]
+    PresetConfigured {
+        configured: &'static str,
+        wanted: String,
+    },
     #[error("The shutdown was forced while tasks were still running.")]
     ForcedStop,
 }
+
+/// The exit code of a command that could not examine the database.
+const CANNOT_LOOK: u8 = 2;
 
 /// The exit code of a command that needs a decision by the operator and has changed nothing.
 const NEEDS_CHOICE: u8 = 3;
@@ -108,7 +126,8 @@ const NEEDS_CHOICE: u8 = 3;
 impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Schema(SchemaError::HostUndecided(_)) => NEEDS_CHOICE.into(),
+            Self::ChecksIncomplete => CANNOT_LOOK.into(),
+            Self::Schema(SchemaError::HostUndecided(_)) | Self::ChoiceNeeded => NEEDS_CHOICE.into(),
             _ => ExitCode::FAILURE,
         }
     }
@@ -139,7 +158,8 @@ pub fn run() -> ExitCode {
         Command::Dev(dev) => dev::run(dev, inputs),
         Command::Serve(serve) => serve::run(serve, inputs),
         Command::Migrate(migrate) => migrate::run(migrate, &inputs(Vec::new())),
-        Command::Doctor => doctor::run(&inputs(Vec::new())),
+        Command::Doctor(doctor) => doctor::run(doctor, &inputs(Vec::new())),
+        Command::Host(host) => host::run(host, &inputs(Vec::new())),
         Command::Token(token) => token::run(token, &inputs(Vec::new())),
         Command::CheckConfig => check_config::run(&inputs(Vec::new())),
     };

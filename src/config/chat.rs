@@ -16,42 +16,48 @@ pub struct ChatConfig {
     pub presence_lease: Duration,
 }
 
-/// The presets of `chat.install_host_mapping`.
+/// A preset of `chat.install_host_mapping`, or `auto`, which is the preset already in force,
+/// otherwise the only one that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostPreset {
-    /// The preset already in force, otherwise the one that fits the existing tables.
-    Auto,
-    /// `public.users`, with a team and a role.
-    UsersTable,
-    /// `auth.users`, with a team and a role in the app metadata.
-    Claims,
-    /// All users are in one team.
-    OneTeam,
-}
+pub struct HostPreset(&'static str);
 
 impl HostPreset {
-    const CHOICES: &[(&str, Self)] = &[
-        ("auto", Self::Auto),
-        ("users_table", Self::UsersTable),
-        ("claims", Self::Claims),
-        ("one_team", Self::OneTeam),
+    /// Chooses a preset by the contents of the database.
+    pub const AUTO: Self = Self("auto");
+
+    /// The names of all presets, in the order in which the database lists them.
+    pub const NAMES: [&str; 11] = [
+        "basejump",
+        "makerkit",
+        "users_members",
+        "profiles_members",
+        "users_table",
+        "profiles_team",
+        "makerkit_v1",
+        "claims",
+        "one_team",
+        "rbac",
+        "own_views",
     ];
 
     /// Returns the preset's name in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::UsersTable => "users_table",
-            Self::Claims => "claims",
-            Self::OneTeam => "one_team",
-        }
+        self.0
+    }
+
+    fn read(reader: &mut Reader) -> Self {
+        let presets = Self::NAMES.iter().map(|name| (*name, Self(name)));
+        let choices: Vec<(&str, Self)> = std::iter::once((Self::AUTO.0, Self::AUTO))
+            .chain(presets)
+            .collect();
+        reader.choice("chat.host_preset", &choices)
     }
 }
 
 impl ChatConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         Self {
-            host_preset: reader.choice("chat.host_preset", HostPreset::CHOICES),
+            host_preset: HostPreset::read(reader),
             presence_grace: reader.milliseconds("chat.presence_grace_ms", 0..=600_000),
             presence_lease: reader.milliseconds("chat.presence_lease_ms", 300..=600_000),
         }

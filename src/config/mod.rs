@@ -141,6 +141,10 @@ pub struct DoctorConfig {
     pub database: DatabaseConfig,
     /// Reading of row changes.
     pub replication: ReplicationConfig,
+    /// Checks of visibility, which have connections of their own.
+    pub visibility: VisibilityConfig,
+    /// Integration of the chat with the application.
+    pub chat: ChatConfig,
 }
 
 impl DoctorConfig {
@@ -152,6 +156,8 @@ impl DoctorConfig {
         let read = |reader: &mut Reader| Self {
             database: DatabaseConfig::read(reader),
             replication: ReplicationConfig::read(reader),
+            visibility: VisibilityConfig::read(reader),
+            chat: ChatConfig::read(reader),
         };
         resolve(inputs, read).map(|(config, _)| config)
     }

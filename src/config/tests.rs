@@ -149,7 +149,8 @@ fn every_mistake_is_reported_with_its_place() {
         (
             &[("RAPPORT_CHAT_HOST_PRESET", "x")],
             "",
-            "must be one of auto, users_table, claims, one_team",
+            "must be one of auto, basejump, makerkit, users_members, profiles_members, users_table, \
+             profiles_team, makerkit_v1, claims, one_team, rbac, own_views",
         ),
         (
             &[("RAPPORT_DATABASE_URL", "mysql://db")],

@@ -58,8 +58,8 @@ pub enum SchemaError {
     /// comes from the database and names the process.
     #[error("{0} If no other installation is running, end it with pg_terminate_backend().")]
     Locked(String),
-    /// With the host mapping `auto` no user would have a team. The text comes from the database and
-    /// lists the presets that fit.
+    /// With the host mapping `auto`, several presets fit, or no user would have a team. The text
+    /// comes from the database and lists the presets that fit.
     #[error("{0}")]
     HostUndecided(String),
     /// A statement failed.
@@ -72,8 +72,8 @@ pub enum SchemaError {
     },
 }
 
-/// The SQLSTATE with which `chat.detect_host_preset()` asks the operator to choose a preset.
-const HOST_UNDECIDED: &str = "RP001";
+/// The SQLSTATE with which `chat.choose_host_preset()` asks the operator to choose a preset.
+pub(super) const HOST_UNDECIDED: &str = "RP001";
 
 /// The SQLSTATE with which the installer reports that another process holds its advisory lock.
 const LOCKED: &str = "RP002";

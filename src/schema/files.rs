@@ -85,6 +85,30 @@ pub(super) fn definitions() -> Vec<Definition> {
         .collect()
 }
 
+/// A policy that the definitions create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The table with its schema.
+    pub table: String,
+    /// The name of the policy.
+    pub name: String,
+}
+
+/// Returns the policies on the tables of the chat.
+pub fn policies() -> Vec<Policy> {
+    let lines = definitions().into_iter().flat_map(|file| file.text.lines());
+    lines
+        .filter_map(|line| {
+            let rest = line.strip_prefix("create policy \"")?;
+            let (name, table) = rest.split_once("\" on ")?;
+            table.starts_with("public.").then(|| Policy {
+                table: table.to_owned(),
+                name: name.to_owned(),
+            })
+        })
+        .collect()
+}
+
 /// Returns all SQL files below `folder`, sorted by path.
 fn sql_files(folder: &'static Dir<'static>) -> Vec<(String, &'static str)> {
     fn walk(folder: &'static Dir<'static>, found: &mut Vec<(String, &'static str)>) {
@@ -122,6 +146,24 @@ mod tests {
         let names: Vec<String> = definitions().into_iter().map(|file| file.name).collect();
         assert!(names.iter().any(|name| name.starts_with("chat/")));
         assert!(names.is_sorted());
+    }
+
+    #[test]
+    fn every_policy_on_a_table_of_the_chat_is_found() {
+        let texts = definitions()
+            .into_iter()
+            .map(|file| file.text.matches("on public."));
+        let written = definitions()
+            .iter()
+            .map(|file| file.text.matches("\ncreate policy").count())
+            .sum::<usize>();
+        let on_messages = definitions()
+            .iter()
+            .filter(|file| file.name.starts_with("realtime/"))
+            .map(|file| file.text.matches("\ncreate policy").count())
+            .sum::<usize>();
+        assert!(texts.count() > 0);
+        assert_eq!(policies().len(), written - on_messages);
     }
 
     #[test]

@@ -49,37 +49,7 @@ pub async fn install(
     options: &InstallOptions,
 ) -> Result<Installed, SchemaError> {
     let tx = begin(client).await?;
-    let pending = Pending::read(&tx).await?;
-    if pending.ledger {
-        batch(&tx, "ledger.sql", LEDGER).await?;
-    }
-    let mut installed = Installed::default();
-    for migration in &pending.migrations {
-        // The ledger's row is written first: if two installers pass the lock, they collide before
-        // any DDL.
-        execute(
-            &tx,
-            "Writing the ledger",
-            "insert into chat.schema_migrations (version, name, checksum) values ($1, $2, $3)",
-            &[&migration.version, &migration.name, &migration.checksum],
-        )
-        .await?;
-        batch(&tx, &migration.path(), migration.text).await?;
-        installed.migrations.push(migration.path());
-    }
-    for definition in &pending.definitions {
-        batch(&tx, &definition.path(), definition.text).await?;
-        execute(
-            &tx,
-            "Writing the ledger",
-            "insert into chat.schema_definitions (path, checksum) values ($1, $2)
-             on conflict (path) do update
-             set checksum = excluded.checksum, applied_at = clock_timestamp()",
-            &[&definition.name, &definition.checksum],
-        )
-        .await?;
-        installed.definitions.push(definition.path());
-    }
+    let mut installed = apply_pending(&tx).await?;
     execute(&tx, "Granting the server's roles", GRANT_ROLES, &[]).await?;
     execute(&tx, "Granting columns", GRANT_COLUMNS, &[]).await?;
     installed.host_preset = map_host(&tx, &options.host_preset).await?;
@@ -151,7 +121,43 @@ pub async fn pending_sql(
     Ok(sql)
 }
 
-async fn begin(client: &mut Client) -> Result<Transaction<'_>, SchemaError> {
+/// Applies the pending files.
+pub(super) async fn apply_pending(tx: &Transaction<'_>) -> Result<Installed, SchemaError> {
+    let pending = Pending::read(tx).await?;
+    if pending.ledger {
+        batch(tx, "ledger.sql", LEDGER).await?;
+    }
+    let mut installed = Installed::default();
+    for migration in &pending.migrations {
+        // The ledger's row is written first: if two installers pass the lock, they collide before
+        // any DDL.
+        execute(
+            tx,
+            "Writing the ledger",
+            "insert into chat.schema_migrations (version, name, checksum) values ($1, $2, $3)",
+            &[&migration.version, &migration.name, &migration.checksum],
+        )
+        .await?;
+        batch(tx, &migration.path(), migration.text).await?;
+        installed.migrations.push(migration.path());
+    }
+    for definition in &pending.definitions {
+        batch(tx, &definition.path(), definition.text).await?;
+        execute(
+            tx,
+            "Writing the ledger",
+            "insert into chat.schema_definitions (path, checksum) values ($1, $2)
+             on conflict (path) do update
+             set checksum = excluded.checksum, applied_at = clock_timestamp()",
+            &[&definition.name, &definition.checksum],
+        )
+        .await?;
+        installed.definitions.push(definition.path());
+    }
+    Ok(installed)
+}
+
+pub(super) async fn begin(client: &mut Client) -> Result<Transaction<'_>, SchemaError> {
     let failed = |error| SchemaError::statement("Acquiring the installation lock", error);
     let tx = client.transaction().await.map_err(failed)?;
     tx.batch_execute(&PREPARE.join(";\n"))

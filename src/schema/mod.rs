@@ -6,12 +6,15 @@
 
 mod error;
 mod files;
+mod host;
 mod install;
 mod ledger;
 mod script;
 mod statements;
 
 pub use error::SchemaError;
+pub use files::{Policy, policies};
+pub use host::{HostChoice, HostReport, host_choice, host_report};
 pub use install::{InstallOptions, Installed, install, pending_sql, plan};
 pub use script::install_script;
 

@@ -77,6 +77,7 @@ files!(
     editing_and_deleting,
     erasing_people,
     history_pages,
+    host_attempts,
     host_mapping,
     house_rules,
     idempotency_keys,

@@ -35,6 +35,11 @@ from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
 
+-- An installation before the presets were recorded in full is completed.
+update chat.config set value = jsonb_build_object('preset', 'users_table', 'people', 'public.users', 'text', value -> 'text') where key = 'host_mapping';
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
+select tests.equals((value ->> 'team', value ->> 'people_key', value ->> 'is_provisional')::text, '(team_id,id,false)', 'recorded') from chat.config where key = 'host_mapping';
+
 -- Team names are also shown to users who may not read the table of teams. A user may have no team,
 -- or may be unknown to the application.
 select tests.act_as('ana');
@@ -116,6 +121,7 @@ select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'n
 
 -- With one team for all users.
 select tests.act_as('owner');
+set constraints all immediate;
 select tests.equals(chat.install_host_mapping('one_team'), 'one_team', 'preset');
 select tests.act_as('ana');
 select tests.equals(created, true, 'everybody') from chat.open_conversation(tests.id('zoe'));
@@ -130,33 +136,43 @@ set constraints all immediate;
 select tests.equals(chat.install_host_mapping('auto'), 'one_team', 'recorded');
 select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen');
 
--- If the tables of the preset are gone, another preset is chosen.
+-- If the tables of the preset are gone, no other preset is chosen without the operator.
 drop table public.users cascade;
-select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of users');
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+select tests.equals(chat.install_host_mapping('claims'), 'claims', 'without a table of users');
 select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'P0001');
 
--- If no user has a team, no preset is chosen, neither at first nor later.
+-- If no user has a team, no preset is chosen. The operator's choice is kept nevertheless.
 update auth.users set raw_app_meta_data = '{"role": "admin"}';
-select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'chosen by name');
 delete from chat.config where key = 'host_mapping';
 select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
 create table public.users (id uuid primary key, role text, team_id uuid);
 insert into public.users (id) select id from auth.users;
 select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
-select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'the recorded preset is kept');
-delete from chat.config where key = 'host_mapping';
 update public.users set team_id = tests.id('ana') where id = tests.id('ana');
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'one team is enough');
 
--- Without any accounts, the existing tables determine the preset.
+-- A table without users does not fit if there are accounts. Without any accounts, the existing
+-- tables determine the preset.
 delete from chat.config where key = 'host_mapping';
 delete from public.users;
+set constraints all immediate;
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+delete from auth.users;
 set constraints all immediate;
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'no users yet, with a table of users');
 delete from chat.config where key = 'host_mapping';
 drop table public.users cascade;
-delete from auth.users;
-set constraints all immediate;
 select tests.equals(chat.install_host_mapping('auto'), 'claims', 'no users yet, only accounts');
+-- That choice is made again when there are users.
+create table public.users (id uuid primary key, role text, team_id uuid);
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'still no users');
+insert into auth.users (id, email) values (tests.id('ana'), 'ana@example.com');
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+insert into public.users values (tests.id('ana'), 'user', tests.id('ana'));
+set constraints all immediate;
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'chosen from the data');
+select tests.equals((value ->> 'is_provisional')::boolean, false, 'final') from chat.config where key = 'host_mapping';
 
 rollback;

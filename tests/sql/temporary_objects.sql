@@ -226,6 +226,8 @@ select tests.run('update public.user_conversations set kind = kind');
 select tests.run(format('delete from public.user_presence where user_id = %L', tests.id('ana')));
 select tests.run('select chat.install_host_mapping(''claims'')');
 select tests.run('select chat.install_host_mapping(''auto'')');
+select tests.run('select chat.describe_host_candidates()');
+select tests.run('select chat.attempt_self_promotion()');
 
 do $$
 declare

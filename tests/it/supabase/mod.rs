@@ -38,6 +38,23 @@ const ACCOUNTS: &str = r#"
       as people (id, name);
     reset role;"#;
 
+/// Profiles of the accounts, and a table of memberships. The application's login owns them.
+const MEMBERSHIPS: &str = "
+    create table public.profiles (id uuid primary key references auth.users (id), full_name text);
+    create table public.organizations (id uuid primary key, name text not null);
+    create table public.organization_members (
+      organization_id uuid not null references public.organizations (id),
+      user_id uuid not null references public.profiles (id),
+      role text not null,
+      primary key (organization_id, user_id)
+    );
+    alter table public.profiles enable row level security;
+    alter table public.organizations enable row level security;
+    alter table public.organization_members enable row level security;
+    insert into public.profiles select id, raw_user_meta_data ->> 'full_name' from auth.users;
+    insert into public.organizations values (gen_random_uuid(), 'Support');
+    insert into public.organization_members select o.id, p.id, 'member' from public.organizations o, public.profiles p;";
+
 /// A database with accounts, before Rapport is installed.
 struct Project {
     cluster: Cluster,
@@ -178,11 +195,13 @@ async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     (conversation, said.collect())
 }
 
-/// Checks everything in the order of a first setup. The superuser runs `more` after the
-/// installation.
-async fn works(project: Project, more: &str) {
+/// Checks everything in the order of a first setup. The installation chooses this preset. The
+/// superuser runs `more` after it.
+async fn works(project: Project, preset: &str, more: &str) {
     let applied = project.migrate().await;
     assert!(applied.contains("applied: migrations/0001_"), "{applied}");
+    let chosen = format!("are found by: {preset}\n");
+    assert!(applied.ends_with(&chosen), "{applied}");
     project.run_as_superuser(more).await;
     project.doctor().await;
 
@@ -214,7 +233,16 @@ async fn works(project: Project, more: &str) {
 async fn messages_are_delivered_on_hosted_supabase_between_accounts() {
     let project = Project::hosted().await;
     project.run_as_superuser(ACCOUNTS).await;
-    works(project, PRIVATE_CHANNELS).await;
+    works(project, "claims", PRIVATE_CHANNELS).await;
+}
+
+#[tokio::test]
+async fn messages_are_delivered_on_hosted_supabase_between_members_of_an_organization() {
+    let project = Project::hosted().await;
+    project.run_as_superuser(ACCOUNTS).await;
+    let application = connect(&project.url).await;
+    application.batch_execute(MEMBERSHIPS).await.unwrap();
+    works(project, "profiles_members", PRIVATE_CHANNELS).await;
 }
 
 #[tokio::test]
@@ -225,7 +253,7 @@ async fn messages_are_delivered_on_hosted_supabase_between_users_of_the_applicat
     let application = connect(&project.url).await;
     application.batch_execute(DEV_HOST).await.unwrap();
     project.run_as_superuser(DEV_PEOPLE).await;
-    works(project, PRIVATE_CHANNELS).await;
+    works(project, "users_table", PRIVATE_CHANNELS).await;
 }
 
 #[tokio::test]
@@ -234,5 +262,5 @@ async fn messages_are_delivered_on_a_plain_cluster() {
     let application = connect(&project.url).await;
     application.batch_execute(DEV_HOST).await.unwrap();
     // The migrations create the table of accounts.
-    works(project, DEV_PEOPLE).await;
+    works(project, "users_table", DEV_PEOPLE).await;
 }
