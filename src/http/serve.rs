@@ -143,13 +143,14 @@ async fn connection(
             })
         });
         request.extensions_mut().insert(ConnectInfo(peer));
+        let client = head.client_of(peer.ip(), &request);
         let answer = router.clone().call(request);
         let responding = Arc::clone(&head);
         async move {
             let answer = answer.await;
-            let bytes = answer.as_ref().map(|answer| answer.size_hint().exact());
-            let bytes = bytes.ok().flatten().and_then(|bytes| bytes.try_into().ok());
-            responding.respond(bytes.unwrap_or(0));
+            if let Ok(response) = &answer {
+                responding.respond(client, response);
+            }
             drop(body);
             answer
         }

@@ -208,7 +208,8 @@ impl Socket {
     ) -> Self {
         let shared = Arc::clone(&realtime.shared);
         let config = &shared.config;
-        let outbound = Arc::new(Outbound::new(write, shared.hub.sockets()));
+        let outbound = Outbound::new(write, shared.hub.sockets());
+        let outbound = Arc::new(outbound.of_address(address_share.position()));
         let now = Instant::now();
         Self {
             workshop: Arc::clone(&realtime.workshop),
