@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
+use crate::observability::excerpt::Excerpt;
 
 /// Pause after a failed accept. The usual cause is that no file descriptor is left, so an immediate
 /// retry would fail as well.
@@ -180,7 +181,7 @@ async fn connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "connection ended with an error");
+        tracing::debug!(error = %Excerpt(&error), "connection ended with an error");
     }
 }
 

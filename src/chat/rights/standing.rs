@@ -18,6 +18,7 @@ use crate::chat::composing::Composing;
 use crate::chat::topics;
 use crate::db::{Db, DbError, Query};
 use crate::limits::UnixMillis;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
@@ -92,7 +93,7 @@ impl Standings {
                     }
                     // The next comparison finds what changed in the meantime.
                     Err(error) => {
-                        tracing::debug!(%error, "cannot read the standing of connected users; retrying");
+                        tracing::debug!(error = %Excerpt(&error), "cannot read the standing of connected users; retrying");
                     }
                 }
                 let pause = work.saturating_mul(PAUSE_PER_WORK).max(PERIOD);

@@ -21,6 +21,7 @@ use super::question::{Answer, Group, Question, Subject};
 use super::queue::Queue;
 use crate::auth::Claims;
 use crate::db::connect::Connector;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::{PermissionWay, RealtimeMetrics};
 use crate::shutdown::Tasks;
 
@@ -94,7 +95,7 @@ impl Authorizer {
         };
         let answer = self.inner.ask(subject).await;
         if let Err(error) = &answer {
-            tracing::warn!(%error, ?question, "permission check of a private channel failed");
+            tracing::warn!(error = %Excerpt(&error), ?question, "permission check of a private channel failed");
         }
         answer
     }
@@ -194,7 +195,7 @@ impl Inner {
                 Ok(reading) => reading,
                 Err(AuthorizeError::Unavailable) => return false,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the policies; checking by insertion");
+                    tracing::warn!(error = %Excerpt(&error), "cannot read the policies; checking by insertion");
                     self.insertions.start_all(groups);
                     return true;
                 }
