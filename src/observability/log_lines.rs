@@ -4,7 +4,7 @@
 //! including those of libraries.
 
 use std::borrow::Cow;
-use std::io::{self, Write as _};
+use std::io;
 
 use serde_json::Value;
 

@@ -291,3 +291,15 @@ impl Document {
         (common, kind, Extension(SharedBody), self.text.clone()).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_clients_share_the_body() {
+        let document = Document::new(&json!({ "openapi": "3.1.0" }));
+        let response = document.respond(&HeaderMap::new());
+        assert!(response.extensions().get::<SharedBody>().is_some());
+    }
+}

@@ -87,3 +87,28 @@ fn compressed(media_type: &'static str, content: &'static [u8]) -> Response {
         .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_clients_share_the_bodies() {
+        for path in [
+            "/docs",
+            "/docs/page.js",
+            "/docs/swagger-ui-bundle.js",
+            "/docs/swagger-ui.css",
+        ] {
+            let router = routes::<()>().into_parts().0;
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = router.oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert!(response.extensions().get::<SharedBody>().is_some());
+        }
+    }
+}
