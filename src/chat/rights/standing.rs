@@ -108,7 +108,7 @@ impl Standings {
 
     /// Compares all standings. Adds to `work` the time that the queries took.
     async fn compare(&mut self, db: &Db, work: &mut Duration) -> Result<(), DbError> {
-        let people = self.people.everybody();
+        let people = self.people.all();
         self.compare_each(db, Subject::Person, &people, work)
             .await?;
         let names = self.broadcasts.topics(topics::CONVERSATION);
@@ -154,9 +154,9 @@ impl Standings {
                 }
                 if self.is_news(id, standing) {
                     match subject {
-                        Subject::Person => self.rechecks.person(id),
+                        Subject::Person => self.rechecks.request_user(id),
                         Subject::Conversation => {
-                            self.rechecks.topic(topics::of_conversation(id));
+                            self.rechecks.request_topic(topics::of_conversation(id));
                         }
                     }
                 }
