@@ -180,11 +180,11 @@ mod tests {
             until_visible: Duration::ZERO,
             after_failure: Duration::ZERO,
         };
-        let (turns, mut taken) = mpsc::channel(8);
+        let (sender, mut taken) = mpsc::channel(8);
         let handle = |changes: BTreeSet<u32>| {
             // A change that is recorded during the query.
             gathering.add(|pending| pending.extend(changes.iter().map(|change| change + 10)));
-            turns.try_send(changes.clone()).unwrap();
+            sender.try_send(changes.clone()).unwrap();
             let (early, late): (BTreeSet<_>, BTreeSet<_>) =
                 changes.into_iter().partition(|change| *change == 1);
             let failed = late.into_iter().filter(|change| *change == 2).collect();

@@ -36,7 +36,7 @@ const BECOME_CALLER: &str = "\
         set_config('role', case current_user when 'rapport_request' then $3 else 'rapport_request' end, true)";
 
 /// Index of the role among the columns of [`BECOME_CALLER`].
-const ROLE_ANSWER: usize = 3;
+const ROLE_COLUMN: usize = 3;
 
 /// A connection with its prepared statements.
 pub(super) struct Connection {
@@ -51,9 +51,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Runs the statements in `session`, which park a new connection.
-    pub(super) async fn park(client: Client, session: &str) -> Result<Self, tokio_postgres::Error> {
-        client.batch_execute(session).await?;
+    /// Runs the statements in `settings`, which park a new connection.
+    pub(super) async fn park(
+        client: Client,
+        settings: &str,
+    ) -> Result<Self, tokio_postgres::Error> {
+        client.batch_execute(settings).await?;
         let become_caller = client.prepare(BECOME_CALLER).await?;
         Ok(Self {
             client,
@@ -90,7 +93,7 @@ impl Connection {
             .await
             .map_err(DbError::outside_statement)?;
         let role: &str = row
-            .try_get(ROLE_ANSWER)
+            .try_get(ROLE_COLUMN)
             .map_err(DbError::outside_statement)?;
         if role == caller.role {
             return Ok(());
@@ -110,7 +113,7 @@ impl Connection {
 ///
 /// Users can hold locks on their own rows for as long as they like, so a statement waits for a lock
 /// only for `lock_timeout`. Otherwise it would occupy its connection until the statement timeout.
-pub(super) fn session_settings(statement_timeout: Duration, lock_timeout: Duration) -> String {
+pub(super) fn connection_settings(statement_timeout: Duration, lock_timeout: Duration) -> String {
     let (statement_timeout, lock_timeout) =
         (statement_timeout.as_millis(), lock_timeout.as_millis());
     format!(

@@ -331,7 +331,7 @@ mod tests {
             ("invalid input", ApiError::invalid("the field and the rule")),
             ("a refusal by the database", from_database.into()),
             ("no free connection", DbError::PoolExhausted.into()),
-            ("no turn", DbError::TooManyOfCaller.into()),
+            ("no permit", DbError::TooManyOfCaller.into()),
             ("no database", DbError::Unavailable(None).into()),
             ("a failed condition in a header", stale),
             ("a fault", ApiError::internal("relation secrets is missing")),

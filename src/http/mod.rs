@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod admission;
+pub mod anonymous_limiter;
 pub mod budget;
 pub mod caller;
 pub mod conditional;
@@ -23,7 +24,6 @@ pub mod pagination;
 pub mod peer;
 pub mod responses;
 pub mod serve;
-pub mod strangers;
 
 pub use caller::{Authentication, Caller, Identity};
 pub use error::ApiError;

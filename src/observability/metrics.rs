@@ -752,7 +752,7 @@ impl RealtimeMetrics {
     }
 
     /// Counts one permission check.
-    pub fn permission_asked(&self, way: PermissionWay) {
+    pub fn permission_checked(&self, way: PermissionWay) {
         self.permissions_asked
             .get_or_create(&PermissionLabels { way })
             .inc();

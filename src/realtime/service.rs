@@ -24,9 +24,9 @@ use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
 use crate::http::addresses::AddressLimit;
 use crate::http::admission::Admission;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::budget::Budget;
 use crate::http::peer::TrustedProxies;
-use crate::http::strangers::Strangers;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
@@ -44,7 +44,7 @@ pub struct Realtime {
     /// How many sockets each address may hold.
     pub(super) sockets_per_address: AddressLimit,
     pub(super) proxies: TrustedProxies,
-    pub(super) strangers: Strangers,
+    pub(super) anonymous_limiter: AnonymousLimiter,
     /// The memory budget for the bodies of broadcast requests while they are being received.
     pub(super) bodies: Budget,
     pub(super) tasks: Tasks,
@@ -129,7 +129,7 @@ impl Realtime {
             admission: Arc::new(admission),
             sockets_per_address: AddressLimit::new(config.max_sockets_per_address),
             proxies: TrustedProxies::default(),
-            strangers: Strangers::default(),
+            anonymous_limiter: AnonymousLimiter::default(),
             bodies,
             workshop: Arc::new(Workshop {
                 visibility,
@@ -153,15 +153,15 @@ impl Realtime {
 
     /// Trusts `X-Forwarded-For` from these proxies.
     #[must_use]
-    pub fn behind(mut self, proxies: TrustedProxies) -> Self {
+    pub fn with_trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
         self
     }
 
     /// Sets the limits for HTTP requests without a sign-in.
     #[must_use]
-    pub fn limiting(mut self, strangers: Strangers) -> Self {
-        self.strangers = strangers;
+    pub fn with_anonymous_limiter(mut self, anonymous_limiter: AnonymousLimiter) -> Self {
+        self.anonymous_limiter = anonymous_limiter;
         self
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::{Either, join, select};
 use tokio::sync::{Semaphore, watch};
 
-use super::channel::authorize::{AuthorizeError, Authorizer, Question};
+use super::channel::authorize::{AuthorizeError, Authorizer, CheckKind};
 use super::hub::{Hub, StreamState};
 use super::messages::replay::Replayer;
 use super::messages::store::{Store, StoreError};
@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// live. Supabase Realtime waits equally long.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum number of concurrent rechecks. Their questions fill only one or two flights (see
+/// Maximum number of concurrent rechecks. They fill only one or two pipelines (see
 /// `channel/authorize`), so that joins do not wait behind a change that concerns thousands of
 /// channels.
 pub const MAX_RECHECKS: usize = 32;
@@ -100,16 +100,16 @@ impl Workshop {
         let workshop = self.clone();
         Box::pin(async move {
             workshop.pause(order.failures).await;
-            let answer = workshop.ask(order.question, &order).await;
+            let result = workshop.check(order.kind, &order).await;
             Done {
                 outcome: Outcome {
                     channel: order.channel,
                     topic: order.topic,
                     result: WorkResult::Authorized {
-                        question: order.question,
+                        kind: order.kind,
                         mark: order.mark,
                         round: order.round,
-                        answer,
+                        result,
                     },
                 },
                 rest: None,
@@ -124,10 +124,10 @@ impl Workshop {
             let RecheckOrder { read, with_write } = order;
             workshop.pause(read.failures).await;
             // The semaphore is never closed, so `acquire` cannot fail.
-            let _turn = workshop.rechecks.acquire().await;
-            let (may_read, may_write) = join(workshop.ask(read.question, &read), async {
+            let _permit = workshop.rechecks.acquire().await;
+            let (may_read, may_write) = join(workshop.check(read.kind, &read), async {
                 match with_write {
-                    true => Some(workshop.ask(Question::Write, &read).await),
+                    true => Some(workshop.check(CheckKind::Write, &read).await),
                     false => None,
                 }
             })
@@ -137,7 +137,7 @@ impl Workshop {
                     channel: read.channel,
                     topic: read.topic,
                     result: WorkResult::Rechecked(RecheckOutcome {
-                        question: read.question,
+                        kind: read.kind,
                         mark: read.mark,
                         round: read.round,
                         failures: read.failures,
@@ -150,16 +150,16 @@ impl Workshop {
         })
     }
 
-    async fn ask(
+    async fn check(
         &self,
-        question: Question,
+        kind: CheckKind,
         order: &AuthorizeOrder,
     ) -> Result<Permissions, AuthorizeError> {
         match &self.authorizer {
             Some(authorizer) => {
                 let topic = sub_topic(&order.topic);
                 authorizer
-                    .ask(question, topic, &order.claims, &order.headers)
+                    .check(kind, topic, &order.claims, &order.headers)
                     .await
             }
             None => Ok(Permissions::default()),
@@ -243,7 +243,9 @@ impl Workshop {
             .visibility
             .subscribe(order.channel, subscriber, order.bindings)
             .await;
-        let result = self.settled(result, order.channel, order.until_live).await;
+        let result = self
+            .finish_registration(result, order.channel, order.until_live)
+            .await;
         Done {
             outcome: Outcome {
                 channel: order.channel,
@@ -256,7 +258,7 @@ impl Workshop {
 
     /// Processes the result of a registration. Returns the state of the change stream. If
     /// `until_live` is set, first waits until the stream is live.
-    async fn settled(
+    async fn finish_registration(
         &self,
         result: Result<(), SubscribeError>,
         channel: ChannelId,

@@ -28,9 +28,9 @@ use crate::auth::Verifier;
 use crate::config::Config;
 use crate::error_code::ErrorCode;
 use crate::http::ApiError;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::middleware::{RequestId, RoutePattern};
 use crate::http::peer::TrustedProxies;
-use crate::http::strangers::Strangers;
 use crate::observability::metrics::UpstreamMetrics;
 use crate::shutdown::Tasks;
 
@@ -50,7 +50,7 @@ struct Inner {
     stall: Duration,
     max_body_bytes: Option<u64>,
     forwards_cookies: bool,
-    strangers: Strangers,
+    anonymous_limiter: AnonymousLimiter,
     /// The tasks that copy the sockets of functions. They end before the connections to the
     /// services.
     front: Tasks,
@@ -67,7 +67,7 @@ impl Gateway {
     pub fn new(
         config: &Config,
         verifier: Verifier,
-        strangers: Strangers,
+        anonymous_limiter: AnonymousLimiter,
         metrics: &UpstreamMetrics,
         front: &Tasks,
         tasks: &Tasks,
@@ -84,7 +84,7 @@ impl Gateway {
             stall: upstream.stall,
             max_body_bytes: upstream.max_body_bytes,
             forwards_cookies: upstream.forward_cookies,
-            strangers,
+            anonymous_limiter,
             front: front.clone(),
         })))
     }
@@ -95,7 +95,7 @@ impl Gateway {
         let route = match route::find(uri.path()) {
             Ok(Some(route)) => route,
             Ok(None) => {
-                let limited = self.0.strangers.admit(&request).err();
+                let limited = self.0.anonymous_limiter.admit(&request).err();
                 return limited
                     .unwrap_or_else(|| ApiError::new(ErrorCode::NotFound))
                     .into_response();
@@ -175,7 +175,7 @@ impl Inner {
     }
 
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
-        self.strangers
+        self.anonymous_limiter
             .admit(request)
             .map_err(|error| Refusal::Limited {
                 retry_after: error.retry_after(),

@@ -112,7 +112,7 @@ impl Keys {
         headers: &HeaderMap,
         query: Option<&str>,
     ) -> Result<Option<Given>, Refusal> {
-        let is_needed = rule != KeyRule::Unneeded;
+        let is_needed = rule != KeyRule::NotRequired;
         let Some((text, is_in_query)) = given(method, headers, query) else {
             return if is_needed {
                 Err(Refusal::KeyMissing)

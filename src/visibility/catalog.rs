@@ -19,7 +19,7 @@ use super::table::{Policy, Table, TableColumn, TableRights};
 use super::types::Types;
 use crate::change::{Relation, TableName};
 use crate::db::plans::MUST_PLAN_PER_CALLER;
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::roles::MAY_BE_ASSUMED;
 
 /// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: which
 /// columns the WAL contains, primary keys, and the row types of columns.
@@ -151,7 +151,7 @@ select r.rolname::text, c.oid,
         where member.oid = 0 or pg_catalog.pg_has_role(r.oid, member.oid, 'USAGE')))
 from pg_catalog.pg_roles r
 cross join pg_catalog.pg_class c
-where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
+where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_ASSUMED}"
     )
 }
 
@@ -159,7 +159,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \
-         where r.rolname = any($1) and {MAY_BE_A_CALLERS}"
+         where r.rolname = any($1) and {MAY_BE_ASSUMED}"
     )
 }
 
@@ -283,7 +283,7 @@ pub(super) async fn load(
         has_generated_columns: tables
             .values()
             .flat_map(|table| &table.columns)
-            .any(|column| column.generation.is_some()),
+            .any(|column| column.generated.is_some()),
         completions: Completions::default(),
         by_name: tables
             .values()
@@ -346,7 +346,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, QueryError> {
         is_enum: types.is_enum(base_type),
         is_primary_key: row.try_get(6)?,
         is_logged: false,
-        generation: None,
+        generated: None,
         is_identity: false,
         collation: row.try_get(7)?,
         is_deterministic: row.try_get(8)?,
@@ -365,7 +365,7 @@ fn read_policy(row: &Row) -> Result<Policy, QueryError> {
             .filter_map(|number| i16::try_from(number).ok())
             .collect(),
         uses_whole_row: row.try_get(5)?,
-        must_plan_per_caller: row.try_get(6)?,
+        plans_per_caller: row.try_get(6)?,
         reads_other_rows: row.try_get(7)?,
     })
 }

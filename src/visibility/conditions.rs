@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::checks::{Check, CheckResult, FilterCheck, Inputs, StaleCatalog};
+use super::checks::{AccessCheck, AccessCheckResult, FilterCheck, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::recipients::{RecipientGroups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, check_failed_text};
 use super::row_access::condition_query;
 use super::subscription::Subscription;
 use super::table::Table;
@@ -100,7 +100,7 @@ impl PendingConditions<'_> {
                 return Err(StaleCatalog);
             };
             let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-            checks.push(Check {
+            checks.push(AccessCheck {
                 principal: Arc::clone(principal),
                 query: condition_query(
                     &resolution.catalog.queries,
@@ -136,7 +136,7 @@ impl PendingConditions<'_> {
             if let Some(sqlstate) = failure {
                 engine.metrics.unanswered.inc();
                 let table = resolution.table_batch.relation.table.to_string();
-                let payload = Payload::Unanswered(unanswered_text(&table, sqlstate));
+                let payload = Payload::CheckFailed(check_failed_text(&table, sqlstate));
                 add(&mut groups[waiting.change], payload, &waiting.subscription);
             } else if own
                 .iter()
@@ -162,11 +162,14 @@ fn round_size(round: usize) -> usize {
 /// their checks fail as if they had exceeded their time limit.
 async fn run_conditions(
     resolution: &Resolution<'_>,
-    checks: Vec<Check>,
+    checks: Vec<AccessCheck>,
     may_be_stale: bool,
-) -> Result<Vec<CheckResult>, StaleCatalog> {
+) -> Result<Vec<AccessCheckResult>, StaleCatalog> {
     let filter_time = &resolution.engine.filter_time;
-    let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
+    let mut results: Vec<AccessCheckResult> = checks
+        .iter()
+        .map(|_| AccessCheckResult::default())
+        .collect();
     let mut by_user: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
         let places = by_user.entry(&*check.principal.user).or_default();

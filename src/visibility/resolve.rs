@@ -214,7 +214,7 @@ impl Engine {
                     refused.push(Delivery {
                         transaction: *transaction,
                         change: *change,
-                        payload: Payload::Unanswered(error.client_text()),
+                        payload: Payload::CheckFailed(error.client_text()),
                         recipients: vec![Recipient {
                             channel: outdated.channel,
                             ids: Vec::new(),

@@ -25,8 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// Settings of the connection. The rights of callers are checked beforehand. If row-level security
 /// would hide rows from the login, the query must fail instead of replaying only some of the
 /// messages.
-const SESSION: &str = "set row_security = off; set statement_timeout = '4s'; \
-                       set timezone = 'UTC'; set bytea_output = hex";
+const CONNECTION_SETTINGS: &str = "\
+    set row_security = off; set statement_timeout = '4s'; \
+    set timezone = 'UTC'; set bytea_output = hex";
 
 /// Reads which optional columns the table has. Older tables of Supabase lack binary payloads. All
 /// tables of Supabase lack the expiry time of a message.
@@ -171,7 +172,7 @@ impl Inner {
             .connector
             .connect("rapport replay", &self.tasks)
             .await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         let columns = client.query_one(COLUMNS, &[]).await?;
         let mut newest = NEWEST.to_owned();
         if !columns.try_get::<_, bool>(0)? {

@@ -84,7 +84,7 @@ impl Session {
         if channel.joining().is_some() {
             self.answer_join(topic, notice, now, effects);
         } else if let Some(notice) = notice {
-            self.tell(topic, notice, effects);
+            self.send_notice(topic, notice, effects);
         }
     }
 }

@@ -535,7 +535,9 @@ impl Socket {
                 Effect::Attach(channel, spec) => {
                     hub.attach(channel, spec, self.serializer, &self.outbound);
                 }
-                Effect::Permit(channel, read) => hub.permit(channel, read),
+                Effect::SetReadPermissions(channel, read) => {
+                    hub.set_read_permissions(channel, read)
+                }
                 Effect::Open(channel) => hub.open(channel),
                 Effect::PresenceState(channel) => deliveries.presence_state(channel),
                 Effect::Track(order) => {

@@ -62,7 +62,7 @@ pub(super) struct Queue {
     pub(super) is_blocked: bool,
     /// Set while the socket is on the list of a [`Fanout`](super::outbound::Fanout), which will
     /// flush the queue.
-    pub(super) is_listed: bool,
+    pub(super) awaits_flush: bool,
     /// The reason why the socket is closing. Set once; no frame is accepted after the close frame.
     pub(super) closing: Option<CloseReason>,
 }

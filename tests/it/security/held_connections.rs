@@ -23,7 +23,7 @@ const PER_USER: usize = 2;
 /// Waits for an advisory lock, which a test holds.
 const WAIT: &str = "select pg_advisory_xact_lock(7)";
 
-/// How long a request waits for a turn or a lock in these tests, in milliseconds.
+/// How long a request waits for a permit or a lock in these tests, in milliseconds.
 const SHORT: (&str, &str) = ("RAPPORT_DATABASE_POOL_WAIT_MS", "2000");
 
 async fn start(settings: &[(&str, &str)]) -> (ChatServer, Client) {

@@ -15,10 +15,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use rapport::auth::Verifier;
+use rapport::http::anonymous_limiter::AnonymousLimiter;
 use rapport::http::finish_with;
 use rapport::http::heads::{HEAD_DEADLINE, Heads};
 use rapport::http::serve::serve;
-use rapport::http::strangers::Strangers;
 use rapport::observability::metrics::Metrics;
 use rapport::shutdown::Tasks;
 use rapport::upstream::Gateway;
@@ -50,7 +50,7 @@ impl Forwarder {
         let gateway = Gateway::new(
             &config,
             Verifier::from_config(&config.auth).unwrap(),
-            Strangers::default(),
+            AnonymousLimiter::default(),
             &metrics.upstream,
             &front,
             &tasks,

@@ -312,7 +312,7 @@ impl Bench {
                 match &delivery.payload {
                     Payload::Row(..) => own.rows.insert(n),
                     Payload::Refused(text) => own.refused.insert(n, text).is_none(),
-                    Payload::Unanswered(text) => own.unanswered.insert(n, text.clone()).is_none(),
+                    Payload::CheckFailed(text) => own.unanswered.insert(n, text.clone()).is_none(),
                 };
             }
         }
