@@ -16,6 +16,7 @@ use super::check::{self, Check};
 use super::error::AuthorizeError;
 use crate::db::connect::Connector;
 use crate::db::parked::{self, Caller, NEXT_TRANSACTION, ParkedConnection, ParkedError};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
