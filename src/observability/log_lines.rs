@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::excerpt::Excerpt;
 use crate::config::LogFormat;
 
-/// Maximum length of a line in bytes. The longest intended lines are errors that clients report
+/// Length in bytes above which a line is shortened to about this length. The longest intended lines are errors that clients report
 /// (`POST /client-errors`), with up to 13,000 characters.
 const MAX_BYTES: usize = 16 * 1024;
 
