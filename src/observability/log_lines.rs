@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::excerpt::Excerpt;
 use crate::config::LogFormat;
 
-/// Length in bytes above which a line is shortened to about this length. The longest intended lines are errors that clients report
-/// (`POST /client-errors`), with up to 13,000 characters.
+/// Length in bytes above which a line is shortened to about this length. The longest intended lines
+/// are errors that clients report (`POST /client-errors`), with up to 13,000 characters.
 const MAX_BYTES: usize = 16 * 1024;
 
 /// How many bytes are kept at the end of a line of text that is too long. The last fields identify
