@@ -182,6 +182,7 @@ impl App {
             tasks,
         )?;
 
+        let proxies = TrustedProxies::new(&config.server.trusted_proxies);
         let heads = Heads::new(
             HEAD_DEADLINE,
             config.server.all_heads_max_bytes,
@@ -190,12 +191,10 @@ impl App {
         .with_responses(Responses::new(
             READ_DEADLINE,
             config.server.all_responses_max_bytes,
+            proxies.clone(),
             &metrics.http,
         ))
-        .with_idle(Idle::of_process(
-            TrustedProxies::new(&config.server.trusted_proxies),
-            &metrics.http,
-        ));
+        .with_idle(Idle::of_process(proxies, &metrics.http));
         let mut metrics_token = config.server.metrics_token.clone();
         if let Some((listener, address)) = metrics_listener {
             let route = metrics_route::separate_routes(

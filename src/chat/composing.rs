@@ -19,6 +19,7 @@ use super::topics;
 use crate::auth::Claims;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// These pauses delay a draft on other devices. That does not matter, because a draft is saved only
@@ -141,7 +142,7 @@ impl Composing {
         match self.send_all(db, &changes).await {
             Ok(early) => remaining.early.memberships = early,
             Err(error) => {
-                tracing::debug!(%error, "cannot read drafts and permissions to send; retrying");
+                tracing::debug!(error = %Excerpt(&error), "cannot read drafts and permissions to send; retrying");
                 remaining.failed = changes;
             }
         }

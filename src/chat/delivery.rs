@@ -16,6 +16,7 @@ use crate::auth::Claims;
 use crate::bus::deliveries::{Delivered, Message};
 use crate::change::{Action, ChangeEvent};
 use crate::db::{Db, DbError};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// How long positions accumulate before they are written.
@@ -113,11 +114,11 @@ pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
                     }
                     // The database would refuse these positions again.
                     Err(error @ (DbError::Refused(_) | DbError::Unexpected(_))) => {
-                        tracing::warn!(%error, "cannot record deliveries of messages; dropping them");
+                        tracing::warn!(error = %Excerpt(&error), "cannot record deliveries of messages; dropping them");
                         is_failing = true;
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "cannot record deliveries of messages; retrying");
+                        tracing::debug!(error = %Excerpt(&error), "cannot record deliveries of messages; retrying");
                         is_failing = true;
                         for ((conversation, person), seq) in positions {
                             delivered.note(*conversation, *person, *seq);

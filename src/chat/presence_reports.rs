@@ -19,6 +19,7 @@ use crate::auth::Claims;
 use crate::bus::people::People;
 use crate::config::ChatConfig;
 use crate::db::{Db, DbError};
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::PresenceMetrics;
 use crate::shutdown::Tasks;
 
@@ -283,9 +284,9 @@ impl PresenceReporter {
     fn note_failure(&mut self, error: &DbError) {
         let is_refused = matches!(error, DbError::Refused(_) | DbError::Unexpected(_));
         if is_refused && !self.is_refused {
-            tracing::warn!(%error, "cannot write presence; retrying");
+            tracing::warn!(error = %Excerpt(&error), "cannot write presence; retrying");
         } else {
-            tracing::debug!(%error, "cannot write presence; retrying");
+            tracing::debug!(error = %Excerpt(&error), "cannot write presence; retrying");
         }
         self.is_refused = is_refused;
     }

@@ -16,6 +16,7 @@ use super::gathering::{Gathering, Pace, Pending, Remaining, is_early, read_with_
 use super::topics;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// With these pauses, a device receives a new total within 100 ms.
@@ -107,7 +108,7 @@ impl Unread {
             match self.send_chunk(db, marks).await {
                 Ok(early) => remaining.early.extend(early),
                 Err(error) => {
-                    tracing::debug!(%error, "cannot read unread totals; retrying");
+                    tracing::debug!(error = %Excerpt(&error), "cannot read unread totals; retrying");
                     remaining.failed.extend(marks.iter().cloned());
                 }
             }

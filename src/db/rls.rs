@@ -22,6 +22,7 @@ use super::connection::Connection;
 use super::error::DbError;
 use super::pool::{Db, Lease};
 use crate::auth::Claims;
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// Starts a transaction. The level is explicit, because the chat refuses writes above it: a
@@ -77,7 +78,7 @@ impl Db {
         for _ in 1..ATTEMPTS {
             match self.attempt(caller, queries).await {
                 Err(error) if error.is_retryable() => {
-                    tracing::debug!(%error, "transaction was rolled back; retrying");
+                    tracing::debug!(error = %Excerpt(&error), "transaction was rolled back; retrying");
                     tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
                 }
                 result => return result,

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
@@ -20,6 +21,7 @@ use super::error::ApiError;
 use super::openapi::document::OPERATIONS;
 use super::openapi::schema::text;
 use super::openapi::{ApiRouter, Operation, input};
+use super::responses::SharedBody;
 use crate::error_code::ErrorCode;
 
 /// The path of the page. It ends with a slash so that relative addresses in the page work.
@@ -152,7 +154,7 @@ impl Page {
         if matches_any(&file.tag, &known) {
             return (StatusCode::NOT_MODIFIED, fixed, tag).into_response();
         }
-        let mut response = (fixed, tag, file.content).into_response();
+        let mut response = (fixed, tag, Extension(SharedBody), file.content).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(file.media_type));
         if file.is_compressed {
@@ -268,6 +270,7 @@ mod tests {
             assert_eq!(header(&response, CONTENT_ENCODING), coding, "{path}");
             assert_eq!(header(&response, CACHE_CONTROL), caching, "{path}");
             assert_eq!(header(&response, CONTENT_SECURITY_POLICY), POLICY);
+            assert!(response.extensions().get::<SharedBody>().is_some());
             let tag = header(&response, ETAG).to_owned();
             let again = get(FILES, path, &tag).await;
             assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");

@@ -7,10 +7,12 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::HttpBody;
+use axum::http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, Share};
 use super::idle::{Idle, Place};
 use super::peer::TrustedProxies;
-use super::responses::{READ_DEADLINE, Responses, Unread};
+use super::responses::{READ_DEADLINE, Responses, SharedBody, Unread};
 use crate::observability::metrics::HttpMetrics;
 
 /// Timeout for a request head, counted from the opening of the connection or the end of the
@@ -59,7 +61,12 @@ impl Heads {
             deadline,
             budget: Budget::new(max_bytes, MODEST_HEAD_BYTES, &metrics.heads_bytes),
             refused: metrics.heads_refused.clone(),
-            responses: Responses::new(READ_DEADLINE, usize::MAX, metrics),
+            responses: Responses::new(
+                READ_DEADLINE,
+                usize::MAX,
+                TrustedProxies::default(),
+                metrics,
+            ),
             idle: Idle::new(usize::MAX, usize::MAX, TrustedProxies::default(), metrics),
         }
     }
@@ -93,6 +100,10 @@ pub(super) struct Head {
     responses: Responses,
     /// Size of the last response. The whole response stays in memory until all of it is written.
     response_bytes: AtomicUsize,
+    /// Whether all clients share the body of the last response.
+    response_is_shared: AtomicBool,
+    /// The client of the last response.
+    client: AtomicU16,
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
     is_whole: AtomicBool,
@@ -113,10 +124,12 @@ impl Head {
     /// closed because there are too many.
     pub(super) fn new(heads: &Heads, peer: IpAddr, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            share: heads.budget.share(),
+            share: heads.budget.share(heads.idle.client(peer)),
             refused: heads.refused.clone(),
             responses: heads.responses.clone(),
             response_bytes: AtomicUsize::new(0),
+            response_is_shared: AtomicBool::new(false),
+            client: AtomicU16::new(0),
             is_whole: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
             awaits_body: AtomicBool::new(false),
@@ -156,10 +169,32 @@ impl Head {
         self.body_bytes.load(Ordering::Relaxed)
     }
 
-    /// Records the size of the response that is written next. Zero for a stream, which holds one
-    /// part at a time.
-    pub(super) fn respond(&self, response_bytes: usize) {
-        self.response_bytes.store(response_bytes, Ordering::Relaxed);
+    /// Returns the client of a request that arrived from `peer`.
+    pub(super) fn client_of<B>(&self, peer: IpAddr, request: &Request<B>) -> u16 {
+        self.responses.client(peer, request)
+    }
+
+    /// Records the response that is written next to the client of its request. hyper begins no
+    /// further response before this one is written.
+    pub(super) fn respond<B: HttpBody>(&self, client: u16, response: &Response<B>) {
+        // A stream has no exact size. It holds one part at a time.
+        let bytes = response.size_hint().exact().unwrap_or(0);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.response_bytes.store(bytes, Ordering::Relaxed);
+        let is_shared = response.extensions().get::<SharedBody>().is_some();
+        self.response_is_shared.store(is_shared, Ordering::Relaxed);
+        self.client.store(client, Ordering::Relaxed);
+    }
+
+    /// Counts the last response, of which `offered` bytes cannot be written yet.
+    fn wait_for_client(&self, offered: usize) -> Unread {
+        let bytes = if self.response_is_shared.load(Ordering::Relaxed) {
+            0
+        } else {
+            self.response_bytes.load(Ordering::Relaxed).max(offered)
+        };
+        self.responses
+            .wait(self.client.load(Ordering::Relaxed), bytes)
     }
 
     /// Marks the request as received and answered, so that arriving bytes belong to the next head.
@@ -243,8 +278,7 @@ impl Connection {
                 let head = &self.head;
                 let unread = self.unread.get_or_insert_with(|| {
                     head.set_stalled(true);
-                    let response = head.response_bytes.load(Ordering::Relaxed);
-                    Box::new(head.responses.wait(response.max(offered)))
+                    Box::new(head.wait_for_client(offered))
                 });
                 return unread.poll_refused(cx).map(Err);
             }

@@ -113,11 +113,18 @@ impl Idle {
         Self::new(max_all, max_all.div_ceil(ADDRESSES), proxies, metrics)
     }
 
+    /// Returns the address of the client of a connection, or `None` if the peer is a trusted proxy,
+    /// which serves several clients.
+    pub(super) fn client(&self, peer: IpAddr) -> Option<IpAddr> {
+        let peer = peer.to_canonical();
+        (!self.0.proxies.trusts(peer)).then_some(peer)
+    }
+
     /// Counts a new connection. `stop` is cancelled if it must be closed.
     pub(super) fn open(&self, peer: IpAddr, stop: CancellationToken) -> Place {
         let inner = &self.0;
-        let peer = peer.to_canonical();
-        let position = (!inner.proxies.trusts(peer)).then(|| usize::from(inner.positions.of(peer)));
+        let client = self.client(peer);
+        let position = client.map(|address| usize::from(inner.positions.of(address)));
         let entry = Arc::new(Entry {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
             position,

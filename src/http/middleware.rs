@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::anonymous_limiter::AnonymousLimiter;
 use super::error::ApiError;
 use crate::error_code::ErrorCode;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::{HttpMetrics, RequestLabels};
 
 /// The header that carries the request id in requests and responses.
@@ -112,6 +113,7 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     }
     let code = error.as_ref().map(|error| error.code().as_str());
     if let Some(cause) = error.as_ref().and_then(ApiError::cause) {
+        let cause = tracing::field::display(Excerpt(cause));
         if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
             tracing::error!(request_id = id, code, cause, "request failed");
         } else {
@@ -120,12 +122,21 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
             tracing::warn!(request_id = id, code, cause, "request failed");
         }
     }
-    tracing::info!(%method, route, status, code, ms = seconds * 1000.0, request_id = id, "request");
+    let method = labels.method;
+    tracing::info!(
+        method,
+        route,
+        status,
+        code,
+        ms = seconds * 1000.0,
+        request_id = id,
+        "request"
+    );
     response
 }
 
 /// Returns the method's name if it is a standard one, or `OTHER`. Otherwise clients could create
-/// any number of label values.
+/// any number of label values and long log lines.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
+use crate::observability::excerpt::Excerpt;
 
 /// Pause after a failed accept. The usual cause is that no file descriptor is left, so an immediate
 /// retry would fail as well.
@@ -143,13 +144,14 @@ async fn connection(
             })
         });
         request.extensions_mut().insert(ConnectInfo(peer));
+        let client = head.client_of(peer.ip(), &request);
         let answer = router.clone().call(request);
         let responding = Arc::clone(&head);
         async move {
             let answer = answer.await;
-            let bytes = answer.as_ref().map(|answer| answer.size_hint().exact());
-            let bytes = bytes.ok().flatten().and_then(|bytes| bytes.try_into().ok());
-            responding.respond(bytes.unwrap_or(0));
+            if let Ok(response) = &answer {
+                responding.respond(client, response);
+            }
             drop(body);
             answer
         }
@@ -179,7 +181,7 @@ async fn connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "connection ended with an error");
+        tracing::debug!(error = %Excerpt(&error), "connection ended with an error");
     }
 }
 

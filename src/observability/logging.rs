@@ -2,9 +2,12 @@
 //!
 //! The following are never logged: tokens, keys, passwords, connection strings with a password,
 //! cookies, bodies of requests and messages, and rows of the application's tables.
+//!
+//! Other texts that clients choose are logged as an [`Excerpt`](super::excerpt::Excerpt).
 
 use tracing_subscriber::EnvFilter;
 
+use super::log_lines::LogLines;
 use crate::config::{LogConfig, LogFormat};
 
 /// The reason why logging could not be set up.
@@ -24,12 +27,13 @@ pub enum LoggingError {
 /// # Errors
 /// If the level is invalid or logging is already set up.
 pub fn start(config: &LogConfig) -> Result<(), LoggingError> {
+    let format = config.format;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&config.level)?)
-        .with_writer(std::io::stderr)
+        .with_writer(move || LogLines(format))
         // Colours are only used on terminals.
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match config.format {
+    match format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::hub::{Hub, TopicKey};
 use super::protocol::{Broadcast, UserPayload};
 use crate::bus::broadcasts::{Audiences, BroadcastListener};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// Approximate number of frames queued before other tasks of the worker thread run. `change_feed`
@@ -30,7 +31,7 @@ pub async fn run(mut listener: BroadcastListener, hub: Arc<Hub>, tasks: Tasks) {
                 match deliveries.broadcast(&key, &message, None) {
                     Ok(members) => frames += members.max(1),
                     Err(error) => {
-                        tracing::error!(topic = broadcast.topic, %error, "cannot encode a broadcast of the server; dropping it");
+                        tracing::error!(topic = %Excerpt(&broadcast.topic), %error, "cannot encode a broadcast of the server; dropping it");
                     }
                 }
                 if frames > FRAMES_PER_TURN {

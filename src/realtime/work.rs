@@ -23,6 +23,7 @@ use super::session::{
     AuthorizeOrder, Outcome, PersistOrder, RecheckOrder, RecheckOutcome, ReplayOrder,
     SubscribeOrder, WorkResult,
 };
+use crate::observability::excerpt::Excerpt;
 use crate::visibility::{ChannelId, SubscribeError, Subscriber, Visibility};
 
 /// The longest pause before the second attempt of the same work, after the database was
@@ -174,8 +175,9 @@ impl Workshop {
                 Some(replayer) => match replayer.read(topic, order.params, order.max_bytes).await {
                     Ok(messages) => Some(messages),
                     Err(error) => {
-                        let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::warn!(%error, cause, "cannot read stored messages; refusing the join");
+                        let cause = std::error::Error::source(&error).map(Excerpt);
+                        let cause = cause.map(tracing::field::display);
+                        tracing::warn!(error = %Excerpt(&error), cause, "cannot read stored messages; refusing the join");
                         None
                     }
                 },

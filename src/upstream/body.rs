@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::in_flight::InFlight;
+use crate::observability::excerpt::Excerpt;
 
 /// How long the server waits in all for the bytes of a body from its client. Each byte adds to this
 /// time; see [`MIN_BYTES_PER_SECOND`].
@@ -305,7 +306,7 @@ impl Download {
 
     fn cut_off(&self, error: BoxError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.cut.inc();
-        tracing::warn!(%error, "response of a service was cut off");
+        tracing::warn!(error = %Excerpt(&error), "response of a service was cut off");
         Poll::Ready(Some(Err(error)))
     }
 }

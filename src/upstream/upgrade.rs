@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Activity;
 use super::in_flight::InFlight;
 use crate::http::heads::Connection;
+use crate::observability::excerpt::Excerpt;
 
 /// Time without a byte in either direction after which a socket is closed. Clients that keep a
 /// socket open send a ping every 30 seconds or more often.
@@ -43,7 +44,7 @@ pub(super) async fn run(
     tokio::select! {
         result = exchange(client, &received, service, &activity) => {
             if let Err(error) = result {
-                tracing::debug!(%error, "socket of a function ended with an error");
+                tracing::debug!(error = %Excerpt(&error), "socket of a function ended with an error");
             }
         }
         () = idle(&activity) => tracing::debug!("socket of a function is idle; closing it"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::QueryError;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::VisibilityMetrics;
 
 /// The first pause before a query is repeated. It is short, because a restart of PostgreSQL takes
@@ -30,7 +31,7 @@ impl<'a> Backoff<'a> {
     /// Waits after an error. Each pause is longer than the one before, up to [`LAST_RETRY`].
     pub(super) async fn wait(&mut self, error: &QueryError) {
         self.metrics.retries.inc();
-        tracing::warn!(%error, "row visibility is waiting for the database; retrying");
+        tracing::warn!(error = %Excerpt(&error), "row visibility is waiting for the database; retrying");
         tokio::time::sleep(self.wait).await;
         self.wait = (self.wait * 2).min(LAST_RETRY);
     }

@@ -17,6 +17,7 @@ use super::failure::{Failure, Reaction, Stage};
 use super::queries::{
     DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, TextArray,
 };
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::VisibilityMetrics;
 
 /// The SQLSTATE for errors without one: `internal_error`.
@@ -225,7 +226,7 @@ pub(super) async fn run_checks(
                 may_be_stale,
             };
             let reaction = failure.reaction();
-            tracing::debug!(%error, sqlstate, ?reaction, "access check failed");
+            tracing::debug!(error = %Excerpt(&error), sqlstate, ?reaction, "access check failed");
             match reaction {
                 Reaction::Abandon => {}
                 Reaction::Wait => {

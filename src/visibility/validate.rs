@@ -26,6 +26,7 @@ use super::row_access::condition_query;
 use super::subscription::{Checked, Draft, IndexKey, Target};
 use super::table::{Table, TableColumn, TableRights};
 use super::waiting::not_published;
+use crate::observability::excerpt::Excerpt;
 
 /// The SQLSTATE of most exceptions that Supabase's server raises for invalid bindings.
 const RAISED: &str = "P0001";
@@ -110,7 +111,7 @@ fn no_such_role(request: &SubscriptionRequest, role: &str) -> SubscribeError {
 }
 
 fn unavailable(error: QueryError) -> SubscribeError {
-    tracing::debug!(%error, "subscription check failed");
+    tracing::debug!(error = %Excerpt(&error), "subscription check failed");
     SubscribeError::Unavailable
 }
 

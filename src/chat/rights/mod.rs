@@ -21,6 +21,7 @@ use super::topics;
 use crate::auth::Claims;
 use crate::bus::rechecks::Rechecks;
 use crate::db::{Db, DbError, Snapshot};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// The pauses are short compared with the second within which a removed member must stop receiving.
@@ -130,7 +131,7 @@ impl Rights {
             Ok(snapshot) => remaining.early = self.request(changes, &snapshot, Instant::now()),
             Err(error) => {
                 tracing::debug!(
-                    %error,
+                    error = %Excerpt(&error),
                     "cannot check whether changed memberships are visible; retrying"
                 );
                 remaining.failed = changes;

@@ -19,6 +19,7 @@ use crate::chat::composing::Composing;
 use crate::chat::topics;
 use crate::db::{Db, DbError, Query};
 use crate::limits::UnixMillis;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
@@ -93,7 +94,7 @@ impl Standings {
                     }
                     // The next comparison finds what changed in the meantime.
                     Err(error) => {
-                        tracing::debug!(%error, "cannot read the standing of connected users; retrying");
+                        tracing::debug!(error = %Excerpt(&error), "cannot read the standing of connected users; retrying");
                     }
                 }
                 let pause = work.saturating_mul(PAUSE_PER_WORK).max(PERIOD);

@@ -1,5 +1,6 @@
 //! Builds the OpenAPI 3.1 document of all registered routes.
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -10,6 +11,7 @@ use super::operation::Operation;
 use super::schema::{self, Schema};
 use crate::error_code::ErrorCode;
 use crate::http::conditional::tag_of;
+use crate::http::responses::SharedBody;
 
 /// The description of the API at the top of the document.
 const INTRODUCTION: &str = include_str!("introduction.md");
@@ -286,6 +288,18 @@ impl Document {
             return (StatusCode::NOT_MODIFIED, common).into_response();
         }
         let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        (common, kind, self.text.clone()).into_response()
+        (common, kind, Extension(SharedBody), self.text.clone()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_clients_share_the_body() {
+        let document = Document::new(&json!({ "openapi": "3.1.0" }));
+        let response = document.respond(&HeaderMap::new());
+        assert!(response.extensions().get::<SharedBody>().is_some());
     }
 }

@@ -3,6 +3,7 @@
 //! All assets of the page are embedded in the program. Its content security policy allows it to
 //! load only these assets and to connect only to this server.
 
+use axum::Extension;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::document::OPERATIONS;
 use super::schema::text;
 use super::{ApiRouter, Operation};
+use crate::http::responses::SharedBody;
 
 /// The page's policy (Content Security Policy 3). Swagger UI uses `data:` URLs for its icons.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -73,7 +75,7 @@ fn plain(media_type: &'static str, content: &'static [u8]) -> Response {
         // Another version of the program may serve a different file.
         (CACHE_CONTROL, "no-cache"),
     ];
-    (headers, content).into_response()
+    (headers, Extension(SharedBody), content).into_response()
 }
 
 /// Responds with the stored gzip data regardless of `Accept-Encoding`. Every browser accepts gzip,
@@ -84,4 +86,29 @@ fn compressed(media_type: &'static str, content: &'static [u8]) -> Response {
         .headers_mut()
         .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_clients_share_the_bodies() {
+        for path in [
+            "/docs",
+            "/docs/page.js",
+            "/docs/swagger-ui-bundle.js",
+            "/docs/swagger-ui.css",
+        ] {
+            let router = routes::<()>().into_parts().0;
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = router.oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert!(response.extensions().get::<SharedBody>().is_some());
+        }
+    }
 }

@@ -27,7 +27,10 @@ pub(super) async fn receive(
     realtime: &Realtime,
     request: Request,
 ) -> Result<ReceivedBody, Refusal> {
-    let share = Arc::new(realtime.bodies.share());
+    let client = realtime
+        .proxies
+        .client(request.extensions(), request.headers());
+    let share = Arc::new(realtime.bodies.share(client));
     let is_refused = Arc::new(AtomicBool::new(false));
     let request = request.map(|body| {
         let (share, is_refused) = (Arc::clone(&share), Arc::clone(&is_refused));

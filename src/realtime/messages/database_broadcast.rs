@@ -17,6 +17,7 @@ use super::super::hub::{Deliveries, Hub, TopicKey};
 use super::super::protocol::{Broadcast, BroadcastError, UserPayload};
 use crate::bus::MessageListener;
 use crate::change::{ColumnValue, Relation, Row};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// Approximate number of frames queued before other tasks of the worker thread run. `change_feed`
@@ -108,8 +109,11 @@ impl<'a> Turn<'a> {
                 // usually have the same cause.
                 if self.refused == 0 {
                     let id = value(relation, row, "id").ok().flatten();
-                    let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-                    tracing::warn!(code = CODE, id, %error, "row of realtime.messages was not broadcast");
+                    let id = id
+                        .map(String::from_utf8_lossy)
+                        .map(Excerpt)
+                        .map(tracing::field::display);
+                    tracing::warn!(code = CODE, id, error = %Excerpt(&error), "row of realtime.messages was not broadcast");
                 }
                 self.refused += 1;
             }

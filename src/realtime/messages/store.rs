@@ -21,6 +21,7 @@ use super::super::hub::{Hub, TopicKey};
 use super::super::protocol::{Broadcast, Persist, UserPayload};
 use crate::auth::Claims;
 use crate::db::connect::Connector;
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 use crate::visibility::ChannelId;
 
@@ -188,7 +189,7 @@ impl Store {
             Err(error) => {
                 metrics.broadcasts_not_stored.inc();
                 if let StoreError::CheckFailed(error) = error {
-                    tracing::warn!(%error, "broadcast was neither stored nor sent");
+                    tracing::warn!(error = %Excerpt(&error), "broadcast was neither stored nor sent");
                 }
             }
         }
@@ -263,7 +264,7 @@ impl Inner {
         let mut deliveries = self.hub.deliveries();
         if let Err(error) = deliveries.row(&order.topic, &broadcast, id, order.except) {
             // The caller has checked the broadcast, so this is a bug in the server.
-            tracing::error!(%error, "cannot encode a stored broadcast; dropping it");
+            tracing::error!(error = %Excerpt(&error), "cannot encode a stored broadcast; dropping it");
         }
     }
 

@@ -37,6 +37,7 @@ use super::super::work::{Work, Workshop};
 use crate::http::addresses::AddressShare;
 use crate::http::heads::Connection;
 use crate::limits::UnixMillis;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
 
 /// The size of a worker thread's read buffer. One system call usually returns at most this many
@@ -208,7 +209,8 @@ impl Socket {
     ) -> Self {
         let shared = Arc::clone(&realtime.shared);
         let config = &shared.config;
-        let outbound = Arc::new(Outbound::new(write, shared.hub.sockets()));
+        let outbound = Outbound::new(write, shared.hub.sockets());
+        let outbound = Arc::new(outbound.of_address(address_share.position()));
         let now = Instant::now();
         Self {
             workshop: Arc::clone(&realtime.workshop),
@@ -524,7 +526,7 @@ impl Socket {
                     let (message, except) = (order.message.borrow(), order.except);
                     if let Err(error) = deliveries.broadcast(&order.topic, &message, except) {
                         // The session has checked the broadcast, so this is a bug in the server.
-                        tracing::error!(%error, "cannot encode an accepted broadcast; dropping it");
+                        tracing::error!(error = %Excerpt(&error), "cannot encode an accepted broadcast; dropping it");
                     }
                     if let Some(reply) = order.reply {
                         deliveries.acknowledge(&self.outbound, self.serializer.encode(&reply));

@@ -37,6 +37,8 @@ pub struct Outbound {
     queue: Mutex<Queue>,
     /// Wakes the socket's task when something is left for it to do.
     task: AtomicWaker,
+    /// The position of the client's address, if it is known.
+    address: Option<u16>,
     /// The memory that this socket holds.
     holdings: Holdings,
     /// The registry that contains this socket while it is open. Changes of `holdings` are also
@@ -115,10 +117,19 @@ impl Outbound {
             stream,
             queue: Mutex::default(),
             task: AtomicWaker::new(),
+            address: None,
             holdings: Holdings::default(),
             sockets: Arc::clone(sockets),
             needs_recheck: AtomicBool::new(false),
         }
+    }
+
+    /// Sets the position of the client's address. Sockets without one count as clients of their
+    /// own.
+    #[must_use]
+    pub fn of_address(mut self, position: Option<u16>) -> Self {
+        self.address = position;
+        self
     }
 
     /// Wakes the socket's task to recheck its marked channels.
@@ -391,6 +402,10 @@ impl Gate {
 impl Evict for Outbound {
     fn holdings(&self) -> &Holdings {
         &self.holdings
+    }
+
+    fn address(&self) -> Option<u16> {
+        self.address
     }
 
     fn evict(&self, held: Held) -> Option<i64> {

@@ -198,6 +198,15 @@ fn closing_writes_queued_frames_first_and_happens_once() {
 
 /// Opens `count` sockets with these memory limits. Only their own tasks write to them.
 fn open_sockets(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
+    open_sockets_of(limits, count, |_| None)
+}
+
+/// Like [`open_sockets`], with the addresses of the clients.
+fn open_sockets_of(
+    limits: impl Fn(Held) -> usize,
+    count: u64,
+    address: impl Fn(u64) -> Option<u16>,
+) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
     let metrics = RealtimeMetrics::default();
     let wide = QueueLimits {
         frames: 1_000,
@@ -205,7 +214,8 @@ fn open_sockets(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Ve
     };
     let sockets = Arc::new(Sockets::with_limits(&metrics, limits).with_queue_limits(wide));
     let open = (0..count).map(|id| {
-        let outbound = Arc::new(Outbound::new(None, &sockets));
+        let outbound = Outbound::new(None, &sockets).of_address(address(id));
+        let outbound = Arc::new(outbound);
         sockets.insert(SocketId(id), &outbound);
         outbound
     });
@@ -257,6 +267,37 @@ fn exceeding_the_queue_budget_closes_the_longest_queues_and_frees_them_immediate
         }
     }
     assert_eq!(sockets.in_use(Held::Queues), 0);
+}
+
+#[test]
+fn many_small_sockets_of_one_client_do_not_close_the_larger_one_of_another() {
+    for held in Held::ALL {
+        let address = |id| Some(if id == 0 { 1 } else { 2 });
+        let (sockets, open) = open_sockets_of(|_| 1_000_000, 100, address);
+        let mut fanout = Fanout::default();
+        let mut hold = |outbound: &Arc<Outbound>, bytes| match held {
+            Held::Queues => {
+                fanout.send(outbound, large(bytes));
+                fanout.flush();
+            }
+            _ => outbound.set_held(held, bytes),
+        };
+        hold(&open[0], 300_000);
+        for outbound in &open[1..] {
+            hold(outbound, 20_000);
+        }
+        assert_eq!(open[0].closing(), None, "{held:?}");
+        let closed = open.iter().filter(|it| it.closing().is_some()).count();
+        assert!((60..80).contains(&closed), "{held:?}: {closed}");
+        // If the other client holds the most, it is the one that loses its socket.
+        hold(&open[0], 900_000);
+        assert_eq!(
+            open[0].closing(),
+            Some(CloseReason::Memory(held)),
+            "{held:?}"
+        );
+        drop(sockets);
+    }
 }
 
 #[test]

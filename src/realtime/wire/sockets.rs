@@ -2,8 +2,8 @@
 //!
 //! Anyone with the public key can open sockets, so a limit per socket does not bound the total. The
 //! memory that sockets hold is counted by kind, and each kind has a budget. When a budget is
-//! exceeded, the sockets that hold the most are closed, so that the many small ones are not
-//! affected.
+//! exceeded, the client whose sockets hold the most together loses its largest sockets. A client
+//! with a few sockets is therefore not affected by one with many, whatever their sizes.
 //!
 //! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
 //! owns is released only when that task runs. Until then, all sockets pause reading if the budget
@@ -11,6 +11,7 @@
 //!
 //! A frame that a socket accepts immediately does not affect the budgets.
 
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,6 +43,11 @@ const FREED_FRACTION: i64 = 8;
 pub trait Evict {
     /// Returns the memory that the socket holds.
     fn holdings(&self) -> &Holdings;
+
+    /// Returns the position of the client's address (see
+    /// [`AddressShare::position`](crate::http::addresses::AddressShare::position)). `None` if the
+    /// address is unknown. The socket then counts as a client of its own.
+    fn address(&self) -> Option<u16>;
 
     /// Closes the socket because all sockets together hold too much memory of a kind. Returns the
     /// bytes that the socket's task will release. For queues this is zero, because they are freed
@@ -202,18 +208,23 @@ impl<S: Evict> Registry<S> {
         };
         let budget = self.budget(held);
         let target = budget.limit - budget.limit / FREED_FRACTION;
-        let mut sockets: Vec<(u32, Arc<S>)> = self
-            .open
+        let mut clients = self.clients_holding(held);
+        // The largest client is on top.
+        let mut totals: BinaryHeap<(u64, usize)> = clients
             .iter()
-            .map(|socket| (socket.holdings().get(held), Arc::clone(&socket)))
-            .filter(|(bytes, _)| *bytes > 0)
+            .map(|sockets| sockets.iter().map(|(bytes, _)| u64::from(*bytes)).sum())
+            .enumerate()
+            .map(|(client, total)| (total, client))
             .collect();
-        sockets.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         let mut closed = 0;
-        for (_, socket) in sockets {
-            if budget.in_use.get() - budget.pending_release.load(Ordering::Relaxed) <= target {
+        while budget.in_use.get() - budget.pending_release.load(Ordering::Relaxed) > target {
+            let Some((total, client)) = totals.pop() else {
                 break;
-            }
+            };
+            let Some((bytes, socket)) = clients[client].pop() else {
+                continue;
+            };
+            totals.push((total - u64::from(bytes), client));
             if let Some(pending_release) = socket.evict(held) {
                 budget
                     .pending_release
@@ -228,8 +239,25 @@ impl<S: Evict> Registry<S> {
                 held,
                 limit,
                 closed,
-                "memory budget for all sockets exceeded; closed the largest sockets"
+                "memory budget for all sockets exceeded; closed sockets of the largest clients"
             );
         }
+    }
+    /// Returns the sockets of each client that hold memory of a kind, the largest last.
+    fn clients_holding(&self, held: Held) -> Vec<Vec<(u32, Arc<S>)>> {
+        let mut clients: HashMap<_, Vec<(u32, Arc<S>)>> = HashMap::new();
+        for socket in &self.open {
+            let bytes = socket.holdings().get(held);
+            if bytes > 0 {
+                let client = socket.address().ok_or(*socket.key());
+                let sockets = clients.entry(client).or_default();
+                sockets.push((bytes, Arc::clone(&socket)));
+            }
+        }
+        let mut clients: Vec<_> = clients.into_values().collect();
+        for sockets in &mut clients {
+            sockets.sort_unstable_by_key(|(bytes, _)| *bytes);
+        }
+        clients
     }
 }

@@ -11,6 +11,7 @@ use super::query::{CALLER_SETTINGS, Execution, QueryOutput, same_error};
 use super::sql_function;
 use super::state::DatabaseState;
 use crate::db::parked::{ParkedConnection, ParkedError};
+use crate::observability::excerpt::Excerpt;
 use crate::visibility::error::QueryError;
 
 /// Maximum number of loop functions per connection. There is one for each table, role and kind of
@@ -241,7 +242,7 @@ impl QueryConnection {
         self.parked.return_to_parked().await?;
         created.map_err(|error| match error.as_db_error() {
             Some(_) => {
-                tracing::debug!(%error, "falling back to one query per identity");
+                tracing::debug!(error = %Excerpt(&error), "falling back to one query per identity");
                 QueryError::WholeCall(Arc::new(error))
             }
             None => error.into(),

@@ -11,6 +11,7 @@ use super::connection::{GroupKind, QueryConnection};
 use super::query::{Execution, ExecutionMode, QueryOutput, same_error};
 use super::state::DatabaseState;
 use crate::db::connect::Connector;
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 use crate::visibility::error::QueryError;
 
@@ -165,7 +166,7 @@ impl QueryPool {
                 Ok(result) => result,
                 // The state of the connection is unknown, so it is closed.
                 Err(error) => {
-                    tracing::debug!(%error, "row visibility queries failed; closing the connection");
+                    tracing::debug!(error = %Excerpt(&error), "row visibility queries failed; closing the connection");
                     return unavailable();
                 }
             };

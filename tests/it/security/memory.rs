@@ -121,6 +121,44 @@ async fn unfinished_frames_are_bounded_over_all_sockets() {
 }
 
 #[tokio::test]
+async fn small_frames_of_one_client_do_not_close_the_larger_one_of_another() {
+    let mut config = config();
+    config.all_frames_max_bytes = BUDGET;
+    config.max_frame_bytes_before_join = 400_000;
+    let server = Server::start(config).await;
+    let held = async |least: usize| {
+        eventually("bytes are held", async || {
+            (server.held(Held::Frames) >= least).then_some(())
+        })
+        .await;
+    };
+    // The victim has sent most of a message. It takes less than half of the budget, even if its
+    // buffer is twice as large.
+    let padding = "x".repeat(PORTION);
+    let text = format!(r#"[null,"1","phoenix","heartbeat",{{"a":"{padding}"}}]"#);
+    let whole = text_frame(&text);
+    let (key, client) = (anon_key(), [127, 0, 0, 2]);
+    let mut victim = PhoenixSocket::from_client(client, server.address, &key, Version::Two).await;
+    victim.tcp().write_all(&whole[..PORTION]).await.unwrap();
+    held(PORTION / 2).await;
+    // Each hostile frame is smaller, but all together exceed the budget.
+    let mut begun = head(0x81, PORTION);
+    begun.extend(vec![b'x'; PORTION / 4]);
+    let mut hostile = Vec::new();
+    for _ in 0..HOSTILE {
+        let mut socket = server.client(Version::Two).await;
+        socket.tcp().write_all(&begun).await.unwrap();
+        hostile.push(socket);
+    }
+    eventually("hostile sockets are closed", async || {
+        (server.closed_for_memory() >= 2 && server.held(Held::Frames) <= BUDGET).then_some(())
+    })
+    .await;
+    victim.tcp().write_all(&whole[PORTION..]).await.unwrap();
+    assert_eq!(victim.expect_reply("1", "ok").await, json!({}));
+}
+
+#[tokio::test]
 async fn queues_of_clients_that_never_read_are_bounded_over_all_sockets() {
     let mut config = config();
     config.queue_max_bytes = BUDGET;

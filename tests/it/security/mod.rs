@@ -5,6 +5,7 @@ mod held_connections;
 mod held_rows;
 mod idle_connections;
 mod locks;
+mod log_lines;
 mod memory;
 mod old_rows;
 mod old_snapshots;

@@ -17,7 +17,7 @@ use rapport::observability::metrics::{HttpMetrics, Limit};
 use rapport::shutdown::Tasks;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::realtime::{Server, config};
 use crate::support::eventually::eventually;
@@ -81,6 +81,46 @@ async fn heads_that_never_end_are_bounded_over_all_connections() {
         (metrics.heads_bytes.get() == 0).then_some(())
     })
     .await;
+    tasks.stop();
+}
+
+#[tokio::test]
+async fn heads_of_one_client_do_not_refuse_the_larger_heads_of_others() {
+    const BUDGET: usize = 100_000;
+    const HEAD: usize = 20_000;
+    let router = Router::new().route("/", get(async || "here"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tasks, metrics) = (Tasks::new(), HttpMetrics::default());
+    let heads = Heads::new(HEAD_DEADLINE, BUDGET, &metrics);
+    tasks.spawn(
+        "test server",
+        serve(listener, router, heads, tasks.token().clone()),
+    );
+    let begun = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}", "x".repeat(HEAD));
+    let mut hostile = Vec::new();
+    for number in 1..=20 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(begun.as_bytes()).await;
+        hostile.push(stream);
+        // Each head is either held or refused.
+        eventually("the head is counted", async || {
+            let held = usize::try_from(metrics.heads_bytes.get()).unwrap() / HEAD;
+            let refused = usize::try_from(metrics.heads_refused.get()).unwrap();
+            (held + refused >= number).then_some(())
+        })
+        .await;
+    }
+    let refused_before = metrics.heads_refused.get();
+    for (client, is_answered) in [([127, 0, 0, 2], true), ([127, 0, 0, 1], false)] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((client, 0))).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let whole = format!("{begun}\r\nconnection: close\r\n\r\n");
+        let _ = stream.write_all(whole.as_bytes()).await;
+        assert_eq!(rest(&mut stream).await.ends_with("here"), is_answered);
+    }
+    assert_eq!(metrics.heads_refused.get(), refused_before + 1);
     tasks.stop();
 }
 

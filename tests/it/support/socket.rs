@@ -98,6 +98,22 @@ impl PhoenixSocket {
         Self { stream, version }
     }
 
+    /// Connects from a local address of this client, so that it does not count as the client of the
+    /// other sockets.
+    pub(crate) async fn from_client(
+        client: [u8; 4],
+        address: SocketAddr,
+        key: &str,
+        version: Version,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((client, 0))).unwrap();
+        let stream = MaybeTlsStream::Plain(socket.connect(address).await.unwrap());
+        let url = url(address, key, Some(version.vsn()));
+        let (stream, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        Self { stream, version }
+    }
+
     /// Connects with a custom handshake request.
     pub(crate) async fn over(request: handshake::client::Request, version: Version) -> Self {
         let (stream, _) = tokio_tungstenite::connect_async(request).await.unwrap();

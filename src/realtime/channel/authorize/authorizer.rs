@@ -20,6 +20,7 @@ use super::limits::{CHECK_TIMEOUT, MAX_CONNECTIONS, QUEUE_TIMEOUT, STATEMENT_TIM
 use super::queue::Queue;
 use crate::auth::Claims;
 use crate::db::connect::Connector;
+use crate::observability::excerpt::Excerpt;
 use crate::observability::metrics::{PermissionWay, RealtimeMetrics};
 use crate::shutdown::Tasks;
 
@@ -92,7 +93,7 @@ impl Authorizer {
         };
         let result = self.inner.check(check).await;
         if let Err(error) = &result {
-            tracing::warn!(%error, ?kind, "permission check of a private channel failed");
+            tracing::warn!(error = %Excerpt(&error), ?kind, "permission check of a private channel failed");
         }
         result
     }
@@ -196,7 +197,7 @@ impl Inner {
                 Ok(reading) => reading,
                 Err(AuthorizeError::Unavailable) => return false,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the policies; checking by insertion");
+                    tracing::warn!(error = %Excerpt(&error), "cannot read the policies; checking by insertion");
                     self.insertions.start_all(checks);
                     return true;
                 }

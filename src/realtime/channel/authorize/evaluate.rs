@@ -16,6 +16,7 @@ use super::check::{self, Check};
 use super::error::AuthorizeError;
 use crate::db::connect::Connector;
 use crate::db::parked::{self, Caller, NEXT_TRANSACTION, ParkedConnection, ParkedError};
+use crate::observability::excerpt::Excerpt;
 use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
@@ -79,7 +80,7 @@ impl Evaluator {
         let wanted = evaluations.map(|evaluation| (evaluation.id, &*evaluation.sql));
         let refused = self.connection.prepare(wanted).await?;
         for error in refused.values() {
-            tracing::debug!(%error, "cannot prepare the policies; checking by insertion");
+            tracing::debug!(error = %Excerpt(&error), "cannot prepare the policies; checking by insertion");
         }
         Ok(refused.into_keys().collect())
     }
