@@ -12,8 +12,8 @@ use super::secret::Secret;
 pub struct ServerConfig {
     /// The address to listen on. Port 0 selects any free port.
     pub listen: SocketAddr,
-    /// The URL under which clients reach this server, without a trailing slash, if known. Only
-    /// `rapport dev` uses it.
+    /// The URL under which clients reach this server, without a trailing slash, if known. Services
+    /// that are reached directly receive it, and `rapport dev` uses it for the sign-in.
     pub public_url: Option<String>,
     /// Origins whose pages may call the chat routes.
     pub allowed_origins: Vec<String>,

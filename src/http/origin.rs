@@ -66,6 +66,11 @@ impl Origins {
         if origin.is_some_and(|origin| self.allows(origin)) {
             return true;
         }
+        // The page has an origin of its own, for example because it is in a sandbox (see
+        // `upstream/sandbox.rs`). Whatever the browser reports about its site, it is not trusted.
+        if origin == Some("null") {
+            return false;
+        }
         if let Some(site) = text(&SEC_FETCH_SITE) {
             return site == "same-origin";
         }
@@ -175,7 +180,7 @@ mod tests {
     #[test]
     fn a_write_by_cookie_must_come_from_an_allowed_page() {
         let origins = Origins::new(&["https://app.example".to_owned()], false);
-        let cases: [(&[(&str, &str)], bool); 10] = [
+        let cases: [(&[(&str, &str)], bool); 11] = [
             (&[("sec-fetch-site", "same-origin")], true),
             (&[("sec-fetch-site", "same-site")], false),
             (
@@ -216,6 +221,10 @@ mod tests {
                 false,
             ),
             (&[("origin", "null"), ("host", "chat.example")], false),
+            (
+                &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+                false,
+            ),
             (&[("host", "chat.example")], false),
         ];
         for (pairs, expected) in cases {

@@ -112,6 +112,7 @@ pub(super) struct Activity {
     client: ClientSpeed,
     upload_ended: Notify,
     is_too_large: AtomicBool,
+    is_unreadable: AtomicBool,
 }
 
 impl Activity {
@@ -123,6 +124,7 @@ impl Activity {
             client: ClientSpeed::default(),
             upload_ended: Notify::new(),
             is_too_large: AtomicBool::new(false),
+            is_unreadable: AtomicBool::new(false),
         })
     }
 
@@ -163,6 +165,12 @@ impl Activity {
     /// Returns whether the request body was cut off because of its size.
     pub(super) fn is_too_large(&self) -> bool {
         self.is_too_large.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the request body was cut off because the client did not send it as HTTP
+    /// requires.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.is_unreadable.load(Ordering::Relaxed)
     }
 
     fn end_upload(&self) {
@@ -215,7 +223,9 @@ impl HttpBody for Upload {
             self.activity.end_upload();
             return Poll::Ready(None);
         };
-        let frame = frame?;
+        let frame = frame.inspect_err(|_| {
+            self.activity.is_unreadable.store(true, Ordering::Relaxed);
+        })?;
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
             self.bytes.inc_by(length);

@@ -49,12 +49,16 @@ pub(super) enum Refusal {
     TooLarge,
     /// The client sends the body too slowly.
     SlowBody,
+    /// The body breaks off, or its chunked coding is invalid.
+    UnreadableBody,
 }
 
 impl Refusal {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
-            Self::Path | Self::Framing | Self::SlowBody => ErrorCode::MalformedRequest,
+            Self::Path | Self::Framing | Self::SlowBody | Self::UnreadableBody => {
+                ErrorCode::MalformedRequest
+            }
             Self::Method => ErrorCode::MethodNotAllowed,
             Self::Limited { .. } => ErrorCode::RateLimited,
             Self::KeyMissing => ErrorCode::ApiKeyMissing,
@@ -83,6 +87,7 @@ impl Refusal {
                 Service::Functions => "Set `supabase.url` or `upstream.functions_url`",
             },
             Self::SlowBody => "The body did not arrive in time",
+            Self::UnreadableBody => "The body is incomplete, or its chunked coding is invalid",
             Self::TooLarge => "`upstream.max_body_bytes` limits the size of a body",
             _ => return None,
         })

@@ -18,10 +18,11 @@ use super::connect::{Connector, TlsError, tls};
 use super::cors;
 use super::error::Refusal;
 use super::failure::Failure;
-use super::headers::{self, PublicAddress};
+use super::headers::{self, PublicAddress, SB_FORWARDED_FOR};
 use super::in_flight::InFlight;
 use super::keys::{Keys, without_key};
 use super::route::{self, Ambiguous, Route, Service};
+use super::sandbox;
 use super::target::{Clients, Target, Targets, uses_tls};
 use super::upgrade;
 use crate::auth::Verifier;
@@ -203,7 +204,12 @@ impl Inner {
             };
             self.public_address.clone().or_else(of_request)
         });
-        headers::strip_request(&mut headers, self.forwards_cookies, switches);
+        let of_application = headers::strip_request(&mut headers, self.forwards_cookies, switches);
+        if let Some(address) = of_application
+            && self.keys.is_server_side(&method, &headers, uri.query())
+        {
+            headers.insert(SB_FORWARDED_FOR, address);
+        }
         let mut query = uri.query().map(str::to_owned);
         if let Some(address) = address {
             let given = self
@@ -284,6 +290,7 @@ impl Inner {
         }
         let answered = answered.map_err(|failure| match failure {
             _ if activity.is_too_large() => Refusal::TooLarge,
+            _ if activity.is_unreadable() => Refusal::UnreadableBody,
             Failure::SlowClient => Refusal::SlowBody,
             Failure::Late => Refusal::Timeout,
             Failure::NoResponse(cause) | Failure::Other(cause) => Refusal::Unavailable(cause),
@@ -346,6 +353,7 @@ impl Inner {
             );
             return Ok(answered.map(|_| Body::empty()));
         }
+        sandbox::add(answered.headers_mut(), route.service);
         let is_event_stream = answered
             .headers()
             .get(CONTENT_TYPE)

@@ -2,10 +2,12 @@
 //!
 //! `docs/upstream.md` lists all of them. Every other header passes unchanged.
 
+use std::borrow::Cow;
+
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ALT_SVC, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, COOKIE,
-    EXPECT, FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    EXPECT, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
@@ -14,7 +16,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers that belong to one connection even if `Connection` does not name them (RFC 9110, section
@@ -31,15 +32,72 @@ const OF_ONE_CONNECTION: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Headers with which a client could claim to be a proxy.
-const CLAIMS_OF_PROXIES: [HeaderName; 7] = [
-    FORWARDED,
-    FORWARDED_FOR,
-    FORWARDED_HOST,
-    FORWARDED_PORT,
-    FORWARDED_PREFIX,
-    FORWARDED_PROTO,
-    REAL_IP,
+/// The header in which an application's server names the address of its own client. Supabase Auth
+/// may be configured to limit requests by it.
+pub(super) const SB_FORWARDED_FOR: HeaderName = HeaderName::from_static("sb-forwarded-for");
+
+/// Headers that only proxies set: the address of a client, the URL that it requested, its
+/// certificate, and who it is. A service that believes them would believe anything that a client
+/// writes. What a trusted proxy reports is added again in the `X-Forwarded-*` headers.
+const CLAIMS: [&str; 22] = [
+    // Defined by RFC 7239, RFC 9440 and RFC 9110, section 7.6.3.
+    "client-cert",
+    "client-cert-chain",
+    "forwarded",
+    "via",
+    // Addresses.
+    "client-ip",
+    "do-connecting-ip",
+    "incap-client-ip",
+    "sb-forwarded-for",
+    "true-client-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-nf-client-connection-ip",
+    "x-originating-ip",
+    // The requested URL.
+    "front-end-https",
+    "x-host",
+    "x-scheme",
+    "x-url-scheme",
+    // Users of Kong, the gateway of a self-hosted Supabase.
+    "x-anonymous-consumer",
+    "x-credential-identifier",
+    "x-credential-username",
+];
+
+/// Beginnings of the names of further [`CLAIMS`], for proxies that set many headers.
+const CLAIM_PREFIXES: [&str; 22] = [
+    "cf-",
+    "fastly-",
+    "fly-",
+    "proxy",
+    "remote-",
+    "ssl-client-",
+    "wl-proxy-",
+    "x-amzn-",
+    "x-appengine-",
+    "x-authenticated-",
+    "x-client-cert",
+    "x-consumer-",
+    "x-envoy-",
+    "x-forwarded",
+    "x-kong-",
+    "x-original-",
+    "x-proxy",
+    "x-real-",
+    "x-remote-",
+    "x-rewrite-",
+    "x-ssl-",
+    "x-vercel-forwarded-",
+];
+
+/// Headers that begin like a claim, but that no proxy adds.
+const NO_CLAIMS: [&str; 1] = [
+    // The secret with which Cloudflare's notifications identify themselves to a function.
+    "cf-webhook-auth",
 ];
 
 /// Two servers may read different bodies from this request, so it is not forwarded (RFC 9112,
@@ -98,15 +156,27 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Removes from a request what is not forwarded: the headers of the connection, what a client
-/// claims about proxies, and cookies. Call it before the API key is read, because `Connection` may
-/// name any header, also that of the key. If the request switches to the WebSocket protocol, the
-/// two headers for that stay.
-pub(super) fn strip_request(headers: &mut HeaderMap, keeps_cookies: bool, switches: bool) {
+/// claims about proxies and addresses, and cookies. Call it before the API key is read, because
+/// `Connection` may name any header, also that of the key. If the request switches to the WebSocket
+/// protocol, the two headers for that stay.
+///
+/// Returns the removed [`SB_FORWARDED_FOR`], which counts if the request has a server-side key.
+pub(super) fn strip_request(
+    headers: &mut HeaderMap,
+    keeps_cookies: bool,
+    switches: bool,
+) -> Option<HeaderValue> {
     remove_of_connection(headers);
     if switches {
         add_websocket(headers);
     }
-    for name in &CLAIMS_OF_PROXIES {
+    let address = headers.remove(SB_FORWARDED_FOR);
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_claim(name))
+        .cloned()
+        .collect();
+    for name in &claims {
         headers.remove(name);
     }
     // The HTTP library has answered it.
@@ -114,6 +184,20 @@ pub(super) fn strip_request(headers: &mut HeaderMap, keeps_cookies: bool, switch
     if !keeps_cookies {
         headers.remove(COOKIE);
     }
+    address
+}
+
+/// Returns whether a header claims something about proxies or addresses. Some servers read an
+/// underscore in a name as a hyphen, so it counts as one.
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let name = if name.contains('_') {
+        Cow::Owned(name.replace('_', "-"))
+    } else {
+        Cow::Borrowed(name)
+    };
+    let begins = CLAIM_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    (begins && !NO_CLAIMS.contains(&&*name)) || CLAIMS.contains(&&*name)
 }
 
 fn add_websocket(headers: &mut HeaderMap) {
@@ -235,8 +319,7 @@ fn relative(url: &str, origin: &str, prefix: &str) -> Option<String> {
     let path = &url[origin.len()..];
     let is_own =
         head.eq_ignore_ascii_case(origin) && (path.is_empty() || path.starts_with(['/', '?', '#']));
-    // A path that starts with two slashes would name a host.
-    if !is_own || (prefix.is_empty() && path.starts_with("//")) {
+    if !is_own || (prefix.is_empty() && names_host(path)) {
         return None;
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
@@ -245,6 +328,14 @@ fn relative(url: &str, origin: &str, prefix: &str) -> Option<String> {
         .is_some_and(|rest| rest.starts_with(['/', '?', '#']));
     let missing = if has_prefix { "" } else { prefix };
     Some(format!("{missing}{slash}{path}"))
+}
+
+/// Returns whether browsers would find a host in a reference that consists of this path. They
+/// remove tabs and line ends, and read a backslash as a slash (URL standard, basic URL parser).
+fn names_host(path: &str) -> bool {
+    let mut characters = path.chars().filter(|c| !matches!(c, '\t' | '\n' | '\r'));
+    let mut is_slash = || matches!(characters.next(), Some('/' | '\\'));
+    is_slash() && is_slash()
 }
 
 #[cfg(test)]

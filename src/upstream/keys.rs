@@ -112,6 +112,12 @@ impl Keys {
         headers: &HeaderMap,
         query: Option<&str>,
     ) -> Result<Option<Given>, Refusal> {
+        // The user of a page knows all keys that it sends, also those that do not count.
+        let sent = headers.get(AUTHORIZATION).filter(|_| is_browser(headers));
+        let token = sent.and_then(|sent| bearer_token(sent.to_str().ok()?));
+        if token.and_then(|token| self.role(token)) == Some(Role::Service) {
+            return Err(Refusal::SecretKeyInBrowser);
+        }
         let is_needed = rule != KeyRule::NotRequired;
         let Some((text, is_in_query)) = given(method, headers, query) else {
             return if is_needed {
@@ -138,6 +144,18 @@ impl Keys {
             text,
             is_in_query,
         }))
+    }
+
+    /// Returns whether the key of a request is server-side, and was not sent by a browser.
+    pub(super) fn is_server_side(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> bool {
+        let key = given(method, headers, query);
+        let role = key.and_then(|(text, _)| self.role(&text));
+        role == Some(Role::Service) && !is_browser(headers)
     }
 
     /// Replaces an `Authorization` that the service would not understand by the token of the key's

@@ -16,6 +16,7 @@ mod headers;
 mod in_flight;
 mod keys;
 mod route;
+mod sandbox;
 mod target;
 mod upgrade;
 

@@ -192,6 +192,11 @@ async fn a_write_with_a_cookie_must_come_from_an_allowed_page() {
         vec![("sec-fetch-site", text("same-site"))],
         vec![("origin", text("https://evil.example"))],
         vec![("origin", text("null"))],
+        // A page in a sandbox, which a browser could report as one of the same host.
+        vec![
+            ("origin", text("null")),
+            ("sec-fetch-site", text("same-origin")),
+        ],
         vec![
             ("origin", text("https://evil.example")),
             ("content-type", text("text/plain")),

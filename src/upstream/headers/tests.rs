@@ -105,6 +105,71 @@ fn a_request_loses_only_what_belongs_to_the_connection_or_to_proxies() {
 }
 
 #[test]
+fn claims_about_proxies_and_addresses_are_removed() {
+    // (header, whether it is a claim)
+    for (name, is_removed) in [
+        ("akamai-x", false),
+        ("cf-connecting-ip", true),
+        ("cf-ipcountry", true),
+        ("cf-webhook-auth", false),
+        ("client-cert", true),
+        ("fastly-client-ip", true),
+        ("fly-client-ip", true),
+        ("proxy", true),
+        ("remote-user", true),
+        ("sb-api-key", false),
+        ("sb-forwarded-for", true),
+        ("sb_forwarded_for", true),
+        ("true-client-ip", true),
+        ("via", true),
+        ("x-amz-date", false),
+        ("x-amzn-oidc-data", true),
+        ("x-client-cert", true),
+        ("x-client-info", false),
+        ("x-client-ip", true),
+        ("x-consumer-username", true),
+        ("x-envoy-external-address", true),
+        ("x-forwarded", true),
+        ("x-forwarded-client-cert", true),
+        ("x-forwarded-path", true),
+        ("x-forwarded-scheme", true),
+        ("x-forwarded-server", true),
+        ("x-forwarded-ssl", true),
+        ("x_forwarded_for", true),
+        ("x-kong-request-id", true),
+        ("x-original-url", true),
+        ("x-real-port", true),
+        ("x-region", false),
+        ("x-rewrite-url", true),
+        ("x-supabase-api-version", false),
+        ("x-vercel-signature", false),
+    ] {
+        let mut headers = headers(&[(name, "1.2.3.4")]);
+        strip_request(&mut headers, false, false);
+        assert_eq!(headers.is_empty(), is_removed, "{name}");
+    }
+    let mut both = headers(&[
+        ("sb-forwarded-for", "1.1.1.1"),
+        ("sb-forwarded-for", "2.2.2.2"),
+    ]);
+    let address = strip_request(&mut both, false, false);
+    assert_eq!(address.unwrap(), "1.1.1.1");
+}
+
+#[test]
+fn the_document_names_every_claim() {
+    let document = include_str!("../../../docs/upstream.md").to_ascii_lowercase();
+    let prefixes = CLAIM_PREFIXES.map(|prefix| format!("`{prefix}*`"));
+    let names = CLAIMS
+        .iter()
+        .chain(&NO_CLAIMS)
+        .map(|name| format!("`{name}`"));
+    for name in names.chain(prefixes) {
+        assert!(document.contains(&name), "{name}");
+    }
+}
+
+#[test]
 fn only_an_upgrade_to_websocket_is_kept() {
     for (pairs, expected) in [
         (
@@ -216,6 +281,61 @@ fn a_location_on_the_service_becomes_one_on_this_server() {
             assert_eq!(headers[&name], expected, "{location}");
         }
     }
+}
+
+/// Returns whether a browser stays on the host of the page that this `Location` belongs to (URL
+/// standard, basic URL parser).
+fn stays_on_host(location: &str) -> bool {
+    let read: String = location
+        .chars()
+        .filter(|c| !matches!(c, '\t' | '\n' | '\r'))
+        .map(|c| if c == '\\' { '/' } else { c })
+        .collect();
+    read.starts_with('/') && !read.starts_with("//")
+}
+
+#[test]
+fn a_changed_location_never_leads_to_another_host() {
+    let origin = "https://p.supabase.co";
+    let characters = ["/", "\\", "\t", ".", "?", "#", "evil.test"];
+    let mut paths = vec![String::new()];
+    let mut longest = paths.clone();
+    for _ in 0..5 {
+        longest = longest
+            .iter()
+            .flat_map(|path| characters.map(|next| format!("{path}{next}")))
+            .collect();
+        paths.extend_from_slice(&longest);
+    }
+    let mut changed = 0;
+    for prefix in ["", "/storage/v1"] {
+        for path in &paths {
+            let Some(location) = relative(&format!("{origin}{path}"), origin, prefix) else {
+                continue;
+            };
+            assert!(stays_on_host(&location), "{path:?} {location:?}");
+            changed += 1;
+        }
+    }
+    assert!(changed > 1_000, "{changed}");
+    // Controls: these values would lead elsewhere, so they stay as the service sent them.
+    for path in [
+        "//evil.test/",
+        "/\\evil.test/",
+        "/\t/evil.test/",
+        "/\t\\evil.test",
+    ] {
+        assert!(!stays_on_host(path), "{path:?}");
+        assert_eq!(
+            relative(&format!("{origin}{path}"), origin, ""),
+            None,
+            "{path:?}"
+        );
+    }
+    assert_eq!(
+        relative(&format!("{origin}/a//b\\"), origin, "").unwrap(),
+        "/a//b\\"
+    );
 }
 
 #[test]

@@ -65,6 +65,11 @@ fn a_request_is_admitted_by_its_key() {
     let two_in_query = format!("apikey={PUBLISHABLE}&apikey=other");
     let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     let origin = ("origin", "https://app.example");
+    let (service_token, user_token) = (format!("Bearer {service}"), format!("bearer {user}"));
+    let opaque_token = format!("Bearer {SECRET_KEY}");
+    let in_token = ("authorization", &*service_token);
+    let opaque_in_token = ("authorization", &*opaque_token);
+    let user_in_token = ("authorization", &*user_token);
     let cases: Vec<Case<'_>> = vec![
         (Any, Method::GET, vec![], None, Err(KeyMissing)),
         (
@@ -221,6 +226,42 @@ fn a_request_is_admitted_by_its_key() {
             Any,
             Method::GET,
             vec![("apikey", PUBLISHABLE), origin, browser],
+            None,
+            Ok(Some(Role::Anon)),
+        ),
+        // In `Authorization`, too, beside a public key or alone.
+        (
+            Any,
+            Method::POST,
+            vec![("apikey", PUBLISHABLE), in_token, browser],
+            None,
+            Err(SecretKeyInBrowser),
+        ),
+        (
+            Any,
+            Method::GET,
+            vec![("apikey", PUBLISHABLE), opaque_in_token, origin],
+            None,
+            Err(SecretKeyInBrowser),
+        ),
+        (
+            NotRequired,
+            Method::GET,
+            vec![in_token, origin],
+            None,
+            Err(SecretKeyInBrowser),
+        ),
+        (
+            Any,
+            Method::GET,
+            vec![("apikey", PUBLISHABLE), in_token],
+            None,
+            Ok(Some(Role::Anon)),
+        ),
+        (
+            Any,
+            Method::GET,
+            vec![("apikey", PUBLISHABLE), user_in_token, origin, browser],
             None,
             Ok(Some(Role::Anon)),
         ),

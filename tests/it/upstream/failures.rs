@@ -377,6 +377,24 @@ async fn a_body_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_read_is_an_error_of_the_client() {
+    let recorder = Recorder::start(EMPTY).await;
+    let server = Forwarder::before(recorder.address, &[]).await;
+    let post = "POST /storage/v1/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    // A size that is no number, an invalid extension, and a chunk that is longer than its size.
+    for chunks in ["zz\r\n", "1;\n\r\na\r\n0\r\n\r\n", "1\r\nabc\r\n0\r\n\r\n"] {
+        let answer = server.send(&format!("{post}{chunks}")).await;
+        let found = (answer.status(), &*answer.code());
+        assert_eq!(found, (400, "malformed_request"), "{chunks:?}");
+        server.idle("storage").await;
+    }
+    let failed = "rapport_upstream_errors_total{service=\"storage\",code=\"upstream_unavailable\"}";
+    assert_eq!(server.metric(failed), None);
+    let answer = server.send(&format!("{post}1\r\na\r\n0\r\n\r\n")).await;
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
 async fn connections_to_services_end_with_the_server() {
     let recorder = Recorder::start(EMPTY).await;
     let server = Forwarder::before(recorder.address, &[]).await;

@@ -40,6 +40,8 @@ async fn requests_need_a_key_of_the_project() {
     let mut recorder = Recorder::start(EMPTY).await;
     let server = direct(&recorder, &[]).await;
     let browser = "user-agent: Mozilla/5.0\r\n";
+    let service = json!({ "role": "service_role", "exp": 4_000_000_000_i64 });
+    let service = mint(JWT_SECRET, &service).unwrap();
     // (path, headers, error code)
     let cases = [
         ("/rest/v1/todos", String::new(), "api_key_missing"),
@@ -64,6 +66,16 @@ async fn requests_need_a_key_of_the_project() {
         (
             "/storage/v1/object/x",
             format!("apikey: {SECRET}\r\norigin: https://app.example\r\n"),
+            "secret_key_in_browser",
+        ),
+        (
+            "/rest/v1/todos",
+            format!("apikey: {PUBLISHABLE}\r\nauthorization: Bearer {SECRET}\r\n{browser}"),
+            "secret_key_in_browser",
+        ),
+        (
+            "/storage/v1/object/x",
+            format!("authorization: Bearer {service}\r\norigin: https://app.example\r\n"),
             "secret_key_in_browser",
         ),
         // A header that `Connection` names does not reach the service, so it does not count.

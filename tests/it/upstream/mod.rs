@@ -1,10 +1,12 @@
 //! Forwarding to the other services of Supabase, over real connections. The services are replaced
 //! by a server that records every byte.
 
+mod addresses;
 mod cors;
 mod failures;
 mod forwarding;
 mod keys;
+mod pages;
 mod paths;
 mod recorder;
 mod streams;
