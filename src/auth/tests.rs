@@ -514,8 +514,9 @@ fn claims_decide_by_profile() {
 #[test]
 fn configured_audience_and_issuer_bind_both_profiles() {
     let verifier = verifier_with(Requirements {
-        audience: Some("team".into()),
-        issuer: Some("https://a.example".into()),
+        audiences: vec!["team".into()],
+        issuers: vec!["https://a.example".into()],
+        ..Requirements::default()
     });
     let cases = [
         (json!({ "aud": "team", "iss": "https://a.example" }), Ok(())),
@@ -708,6 +709,9 @@ fn an_opaque_key_has_its_configured_role() {
         jwt_secret: secret(SECRET),
         jwt_secret_next: None,
         jwks: None,
+        jwks_refresh: Duration::from_secs(600),
+        jwks_max_age: Duration::from_secs(86_400),
+        issuers: Vec::new(),
         audience: None,
         issuer: None,
         cookie_names: Vec::new(),

@@ -205,6 +205,7 @@ impl Session {
                 replay: replay.map_or(Replay::None, Replay::Pending),
                 awaits_messages: broadcast.replication_ready,
             })),
+            unverified: None,
             waiting: None,
         };
         effects.push(Effect::Attach(
@@ -446,8 +447,12 @@ impl Session {
     /// connection.
     fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
         let Some(token) = token else {
-            return match expiry(&self.connection.claims, now.seconds()) {
-                None => Ok(self.connection.clone()),
+            let claims = &self.connection.claims;
+            return match expiry(claims, now.seconds()) {
+                None => match self.shared.verifier.check_signer(claims) {
+                    Ok(()) => Ok(self.connection.clone()),
+                    Err(error) => Err(JoinRefusal::Token(error)),
+                },
                 Some(error) => Err(JoinRefusal::Token(error)),
             };
         };
