@@ -612,7 +612,10 @@ fn read_claims(
         audiences,
         issuer: text("iss"),
         not_before,
-        is_anonymous: claims.get("is_anonymous") == Some(&Value::Bool(true)),
+        is_anonymous: !matches!(
+            claims.get("is_anonymous"),
+            None | Some(Value::Null | Value::Bool(false))
+        ),
         has_second_factor: claims.get("aal").and_then(Value::as_str) == Some("aal2"),
         claims: Arc::new(Claims {
             json,

@@ -461,6 +461,31 @@ fn mistakes_in_issuers_are_reported() {
 }
 
 #[test]
+fn the_name_of_the_session_cookie_is_described() {
+    for (url, name) in [
+        ("https://abcdef.supabase.co/", Some("sb-abcdef-auth-token")),
+        ("http://127.0.0.1:54321", Some("sb-127-auth-token")),
+        ("http://localhost:8000", Some("sb-localhost-auth-token")),
+        ("http://kong", Some("sb-kong-auth-token")),
+        ("", None),
+    ] {
+        let mut variables = environment(REQUIRED);
+        variables.extend(environment(&[("SUPABASE_URL", url)]));
+        let inputs = Inputs {
+            file: None,
+            environment: &variables,
+            flags: vec![],
+        };
+        let described = describe(&inputs).unwrap();
+        let found = described
+            .split_once("session cookie ")
+            .and_then(|(_, rest)| rest.split(". ").next());
+        assert_eq!(found, name, "{url}");
+        assert!(described.parse::<toml::Table>().is_ok());
+    }
+}
+
+#[test]
 fn secrets_of_issuers_are_masked() {
     let text = r#"
         [[auth.issuers]]

@@ -149,3 +149,7 @@ fn retry_delay(failures: u32) -> Duration {
 fn varied(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
+
+#[cfg(test)]
+#[path = "key_sets/tests.rs"]
+mod tests;

@@ -18,6 +18,7 @@ mod exactly_once;
 mod examples;
 mod fail_closed;
 mod house;
+mod key_sets;
 mod nextjs_guide;
 mod openapi;
 mod operations;

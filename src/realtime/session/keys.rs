@@ -15,22 +15,26 @@ use crate::limits::UnixMillis;
 const MAX_TOKEN_MESSAGE_BYTES: usize = 16 * 1024;
 
 impl Session {
-    /// Closes the channels whose token was verified with a key that has disappeared. Verifies the
-    /// tokens again that could not be verified before.
+    /// Verifies the tokens again that could not be verified before. Closes the channels whose token
+    /// was verified with a key that has disappeared.
     pub fn keys_changed(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
         let topics: Vec<Arc<str>> = self.channels.keys().cloned().collect();
         for topic in topics {
-            let Some(channel) = self.channels.get_mut(&topic) else {
+            let channel = self.channels.get_mut(&topic);
+            // The new token comes first, because it may replace one whose key has disappeared.
+            if let Some(message) = channel.and_then(|channel| channel.unverified.take()) {
+                self.receive(&message.borrow(), now, effects);
+            }
+            let Some(channel) = self.channels.get(&topic) else {
                 continue;
             };
-            if let Err(error) = channel.check_signers(&self.shared.verifier) {
-                if channel.joining().is_some() {
-                    self.refuse_joining(&topic, &JoinRefusal::Token(error), now, effects);
-                } else {
-                    self.close_channel(&topic, token_text(&error), now, effects);
-                }
-            } else if let Some(message) = channel.unverified.take() {
-                self.receive(&message.borrow(), now, effects);
+            let Err(error) = channel.check_signers(&self.shared.verifier) else {
+                continue;
+            };
+            if channel.joining().is_some() {
+                self.refuse_joining(&topic, &JoinRefusal::Token(error), now, effects);
+            } else {
+                self.close_channel(&topic, token_text(&error), now, effects);
             }
         }
         self.find_deadline(now);

@@ -71,6 +71,11 @@ impl WholeServer {
         value.parse().unwrap()
     }
 
+    /// Fetches all published key sets again.
+    pub(crate) fn refresh_keys(&self) {
+        self.app.refresh_keys();
+    }
+
     /// Stops the server in an orderly way. Returns whether it stopped within its deadline.
     pub(crate) async fn stop(self) -> bool {
         self.app.stop().await
