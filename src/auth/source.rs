@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::error::TokenError;
 use super::keys::{KeyId, KeySet, Signer, may_be_published, verify};
-use super::verifier::Requirements;
+use super::requirements::Requirements;
 use crate::config::KeySource;
 
 /// Minimum time between two fetches because of unknown keys. Anyone can send a token with a made-up

@@ -39,9 +39,9 @@ struct Ages(Arc<Mutex<BTreeMap<Arc<str>, Instant>>>);
 impl Collector for Ages {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut encoder = encoder.encode_descriptor(
-            "key_set_age",
-            "Seconds since the key set of an issuer was fetched",
-            Some(&prometheus_client::registry::Unit::Seconds),
+            "key_set_age_seconds",
+            "Seconds since the key set of an issuer was fetched.",
+            None,
             MetricType::Gauge,
         )?;
         let fetched = self

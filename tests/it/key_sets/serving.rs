@@ -2,7 +2,7 @@
 
 use rapport::chat;
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::claims;
@@ -23,6 +23,11 @@ fn settings(url: &str) -> [(&str, &str); 3] {
         ("RAPPORT_AUTH_JWKS", url),
         ("RAPPORT_AUTH_PUBLISHABLE_KEYS", OPAQUE_KEY),
     ]
+}
+
+/// Returns the options of a channel that receives nothing by itself.
+fn quiet() -> Value {
+    json!({ "presence": { "enabled": false } })
 }
 
 async fn conversations(server: &WholeServer, token: &str) -> Answer {
@@ -55,7 +60,7 @@ async fn until_the_keys_are_known_requests_can_be_repeated() {
     let (status, ..) = refused_handshake(&handshake).await;
     assert_eq!(status, 503);
     let mut socket = PhoenixSocket::connect(server.address(), OPAQUE_KEY, Version::One).await;
-    let payload = json!({ "config": {}, "access_token": token });
+    let payload = json!({ "config": quiet(), "access_token": token });
     socket.join("1", "realtime:room", payload.clone()).await;
     let reply = socket.expect_reply("1", "error").await;
     assert_eq!(
@@ -92,7 +97,7 @@ async fn channels_end_when_the_key_of_their_token_disappears() {
         .join("1", &format!("realtime:user:{}", Ana.id()), private)
         .await;
     socket.expect_reply("1", "ok").await;
-    let public = json!({ "config": {}, "access_token": B.sign(&claims(&json!({}))) });
+    let public = json!({ "config": quiet(), "access_token": B.sign(&claims(&json!({}))) });
     socket.join("2", "realtime:room", public).await;
     socket.expect_reply("2", "ok").await;
     assert_eq!(conversations(&server, &token).await.status, StatusCode::OK);
@@ -125,7 +130,7 @@ async fn a_new_token_waits_for_its_keys_without_ending_the_channel() {
         .ready()
         .await;
     let mut socket = PhoenixSocket::connect(server.address(), OPAQUE_KEY, Version::One).await;
-    let old = json!({ "config": {}, "access_token": A.sign(&claims(&json!({}))) });
+    let old = json!({ "config": quiet(), "access_token": A.sign(&claims(&json!({}))) });
     for (reference, topic) in [("1", "realtime:new"), ("2", "realtime:old")] {
         socket.join(reference, topic, old.clone()).await;
         socket.expect_reply(reference, "ok").await;

@@ -184,7 +184,9 @@ impl ChatServer {
         let readiness = Readiness::new();
         let connector = Connector::new(config.database.request_url.expose()).unwrap();
         let db = Db::new(connector, &config.database, readiness.clone(), &tasks).unwrap();
-        let verifier = Verifier::from_config(&config.auth).unwrap();
+        let verifier = Verifier::from_config(&config.auth)
+            .unwrap()
+            .for_chat(&config.chat);
         let strangers = Strangers::new(verifier.clone(), &config.server, metrics.http.clone());
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let (bus, _) = Bus::new(1, BusMetrics::default());
