@@ -802,7 +802,7 @@ fn users_without_an_account_or_a_second_factor_are_refused_if_the_chat_requires_
             json!({ "is_anonymous": "true" }),
             anonymous.clone(),
             Ok(()),
-            anonymous.clone(),
+            anonymous,
         ),
         (json!({ "aal": ["aal2"] }), Ok(()), Ok(()), factor),
     ] {

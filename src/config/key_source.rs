@@ -25,7 +25,8 @@ pub enum KeySource {
     Text(Secret),
     /// The URL of the set.
     Url(Uri),
-    /// The URL of a discovery document (OpenID Connect Discovery 1.0), which names that of the set.
+    /// The URL of a discovery document (`OpenID` Connect Discovery 1.0), which names the URL of the
+    /// set.
     Discovery(Uri),
 }
 

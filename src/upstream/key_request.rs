@@ -79,7 +79,7 @@ pub(super) struct HttpFetch {
     tag: Option<HeaderValue>,
 }
 
-/// The part of a discovery document that is used (OpenID Connect Discovery 1.0, section 3).
+/// The part of a discovery document that is used (`OpenID` Connect Discovery 1.0, section 3).
 #[derive(Deserialize)]
 struct Document {
     issuer: String,
