@@ -151,6 +151,15 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Returns whether both sets contain the same keys for the same algorithms, in any order.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        let has = |key: &SetKey| {
+            let mut others = other.keys.iter();
+            others.any(|it| it.id == key.id && it.algorithms == key.algorithms)
+        };
+        self.keys.len() == other.keys.len() && self.keys.iter().all(has)
+    }
+
     /// Returns whether the set contains this key.
     pub(super) fn contains(&self, id: &KeyId) -> bool {
         self.keys.iter().any(|key| *key.id == *id)

@@ -176,7 +176,13 @@ impl Source {
     /// Replaces the published set. `None` removes it. Returns whether anything changed.
     fn replace(&self, fetched: Option<KeySet>) -> bool {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if fetched.is_none() && keys.fetched.is_none() {
+        let is_same = match (&keys.fetched, &fetched) {
+            (None, None) => true,
+            (Some(old), Some(new)) => old.is_same_as(new),
+            _ => false,
+        };
+        if is_same {
+            // Results of signature checks stay cached, and sockets are not woken.
             return false;
         }
         let generation = keys.generation + 1;
@@ -257,10 +263,13 @@ impl KeyFeed {
         }
     }
 
-    /// Uses a fetched set from now on.
-    pub fn replace(&self, keys: KeySet) {
-        self.source().replace(Some(keys));
-        self.changes.send_replace(());
+    /// Uses a fetched set from now on. Returns whether its keys differ from the previous ones.
+    pub fn replace(&self, keys: KeySet) -> bool {
+        let has_changed = self.source().replace(Some(keys));
+        if has_changed {
+            self.changes.send_replace(());
+        }
+        has_changed
     }
 
     /// Stops using the set, because it is too old.

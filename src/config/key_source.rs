@@ -77,7 +77,7 @@ pub(super) fn key_set_below(base: &str) -> String {
     format!("{}/.well-known/jwks.json", base.trim_end_matches('/'))
 }
 
-/// Parses the URL of a key set. Anyone who can change the response can sign in as every user, so
+/// Parses the URL of a key set. An attacker who changes the response can sign in as every user, so
 /// the connection must be protected. Exceptions are this machine, and the private network in which
 /// this server is the gateway.
 pub(super) fn address(key: &str, written: &str, reader: &mut Reader) -> Uri {
@@ -93,9 +93,9 @@ pub(super) fn address(key: &str, written: &str, reader: &mut Reader) -> Uri {
     if !is_protected && !is_loopback(&url) && !is_gateway(reader) {
         reader.problem(
             key,
-            "is the address of keys and must begin with https://, because whoever changes the response \
-             can sign in as every user. http:// is allowed for this machine, and if `upstream` names a \
-             service",
+            "is the address of keys and must begin with https://, because an attacker who changes the \
+             response can sign in as every user. http:// is allowed for loopback addresses, and if a URL \
+             of `upstream` is set",
         );
     }
     url

@@ -83,9 +83,9 @@ impl Authentication {
     /// Returns the caller of a request with this method and these headers.
     ///
     /// # Errors
-    /// 503 if the keys of the token are not available. 401 without a valid token, or with an unknown
-    /// `apikey`. 403 for a service token, a user whom the chat does not admit, or a possible
-    /// cross-site request forgery.
+    /// 503 if the keys of the token are not available. 401 without a valid token, or with an
+    /// unknown `apikey`. 403 for a service token, a user whom the chat does not admit, or a
+    /// possible cross-site request forgery.
     pub fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
         self.check_api_key(headers)?;
         let claims = match bearer(headers)? {

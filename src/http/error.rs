@@ -14,8 +14,8 @@ use crate::auth::TokenError;
 use crate::db::DbError;
 use crate::error_code::ErrorCode;
 
-/// Seconds until a retry if keys are not available. Failed attempts to fetch them are repeated after
-/// about a second, then after increasing delays.
+/// Seconds until a retry if keys are not available. After a failure, fetching them is repeated in a
+/// second, and then after increasing delays.
 pub const KEYS_RETRY_SECONDS: u64 = 2;
 
 /// A refusal to be sent to the client.

@@ -39,7 +39,7 @@ pub(super) enum FetchError {
     Late,
     #[error("{0}")]
     Connection(String),
-    /// Also a redirect, which is never followed: it could lead to a server that anyone controls.
+    /// A redirect is an error as well, because it may lead to a server of an attacker.
     #[error("status {0}")]
     Status(StatusCode),
     #[error("the response is larger than {MAX_BYTES} bytes, or broke off")]

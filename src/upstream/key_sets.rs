@@ -1,7 +1,7 @@
 //! Keeps the published key sets of all issuers current.
 //!
-//! A set that cannot be fetched is used until its maximum age. Then it is removed, and its tokens
-//! are refused: a key that the issuer has revoked meanwhile must not stay valid.
+//! A set that cannot be fetched again is used until its maximum age. Then it is removed, and its
+//! tokens are refused, because the issuer may have revoked a key.
 
 use std::time::Duration;
 
@@ -103,10 +103,8 @@ async fn run(feed: KeyFeed, mut fetch: impl Fetch, intervals: Intervals, metrics
                 failures = 0;
                 // The age counts from the request, because the response may be late.
                 expiry = Some(begun + intervals.max_age);
-                metrics.fetched(keys.is_some());
-                if let Some(keys) = keys {
-                    feed.replace(keys);
-                }
+                let has_changed = keys.is_some_and(|keys| feed.replace(keys));
+                metrics.fetched(has_changed);
                 max_age.map_or(intervals.refresh, |age| age.clamp(MIN_REFRESH, MAX_REFRESH))
             }
             Err(error) => {

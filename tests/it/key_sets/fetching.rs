@@ -49,6 +49,16 @@ async fn a_key_that_disappears_verifies_nothing() {
         assert_eq!(fetcher.verifier.check_signer(&verified), unknown("a"));
         assert!(fetcher.verify(&of_b).await.is_ok());
     }
+    // The unknown key caused one more fetch of the first of these sets.
+    assert_eq!(fetcher.attempts("changed"), Some(3.0));
+    assert_eq!(fetcher.attempts("unchanged"), Some(1.0));
+    // The order of the keys and other members of the set do not matter.
+    let mut same = set(&[&B, &OTHER_A]);
+    same["version"] = 2.into();
+    server.publish(same);
+    fetcher.refresh().await;
+    assert_eq!(fetcher.attempts("unchanged"), Some(2.0));
+    assert!(fetcher.verify(&of_b).await.is_ok());
     // An issuer may withdraw all keys.
     server.publish(set(&[]));
     fetcher.refresh().await;

@@ -2,7 +2,7 @@
 
 mod fetching;
 mod issuers;
-mod server;
+pub(crate) mod server;
 mod serving;
 
 use std::sync::Arc;

@@ -17,21 +17,21 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// A key pair for tests only: the private key (PKCS #8), and the coordinates of the public one.
-pub(super) struct Pair {
-    pub(super) kid: &'static str,
-    pub(super) private: &'static str,
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
+pub(crate) struct Pair {
+    pub(crate) kid: &'static str,
+    pub(crate) private: &'static str,
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
 }
 
-pub(super) const A: Pair = Pair {
+pub(crate) const A: Pair = Pair {
     kid: "a",
     private: "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgWciRWR9LIlZfnRbsohYfaCf7dMk1hZTqzliTMKVYWnihRANCAAQ/+oNyl87VBVnbQKao3/GsIjA1GoNKqnHztKPt5d4J9o0WHhNSSVhISNMSS3B4Bl7U4YEMio0aapc/xb3vqURd",
     x: "P_qDcpfO1QVZ20CmqN_xrCIwNRqDSqpx87Sj7eXeCfY",
     y: "jRYeE1JJWEhI0xJLcHgGXtThgQyKjRpqlz_Fve-pRF0",
 };
 
-pub(super) const B: Pair = Pair {
+pub(crate) const B: Pair = Pair {
     kid: "b",
     private: "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgfutmzfiDLgYaH98m1f4bIn//2Prn9ez2e6DNFbB5622hRANCAASs2BL8nCFmzX3Bo/jU8xihpiXci2RdUbCzvMTyY9o0Rd2xnfC3vL12299BFMI65sox90DTlMn4bZmL94/w+Ynr",
     x: "rNgS_JwhZs19waP41PMYoaYl3ItkXVGws7zE8mPaNEU",
@@ -39,7 +39,7 @@ pub(super) const B: Pair = Pair {
 };
 
 /// Another key with the same `kid` as [`A`].
-pub(super) const OTHER_A: Pair = Pair {
+pub(crate) const OTHER_A: Pair = Pair {
     kid: "a",
     private: "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQGLau96Lmg3kw8HOuXSLjvvKy7SPEKeL5ytC8qLmcRehRANCAAQKy+ODbzhxY5XWcwqj4Cril9eoOcDcRq8dXHYz1XOWEjsqLtI9bbDSk6jVKN9B8ZyttTLtAq0pRgoJ+mlv/XgU",
     x: "Csvjg284cWOV1nMKo-Aq4pfXqDnA3EavHVx2M9VzlhI",
@@ -48,13 +48,13 @@ pub(super) const OTHER_A: Pair = Pair {
 
 impl Pair {
     /// Returns the public key as a member of a key set.
-    pub(super) fn public(&self) -> Value {
+    pub(crate) fn public(&self) -> Value {
         json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid,
                 "x": self.x, "y": self.y })
     }
 
     /// Signs claims.
-    pub(super) fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.kid.to_owned());
         let key = EncodingKey::from_ec_der(&STANDARD.decode(self.private).unwrap());
@@ -63,21 +63,21 @@ impl Pair {
 }
 
 /// Returns a key set of these pairs.
-pub(super) fn set(pairs: &[&Pair]) -> Value {
+pub(crate) fn set(pairs: &[&Pair]) -> Value {
     let keys: Vec<Value> = pairs.iter().map(|pair| pair.public()).collect();
     json!({ "keys": keys })
 }
 
 /// What the server responds to a path.
 #[derive(Clone)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    pub(super) fn ok(body: impl ToString) -> Self {
+    pub(crate) fn ok(body: impl ToString) -> Self {
         Self {
             status: 200,
             headers: Vec::new(),
@@ -85,7 +85,7 @@ impl Reply {
         }
     }
 
-    pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
     }
@@ -94,8 +94,8 @@ impl Reply {
 type Respond = dyn Fn(&str, &HeaderMap) -> Reply + Send + Sync;
 
 /// The server. It stops when dropped.
-pub(super) struct KeyServer {
-    pub(super) address: SocketAddr,
+pub(crate) struct KeyServer {
+    pub(crate) address: SocketAddr,
     respond: Arc<Mutex<Arc<Respond>>>,
     count: watch::Receiver<usize>,
     tasks: Tasks,
@@ -103,11 +103,11 @@ pub(super) struct KeyServer {
 
 impl KeyServer {
     /// Starts a server that responds to every path with this key set.
-    pub(super) async fn start(keys: Value) -> Self {
+    pub(crate) async fn start(keys: Value) -> Self {
         Self::responding(move |_, _| Reply::ok(&keys)).await
     }
 
-    pub(super) async fn responding(
+    pub(crate) async fn responding(
         respond: impl Fn(&str, &HeaderMap) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -115,7 +115,7 @@ impl KeyServer {
     }
 
     /// Starts a server on a listener, which may have been opened earlier.
-    pub(super) fn on(
+    pub(crate) fn on(
         listener: TcpListener,
         respond: impl Fn(&str, &HeaderMap) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -151,16 +151,16 @@ impl KeyServer {
     }
 
     /// Returns the URL of the key set.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/keys", self.address)
     }
 
     /// Publishes another key set.
-    pub(super) fn publish(&self, keys: Value) {
+    pub(crate) fn publish(&self, keys: Value) {
         self.respond(move |_, _| Reply::ok(&keys));
     }
 
-    pub(super) fn respond(
+    pub(crate) fn respond(
         &self,
         respond: impl Fn(&str, &HeaderMap) -> Reply + Send + Sync + 'static,
     ) {
@@ -168,12 +168,12 @@ impl KeyServer {
     }
 
     /// Returns the number of requests so far.
-    pub(super) fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         *self.count.borrow()
     }
 
     /// Waits until there were this many requests.
-    pub(super) async fn requested(&mut self, count: usize) {
+    pub(crate) async fn requested(&mut self, count: usize) {
         self.count.wait_for(|now| *now >= count).await.unwrap();
     }
 }

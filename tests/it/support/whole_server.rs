@@ -26,9 +26,9 @@ impl WholeServer {
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let settings = [&[("RAPPORT_SERVER_METRICS_TOKEN", "scrape")], settings].concat();
         let tasks = Tasks::new();
-        let app = App::start(&config(database_url, &settings), &tasks)
-            .await
-            .unwrap();
+        // The future is large, and so would be the future of every test that contains it.
+        let config = config(database_url, &settings);
+        let app = Box::pin(App::start(&config, &tasks)).await.unwrap();
         Self {
             app,
             _tasks: StopOnDrop(tasks),
