@@ -2564,7 +2564,7 @@ CREATE FUNCTION chat.judge_written_messages() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- An update to the same values changes nothing that others see. It leaves changed_xid.
+  -- An update to the same values changes nothing that others see, and leaves changed_xid as it is.
   perform chat.check_rights(w.conversation_id, bool_or(not w.is_deleted))
   from written w
   where w.changed_xid = pg_current_xact_id()
@@ -2868,8 +2868,9 @@ begin
   -- Only one call runs at a time. A second call finds that nothing is left to do.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
-  -- Rows dated after the last partition. A policy of the application may let users choose the date.
-  -- PostgreSQL reads the whole default partition while it adds a partition and the table is locked.
+  -- Rows dated after the last partition are deleted. They can exist if a policy of the application
+  -- lets users choose the date, and they would delay the next step: PostgreSQL reads the whole
+  -- default partition while it adds a partition and the table is locked.
   delete from realtime.messages_default m
   using (
     select x.id, x.inserted_at
@@ -4444,7 +4445,8 @@ begin
     select o.user_id, o.status, o.last_seen, o.status_text, o.status_emoji, o.is_typing_to, o.device_count, o.current_page, o.last_active_at, o.updated_at
     from public.user_presence o
     union all
-    -- A hidden user may have no row, and appears offline to themselves, too.
+    -- A user who does not share their presence may have no row, and appears offline to themselves,
+    -- too.
     select f.user_id, 'offline', null, null, null, null, 0, null, null, f.updated_at
     from public.user_notification_preferences f
     where f.user_id = caller
@@ -5012,8 +5014,8 @@ begin
   if ascending then
     walked_at := newest_at;
   else
-    -- The time after which there are about walk_length messages. Each of the busiest conversations
-    -- contributes its share, and all others contribute nothing.
+    -- The time after which there are about walk_length messages. Each of the 100 latest
+    -- conversations contributes its share, and all others contribute nothing.
     walked_at := greatest(
       oldest_at,
       last_ats[101],
@@ -5168,8 +5170,8 @@ begin
             else found_ats[wanted] > stretch_highs[last + 1]
           end
         );
-      -- Up to twice as many stretches as before, but at most eight, so that a common word does not
-      -- fetch most of a long conversation.
+      -- At most twice as many stretches as were searched so far, and at most eight, so that a
+      -- common word does not fetch most of a long conversation.
       first := last + 1;
       last := least(last * 3, last + 8, cardinality(stretch_ids));
     end if;
@@ -5676,8 +5678,7 @@ begin
   );
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
-  -- A user who hides or chose to appear offline must not be shown typing to all subscribers of the
-  -- table.
+  -- A hidden user must not be shown typing to all subscribers of the table.
   if is_shared
     and chat.flag('typing_in_table')
     and chat.shares_presence(caller)

@@ -16,13 +16,13 @@ use crate::chat::{self, ChatState};
 use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::heads::{HEAD_DEADLINE, Heads};
 use crate::http::idle::Idle;
 use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
 use crate::http::responses::{READ_DEADLINE, Responses};
 use crate::http::serve::{self, serve};
-use crate::http::strangers::Strangers;
 use crate::http::{self, Authentication, demo, metrics as metrics_route};
 use crate::observability::metrics::{DatabaseMetrics, Metrics};
 use crate::observability::readiness::Readiness;
@@ -139,11 +139,12 @@ impl App {
             metrics.visibility.clone(),
             tasks,
         );
-        let strangers = Strangers::new(verifier.clone(), &config.server, metrics.http.clone());
+        let anonymous_limiter =
+            AnonymousLimiter::new(verifier.clone(), &config.server, metrics.http.clone());
         let gateway = Gateway::new(
             config,
             verifier.clone(),
-            strangers.clone(),
+            anonymous_limiter.clone(),
             &metrics.upstream,
             &front,
             tasks,
@@ -158,8 +159,8 @@ impl App {
         )
         .with_private_channels(owner.clone())
         .with_managed_topics(chat::is_chat_topic, bus.rechecks().clone())
-        .behind(TrustedProxies::new(&config.server.trusted_proxies))
-        .limiting(strangers.clone());
+        .with_trusted_proxies(TrustedProxies::new(&config.server.trusted_proxies))
+        .with_anonymous_limiter(anonymous_limiter.clone());
         let sockets = realtime.clone();
         tasks.spawn(
             "message partitions",
@@ -210,7 +211,7 @@ impl App {
             let route = http::finish(
                 route.into_parts().0,
                 metrics.http.clone(),
-                strangers.clone(),
+                anonymous_limiter.clone(),
             );
             let serving = serve(listener, route, heads.clone(), tasks.token().clone());
             tasks.spawn("metrics server", serving);
@@ -225,7 +226,7 @@ impl App {
             metrics.chat.clone(),
             &front,
         )
-        .limiting(strangers.clone());
+        .with_anonymous_limiter(anonymous_limiter.clone());
         chat.start(&config.chat, metrics.presence.clone(), tasks);
         let router = router(Parts {
             chat,
@@ -233,7 +234,7 @@ impl App {
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
-            strangers,
+            anonymous_limiter,
             gateway,
             metrics_token,
             has_docs_page: config.server.docs_page,

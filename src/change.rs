@@ -91,7 +91,7 @@ pub struct Column {
     pub is_identity: bool,
 }
 
-/// A table definition, as it was at the changes that refer to it.
+/// A table definition, as of the changes that refer to it.
 ///
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
@@ -114,7 +114,7 @@ pub struct Relation {
 /// The value of one column in a row image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnValue {
-    /// SQL null, or a column that an old image with only key columns omits.
+    /// SQL null, or a column outside the key in an old image that contains only the key.
     Null,
     /// A value stored out of line (TOAST) that the change did not touch and the WAL does not
     /// repeat.
@@ -277,7 +277,8 @@ impl ChangeEvent {
 pub struct TimestampMicros(pub i64);
 
 /// Consecutive changes of one committed transaction, in order: all of them, or a bounded chunk of a
-/// large transaction. It contains only committed data (pgoutput protocol version 1).
+/// large transaction. It contains only committed data, because version 1 of the pgoutput protocol
+/// sends a transaction only after its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeTransaction {
     /// The position of the commit record. Transactions arrive in this order.

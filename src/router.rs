@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::chat::{self, ChatState};
 use crate::config::Secret;
 use crate::error_code::ErrorCode;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{any_object, text};
 use crate::http::openapi::{ApiRouter, Document, Operation, input, page};
-use crate::http::strangers::Strangers;
-use crate::http::{self, demo, health, metrics, strangers};
+use crate::http::{self, anonymous_limiter, demo, health, metrics};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::realtime::{self, Realtime};
@@ -36,7 +36,7 @@ pub struct Parts {
     /// The tasks counted by `/metrics`.
     pub tasks: Tasks,
     /// The limiter for requests without a sign-in.
-    pub strangers: Strangers,
+    pub anonymous_limiter: AnonymousLimiter,
     /// Forwards requests for the other services of Supabase.
     pub gateway: Gateway,
     /// The token for `/metrics`. Without one, the main listener does not serve that route.
@@ -65,7 +65,8 @@ pub struct Parts {
 pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
     let document = Document::new(&document());
-    let strangers = from_fn_with_state(parts.strangers.clone(), strangers::admit);
+    let limit_anonymous =
+        from_fn_with_state(parts.anonymous_limiter.clone(), anonymous_limiter::admit);
     let docs = if parts.has_docs_page {
         page::routes()
     } else {
@@ -95,7 +96,7 @@ pub fn router(parts: Parts) -> Router {
                 .merge(docs)
                 .merge(demo)
                 .merge(parts.more_routes)
-                .map(|routes| routes.layer(strangers)),
+                .map(|routes| routes.layer(limit_anonymous)),
         )
         .into_parts();
     let gateway = parts.gateway;

@@ -16,7 +16,7 @@ use rapport::db::connect::Connector;
 use rapport::observability::metrics::VisibilityMetrics;
 use rapport::shutdown::Tasks;
 use rapport::visibility::{
-    Binding, ChannelId, Identity, SubscribeOptions, SubscriptionRequest, Visibility,
+    Binding, ChannelId, Identity, Subscriber, SubscriptionRequest, Visibility,
 };
 use serde_json::json;
 
@@ -137,9 +137,8 @@ async fn subscribe(
         visibility
             .subscribe(
                 ChannelId(number as u64),
-                Arc::new(identity),
+                Subscriber::new(Arc::new(identity)),
                 vec![Binding { id: 1, request }],
-                SubscribeOptions::default(),
             )
             .await?;
     }

@@ -77,7 +77,7 @@ impl Claims {
 impl Claims {
     /// Returns the user id, if this is a user's token: its role is that of users, and `sub` is a
     /// UUID.
-    pub fn person(&self) -> Option<Uuid> {
+    pub fn user_id(&self) -> Option<Uuid> {
         let subject = self.subject.as_deref()?;
         (self.role == "authenticated")
             .then(|| Uuid::try_parse(subject).ok())

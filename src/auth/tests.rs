@@ -124,7 +124,7 @@ fn white_space_and_percent_encoding_are_removed() {
 }
 
 #[test]
-fn signatures_and_keys() {
+fn a_token_needs_a_signature_by_a_matching_key() {
     let ec = EncodingKey::from_ec_der(&der(EC_KEY));
     let ed = EncodingKey::from_ed_der(&der(ED_KEY));
     let rsa = EncodingKey::from_rsa_der(&der(RSA_KEY));
@@ -200,7 +200,7 @@ fn signatures_and_keys() {
             Ok(()),
         ),
         (
-            "an oct key's id binds to it",
+            "the id of an oct key excludes other keys",
             signed(
                 json!({"alg":"HS256","kid":"shared"}),
                 &claims,
@@ -474,7 +474,7 @@ fn headers_that_change_what_a_token_means_are_refused() {
 }
 
 #[test]
-fn claims_decide_by_profile() {
+fn claims_are_checked_under_each_profile() {
     let expired = |seconds_ago| Err(TokenError::Expired { seconds_ago });
     let invalid = |claim| Err(TokenError::InvalidClaim { claim });
     let both = |result: Result<(), TokenError>| (result.clone(), result);
@@ -543,7 +543,7 @@ fn claims_decide_by_profile() {
 }
 
 #[test]
-fn configured_audience_and_issuer_bind_both_profiles() {
+fn both_profiles_require_the_configured_audience_and_issuer() {
     let verifier = verifier_with(Requirements {
         audiences: vec!["team".into()],
         issuers: vec!["https://a.example".into()],
@@ -629,8 +629,8 @@ fn numbers_in_claims_keep_their_digits() {
 }
 
 #[test]
-fn unsigned_claims_are_not_built() {
-    // Building them as values would fail because of their depth.
+fn claims_are_parsed_only_after_the_signature_is_checked() {
+    // Parsing these claims fails because of their depth.
     let claims = format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000), "]".repeat(1_000));
     let token = signed_text(&claims);
     let forged = token.replacen("eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJIUzM4NCJ9", 1);

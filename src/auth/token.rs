@@ -77,8 +77,8 @@ pub(super) struct Content {
     pub(super) has_second_factor: bool,
 }
 
-/// The members of a JOSE header that decide whether a token is accepted. A duplicate member makes
-/// the header invalid, so that two parsers cannot disagree about it (RFC 7515, section 4).
+/// The members of a JOSE header that decide whether a token is accepted. A duplicate of one of them
+/// makes the header invalid, so that two parsers cannot disagree about it (RFC 7515, section 4).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -91,7 +91,7 @@ struct Header {
 }
 
 impl Header {
-    /// Refuses tokens that do not mean what their payload says.
+    /// Refuses tokens whose header changes the meaning of their payload.
     ///
     /// `crit` names extensions that a recipient must support (RFC 7515, section 4.1.11). None are
     /// supported, and an empty list is invalid, so `crit` is always refused. `b64: false` is not

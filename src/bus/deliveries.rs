@@ -86,9 +86,9 @@ impl Delivered {
     }
 
     /// Records that a message with this `seq` was delivered to a socket of this user.
-    pub fn note(&self, conversation: Uuid, person: Uuid, seq: i64) {
+    pub fn note(&self, conversation: Uuid, user_id: Uuid, seq: i64) {
         let mut positions = self.lock();
-        let key = (conversation, person);
+        let key = (conversation, user_id);
         if let Some(position) = positions.get_mut(&key) {
             *position = seq.max(*position);
             return;
@@ -135,14 +135,14 @@ impl Delivered {
 
 impl Recipients<'_> {
     /// Records that the message was delivered to a socket of this user.
-    pub fn add(&self, person: Uuid) {
+    pub fn add(&self, user_id: Uuid) {
         let Message {
             conversation,
             sender,
             seq,
         } = self.message;
-        if sender != Some(person) {
-            self.delivered.note(conversation, person, seq);
+        if sender != Some(user_id) {
+            self.delivered.note(conversation, user_id, seq);
         }
     }
 }
@@ -178,8 +178,8 @@ mod tests {
         delivered.note(ANA, BEN, 1);
         assert_eq!(delivered.take(), HashMap::from([((ANA, BEN), 2)]));
         assert!(delivered.take().is_empty());
-        for person in 0..=MAX_DELIVERIES as u128 {
-            delivered.note(ANA, Uuid::from_u128(person), 1);
+        for user_id in 0..=MAX_DELIVERIES as u128 {
+            delivered.note(ANA, Uuid::from_u128(user_id), 1);
         }
         assert_eq!(metrics.deliveries_missed.get(), 1);
         assert_eq!(delivered.take().len(), MAX_DELIVERIES);

@@ -20,12 +20,12 @@ pub struct People {
 struct PeopleInner {
     /// A standard mutex, because it is held only to change one entry or to take the changes. The
     /// number of sockets limits the size of the state.
-    state: Mutex<Attendance>,
+    state: Mutex<Devices>,
     notify: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Attendance {
+struct Devices {
     /// The number of devices of each user with at least one.
     devices: HashMap<Uuid, usize>,
     /// The users whose devices changed since the last [`People::take_changed`], with `true` if a
@@ -36,20 +36,20 @@ struct Attendance {
 /// A user's device. It is counted until this value is dropped.
 #[derive(Debug)]
 pub struct Device {
-    person: Uuid,
+    user_id: Uuid,
     people: People,
 }
 
 impl People {
     /// Registers a device of this user until the returned value is dropped.
-    pub fn enter(&self, person: Uuid) -> Device {
+    pub fn enter(&self, user_id: Uuid) -> Device {
         let mut state = self.lock();
-        *state.devices.entry(person).or_default() += 1;
-        state.changed.insert(person, true);
+        *state.devices.entry(user_id).or_default() += 1;
+        state.changed.insert(user_id, true);
         drop(state);
         self.inner.notify.notify_one();
         Device {
-            person,
+            user_id,
             people: self.clone(),
         }
     }
@@ -71,16 +71,16 @@ impl People {
     }
 
     /// Returns the number of devices of a user.
-    pub fn devices(&self, person: Uuid) -> usize {
-        self.lock().devices.get(&person).copied().unwrap_or(0)
+    pub fn devices(&self, user_id: Uuid) -> usize {
+        self.lock().devices.get(&user_id).copied().unwrap_or(0)
     }
 
     /// Returns all users with a device.
-    pub fn everybody(&self) -> Vec<Uuid> {
+    pub fn all(&self) -> Vec<Uuid> {
         self.lock().devices.keys().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Attendance> {
+    fn lock(&self) -> MutexGuard<'_, Devices> {
         self.inner
             .state
             .lock()
@@ -90,21 +90,21 @@ impl People {
 
 impl Device {
     /// Returns the user.
-    pub fn person(&self) -> Uuid {
-        self.person
+    pub fn user_id(&self) -> Uuid {
+        self.user_id
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
         let mut state = self.people.lock();
-        if let Some(devices) = state.devices.get_mut(&self.person) {
+        if let Some(devices) = state.devices.get_mut(&self.user_id) {
             *devices -= 1;
             if *devices == 0 {
-                state.devices.remove(&self.person);
+                state.devices.remove(&self.user_id);
             }
         }
-        state.changed.entry(self.person).or_default();
+        state.changed.entry(self.user_id).or_default();
         drop(state);
         self.people.inner.notify.notify_one();
     }
@@ -132,11 +132,11 @@ mod tests {
         assert_eq!(people.take_changed(), HashMap::from([(ANA, false)]));
         drop((second, other));
         let third = people.enter(ANA);
-        assert_eq!(third.person(), ANA);
+        assert_eq!(third.user_id(), ANA);
         assert_eq!(
             people.take_changed(),
             HashMap::from([(ANA, true), (BEN, false)])
         );
-        assert_eq!(people.everybody(), [ANA]);
+        assert_eq!(people.all(), [ANA]);
     }
 }

@@ -37,7 +37,7 @@ pub struct Requested {
     /// The private topics whose channels must be checked, without the prefix `realtime:`.
     pub topics: HashMap<String, Members>,
     /// The users whose channels must be checked.
-    pub people: HashSet<Uuid>,
+    pub user_ids: HashSet<Uuid>,
 }
 
 /// The channels of a topic that a request concerns.
@@ -51,33 +51,33 @@ pub enum Members {
 
 impl Rechecks {
     /// Requests a recheck of one user's channels of a topic.
-    pub fn member(&self, topic: String, person: Uuid) {
+    pub fn request_member(&self, topic: String, user_id: Uuid) {
         self.request(|requested| {
             let members = requested
                 .topics
                 .entry(topic)
                 .or_insert_with(|| Members::Of(HashSet::new()));
             match members {
-                Members::Of(people) => people.insert(person),
+                Members::Of(user_ids) => user_ids.insert(user_id),
                 Members::All => false,
             }
         });
     }
 
     /// Requests a recheck of all channels of a topic.
-    pub fn topic(&self, topic: String) {
+    pub fn request_topic(&self, topic: String) {
         self.request(|requested| {
             requested.topics.insert(topic, Members::All) != Some(Members::All)
         });
     }
 
     /// Requests a recheck of all channels of a user.
-    pub fn person(&self, person: Uuid) {
-        self.request(|requested| requested.people.insert(person));
+    pub fn request_user(&self, user_id: Uuid) {
+        self.request(|requested| requested.user_ids.insert(user_id));
     }
 
     /// Requests a recheck of all channels.
-    pub fn everything(&self) {
+    pub fn request_all(&self) {
         self.request(|requested| {
             *requested = Requested::of_everything();
             false
@@ -141,14 +141,14 @@ mod tests {
     fn requests_for_the_same_topic_are_combined() {
         let rechecks = Rechecks::default();
         assert_eq!(rechecks.take(), Requested::default());
-        rechecks.member("a".to_owned(), ANA);
-        rechecks.member("a".to_owned(), BEN);
-        rechecks.member("b".to_owned(), ANA);
-        rechecks.topic("b".to_owned());
-        rechecks.member("b".to_owned(), BEN);
-        rechecks.person(ANA);
+        rechecks.request_member("a".to_owned(), ANA);
+        rechecks.request_member("a".to_owned(), BEN);
+        rechecks.request_member("b".to_owned(), ANA);
+        rechecks.request_topic("b".to_owned());
+        rechecks.request_member("b".to_owned(), BEN);
+        rechecks.request_user(ANA);
         let requested = rechecks.take();
-        assert_eq!(requested.people, HashSet::from([ANA]));
+        assert_eq!(requested.user_ids, HashSet::from([ANA]));
         let expected = HashMap::from([
             ("a".to_owned(), Members::Of(HashSet::from([ANA, BEN]))),
             ("b".to_owned(), Members::All),
@@ -160,10 +160,10 @@ mod tests {
     #[test]
     fn too_many_requests_are_one_for_everything() {
         let rechecks = Rechecks::default();
-        for person in 0..=MAX_REQUESTS as u128 {
-            rechecks.person(Uuid::from_u128(person));
+        for user_id in 0..=MAX_REQUESTS as u128 {
+            rechecks.request_user(Uuid::from_u128(user_id));
         }
-        rechecks.topic("a".to_owned());
+        rechecks.request_topic("a".to_owned());
         assert_eq!(rechecks.take(), Requested::of_everything());
         assert_eq!(rechecks.take(), Requested::default());
     }
@@ -171,10 +171,10 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_noticed_whenever_it_is_made() {
         let rechecks = Rechecks::default();
-        rechecks.person(ANA);
+        rechecks.request_user(ANA);
         rechecks.requested().await;
         rechecks.take();
         let waiting = rechecks.requested();
-        tokio::join!(waiting, async { rechecks.everything() });
+        tokio::join!(waiting, async { rechecks.request_all() });
     }
 }

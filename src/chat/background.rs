@@ -1,9 +1,9 @@
 //! The background tasks of the chat.
 
-use super::attendance::Attendance;
 use super::composing::Composing;
 use super::delivery;
 use super::events::Events;
+use super::presence_reports::PresenceReporter;
 use super::rights::Rights;
 use super::rights::standing::Standings;
 use super::state::ChatState;
@@ -42,7 +42,7 @@ impl ChatState {
         let writing = delivery::run(delivered, self.db.clone(), tasks.clone());
         tasks.spawn("deliveries", writing);
         let people = self.bus.people().clone();
-        let attendance = Attendance::new(self.db.clone(), people, config, metrics);
-        tasks.spawn("attendance", attendance.run(tasks.clone()));
+        let reporter = PresenceReporter::new(self.db.clone(), people, config, metrics);
+        tasks.spawn("presence reports", reporter.run(tasks.clone()));
     }
 }

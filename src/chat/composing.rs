@@ -94,6 +94,7 @@ struct Change {
     /// the earlier ones, because a writer of a row waits for the previous writer to end. `None` for
     /// a changed standing, which has been read from the database and is therefore visible.
     xid: Option<u32>,
+    /// When the change was recorded.
     since: Instant,
 }
 
@@ -131,13 +132,13 @@ impl Composing {
 
     /// Reads and sends values until the server stops.
     pub(super) async fn run(self, db: Db, tasks: Tasks) {
-        let handle = |changes| self.tell(&db, changes);
+        let handle = |changes| self.send(&db, changes);
         self.inner.changes.run(PACE, &tasks, handle).await;
     }
 
-    async fn tell(&self, db: &Db, changes: Changes) -> Remaining<Changes> {
+    async fn send(&self, db: &Db, changes: Changes) -> Remaining<Changes> {
         let mut remaining = Remaining::<Changes>::default();
-        match self.tell_all(db, &changes).await {
+        match self.send_all(db, &changes).await {
             Ok(early) => remaining.early.memberships = early,
             Err(error) => {
                 tracing::debug!(%error, "cannot read drafts and permissions to send; retrying");
@@ -149,7 +150,7 @@ impl Composing {
 
     /// Sends the current values for all recorded changes. Returns the changes that are not visible
     /// yet.
-    async fn tell_all(
+    async fn send_all(
         &self,
         db: &Db,
         recorded: &Changes,
@@ -177,12 +178,12 @@ impl Composing {
         let changes: Vec<(Membership, Change)> = changes.into_iter().collect();
         let mut early = HashMap::new();
         for changes in changes.chunks(MEMBERSHIPS_PER_QUERY) {
-            early.extend(self.tell_some(db, changes).await?);
+            early.extend(self.send_chunk(db, changes).await?);
         }
         Ok(early)
     }
 
-    async fn tell_some(
+    async fn send_chunk(
         &self,
         db: &Db,
         changes: &[(Membership, Change)],

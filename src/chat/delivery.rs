@@ -2,7 +2,7 @@
 //! `realtime` delivers rows without knowing which of them are messages. This module recognizes
 //! messages.
 //!
-//! One statement writes all positions that moved within an interval, however many messages moved
+//! All positions that moved within an interval are written together, however many messages moved
 //! them.
 
 use std::collections::{HashMap, HashSet};
@@ -34,8 +34,9 @@ const NOTE: &str = "select * from chat.note_delivered($1::uuid[], $2::uuid[], $3
 type Receipt = (Uuid, Uuid);
 
 /// Positions whose receipts other transactions have locked. They wait here, so that other positions
-/// are written without a pause. They are all found to be locked within one [`RETRY_PAUSE`]. They
-/// then return to the shared map ([`Delivered`]), which limits its size.
+/// are written without a pause. After a [`RETRY_PAUSE`], they all return to the shared map
+/// ([`Delivered`]), which limits its own size. So only the positions that were found locked within
+/// one pause are here.
 #[derive(Debug, Default)]
 struct Held {
     positions: HashMap<Receipt, i64>,

@@ -125,13 +125,13 @@ impl Events {
             TableEvent::Changes(transaction) => self.take_changes(transaction, turn),
             // Clients fetch everything else that they missed from `/sync`.
             TableEvent::Missed => {
-                self.unread.everybody();
-                self.rights.everybody();
+                self.unread.mark_all();
+                self.rights.recheck_all();
             }
             TableEvent::Interrupted => self.owes_totals = true,
             TableEvent::Live => {
                 if std::mem::take(&mut self.owes_totals) {
-                    self.unread.everybody();
+                    self.unread.mark_all();
                 }
             }
         }
@@ -219,7 +219,7 @@ impl Events {
 
     /// Requests a recheck of the member's permissions on the conversation's topic if the change of
     /// the membership may have affected them.
-    fn take_rights(&self, change: &ChangeEvent, owner: (Uuid, Uuid), xid: u32) {
+    fn take_rights(&self, change: &ChangeEvent, membership: (Uuid, Uuid), xid: u32) {
         let row = change.image();
         let before = change.before();
         let may_matter = match (change.action(), before) {
@@ -235,9 +235,9 @@ impl Events {
         if !may_matter {
             return;
         }
-        self.rights.changed(owner, xid);
+        self.rights.changed(membership, xid);
         if let Some((Some(conversation), Some(person))) = before.map(key)
-            && (conversation, person) != owner
+            && (conversation, person) != membership
         {
             self.rights.changed((conversation, person), xid);
         }

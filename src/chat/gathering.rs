@@ -15,8 +15,8 @@ use crate::auth::Claims;
 use crate::db::{Db, DbError, Query, Snapshot};
 use crate::shutdown::Tasks;
 
-/// How long a change in the WAL waits until its commit is visible to other transactions. A commit
-/// that stays invisible longer is not waited for, because it does not belong to the history of this
+/// The longest time for which a change in the WAL waits for its commit to become visible to other
+/// transactions. A commit that stays invisible longer does not belong to the history of this
 /// database, for instance after a restore.
 pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -180,11 +180,11 @@ mod tests {
             until_visible: Duration::ZERO,
             after_failure: Duration::ZERO,
         };
-        let (turns, mut taken) = mpsc::channel(8);
+        let (sender, mut taken) = mpsc::channel(8);
         let handle = |changes: BTreeSet<u32>| {
             // A change that is recorded during the query.
             gathering.add(|pending| pending.extend(changes.iter().map(|change| change + 10)));
-            turns.try_send(changes.clone()).unwrap();
+            sender.try_send(changes.clone()).unwrap();
             let (early, late): (BTreeSet<_>, BTreeSet<_>) =
                 changes.into_iter().partition(|change| *change == 1);
             let failed = late.into_iter().filter(|change| *change == 2).collect();

@@ -187,7 +187,7 @@ impl History<'_> {
     }
 
     /// Returns messages on both sides of a message. The message itself belongs to the newer side.
-    /// As on other pages, `next_cursor` leads to older messages.
+    /// `next_cursor` leads to older messages, as on a page of the newest messages.
     async fn around(&self, anchor: &str) -> Result<Page, ApiError> {
         let (older_size, newer_size) = self.size.halves();
         let older = Side {

@@ -5,7 +5,6 @@
 //! parsing them. Changed rows and events on chat topics reach sockets through the WAL, never from a
 //! handler. The exception is typing, which is not stored.
 
-mod attendance;
 mod background;
 mod blocks;
 mod classes;
@@ -26,6 +25,7 @@ mod messages;
 mod pins;
 mod preferences;
 mod presence;
+mod presence_reports;
 mod reactions;
 mod reading;
 mod reference;

@@ -5,7 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 
 use super::classes::Class;
-use super::reference as says;
+use super::reference;
 use super::state::ChatState;
 use super::{
     blocks, client_errors, contacts, conversation_settings, conversations, history, limits, me,
@@ -46,12 +46,12 @@ pub fn described() -> Described {
 
 /// Returns the schemas of the rows in responses, by their names in the OpenAPI document.
 pub fn row_schemas() -> Vec<(&'static str, Schema)> {
-    says::schemas()
+    reference::schemas()
 }
 
 /// Returns the groups of operations, with their descriptions.
 pub fn tags() -> &'static [(&'static str, &'static str)] {
-    &says::TAGS
+    &reference::TAGS
 }
 
 fn api() -> Routes<ChatState, Class> {
@@ -59,277 +59,282 @@ fn api() -> Routes<ChatState, Class> {
         .get(
             "/conversations",
             conversations::list_conversations,
-            says::list_conversations(),
+            reference::list_conversations(),
             Class::Read,
         )
         .post(
             "/conversations",
             conversations::open_conversation,
-            says::open_conversation(),
+            reference::open_conversation(),
             Class::Open,
         )
         .get(
             "/conversations/{id}",
             conversations::get_conversation,
-            says::get_conversation(),
+            reference::get_conversation(),
             Class::Read,
         )
         .patch(
             "/conversations/{id}",
             conversation_settings::set_conversation_settings,
-            says::set_conversation_settings(),
+            reference::set_conversation_settings(),
             Class::Write,
         )
         .put(
             "/conversations/{id}",
             conversation_settings::set_conversation_settings,
-            says::set_conversation_settings()
+            reference::set_conversation_settings()
                 .repeated("put_conversation_settings", "PATCH /conversations/{id}"),
             Class::Write,
         )
         .delete(
             "/conversations/{id}",
             conversation_settings::clear_conversation,
-            says::clear_conversation(),
+            reference::clear_conversation(),
             Class::Write,
         )
         .post(
             "/conversations/{id}/read",
             reading::mark_conversation_read,
-            says::mark_conversation_read(),
+            reference::mark_conversation_read(),
             Class::MarkRead,
         )
         .post(
             "/conversations/{id}/unread",
             conversation_settings::mark_conversation_unread,
-            says::mark_conversation_unread(),
+            reference::mark_conversation_unread(),
             Class::Write,
         )
         .post(
             "/conversations/{id}/typing",
             presence::set_conversation_typing,
-            says::set_conversation_typing(),
+            reference::set_conversation_typing(),
             Class::Typing,
         )
         .get(
             "/conversations/{id}/pins",
             pins::list_pins,
-            says::list_pins(),
+            reference::list_pins(),
             Class::Read,
         )
         .post(
             "/conversations/{id}/delivered",
             reading::mark_delivered,
-            says::mark_delivered(),
+            reference::mark_delivered(),
             Class::MarkRead,
         )
         .get(
             "/conversations/{id}/members",
             contacts::list_members,
-            says::list_members(),
+            reference::list_members(),
             Class::Read,
         )
         .get(
             "/conversations/{id}/media",
             media::list_media,
-            says::list_media(),
+            reference::list_media(),
             Class::Read,
         )
-        .get("/me", me::get_me, says::get_me(), Class::Read)
+        .get("/me", me::get_me, reference::get_me(), Class::Read)
         .get(
             "/contacts",
             contacts::list_contacts,
-            says::list_contacts(),
+            reference::list_contacts(),
             Class::Read,
         )
         .get(
             "/messages",
             history::list_messages,
-            says::list_messages(),
+            reference::list_messages(),
             Class::Read,
         )
         .post(
             "/messages",
             messages::send_message,
-            says::send_message(),
+            reference::send_message(),
             Class::Send,
         )
         .patch(
             "/messages",
             reading::mark_messages_read,
-            says::mark_messages_read(),
+            reference::mark_messages_read(),
             Class::MarkRead,
         )
         .put(
             "/messages",
             reading::mark_messages_read,
-            says::mark_messages_read().repeated("put_messages_read", "PATCH /messages"),
+            reference::mark_messages_read().repeated("put_messages_read", "PATCH /messages"),
             Class::MarkRead,
         )
         .post(
             "/messages/read",
             reading::mark_messages_read,
-            says::mark_messages_read().repeated("post_messages_read", "PATCH /messages"),
+            reference::mark_messages_read().repeated("post_messages_read", "PATCH /messages"),
             Class::MarkRead,
         )
         .post(
             "/messages/mark-read",
             reading::mark_messages_read,
-            says::mark_messages_read().repeated("post_messages_mark_read", "PATCH /messages"),
+            reference::mark_messages_read().repeated("post_messages_mark_read", "PATCH /messages"),
             Class::MarkRead,
         )
         .get(
             "/messages/{id}",
             messages::get_message,
-            says::get_message(),
+            reference::get_message(),
             Class::Read,
         )
         .patch(
             "/messages/{id}",
             message_changes::edit_message,
-            says::edit_message(),
+            reference::edit_message(),
             Class::Write,
         )
         .put(
             "/messages/{id}",
             message_changes::edit_message,
-            says::edit_message().repeated("put_message", "PATCH /messages/{id}"),
+            reference::edit_message().repeated("put_message", "PATCH /messages/{id}"),
             Class::Write,
         )
         .delete(
             "/messages/{id}",
             message_changes::delete_message,
-            says::delete_message(),
+            reference::delete_message(),
             Class::Write,
         )
         .get(
             "/messages/{id}/history",
             message_changes::list_earlier_wordings,
-            says::list_earlier_wordings(),
+            reference::list_earlier_wordings(),
             Class::Read,
         )
         .put(
             "/messages/{id}/pin",
             pins::pin_message,
-            says::pin_message(),
+            reference::pin_message(),
             Class::Write,
         )
         .delete(
             "/messages/{id}/pin",
             pins::unpin_message,
-            says::unpin_message(),
+            reference::unpin_message(),
             Class::Write,
         )
         .post(
             "/messages/{id}/report",
             reports::report_message,
-            says::report_message(),
+            reference::report_message(),
             Class::Write,
         )
         .get(
             "/messages/{id}/reactions",
             reactions::list_reactions,
-            says::list_reactions(),
+            reference::list_reactions(),
             Class::Read,
         )
         .post(
             "/messages/{id}/reactions",
             reactions::react,
-            says::react(),
+            reference::react(),
             Class::Write,
         )
         .put(
             "/messages/{id}/reactions/{reaction}",
             reactions::add_reaction,
-            says::add_reaction(),
+            reference::add_reaction(),
             Class::Write,
         )
         .delete(
             "/messages/{id}/reactions/{reaction}",
             reactions::remove_reaction,
-            says::remove_reaction(),
+            reference::remove_reaction(),
             Class::Write,
         )
         .get(
             "/presence",
             presence::list_presence,
-            says::list_presence(),
+            reference::list_presence(),
             Class::Read,
         )
         .post(
             "/presence",
             presence::set_presence,
-            says::set_presence(),
+            reference::set_presence(),
             Class::Write,
         )
         .put(
             "/presence",
             presence::set_presence,
-            says::set_presence().repeated("put_presence", "POST /presence"),
+            reference::set_presence().repeated("put_presence", "POST /presence"),
             Class::Write,
         )
         .delete(
             "/presence",
             presence::end_presence,
-            says::end_presence(),
+            reference::end_presence(),
             Class::Write,
         )
         .post(
             "/presence/typing",
             presence::set_typing,
-            says::set_typing(),
+            reference::set_typing(),
             Class::Typing,
         )
         .put(
             "/presence/typing",
             presence::set_typing,
-            says::set_typing().repeated("put_typing", "POST /presence/typing"),
+            reference::set_typing().repeated("put_typing", "POST /presence/typing"),
             Class::Typing,
         )
         .get(
             "/blocks",
             blocks::list_blocks,
-            says::list_blocks(),
+            reference::list_blocks(),
             Class::Read,
         )
-        .post("/blocks", blocks::block, says::block(), Class::Write)
+        .post("/blocks", blocks::block, reference::block(), Class::Write)
         .delete(
             "/blocks/{user_id}",
             blocks::unblock,
-            says::unblock(),
+            reference::unblock(),
             Class::Write,
         )
         .get(
             "/preferences",
             preferences::get_preferences,
-            says::get_preferences(),
+            reference::get_preferences(),
             Class::Read,
         )
         .patch(
             "/preferences",
             preferences::set_preferences,
-            says::set_preferences(),
+            reference::set_preferences(),
             Class::Write,
         )
         .put(
             "/preferences",
             preferences::set_preferences,
-            says::set_preferences().repeated("put_preferences", "PATCH /preferences"),
+            reference::set_preferences().repeated("put_preferences", "PATCH /preferences"),
             Class::Write,
         )
-        .get("/search", search::search, says::search(), Class::Search)
-        .get("/sync", sync::sync, says::sync(), Class::Read)
+        .get(
+            "/search",
+            search::search,
+            reference::search(),
+            Class::Search,
+        )
+        .get("/sync", sync::sync, reference::sync(), Class::Read)
         .get(
             "/unread-count",
             reading::count_unread,
-            says::count_unread(),
+            reference::count_unread(),
             Class::Read,
         )
-        .get_unlimited("/config", limits::show_config, says::show_config())
+        .get_unlimited("/config", limits::show_config, reference::show_config())
         .post(
             "/client-errors",
             client_errors::report_client_error,
-            says::report_client_error(),
+            reference::report_client_error(),
             Class::ClientErrors,
         )
 }

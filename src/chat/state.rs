@@ -12,7 +12,7 @@ use crate::bus::deliveries::Delivered;
 use crate::config::ChatLimitsConfig;
 use crate::db::Db;
 use crate::http::Authentication;
-use crate::http::strangers::Strangers;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::observability::metrics::ChatMetrics;
 use crate::requests::{Guard, KeyStatements};
 use crate::shutdown::Tasks;
@@ -65,8 +65,8 @@ impl ChatState {
 
     /// Also limits the requests of clients that are not signed in.
     #[must_use]
-    pub fn limiting(mut self, strangers: Strangers) -> Self {
-        self.guard = self.guard.limiting(strangers);
+    pub fn with_anonymous_limiter(mut self, anonymous_limiter: AnonymousLimiter) -> Self {
+        self.guard = self.guard.with_anonymous_limiter(anonymous_limiter);
         self
     }
 

@@ -119,7 +119,7 @@ impl Typing {
         };
         drop(typists);
         if is_told {
-            self.tell(typist, others, Some(expires_in));
+            self.send(typist, others, Some(expires_in));
         }
         self.inner.news.notify_one();
     }
@@ -132,7 +132,7 @@ impl Typing {
         };
         self.forget(typist);
         // Sent even if no start is recorded, because another process may have sent the start.
-        self.tell(typist, others, None);
+        self.send(typist, others, None);
     }
 
     /// Records that a user stopped typing in all conversations.
@@ -155,7 +155,7 @@ impl Typing {
             person,
         };
         if let Some(others) = self.forget(typist) {
-            self.tell(typist, &others, None);
+            self.send(typist, &others, None);
         }
     }
 
@@ -168,7 +168,7 @@ impl Typing {
                 }
                 tokio::time::sleep(TICK).await;
                 for (typist, others, start) in self.due(Instant::now()) {
-                    self.tell(typist, &others, start);
+                    self.send(typist, &others, start);
                 }
             }
         };
@@ -221,7 +221,7 @@ impl Typing {
             .filter(|topic| self.inner.broadcasts.has_members(topic))
     }
 
-    fn tell(&self, typist: Typist, others: &Others, start: Option<Duration>) {
+    fn send(&self, typist: Typist, others: &Others, start: Option<Duration>) {
         let mut topics = self.audience(typist, others).peekable();
         if topics.peek().is_none() {
             return;
@@ -310,13 +310,13 @@ mod tests {
     }
 
     /// Returns the indicators sent since the last call: `+` for a start, `-` for an end.
-    fn told(listener: &mut BroadcastListener) -> String {
-        let mut told = String::new();
+    fn received(listener: &mut BroadcastListener) -> String {
+        let mut received = String::new();
         while let Some(broadcast) = listener.try_next() {
             let is_start = broadcast.payload.contains("\"is_typing\":true");
-            told.push(if is_start { '+' } else { '-' });
+            received.push(if is_start { '+' } else { '-' });
         }
-        told
+        received
     }
 
     /// Lets time pass, one tick at a time.
@@ -325,7 +325,7 @@ mod tests {
         while *now < end {
             *now += TICK;
             for (typist, others, start) in typing.due(*now) {
-                typing.tell(typist, &others, start);
+                typing.send(typist, &others, start);
             }
         }
     }
@@ -338,9 +338,9 @@ mod tests {
             typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
             pass(&typing, &mut now, Duration::from_millis(400));
         }
-        assert_eq!(told(&mut listener), "++");
+        assert_eq!(received(&mut listener), "++");
         pass(&typing, &mut now, EXPIRES_IN);
-        assert_eq!(told(&mut listener), "-");
+        assert_eq!(received(&mut listener), "-");
         assert!(typing.lock().is_empty());
     }
 
@@ -351,21 +351,21 @@ mod tests {
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.stopped(PLACE, ANA, &nobody());
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
-        assert_eq!(told(&mut listener), "+-");
+        assert_eq!(received(&mut listener), "+-");
         pass(&typing, &mut now, MIN_INTERVAL);
-        assert_eq!(told(&mut listener), "+");
+        assert_eq!(received(&mut listener), "+");
         typing.sent(PLACE, ANA);
         typing.sent(PLACE, ANA);
-        assert_eq!(told(&mut listener), "-");
+        assert_eq!(received(&mut listener), "-");
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.sent(PLACE, ANA);
-        assert_eq!(told(&mut listener), "", "neither was sent");
+        assert_eq!(received(&mut listener), "", "neither was sent");
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.stopped_everywhere(ANA);
         typing.stopped_everywhere(ANA);
-        assert_eq!(told(&mut listener), "-");
+        assert_eq!(received(&mut listener), "-");
         pass(&typing, &mut now, MIN_INTERVAL);
-        assert_eq!(told(&mut listener), "");
+        assert_eq!(received(&mut listener), "");
         assert!(typing.lock().is_empty());
     }
 
@@ -374,22 +374,26 @@ mod tests {
         let (typing, mut listener) = start_before(BensDevice);
         let mut now = Instant::now();
         let others: Others = Arc::new([BEN, ZOE]);
-        let mut told = || {
-            let topics = std::iter::from_fn(|| listener.try_next()).map(|told| told.topic);
+        let mut received = || {
+            let topics = std::iter::from_fn(|| listener.try_next()).map(|received| received.topic);
             topics.collect::<Vec<_>>()
         };
         typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
-        assert_eq!(told(), [topics::of_person(BEN)]);
+        assert_eq!(received(), [topics::of_person(BEN)]);
         typing.sent(PLACE, ANA);
-        assert_eq!(told(), [topics::of_person(BEN)], "a message ends it");
+        assert_eq!(received(), [topics::of_person(BEN)], "a message ends it");
         pass(&typing, &mut now, MIN_INTERVAL);
         typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
         pass(&typing, &mut now, EXPIRES_IN);
-        assert_eq!(told().len(), 2, "and so does expiry");
+        assert_eq!(received().len(), 2, "and so does expiry");
         typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
         typing.stopped_everywhere(ANA);
-        assert_eq!(told().len(), 2, "and so does an end without a conversation");
+        assert_eq!(
+            received().len(),
+            2,
+            "and so does an end without a conversation"
+        );
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
-        assert!(told().is_empty(), "no subscriber is left");
+        assert!(received().is_empty(), "no subscriber is left");
     }
 }

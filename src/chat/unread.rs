@@ -49,6 +49,7 @@ struct Inner {
 struct Mark {
     /// The transactions of these changes. The snapshot of the query must include all of them.
     xids: Vec<u32>,
+    /// When the first of them was recorded.
     since: Instant,
 }
 
@@ -77,7 +78,7 @@ impl Unread {
     }
 
     /// Marks all users with a subscribed device, because changes may have been missed.
-    pub(super) fn everybody(&self) {
+    pub(super) fn mark_all(&self) {
         let names = self.inner.broadcasts.topics(topics::PERSON);
         self.inner.marks.add(|marks| {
             for person in topics::ids(&names, topics::PERSON) {
@@ -88,7 +89,7 @@ impl Unread {
 
     /// Reads and sends totals until the server stops.
     pub(super) async fn run(self, db: Db, tasks: Tasks) {
-        let handle = |marks| self.tell(&db, marks);
+        let handle = |marks| self.send(&db, marks);
         self.inner.marks.run(PACE, &tasks, handle).await;
     }
 
@@ -98,12 +99,12 @@ impl Unread {
         self.inner.broadcasts.has_members(&topic)
     }
 
-    async fn tell(&self, db: &Db, marks: HashMap<Uuid, Mark>) -> Remaining<HashMap<Uuid, Mark>> {
+    async fn send(&self, db: &Db, marks: HashMap<Uuid, Mark>) -> Remaining<HashMap<Uuid, Mark>> {
         let mut remaining = Remaining::<HashMap<Uuid, Mark>>::default();
         let mut marks: Vec<_> = marks.into_iter().collect();
         marks.retain(|(person, _)| self.is_listening(*person));
         for marks in marks.chunks(PEOPLE_PER_QUERY) {
-            match self.tell_some(db, marks).await {
+            match self.send_chunk(db, marks).await {
                 Ok(early) => remaining.early.extend(early),
                 Err(error) => {
                     tracing::debug!(%error, "cannot read unread totals; retrying");
@@ -115,7 +116,7 @@ impl Unread {
     }
 
     /// Sends the totals of some users. Returns the marks whose changes are not visible yet.
-    async fn tell_some(
+    async fn send_chunk(
         &self,
         db: &Db,
         marks: &[(Uuid, Mark)],

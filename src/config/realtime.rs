@@ -25,6 +25,8 @@ const MAX_RATE: u64 = 1_000_000_000_000;
 pub struct RealtimeConfig {
     /// Maximum open sockets.
     pub max_sockets: usize,
+    /// Maximum open sockets of one address. Zero means any number.
+    pub max_sockets_per_address: usize,
     /// Maximum sockets that have joined a channel.
     pub max_concurrent_users: usize,
     /// Messages sent and delivered per second, on average.
@@ -139,6 +141,8 @@ impl RealtimeConfig {
         reader.choice("realtime.limits_preset", PRESETS);
         Self {
             max_sockets: reader.integer("realtime.max_sockets", 1..=10_000_000),
+            max_sockets_per_address: reader
+                .integer("realtime.max_sockets_per_address", 0..=10_000_000),
             max_concurrent_users: reader.integer("realtime.max_concurrent_users", 1..=10_000_000),
             max_events_per_second: reader.integer("realtime.max_events_per_second", 1..=MAX_RATE),
             max_joins_per_second: reader.integer("realtime.max_joins_per_second", 1..=MAX_RATE),

@@ -40,6 +40,9 @@ pub struct UpstreamConfig {
     pub max_body_bytes: Option<u64>,
     /// Maximum number of requests in progress per service.
     pub max_in_flight: usize,
+    /// Maximum number of requests in progress per service and client address. Zero means any
+    /// number.
+    pub max_in_flight_per_address: usize,
     /// Whether `Cookie` is forwarded.
     pub forward_cookies: bool,
     /// PEM file of the only certificate authorities that are trusted, in place of the system's.
@@ -70,6 +73,8 @@ impl UpstreamConfig {
             stall: reader.milliseconds("upstream.stall_ms", 1..=3_600_000),
             max_body_bytes: (max_body_bytes > 0).then_some(max_body_bytes),
             max_in_flight: reader.integer("upstream.max_in_flight", 1..=1_000_000),
+            max_in_flight_per_address: reader
+                .integer("upstream.max_in_flight_per_address", 0..=1_000_000),
             forward_cookies: reader.switch("upstream.forward_cookies"),
             tls_ca: reader.text("upstream.tls_ca"),
             public_url: parse("server.public_url", server.public_url.as_deref(), reader),

@@ -14,8 +14,8 @@ use crate::auth::Claims;
 pub const PARKED_ROLE: &str = "rapport_request";
 
 /// How long the check of a connection in an uncertain state may take before the connection is
-/// closed. The check is one round trip. If it takes longer, a statement is still running whose
-/// client has gone.
+/// closed. The check is one round trip. If it takes longer, a statement of a dropped request is
+/// still running.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks that the connection is outside a transaction and parked. The check must be sent as a
@@ -23,7 +23,8 @@ pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
 /// Switches the connection to the caller for one transaction, as PostgREST does. It sets the claims
-/// in both conventions that policies use, then the role.
+/// in both forms that policies read (`request.jwt.claims` and `request.jwt.claim.…`), and then the
+/// role.
 ///
 /// A connection that is not parked does not switch to the caller's role. Otherwise, after a lost
 /// `BEGIN`, it would keep that role or the one that it had before.
@@ -35,7 +36,7 @@ const BECOME_CALLER: &str = "\
         set_config('role', case current_user when 'rapport_request' then $3 else 'rapport_request' end, true)";
 
 /// Index of the role among the columns of [`BECOME_CALLER`].
-const ROLE_ANSWER: usize = 3;
+const ROLE_COLUMN: usize = 3;
 
 /// A connection with its prepared statements.
 pub(super) struct Connection {
@@ -50,9 +51,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Runs the statements in `session`, which park a new connection.
-    pub(super) async fn park(client: Client, session: &str) -> Result<Self, tokio_postgres::Error> {
-        client.batch_execute(session).await?;
+    /// Runs the statements in `settings`, which park a new connection.
+    pub(super) async fn park(
+        client: Client,
+        settings: &str,
+    ) -> Result<Self, tokio_postgres::Error> {
+        client.batch_execute(settings).await?;
         let become_caller = client.prepare(BECOME_CALLER).await?;
         Ok(Self {
             client,
@@ -62,8 +66,8 @@ impl Connection {
         })
     }
 
-    /// Waits for statements still in progress, but no longer than `limit`, and checks the resulting
-    /// state.
+    /// Returns whether the connection is outside a transaction and parked. Waits for statements
+    /// still in progress, but no longer than `limit`.
     pub(super) async fn check(&mut self, limit: Duration) -> bool {
         let answer = tokio::time::timeout(limit, self.client.simple_query(CHECK)).await;
         let Ok(Ok(messages)) = answer else {
@@ -89,7 +93,7 @@ impl Connection {
             .await
             .map_err(DbError::outside_statement)?;
         let role: &str = row
-            .try_get(ROLE_ANSWER)
+            .try_get(ROLE_COLUMN)
             .map_err(DbError::outside_statement)?;
         if role == caller.role {
             return Ok(());
@@ -109,7 +113,7 @@ impl Connection {
 ///
 /// Users can hold locks on their own rows for as long as they like, so a statement waits for a lock
 /// only for `lock_timeout`. Otherwise it would occupy its connection until the statement timeout.
-pub(super) fn session_settings(statement_timeout: Duration, lock_timeout: Duration) -> String {
+pub(super) fn connection_settings(statement_timeout: Duration, lock_timeout: Duration) -> String {
     let (statement_timeout, lock_timeout) =
         (statement_timeout.as_millis(), lock_timeout.as_millis());
     format!(

@@ -6,11 +6,12 @@ pub mod connect;
 mod connection;
 mod error;
 pub mod parked;
+mod permits;
+pub mod plans;
 mod pool;
 mod rls;
 pub mod roles;
 mod snapshot;
-mod turns;
 
 pub use connection::PARKED_ROLE;
 pub use error::{DbError, Refusal};

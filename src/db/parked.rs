@@ -47,11 +47,12 @@ pub struct Caller<'a> {
     pub settings: Vec<&'a str>,
 }
 
-/// Ends a turn of a [`Flight`] and begins the next transaction with the same properties.
-pub const NEXT_TURN: &str = "rollback and chain";
+/// Ends a transaction of a [`Pipeline`] and begins the next one with the same properties.
+pub const NEXT_TRANSACTION: &str = "rollback and chain";
 
-/// A parked connection. After any error, except errors of a [`Flight`]'s turns, its role is unknown
-/// and it must be dropped. The same applies if one of its futures is dropped before completion.
+/// A parked connection. After any error, except errors of a [`Pipeline`]'s queries, its role is
+/// unknown and it must be dropped. The same applies if one of its futures is dropped before
+/// completion.
 pub struct ParkedConnection {
     client: Client,
     become_caller: Statement,
@@ -60,19 +61,19 @@ pub struct ParkedConnection {
 }
 
 impl ParkedConnection {
-    /// Runs the statements in `session` on a new connection and parks it. `settings` names the
-    /// settings that are set for each caller in addition to the role.
+    /// Runs the statements in `settings` on a new connection and parks it. `caller_settings` names
+    /// the settings that are set for each caller in addition to the role.
     ///
     /// # Errors
     /// Fails if the server refuses one of the statements, for instance because the login may not
     /// switch to the parked role.
     pub async fn park(
         client: Client,
-        session: &str,
-        settings: &[&'static str],
+        settings: &str,
+        caller_settings: &[&'static str],
     ) -> Result<Self, tokio_postgres::Error> {
-        client.batch_execute(session).await?;
-        let become_caller = client.prepare(&become_caller(settings)).await?;
+        client.batch_execute(settings).await?;
+        let become_caller = client.prepare(&become_caller(caller_settings)).await?;
         let connection = Self {
             client,
             become_caller,
@@ -174,53 +175,52 @@ impl ParkedConnection {
         self.statements.remove(&number);
     }
 
-    /// Sends a whole flight, which is a pipeline of several transactions, before reading any
-    /// result. The opening begins a transaction. Each turn then switches to a caller, runs its
-    /// query, and ends with `next`, which rolls back and begins the next transaction. The end
-    /// follows the last turn.
+    /// Sends a pipeline of one transaction per query, before reading any result. The opening begins
+    /// the first transaction. Each transaction switches to a caller, runs its query, and ends with
+    /// `next`, which rolls back and begins the next transaction. A rollback follows the last one.
     ///
     /// Each future must send all its messages when first polled, as the futures of `tokio_postgres`
     /// do if their statements are prepared.
-    pub async fn fly<'a, B, T, A>(
+    pub async fn send_pipeline<'a, B, T, A>(
         &'a self,
         opening: impl Future<Output = Result<B, tokio_postgres::Error>> + Send + 'a,
         next: &'a str,
-        turns: impl Iterator<Item = (Caller<'a>, A)>,
-    ) -> Flight<'a, B, T>
+        queries: impl Iterator<Item = (Caller<'a>, A)>,
+    ) -> Pipeline<'a, B, T>
     where
         A: Future<Output = Result<T, tokio_postgres::Error>> + Send + 'a,
         B: Send + 'a,
         T: Send + 'a,
     {
         let opening = send(opening).await;
-        let mut sent = VecDeque::new();
-        for (caller, question) in turns {
-            sent.push_back(send(self.turn(caller, question, next)).await);
+        let mut outcomes = VecDeque::new();
+        for (caller, query) in queries {
+            outcomes.push_back(send(self.run_as(caller, query, next)).await);
         }
         let end = send(self.client.batch_execute("rollback")).await;
-        Flight {
+        Pipeline {
             opening,
-            turns: sent,
+            outcomes,
             end,
             is_sound: false,
         }
     }
 
-    /// Runs one turn, whose messages are all sent at once.
-    async fn turn<T>(
+    /// Runs the transaction of one query, whose messages are all sent at once.
+    async fn run_as<T>(
         &self,
         caller: Caller<'_>,
-        question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+        query: impl Future<Output = Result<T, tokio_postgres::Error>>,
         next: &str,
-    ) -> Turn<T> {
-        let (switched, answer, end) = join3(
+    ) -> Outcome<T> {
+        let (switched, result, end) = join3(
             self.become_caller(&caller),
-            question,
+            query,
             self.client.batch_execute(next),
         )
         .await;
-        Turn {
-            answer: switched.and(answer.map_err(ParkedError::from)),
+        Outcome {
+            result: switched.and(result.map_err(ParkedError::from)),
             is_rolled_back: end.is_ok(),
         }
     }
@@ -243,12 +243,12 @@ fn become_caller(settings: &[&'static str]) -> String {
     sql
 }
 
-/// A flight in progress. `B` is the result of its opening, and `T` the result of each turn. Results
-/// must be awaited in order, because the driver continues reading only after the previous result
-/// was taken.
-pub struct Flight<'a, B, T> {
+/// A pipeline whose results are being read. `B` is the result of its opening, and `T` the result of
+/// each query. Results must be awaited in order, because the driver continues reading only after
+/// the previous result was taken.
+pub struct Pipeline<'a, B, T> {
     opening: Sent<'a, Result<B, tokio_postgres::Error>>,
-    turns: VecDeque<Sent<'a, Turn<T>>>,
+    outcomes: VecDeque<Sent<'a, Outcome<T>>>,
     end: Sent<'a, Result<(), tokio_postgres::Error>>,
     /// Whether the connection is known to be in the expected state. Results do not count until the
     /// opening has succeeded. They also do not count after a future that awaited a result was
@@ -256,16 +256,16 @@ pub struct Flight<'a, B, T> {
     is_sound: bool,
 }
 
-/// The result of a turn.
-struct Turn<T> {
-    answer: Result<T, ParkedError>,
+/// The outcome of one transaction of a pipeline.
+struct Outcome<T> {
+    result: Result<T, ParkedError>,
     is_rolled_back: bool,
 }
 
 /// A sent message, possibly with its result.
 type Sent<'a, T> = MaybeDone<BoxFuture<'a, T>>;
 
-impl<B, T> Flight<'_, B, T> {
+impl<B, T> Pipeline<'_, B, T> {
     /// Returns the result of the opening, which comes first.
     ///
     /// # Errors
@@ -276,23 +276,23 @@ impl<B, T> Flight<'_, B, T> {
         Ok(opened?)
     }
 
-    /// Returns the result of the next turn in sending order; `None` after the last. The result
+    /// Returns the result of the next query in sending order; `None` after the last. The result
     /// counts only if the opening and every earlier rollback succeeded and the switch to the role
     /// worked.
     pub async fn next(&mut self) -> Option<Result<T, ParkedError>> {
-        let mut turn = self.turns.pop_front()?;
+        let mut outcome = self.outcomes.pop_front()?;
         let was_sound = std::mem::replace(&mut self.is_sound, false);
-        let Some(turn) = wait(&mut turn).await.filter(|_| was_sound) else {
+        let Some(outcome) = wait(&mut outcome).await.filter(|_| was_sound) else {
             return Some(Err(ParkedError::Doubtful));
         };
-        let is_doubtful = matches!(turn.answer, Err(ParkedError::Doubtful));
-        self.is_sound = turn.is_rolled_back && !is_doubtful;
-        Some(turn.answer)
+        let is_doubtful = matches!(outcome.result, Err(ParkedError::Doubtful));
+        self.is_sound = outcome.is_rolled_back && !is_doubtful;
+        Some(outcome.result)
     }
 
     /// Waits for the remaining results and discards them. Returns whether the connection can be
     /// reused.
-    pub async fn land(mut self) -> bool {
+    pub async fn finish(mut self) -> bool {
         while self.next().await.is_some() {}
         let ended = wait(&mut self.end).await;
         self.is_sound && matches!(ended, Some(Ok(())))

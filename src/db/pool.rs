@@ -18,9 +18,9 @@ use deadpool::managed::{
 };
 
 use super::connect::{ConnectError, Connector};
-use super::connection::{CHECK_TIMEOUT, Connection, session_settings};
+use super::connection::{CHECK_TIMEOUT, Connection, connection_settings};
 use super::error::DbError;
-use super::turns::{Turn, Turns};
+use super::permits::{Permit, Permits};
 use crate::auth::Claims;
 use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
@@ -38,7 +38,7 @@ const CONNECTIONS_OF_SERVER: usize = 2;
 #[derive(Clone)]
 pub struct Db {
     pool: managed::Pool<Connections>,
-    turns: Arc<Turns>,
+    permits: Arc<Permits>,
     pub(super) tasks: Tasks,
     /// How long to wait for the result of one statement.
     pub(super) answer_timeout: Duration,
@@ -49,19 +49,19 @@ pub struct Db {
 pub(super) struct Connections {
     connector: Connector,
     tasks: Tasks,
-    session: String,
+    settings: String,
     reachability: Arc<Reachability>,
 }
 
 /// A connection borrowed from the pool.
 pub(super) type Borrowed = managed::Object<Connections>;
 
-/// A connection borrowed from the pool for a caller, and the caller's turn.
+/// A connection borrowed from the pool for a caller, and the caller's permit.
 pub(super) struct Lease {
     pub(super) connection: Borrowed,
     /// Declared after the connection, so that the connection returns to the pool before another
-    /// caller gets the turn.
-    _turn: Turn,
+    /// caller gets the permit.
+    _permit: Permit,
 }
 
 impl Db {
@@ -82,7 +82,7 @@ impl Db {
         let connections = Connections {
             connector,
             tasks: tasks.clone(),
-            session: session_settings(config.statement_timeout, config.pool_wait),
+            settings: connection_settings(config.statement_timeout, config.pool_wait),
             reachability: Arc::clone(&reachability),
         };
         let for_requests = config.request_pool_size.max(1);
@@ -97,7 +97,7 @@ impl Db {
             .map_err(|error| DbError::Unexpected(error.into()))?;
         Ok(Self {
             pool,
-            turns: Arc::new(Turns::new(for_requests, config.pool_wait)),
+            permits: Arc::new(Permits::new(for_requests, config.pool_wait)),
             tasks: tasks.clone(),
             answer_timeout: config.statement_timeout + NETWORK_ALLOWANCE,
             reachability,
@@ -125,20 +125,20 @@ impl Db {
     pub fn status(&self) -> deadpool::Status {
         let status = self.pool.status();
         deadpool::Status {
-            waiting: status.waiting + self.turns.waiting(),
+            waiting: status.waiting + self.permits.waiting(),
             ..status
         }
     }
 
     /// Closes idle connections now, and the others when they are returned. Waiting requests fail.
     pub fn close(&self) {
-        self.turns.close();
+        self.permits.close();
         self.pool.close();
     }
 
-    /// Waits for the caller's turn and borrows a connection.
+    /// Waits for the caller's permit and borrows a connection.
     pub(super) async fn lease(&self, caller: &Claims) -> Result<Lease, DbError> {
-        let turn = self.turns.acquire(caller).await.map_err(|error| {
+        let permit = self.permits.acquire(caller).await.map_err(|error| {
             // If no connection can be opened, the wait is only a symptom.
             if self.reachability.was_reachable() {
                 error
@@ -149,7 +149,7 @@ impl Db {
         let connection = self.borrow().await?;
         Ok(Lease {
             connection,
-            _turn: turn,
+            _permit: permit,
         })
     }
 
@@ -175,7 +175,7 @@ impl Db {
 impl Connections {
     async fn open(&self) -> Result<Connection, ConnectError> {
         let client = self.connector.connect("rapport", &self.tasks).await?;
-        Connection::park(client, &self.session)
+        Connection::park(client, &self.settings)
             .await
             .map_err(ConnectError::Connect)
     }

@@ -1,13 +1,13 @@
 //! Runs statements as a caller, under row-level security.
 //!
 //! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
-//! pipeline, here called a *flight*, and their results are read together. A request therefore costs
-//! one round trip. This is safe even if one of the messages fails. An error inside the transaction
-//! turns `COMMIT` into a rollback. After a lost `BEGIN`, the statements run as
-//! [`super::PARKED_ROLE`], which has no rights.
+//! pipeline, and their results are read together. A request therefore costs one round trip. This is
+//! safe even if one of the messages fails. An error inside the transaction turns `COMMIT` into a
+//! rollback. After a lost `BEGIN`, the statements run as [`super::PARKED_ROLE`], which has no
+//! rights.
 //!
-//! If a request is dropped halfway, PostgreSQL still completes its flight, because everything was
-//! already sent. The connection, and the caller's turn to use one, are occupied until then.
+//! If a request is dropped halfway, PostgreSQL still completes its pipeline, because everything
+//! was already sent. The connection, and the caller's permit to use one, are occupied until then.
 
 use std::time::Duration;
 
@@ -28,9 +28,9 @@ use crate::shutdown::Tasks;
 /// statement with an older snapshot would not see that a right has been revoked.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// Maximum attempts at a flight. It is repeated if it was rolled back completely for a transient
-/// reason: a deadlock, or a statement prepared before a schema change. All input is at hand, so a
-/// retry is safe. More than one retry would only add to the contention.
+/// Maximum attempts at a transaction. It is repeated if it was rolled back completely for a
+/// transient reason: a deadlock, or a statement prepared before a schema change. All input is at
+/// hand, so a retry is safe. More than one retry would only add to the contention.
 const ATTEMPTS: usize = 2;
 
 /// Random delay in milliseconds before the retry. After a deadlock, the transaction that was rolled
@@ -126,14 +126,14 @@ impl Db {
             limit,
             tasks: &self.tasks,
         };
-        let flight = async {
+        let pipeline = async {
             let Some(lease) = &mut occupied.lease else {
                 return Err(DbError::Unexpected("the connection is gone".into()));
             };
             lease.connection.prepare(caller, queries).await?;
-            lease.connection.fly(caller, queries).await
+            lease.connection.run_pipeline(caller, queries).await
         };
-        let result = match tokio::time::timeout(limit, flight).await {
+        let result = match tokio::time::timeout(limit, pipeline).await {
             Ok(result) => result,
             Err(elapsed) => Err(DbError::Unavailable(Some(elapsed.into()))),
         };
@@ -155,10 +155,10 @@ impl Db {
     }
 }
 
-/// A connection with a flight in progress.
+/// A connection with a pipeline in progress.
 struct Occupied<'a> {
     lease: Option<Lease>,
-    /// Timeout of the flight.
+    /// Timeout of the pipeline.
     limit: Duration,
     tasks: &'a Tasks,
 }
@@ -169,7 +169,8 @@ impl Drop for Occupied<'_> {
             return;
         };
         // The request was dropped. If the connection were returned now, a user who cancels requests
-        // could occupy any number of connections, and the next request would wait for this flight.
+        // could occupy any number of connections, and the next request would wait for this
+        // pipeline.
         if Handle::try_current().is_ok() {
             let completed = complete(lease, self.limit, self.tasks.token().clone());
             self.tasks.spawn("cancelled request", completed);
@@ -177,7 +178,7 @@ impl Drop for Occupied<'_> {
     }
 }
 
-/// Waits until the flight of a dropped request ends, and returns the connection to the pool.
+/// Waits until the pipeline of a dropped request ends, and returns the connection to the pool.
 async fn complete(mut lease: Lease, limit: Duration, stop: CancellationToken) {
     let is_clean = tokio::select! {
         is_clean = lease.connection.check(limit) => is_clean,
@@ -227,9 +228,13 @@ impl Connection {
             .map_err(DbError::outside_statement)
     }
 
-    /// Sends the flight and reads its results. Each future sends its message when first polled, and
-    /// the futures are polled in order. This relies on every statement being prepared already.
-    async fn fly(&self, caller: &Claims, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, DbError> {
+    /// Sends the pipeline and reads its results. Each future sends its message when first polled,
+    /// and the futures are polled in order. This relies on every statement being prepared already.
+    async fn run_pipeline(
+        &self,
+        caller: &Claims,
+        queries: &[Query<'_>],
+    ) -> Result<Vec<Vec<Row>>, DbError> {
         let mut prepared = Vec::with_capacity(queries.len());
         for query in queries {
             let statement = self.statements.get(query.sql);

@@ -1,28 +1,25 @@
 //! Limits how often one address may do something that requires no sign-in: open a socket or send a
 //! request.
 //!
-//! The memory is fixed. It is a table of token buckets in which the position of an address is a
-//! hash, with a new seed in every process. Addresses with the same position share its permits, and
-//! a client cannot choose its position.
+//! The memory is fixed: a table of token buckets by the position of the address
+//! ([`super::addresses`]).
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::addresses::{POSITIONS, Positions};
 use crate::limits::{Bucket, UnixMillis};
-
-/// The number of buckets. Together they take 100 kB.
-pub(super) const PLACES: usize = 4096;
 
 /// The limit per address.
 #[derive(Debug)]
 pub struct Admission {
     burst: u32,
     per_second: u32,
-    seed: RandomState,
-    /// The buckets. Each has a standard mutex, because it is held only for a few additions.
-    places: Box<[Mutex<Bucket>]>,
+    positions: Positions,
+    /// The buckets, which take 100 kB. Each has a standard mutex, because it is held only for a few
+    /// additions.
+    buckets: Box<[Mutex<Bucket>]>,
 }
 
 impl Admission {
@@ -33,8 +30,8 @@ impl Admission {
         Self {
             burst,
             per_second,
-            seed: RandomState::new(),
-            places: std::iter::repeat_with(full).take(PLACES).collect(),
+            positions: Positions::default(),
+            buckets: std::iter::repeat_with(full).take(POSITIONS).collect(),
         }
     }
 
@@ -43,24 +40,12 @@ impl Admission {
     /// # Errors
     /// The time until the next permit, if none is available now.
     pub fn admit(&self, address: IpAddr, now: UnixMillis) -> Result<(), Duration> {
-        let hash = self.seed.hash_one(holder(address));
-        let place = usize::try_from(hash % PLACES as u64).unwrap_or(0);
-        let place = self.places[place].lock();
-        let mut bucket = place.unwrap_or_else(PoisonError::into_inner);
+        let bucket = self.buckets[usize::from(self.positions.of(address))].lock();
+        let mut bucket = bucket.unwrap_or_else(PoisonError::into_inner);
         if bucket.take(self.burst, self.per_second, now) {
             return Ok(());
         }
         Err(bucket.wait(self.per_second))
-    }
-}
-
-/// Returns a number for the subscriber line behind an address, as far as it can be determined. An
-/// IPv4 address belongs to one subscriber, and so do all IPv6 addresses with the same first 64 bits
-/// (RFC 6177).
-pub(super) fn holder(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => (address.to_bits() >> 64) << 64,
     }
 }
 

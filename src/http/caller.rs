@@ -30,7 +30,7 @@ const SERVICE_ROLE: &str = "service_role";
 pub struct Authentication {
     verifier: Verifier,
     origins: Origins,
-    /// The keys that the `apikey` header accepts. If there are none, the header is ignored.
+    /// The keys that are accepted in the `apikey` header. If there are none, the header is ignored.
     api_keys: Arc<[Secret]>,
     /// The names of session cookies. If there are none, any cookie named like a Supabase session is
     /// used.
@@ -125,8 +125,8 @@ impl Authentication {
         })
     }
 
-    /// Checks the `apikey` header. An unknown key may still be a valid token, because some clients
-    /// send a key that they signed themselves.
+    /// Checks the `apikey` header. It may also be a valid token instead of a configured key,
+    /// because some clients send a key that they signed themselves.
     fn check_api_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = headers.get(API_KEY).filter(|_| !self.api_keys.is_empty()) else {
             return Ok(());

@@ -20,9 +20,8 @@ pub const KEYS_RETRY_SECONDS: u64 = 2;
 
 /// A refusal to be sent to the client.
 ///
-/// As a response, it has only a status and headers. [`super::middleware`] adds the body, which
-/// contains the request id. Clones are cheap, because the refusal is passed on as a response
-/// extension.
+/// As a response, it has only a status and headers. It is also an extension of that response, from
+/// which [`super::middleware`] writes the body, which contains the request id. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     code: ErrorCode,
@@ -270,7 +269,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::RowLocked => "Another transaction is changing the same data, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
         ErrorCode::KeysUnavailable => "The keys for access tokens are not available, try again",
-        // The texts of Supabase's gateway, for which users search.
+        // These two texts are those of Supabase's gateway, because users search for them.
         ErrorCode::ApiKeyMissing => "No API key found in request",
         ErrorCode::ApiKeyInvalid => "Invalid authentication credentials",
         ErrorCode::SecretKeyInBrowser => "A server-side key must not be used in a browser",
@@ -348,7 +347,7 @@ mod tests {
             ("invalid input", ApiError::invalid("the field and the rule")),
             ("a refusal by the database", from_database.into()),
             ("no free connection", DbError::PoolExhausted.into()),
-            ("no turn", DbError::TooManyOfCaller.into()),
+            ("no permit", DbError::TooManyOfCaller.into()),
             ("no database", DbError::Unavailable(None).into()),
             ("a failed condition in a header", stale),
             ("a fault", ApiError::internal("relation secrets is missing")),

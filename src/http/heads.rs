@@ -37,6 +37,10 @@ pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// ordinary clients are smaller. The buffer of a connection has this size from the first byte on.
 const MODEST_HEAD_BYTES: usize = 8 * 1024;
 
+/// Bytes of a body that make its connection the youngest of those that wait for their client. An
+/// upload over a slow mobile network sends them within a few seconds.
+const PROGRESS_BYTES: usize = 64 * 1024;
+
 /// The limits of all connections. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Heads {
@@ -67,7 +71,8 @@ impl Heads {
         self
     }
 
-    /// Sets the limits of connections without a request. Otherwise, their number is unlimited.
+    /// Sets the limits of connections that wait for their client. Otherwise, their number is
+    /// unlimited.
     #[must_use]
     pub fn with_idle(mut self, idle: Idle) -> Self {
         self.idle = idle;
@@ -91,9 +96,15 @@ pub(super) struct Head {
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
     is_whole: AtomicBool,
-    /// Whether the client must read before more bytes of a response can be written. The next
-    /// request may have arrived already, but it is not carried out before.
+    /// Whether the client must read before more bytes of a response can be written. Until then, the
+    /// next request is not carried out, even if it has already arrived.
     is_stalled: AtomicBool,
+    /// Whether the client must send more of the body before the request can go on.
+    awaits_body: AtomicBool,
+    /// Bytes of all bodies of the connection.
+    body_bytes: AtomicUsize,
+    /// The value of `body_bytes` when the connection last became the youngest because of a body.
+    touched_at_bytes: AtomicUsize,
     place: Place,
 }
 
@@ -108,6 +119,9 @@ impl Head {
             response_bytes: AtomicUsize::new(0),
             is_whole: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
+            awaits_body: AtomicBool::new(false),
+            body_bytes: AtomicUsize::new(0),
+            touched_at_bytes: AtomicUsize::new(0),
             place: heads.idle.open(peer, stop),
         })
     }
@@ -116,9 +130,30 @@ impl Head {
     pub(super) fn end(&self) {
         self.is_whole.store(true, Ordering::Relaxed);
         self.share.clear();
-        if self.is_busy() {
-            self.place.busy();
+        self.place.touch();
+        self.recount();
+    }
+
+    /// Records whether the client must send more of the body.
+    pub(super) fn set_awaiting_body(&self, awaits_body: bool) {
+        if self.awaits_body.swap(awaits_body, Ordering::Relaxed) != awaits_body {
+            self.recount();
         }
+    }
+
+    /// Records bytes of the body. A client that sends only a few from time to time does not become
+    /// the youngest.
+    pub(super) fn receive_body(&self, count: usize) {
+        let bytes = self.body_bytes.fetch_add(count, Ordering::Relaxed) + count;
+        if bytes - self.touched_at_bytes.load(Ordering::Relaxed) >= PROGRESS_BYTES {
+            self.touched_at_bytes.store(bytes, Ordering::Relaxed);
+            self.place.touch();
+        }
+    }
+
+    /// Returns the number of bytes of all bodies that have arrived over the connection.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body_bytes.load(Ordering::Relaxed)
     }
 
     /// Records the size of the response that is written next. Zero for a stream, which holds one
@@ -135,12 +170,15 @@ impl Head {
         self.place.idle();
     }
 
-    /// Returns whether a request is being received or carried out.
+    /// Returns whether a request is in progress that does not wait for its client: its head is
+    /// complete, it needs no more of its body now, and its response does not wait to be read.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_whole.load(Ordering::Relaxed) && !self.is_stalled.load(Ordering::Relaxed)
+        self.is_whole.load(Ordering::Relaxed)
+            && !self.is_stalled.load(Ordering::Relaxed)
+            && !self.awaits_body.load(Ordering::Relaxed)
     }
 
-    /// Returns the place among the connections without a request.
+    /// Returns the place among the connections that wait for their client.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
@@ -148,6 +186,10 @@ impl Head {
     /// Records whether the client must read before more bytes can be written.
     fn set_stalled(&self, is_stalled: bool) {
         self.is_stalled.store(is_stalled, Ordering::Relaxed);
+        self.recount();
+    }
+
+    fn recount(&self) {
         if self.is_busy() {
             self.place.busy();
         } else {

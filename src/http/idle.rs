@@ -1,12 +1,11 @@
-//! Limits the connections that have no request in progress.
+//! Limits the connections that wait for their client.
 //!
-//! These are new connections, connections with an incomplete head, those between two requests, and
-//! those whose client does not read a response. Anyone can open such a connection, and each takes a
-//! file descriptor. Beyond the limit, the oldest are closed, so a client that sends its request
-//! after connecting is always served.
+//! These are new connections, connections with an incomplete head or body, those between two
+//! requests, and those whose client does not read a response. Anyone can open such a connection,
+//! and each takes a file descriptor. Beyond the limit, the oldest are closed, so a client that
+//! sends its request after connecting is always served.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,20 +16,20 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustix::process::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{PLACES, holder};
+use super::addresses::{POSITIONS, Positions};
 use super::peer::TrustedProxies;
 use crate::observability::metrics::HttpMetrics;
 
-/// Maximum connections without a request. All clients may reconnect at once after a restart, and
-/// each is counted until its request arrives. With 10 KiB for each, they take 200 MB.
+/// Maximum connections that wait for their client. All clients may reconnect at once after a
+/// restart, and each is counted until its request arrives. With 10 KiB for each, they take 200 MB.
 const MAX_ALL: usize = 20_000;
 
-/// Share of the process's open files that connections without a request may take (1/n). Sockets
-/// need most of the others.
+/// Share (1/n) of the files that the process may open, for connections that wait for their client.
+/// Sockets need most of the others.
 const FILES: u64 = 4;
 
 /// One address may hold the limit divided by this number, so that it does not close the connections
-/// of others. All users may be behind one router.
+/// of others. Its share is large, because all users may be behind one router.
 const ADDRESSES: usize = 2;
 
 /// When a limit is exceeded, at least this fraction of it (1/n) is closed. Finding the oldest takes
@@ -46,11 +45,10 @@ struct Inner {
     max_all: usize,
     max_per_address: usize,
     proxies: TrustedProxies,
-    seed: RandomState,
-    /// The connections without a request. This is the metric itself.
+    positions: Positions,
+    /// The connections that wait for their client. This is the metric itself.
     all: Gauge<i64, AtomicI64>,
-    /// The connections without a request per address. The position of an address is a hash, as in
-    /// [`super::admission`].
+    /// The same connections, by the position of their address.
     per_address: Box<[AtomicUsize]>,
     closed: Counter,
     started: Instant,
@@ -65,15 +63,16 @@ struct Entry {
     /// The position in `per_address`, unless the peer is a trusted proxy.
     position: Option<usize>,
     is_counted: AtomicBool,
-    /// Milliseconds from the start until the connection was opened, finished a request, or last
-    /// wrote bytes.
+    /// Milliseconds from [`Inner::started`] until the last call of [`Place::touch`], or until the
+    /// connection was opened.
     since: AtomicU64,
     /// Stops the connection.
     stop: CancellationToken,
     is_refused: AtomicBool,
 }
 
-/// The place of one connection. It is counted as one without a request until [`Place::busy`].
+/// One open connection. It counts as one that waits for its client, except between [`Place::busy`]
+/// and [`Place::idle`].
 #[derive(Debug)]
 pub(super) struct Place {
     limits: Idle,
@@ -81,8 +80,8 @@ pub(super) struct Place {
 }
 
 impl Idle {
-    /// Allows `max_all` connections without a request, and `max_per_address` of each address that
-    /// is not one of the `proxies`.
+    /// Allows `max_all` connections that wait for their client, and `max_per_address` of each
+    /// address that is not one of the `proxies`.
     pub fn new(
         max_all: usize,
         max_per_address: usize,
@@ -93,10 +92,10 @@ impl Idle {
             max_all,
             max_per_address,
             proxies,
-            seed: RandomState::new(),
+            positions: Positions::default(),
             all: metrics.connections_idle.clone(),
             per_address: std::iter::repeat_with(AtomicUsize::default)
-                .take(PLACES)
+                .take(POSITIONS)
                 .collect(),
             closed: metrics.connections_closed.clone(),
             started: Instant::now(),
@@ -105,7 +104,7 @@ impl Idle {
         }))
     }
 
-    /// Sets the limits for the number of files that this process may open.
+    /// Derives the limits from the number of files that this process may open.
     pub fn of_process(proxies: TrustedProxies, metrics: &HttpMetrics) -> Self {
         // `None` means unlimited.
         let files = getrlimit(Resource::Nofile).current;
@@ -118,10 +117,7 @@ impl Idle {
     pub(super) fn open(&self, peer: IpAddr, stop: CancellationToken) -> Place {
         let inner = &self.0;
         let peer = peer.to_canonical();
-        let position = (!inner.proxies.trusts(peer)).then(|| {
-            let hash = inner.seed.hash_one(holder(peer));
-            usize::try_from(hash % PLACES as u64).unwrap_or(0)
-        });
+        let position = (!inner.proxies.trusts(peer)).then(|| usize::from(inner.positions.of(peer)));
         let entry = Arc::new(Entry {
             number: inner.next.fetch_add(1, Ordering::Relaxed),
             position,
@@ -141,7 +137,8 @@ impl Idle {
 }
 
 impl Place {
-    /// Marks the connection as one without a request. If there are too many, closes the oldest.
+    /// Marks the connection as one that waits for its client. If there are too many, closes the
+    /// oldest.
     pub(super) fn idle(&self) {
         let inner = &self.limits.0;
         if self.entry.is_refused.load(Ordering::Relaxed)
@@ -160,12 +157,13 @@ impl Place {
         }
     }
 
-    /// Marks the connection as one with a request in progress.
+    /// Marks the connection as one that does not wait for its client.
     pub(super) fn busy(&self) {
         self.limits.0.uncount(&self.entry);
     }
 
-    /// Makes the connection the youngest: a request has ended, or the client accepted bytes.
+    /// Makes the connection the youngest: a request has begun or ended, or the client has accepted
+    /// bytes or sent a large part of a body.
     pub(super) fn touch(&self) {
         let now = self.limits.0.now();
         self.entry.since.store(now, Ordering::Relaxed);
@@ -190,7 +188,7 @@ impl Drop for Place {
 }
 
 impl Inner {
-    /// Closes the oldest connections without a request, of one position or of all.
+    /// Closes the oldest connections that wait for their client, of one position or of all.
     fn close_oldest(&self, position: Option<usize>, limit: usize) {
         let connections = self.lock();
         let is_candidate = |entry: &&Arc<Entry>| {

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::anonymous_limiter::AnonymousLimiter;
 use super::error::ApiError;
-use super::strangers::Strangers;
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::{HttpMetrics, RequestLabels};
 
@@ -35,9 +35,9 @@ pub struct RoutePattern(pub &'static str);
 
 /// Wraps the complete router. Unknown paths and methods result in the usual error body, and every
 /// request has an id and a log line. Call this once.
-pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Router {
+pub fn finish(router: Router, metrics: HttpMetrics, anonymous_limiter: AnonymousLimiter) -> Router {
     let lost = async move |request: Request| {
-        let limited = strangers.admit(&request).err();
+        let limited = anonymous_limiter.admit(&request).err();
         limited.unwrap_or_else(|| ApiError::new(ErrorCode::NotFound))
     };
     finish_with(router, lost, metrics)

@@ -3,7 +3,9 @@
 //! This module does not depend on any feature. [`finish`] wraps the complete router once.
 //! [`origin::Origins`] decides which web pages may use the routes.
 
+pub mod addresses;
 pub mod admission;
+pub mod anonymous_limiter;
 pub mod budget;
 pub mod caller;
 pub mod conditional;
@@ -22,7 +24,6 @@ pub mod pagination;
 pub mod peer;
 pub mod responses;
 pub mod serve;
-pub mod strangers;
 
 pub use caller::{Authentication, Caller, Identity};
 pub use error::ApiError;

@@ -32,27 +32,29 @@ impl TrustedProxies {
     ///
     /// Returns `None` only if the listener does not report the peer address.
     pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
-        let mut client = peer(extensions)?;
-        if !self.trusts(client) {
-            return Some(client);
-        }
+        self.hops(extensions, headers)?.pop()
+    }
+
+    /// Returns the peer, the trusted proxies behind it, and last the client. `None` only if the
+    /// listener does not report the peer address.
+    fn hops(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<Vec<IpAddr>> {
+        let mut hop = peer(extensions)?;
+        let mut hops = vec![hop];
         let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
-        let hops = values
+        let mut named = values
             .iter()
             .rev()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.rsplit(','));
-        for hop in hops {
-            // The previous hop sent this unreadable entry, so that hop counts as the client.
-            let Some(address) = address(hop) else {
+        while self.trusts(hop) {
+            // If this entry is not an address, the proxy that sent it counts as the client.
+            let Some(address) = named.next().and_then(address) else {
                 break;
             };
-            client = address;
-            if !self.trusts(client) {
-                break;
-            }
+            hop = address;
+            hops.push(hop);
         }
-        Some(client)
+        Some(hops)
     }
 
     /// Returns whether the peer of the connection is one of these proxies.
@@ -60,25 +62,20 @@ impl TrustedProxies {
         peer(extensions).is_some_and(|peer| self.trusts(peer))
     }
 
-    /// Returns the `X-Forwarded-For` for a server behind this one. It ends with the peer. Earlier
-    /// addresses are included only if the peer is one of these proxies.
+    /// Returns the `X-Forwarded-For` for a server behind this one: the address of the client and
+    /// the trusted proxies between the client and this server. Addresses that a client may have
+    /// forged are omitted, because Supabase Auth limits requests by the first address.
     pub fn forwarded_for(
         &self,
         extensions: &Extensions,
         headers: &HeaderMap,
     ) -> Option<HeaderValue> {
-        let peer = peer(extensions)?;
-        let mut hops = Vec::new();
-        if self.trusts(peer) {
-            hops.extend(
-                headers
-                    .get_all(FORWARDED_FOR)
-                    .iter()
-                    .filter_map(|value| value.to_str().ok())
-                    .map(str::to_owned),
-            );
-        }
-        hops.push(peer.to_string());
+        let mut hops: Vec<String> = self
+            .hops(extensions, headers)?
+            .iter()
+            .map(IpAddr::to_string)
+            .collect();
+        hops.reverse();
         HeaderValue::from_str(&hops.join(", ")).ok()
     }
 
@@ -151,8 +148,8 @@ mod tests {
             ("10.0.0.1:5", &[], "10.0.0.1"),
             (
                 "10.0.0.1:5",
-                &["9.9.9.9", "2.2.2.2"],
-                "9.9.9.9, 2.2.2.2, 10.0.0.1",
+                &["9.9.9.9", "2.2.2.2, 10.0.0.2"],
+                "2.2.2.2, 10.0.0.2, 10.0.0.1",
             ),
             ("[::ffff:10.0.0.1]:5", &["2.2.2.2"], "2.2.2.2, 10.0.0.1"),
         ];

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::observability::metrics::HttpMetrics;
 
 /// How long a client may accept no byte of a response. On Linux, the kernel accepts further bytes
-/// only after the client has received half of those that the kernel holds, 64 KiB. A client must
+/// only after the client has received half of the 128 KiB that the kernel holds. A client must
 /// therefore read about 2 kB/s, which is slower than any mobile network in use.
 pub const READ_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -65,8 +65,9 @@ enum Refused {
 }
 
 impl Responses {
-    /// Closes the connection of a client that accepts no byte for `deadline`. If all responses that
-    /// wait for their clients exceed `max_bytes`, closes the connections with the largest ones.
+    /// Closes the connection of a client that accepts no byte for `deadline`. If the responses that
+    /// wait for their clients together exceed `max_bytes`, closes the connections with the largest
+    /// ones.
     pub fn new(deadline: Duration, max_bytes: usize, metrics: &HttpMetrics) -> Self {
         Self {
             deadline,

@@ -33,9 +33,14 @@ use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
 /// retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a shutdown waits for a client that neither completes its head nor accepts a byte of its
-/// response. A client that reads does so within a round trip, so one second suffices.
+/// How long a shutdown waits for a client that does not complete its head, accepts no byte of its
+/// response, or sends less than [`STOP_BYTES`] of its body. A client that reads or writes does so
+/// within a round trip, so one second suffices.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of a body that a client must send within [`STOP_PATIENCE`]. Every network is faster, and
+/// single bytes must not delay a shutdown.
+const STOP_BYTES: usize = 1024;
 
 /// Maximum number of connections that wait to be accepted. After a restart, all clients may
 /// reconnect within the same second. If the queue is full, a connection is not refused, but the
@@ -134,7 +139,7 @@ async fn connection(
         let mut request = request.map(|inner| {
             Body::new(RequestBody {
                 inner,
-                _current: Arc::clone(&body),
+                current: Arc::clone(&body),
             })
         });
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -159,12 +164,14 @@ async fn connection(
             }
             serving.as_mut().graceful_shutdown();
             loop {
-                let before = state.place().touched();
+                let before = (state.place().touched(), state.body_bytes());
                 tokio::select! {
                     served = serving.as_mut() => break served,
                     () = sleep(STOP_PATIENCE) => {}
                 }
-                if !state.is_busy() && state.place().touched() == before {
+                let is_still = state.place().touched() == before.0
+                    && state.body_bytes() - before.1 < STOP_BYTES;
+                if !state.is_busy() && is_still {
                     tracing::debug!("connection closed at the shutdown");
                     return;
                 }
@@ -189,7 +196,7 @@ impl Drop for CurrentBody {
 /// The body of a request. A response may begin while its request is still being received.
 struct RequestBody {
     inner: Incoming,
-    _current: Arc<CurrentBody>,
+    current: Arc<CurrentBody>,
 }
 
 impl HttpBody for RequestBody {
@@ -200,7 +207,13 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let head = &self.current.0;
+        head.set_awaiting_body(polled.is_pending());
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            head.receive_body(frame.data_ref().map_or(0, Bytes::len));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -209,6 +222,12 @@ impl HttpBody for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.current.0.set_awaiting_body(false);
     }
 }
 

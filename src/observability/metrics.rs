@@ -759,7 +759,7 @@ impl RealtimeMetrics {
     }
 
     /// Counts one permission check.
-    pub fn permission_asked(&self, way: PermissionWay) {
+    pub fn permission_checked(&self, way: PermissionWay) {
         self.permissions_asked
             .get_or_create(&PermissionLabels { way })
             .inc();
@@ -875,9 +875,9 @@ pub struct HttpMetrics {
     pub heads_bytes: Gauge<i64, AtomicI64>,
     /// Connections closed because incomplete heads took too much memory.
     pub heads_refused: Counter,
-    /// Connections without a request in progress.
+    /// Connections that wait for their client.
     pub connections_idle: Gauge<i64, AtomicI64>,
-    /// Connections closed because there were too many without a request.
+    /// Connections closed because too many waited for their client.
     pub connections_closed: Counter,
     /// Bytes of responses that wait for their clients to read.
     pub responses_bytes: Gauge<i64, AtomicI64>,
@@ -942,12 +942,12 @@ impl HttpMetrics {
         );
         registry.register(
             "connections_idle",
-            "Connections without a request in progress",
+            "Connections that wait for their client",
             self.connections_idle.clone(),
         );
         registry.register(
             "connections_closed",
-            "Connections closed because there were too many without a request",
+            "Connections closed because too many waited for their client",
             self.connections_closed.clone(),
         );
         registry.register(

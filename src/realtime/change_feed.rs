@@ -182,9 +182,9 @@ async fn deliver(
                     );
                     if let Some(recorded) = &recorded
                         && is_queued
-                        && let Some(person) = hub.person(recipient.channel)
+                        && let Some(user_id) = hub.user_id(recipient.channel)
                     {
-                        recorded.add(person);
+                        recorded.add(user_id);
                     }
                 }
             }
@@ -225,7 +225,7 @@ fn encode(transaction: &ChangeTransaction, change: &ChangeEvent, delivery: &Deli
         Payload::Refused(reason) => {
             data(RowData::Refused(reason)).write(&mut out, |_| {}, |_| {});
         }
-        Payload::Unanswered(text) => {
+        Payload::CheckFailed(text) => {
             return Encoded::Notice(SystemNotice::changes_error(text.clone()));
         }
     }

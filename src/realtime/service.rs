@@ -22,10 +22,11 @@ use crate::bus::Listener;
 use crate::bus::rechecks::Rechecks;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
+use crate::http::addresses::AddressLimit;
 use crate::http::admission::Admission;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::budget::Budget;
 use crate::http::peer::TrustedProxies;
-use crate::http::strangers::Strangers;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
@@ -40,8 +41,10 @@ pub struct Realtime {
     pub(super) shared: Arc<Shared>,
     pub(super) workshop: Arc<Workshop>,
     pub(super) admission: Arc<Admission>,
+    /// How many sockets each address may hold.
+    pub(super) sockets_per_address: AddressLimit,
     pub(super) proxies: TrustedProxies,
-    pub(super) strangers: Strangers,
+    pub(super) anonymous_limiter: AnonymousLimiter,
     /// The memory budget for the bodies of broadcast requests while they are being received.
     pub(super) bodies: Budget,
     pub(super) tasks: Tasks,
@@ -128,8 +131,9 @@ impl Realtime {
         );
         Self {
             admission: Arc::new(admission),
+            sockets_per_address: AddressLimit::new(config.max_sockets_per_address),
             proxies: TrustedProxies::default(),
-            strangers: Strangers::default(),
+            anonymous_limiter: AnonymousLimiter::default(),
             bodies,
             workshop: Arc::new(Workshop {
                 visibility,
@@ -153,15 +157,15 @@ impl Realtime {
 
     /// Trusts `X-Forwarded-For` from these proxies.
     #[must_use]
-    pub fn behind(mut self, proxies: TrustedProxies) -> Self {
+    pub fn with_trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
         self
     }
 
     /// Sets the limits for HTTP requests without a sign-in.
     #[must_use]
-    pub fn limiting(mut self, strangers: Strangers) -> Self {
-        self.strangers = strangers;
+    pub fn with_anonymous_limiter(mut self, anonymous_limiter: AnonymousLimiter) -> Self {
+        self.anonymous_limiter = anonymous_limiter;
         self
     }
 
@@ -194,8 +198,8 @@ impl Realtime {
 
     /// Allows private channels. A client may join a private channel if the policies of
     /// `realtime.messages` let it read. Broadcasts on private channels can be stored under their
-    /// sender's rights, and stored messages are replayed. Without this method, joining, storing and
-    /// replaying are refused.
+    /// sender's rights, and stored messages are replayed. Unless this method is called, joining,
+    /// storing and replaying are refused.
     ///
     /// The login of `connector` must either own `realtime.messages`, or be allowed to insert into
     /// it and to bypass its policies. It must also be allowed to switch to the roles of tokens.

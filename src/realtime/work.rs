@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::{Either, join, select};
 use tokio::sync::{Semaphore, watch};
 
-use super::channel::authorize::{AuthorizeError, Authorizer, Question};
+use super::channel::authorize::{AuthorizeError, Authorizer, CheckKind};
 use super::hub::{Hub, StreamState};
 use super::messages::replay::Replayer;
 use super::messages::store::{Store, StoreError};
@@ -23,7 +23,7 @@ use super::session::{
     AuthorizeOrder, Outcome, PersistOrder, RecheckOrder, RecheckOutcome, ReplayOrder,
     SubscribeOrder, WorkResult,
 };
-use crate::visibility::{ChannelId, SubscribeError, Visibility};
+use crate::visibility::{ChannelId, SubscribeError, Subscriber, Visibility};
 
 /// The longest pause before the second attempt of the same work, after the database was
 /// unavailable.
@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// live. Supabase Realtime waits equally long.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum number of concurrent rechecks. Their questions fill only one or two flights (see
+/// Maximum number of concurrent rechecks. They fill only one or two pipelines (see
 /// `channel/authorize`), so that joins do not wait behind a change that concerns thousands of
 /// channels.
 pub const MAX_RECHECKS: usize = 32;
@@ -72,11 +72,12 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Registers the bindings of a channel. If this takes longer than the order's patience, the
+    /// Registers the bindings of a channel whose client has this address (see
+    /// [`Subscriber::address`]). If this takes longer than the order's patience, the
     /// outcome is [`WorkResult::SubscribeLate`] and the registration continues.
-    pub fn subscribe(&self, order: SubscribeOrder) -> Work {
+    pub fn subscribe(&self, order: SubscribeOrder, address: Option<u16>) -> Work {
         let (channel, topic, patience) = (order.channel, Arc::clone(&order.topic), order.patience);
-        let registration: Work = Box::pin(self.clone().register(order));
+        let registration: Work = Box::pin(self.clone().register(order, address));
         Box::pin(async move {
             let is_late = Box::pin(tokio::time::sleep(patience));
             match select(registration, is_late).await {
@@ -98,16 +99,16 @@ impl Workshop {
         let workshop = self.clone();
         Box::pin(async move {
             workshop.pause(order.failures).await;
-            let answer = workshop.ask(order.question, &order).await;
+            let result = workshop.check(order.kind, &order).await;
             Done {
                 outcome: Outcome {
                     channel: order.channel,
                     topic: order.topic,
                     result: WorkResult::Authorized {
-                        question: order.question,
+                        kind: order.kind,
                         mark: order.mark,
                         round: order.round,
-                        answer,
+                        result,
                     },
                 },
                 rest: None,
@@ -122,10 +123,10 @@ impl Workshop {
             let RecheckOrder { read, with_write } = order;
             workshop.pause(read.failures).await;
             // The semaphore is never closed, so `acquire` cannot fail.
-            let _turn = workshop.rechecks.acquire().await;
-            let (may_read, may_write) = join(workshop.ask(read.question, &read), async {
+            let _permit = workshop.rechecks.acquire().await;
+            let (may_read, may_write) = join(workshop.check(read.kind, &read), async {
                 match with_write {
-                    true => Some(workshop.ask(Question::Write, &read).await),
+                    true => Some(workshop.check(CheckKind::Write, &read).await),
                     false => None,
                 }
             })
@@ -135,7 +136,7 @@ impl Workshop {
                     channel: read.channel,
                     topic: read.topic,
                     result: WorkResult::Rechecked(RecheckOutcome {
-                        question: read.question,
+                        kind: read.kind,
                         mark: read.mark,
                         round: read.round,
                         failures: read.failures,
@@ -148,16 +149,16 @@ impl Workshop {
         })
     }
 
-    async fn ask(
+    async fn check(
         &self,
-        question: Question,
+        kind: CheckKind,
         order: &AuthorizeOrder,
     ) -> Result<Permissions, AuthorizeError> {
         match &self.authorizer {
             Some(authorizer) => {
                 let topic = sub_topic(&order.topic);
                 authorizer
-                    .ask(question, topic, &order.claims, &order.headers)
+                    .check(kind, topic, &order.claims, &order.headers)
                     .await
             }
             None => Ok(Permissions::default()),
@@ -229,13 +230,20 @@ impl Workshop {
         })
     }
 
-    async fn register(self, order: SubscribeOrder) -> Done {
+    async fn register(self, order: SubscribeOrder, address: Option<u16>) -> Done {
         self.pause(order.failures).await;
+        let subscriber = Subscriber {
+            identity: order.identity,
+            address,
+            options: order.options,
+        };
         let result = self
             .visibility
-            .subscribe(order.channel, order.identity, order.bindings, order.options)
+            .subscribe(order.channel, subscriber, order.bindings)
             .await;
-        let result = self.settled(result, order.channel, order.until_live).await;
+        let result = self
+            .finish_registration(result, order.channel, order.until_live)
+            .await;
         Done {
             outcome: Outcome {
                 channel: order.channel,
@@ -248,7 +256,7 @@ impl Workshop {
 
     /// Processes the result of a registration. Returns the state of the change stream. If
     /// `until_live` is set, first waits until the stream is live.
-    async fn settled(
+    async fn finish_registration(
         &self,
         result: Result<(), SubscribeError>,
         channel: ChannelId,

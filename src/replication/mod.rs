@@ -31,6 +31,7 @@
 //! There is one task, `replication`. The replication client runs another one, which ends with it.
 
 mod assemble;
+mod connection_error;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -40,7 +41,6 @@ mod pgoutput;
 mod prepare;
 mod publication;
 mod relation_cache;
-mod session_error;
 mod slot;
 mod slot_watch;
 mod status;

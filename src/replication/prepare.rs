@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::connection_error::ConnectionError;
 use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::{self, Publications};
-use super::session_error::SessionError;
 use super::slot::{self, SlotHolder};
 use super::timeout::with_timeout;
 use crate::config::ReplicationConfig;
@@ -27,7 +27,7 @@ pub(super) enum SlotOrigin {
     /// The slot existed. Reading continues at its last acknowledgement.
     Found,
     /// The slot did not exist and was created.
-    Made,
+    Created,
     /// The slot was unusable and has been recreated. The changes that the old slot held are lost.
     Replaced,
 }
@@ -48,9 +48,10 @@ impl Preparation {
     /// slot's origin and which publications exist.
     ///
     /// # Errors
-    /// [`SessionError::SlotBusy`] while a walsender reads the slot, [`SessionError::ForeignSlot`]
-    /// if the slot belongs to another plugin or database, [`SessionError::PublicationMissing`] if
-    /// there is no publication, [`SessionError::Stopped`], or the error of a statement.
+    /// [`ConnectionError::SlotBusy`] while a walsender reads the slot,
+    /// [`ConnectionError::ForeignSlot`] if the slot belongs to another plugin or database,
+    /// [`ConnectionError::PublicationMissing`] if there is no publication,
+    /// [`ConnectionError::Stopped`], or the error of a statement.
     pub(super) async fn prepare(
         &mut self,
         client: &Client,
@@ -58,20 +59,20 @@ impl Preparation {
         name: &SlotName,
         config: &ReplicationConfig,
         stop: &CancellationToken,
-    ) -> Result<(SlotOrigin, Publications), SessionError> {
+    ) -> Result<(SlotOrigin, Publications), ConnectionError> {
         let looking = async {
             let publications = publication::ensure(client, &config.publication).await?;
-            Ok::<_, SessionError>((publications, slot::inspect(client, name).await?))
+            Ok::<_, ConnectionError>((publications, slot::inspect(client, name).await?))
         };
         let (publications, state) = with_timeout("reading publication and slot", looking).await?;
         let Some(state) = state else {
             slot::create(client, connector, name, stop).await?;
             tracing::info!(slot = %name, "replication slot created");
             self.needs_new_slot = false;
-            return Ok((SlotOrigin::Made, publications));
+            return Ok((SlotOrigin::Created, publications));
         };
         if !state.is_ours {
-            return Err(SessionError::ForeignSlot(name.to_string()));
+            return Err(ConnectionError::ForeignSlot(name.to_string()));
         }
         if let Some(pid) = state.active_pid {
             with_timeout(
@@ -79,7 +80,7 @@ impl Preparation {
                 self.end_dead_holder(client, pid),
             )
             .await?;
-            return Err(SessionError::SlotBusy(pid));
+            return Err(ConnectionError::SlotBusy(pid));
         }
         self.other = None;
         let is_over_limit = state.held_bytes > config.max_wal_held_bytes;
@@ -101,7 +102,7 @@ impl Preparation {
     /// Terminates the walsender `pid` if it belongs to this process's previous connection, or to
     /// another Rapport process that has become silent. Otherwise the walsender keeps the slot, and
     /// this process waits.
-    async fn end_dead_holder(&mut self, client: &Client, pid: i32) -> Result<(), SessionError> {
+    async fn end_dead_holder(&mut self, client: &Client, pid: i32) -> Result<(), ConnectionError> {
         if self.own_pid == Some(pid) {
             return Ok(slot::terminate(client, pid).await?);
         }

@@ -7,8 +7,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::connection_error::ConnectionError;
 use super::names::MESSAGES_PUBLICATION;
-use super::session_error::SessionError;
 use crate::change::{ReplicaIdentity, TableName};
 
 /// Which of the two publications exist.
@@ -78,14 +78,14 @@ pub(super) async fn inspect(
 /// create it. Returns which publications exist.
 ///
 /// # Errors
-/// [`SessionError::PublicationMissing`] if neither publication exists then. If only one is missing,
-/// the other is read.
-pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, SessionError> {
+/// [`ConnectionError::PublicationMissing`] if neither publication exists then. If only one is
+/// missing, the other is read.
+pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, ConnectionError> {
     let mut found = inspect(client, name).await?;
     if !found.changes {
         found.changes = create(client, name).await?;
         if !found.changes && !found.messages {
-            return Err(SessionError::PublicationMissing(name.to_owned()));
+            return Err(ConnectionError::PublicationMissing(name.to_owned()));
         }
         if !found.changes {
             tracing::warn!(
@@ -99,7 +99,7 @@ pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, 
 }
 
 /// Creates the publication for row changes. Returns false if the role may not do so.
-async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
+async fn create(client: &Client, name: &str) -> Result<bool, ConnectionError> {
     let create = format!("create publication {}", quote_identifier(name));
     match client.batch_execute(&create).await {
         Ok(()) => {

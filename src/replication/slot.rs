@@ -9,8 +9,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
+use super::connection_error::ConnectionError;
 use super::names::SlotName;
-use super::session_error::SessionError;
 use super::timeout::with_timeout;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
@@ -109,7 +109,7 @@ pub(super) async fn create(
     connector: &Connector,
     name: &SlotName,
     stop: &CancellationToken,
-) -> Result<(), SessionError> {
+) -> Result<(), ConnectionError> {
     // A `statement_timeout` of the role or database would interrupt the wait at every attempt.
     client.batch_execute("set statement_timeout = 0").await?;
     let parameters = [&name.as_str() as &(dyn tokio_postgres::types::ToSql + Sync)];
@@ -133,12 +133,12 @@ pub(super) async fn create(
                 // releases it.
                 return match with_timeout("cancelling the creation of the slot", statement).await {
                     Ok(_) => Ok(()),
-                    Err(_) => Err(SessionError::Stopped),
+                    Err(_) => Err(ConnectionError::Stopped),
                 };
             }
             () = &mut limit => {
                 cancel(client, connector).await;
-                return Err(SessionError::Timeout(CREATION_LIMIT.as_secs(), "creating the slot"));
+                return Err(ConnectionError::Timeout(CREATION_LIMIT.as_secs(), "creating the slot"));
             }
             () = tokio::time::sleep(SLOW_CREATION) => tracing::warn!(
                 slot = %name,

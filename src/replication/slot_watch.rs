@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 
+use super::connection_error::ConnectionError;
 use super::names::{CONTROL_APPLICATION_NAME, SlotName};
 use super::publication::{self, Publications};
-use super::session_error::SessionError;
 use super::slot::{self, SlotInfo};
 use super::timeout::with_timeout;
 use crate::change::Lsn;
@@ -34,7 +34,7 @@ pub(super) struct SlotWatch {
     /// The publication of row changes.
     pub publication: String,
     /// The publications that the replication connection reads.
-    pub reading: Publications,
+    pub publications: Publications,
 }
 
 /// The condition that must be met before a newly created publication can be read. A change of a
@@ -51,7 +51,7 @@ enum PublicationWait {
 impl SlotWatch {
     /// Checks once per interval and reports the state. Returns when the connection must end, with
     /// the reason.
-    pub(super) async fn run(self, client: Client, report: impl Fn(&SlotInfo)) -> SessionError {
+    pub(super) async fn run(self, client: Client, report: impl Fn(&SlotInfo)) -> ConnectionError {
         let mut client = Some(client);
         // The first check is early, so that a newly started server soon reports its state.
         let mut pause = self.interval.min(FIRST_CHECK);
@@ -61,7 +61,7 @@ impl SlotWatch {
             pause = self.interval;
             let (state, next) = match self.check(&mut client, wait.take()).await {
                 Ok((Some(state), next)) => (state, next),
-                Ok((None, _)) => return SessionError::SlotNotHeld,
+                Ok((None, _)) => return ConnectionError::SlotNotHeld,
                 // The server responds, if only with a refusal such as too many connections. The
                 // stream may still work.
                 Err(error) if error.sqlstate().is_some() => {
@@ -73,10 +73,10 @@ impl SlotWatch {
             };
             report(&state);
             if state.active_pid != Some(self.pid) {
-                return SessionError::SlotNotHeld;
+                return ConnectionError::SlotNotHeld;
             }
             if state.held_bytes > self.max_wal_held_bytes {
-                return SessionError::WalHeld {
+                return ConnectionError::WalHeld {
                     held_bytes: state.held_bytes,
                     limit_bytes: self.max_wal_held_bytes,
                 };
@@ -85,7 +85,7 @@ impl SlotWatch {
                 (&next, state.confirmed)
                 && confirmed >= *position
             {
-                return SessionError::PublicationsChanged;
+                return ConnectionError::PublicationsChanged;
             }
             if next.is_some() {
                 // A new publication can be read after two waits, and its rows are missed until
@@ -102,7 +102,7 @@ impl SlotWatch {
         &self,
         client: &mut Option<Client>,
         wait: Option<PublicationWait>,
-    ) -> Result<(Option<SlotInfo>, Option<PublicationWait>), SessionError> {
+    ) -> Result<(Option<SlotInfo>, Option<PublicationWait>), ConnectionError> {
         let connected = match client.take().filter(|client| !client.is_closed()) {
             Some(connected) => connected,
             None => connect(&self.connector, &self.tasks).await?,
@@ -110,11 +110,11 @@ impl SlotWatch {
         let checking = async {
             let state = slot::inspect(&connected, &self.name).await?;
             let found = publication::inspect(&connected, &self.publication).await?;
-            if self.reading.messages && !found.messages {
-                return Err(SessionError::PublicationsChanged);
+            if self.publications.messages && !found.messages {
+                return Err(ConnectionError::PublicationsChanged);
             }
-            if !found.has_more_than(self.reading) {
-                return Ok::<_, SessionError>((state, None));
+            if !found.has_more_than(self.publications) {
+                return Ok::<_, ConnectionError>((state, None));
             }
             Ok((state, Some(next_wait(&connected, wait).await?)))
         };
@@ -147,7 +147,10 @@ async fn next_wait(
 }
 
 /// Opens the ordinary connection, which runs statements before, during and after streaming.
-pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
+pub(super) async fn connect(
+    connector: &Connector,
+    tasks: &Tasks,
+) -> Result<Client, ConnectionError> {
     // Boxed, because the handshake's state is large and would otherwise take memory for as long as
     // the task runs.
     let connecting = Box::pin(connector.connect(CONTROL_APPLICATION_NAME, tasks));

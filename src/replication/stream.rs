@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::{Assembler, Chunk, ChunkLimits, Progress, Step};
+use super::connection_error::ConnectionError;
 use super::names::SlotName;
 use super::pgoutput::{self, WalMessage};
 use super::prepare::{Preparation, SlotOrigin};
 use super::publication::Publications;
 use super::relation_cache::RelationCache;
-use super::session_error::SessionError;
 use super::slot;
 use super::slot_watch::{self, SlotWatch};
 use super::status::{ReplicationStatus, Sinks, StreamState};
@@ -89,11 +89,14 @@ impl Stream {
         while !self.stop.is_cancelled() {
             let before = (self.memory.acknowledged, self.memory.progress);
             let begun = Instant::now();
-            let Err(error) = self.session().await;
-            if matches!(error, SessionError::Stopped | SessionError::SinkClosed) {
+            let Err(error) = self.run_connection().await;
+            if matches!(
+                error,
+                ConnectionError::Stopped | ConnectionError::SinkClosed
+            ) {
                 break;
             }
-            if matches!(error, SessionError::PublicationsChanged) {
+            if matches!(error, ConnectionError::PublicationsChanged) {
                 tracing::info!(slot = %self.slot, "set of publications has changed; restarting the stream");
                 self.memory.without_messages = false;
                 continue;
@@ -106,7 +109,7 @@ impl Stream {
                 break;
             }
             let wait = match error {
-                SessionError::SlotBusy(_) => BUSY_PAUSE,
+                ConnectionError::SlotBusy(_) => BUSY_PAUSE,
                 _ => pause,
             };
             tokio::select! {
@@ -122,28 +125,28 @@ impl Stream {
     }
 
     /// Runs one connection, from its preparation to its end.
-    async fn session(&mut self) -> Result<Infallible, SessionError> {
+    async fn run_connection(&mut self) -> Result<Infallible, ConnectionError> {
         let attempt = self.memory.attempts;
         self.memory.attempts += 1;
         let stop = self.stop.clone();
         let control =
             until_stopped(&stop, slot_watch::connect(&self.connector, &self.tasks)).await?;
-        let (origin, mut reading) = self
+        let (origin, mut publications) = self
             .memory
             .preparation
             .prepare(&control, &self.connector, &self.slot, &self.config, &stop)
             .await?;
         self.note_slot_origin(origin);
         // A new slot begins after everything that the old one could not read.
-        self.memory.without_messages &= origin == SlotOrigin::Found && reading.changes;
-        reading.messages &= !self.memory.without_messages;
+        self.memory.without_messages &= origin == SlotOrigin::Found && publications.changes;
+        publications.messages &= !self.memory.without_messages;
 
         let opening = transport::open(
             &self.address,
             attempt,
             &self.slot,
             &self.config,
-            reading,
+            publications,
             self.memory.acknowledged,
         );
         let Opened {
@@ -167,7 +170,7 @@ impl Stream {
             max_wal_held_bytes: self.config.max_wal_held_bytes,
             interval: self.config.check_interval,
             publication: self.config.publication.clone(),
-            reading,
+            publications,
         };
         let status = self.status.clone();
         let metrics = self.metrics.clone();
@@ -185,9 +188,9 @@ impl Stream {
         });
         let error = tokio::select! {
             biased;
-            () = stop.cancelled() => SessionError::Stopped,
+            () = stop.cancelled() => ConnectionError::Stopped,
             error = watching => error,
-            ended = self.read(&mut client, reading) => { let Err(error) = ended; error }
+            ended = self.read(&mut client, publications) => { let Err(error) = ended; error }
         };
         self.sinks.messages_live.send_replace(false);
         self.note_error(&error, true);
@@ -232,7 +235,7 @@ impl Stream {
         memory.cluster = Some(cluster);
     }
 
-    fn note_error(&mut self, error: &SessionError, is_streaming: bool) {
+    fn note_error(&mut self, error: &ConnectionError, is_streaming: bool) {
         self.memory.preparation.needs_new_slot |= error.needs_new_slot(is_streaming);
         self.memory.without_messages |= error.is_without_messages(is_streaming);
     }
@@ -242,15 +245,15 @@ impl Stream {
     async fn read(
         &mut self,
         client: &mut ReplicationClient,
-        reading: Publications,
-    ) -> Result<Infallible, SessionError> {
-        self.announce_live(reading).await?;
+        publications: Publications,
+    ) -> Result<Infallible, ConnectionError> {
+        self.announce_live(publications).await?;
         let mut assembler = Assembler::new(ChunkLimits {
             changes: self.config.chunk_max_changes,
             bytes: self.config.chunk_max_bytes,
         });
         loop {
-            let event = client.recv().await?.ok_or(SessionError::Ended)?;
+            let event = client.recv().await?.ok_or(ConnectionError::Ended)?;
             let (message, bytes) = match event {
                 ReplicationEvent::XLogData { data, .. } => {
                     let bytes = data.len();
@@ -302,7 +305,7 @@ impl Stream {
         &mut self,
         client: &ReplicationClient,
         step: Step,
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), ConnectionError> {
         if let Some(chunk) = step.chunk {
             self.hand_over(chunk).await?;
         }
@@ -324,7 +327,7 @@ impl Stream {
     /// wait as well, because they come from the same WAL in commit order. The alternatives are
     /// worse: row changes would be buffered without limit, or there would be a second slot, for
     /// which the database would have to decode its WAL twice.
-    async fn hand_over(&mut self, mut chunk: Chunk) -> Result<(), SessionError> {
+    async fn hand_over(&mut self, mut chunk: Chunk) -> Result<(), ConnectionError> {
         let mut progress = self.memory.progress;
         progress.advance(&chunk);
         let messages = chunk.messages.rows.len() as u64;
@@ -332,7 +335,7 @@ impl Stream {
             let mut half_way = self.memory.progress;
             half_way.advance_messages(&chunk);
             let room = self.sinks.messages.reserve().await;
-            room.map_err(|_| SessionError::SinkClosed)?
+            room.map_err(|_| ConnectionError::SinkClosed)?
                 .send(std::mem::replace(
                     &mut chunk.messages,
                     InsertedMessages {
@@ -371,8 +374,8 @@ impl Stream {
     /// Sends the event that the stream is live, after the events that are still pending. After a
     /// gap, the new slot already exists, so a listener that reads the tables at the gap and then
     /// follows the stream misses nothing.
-    async fn announce_live(&mut self, reading: Publications) -> Result<(), SessionError> {
-        self.sinks.messages_live.send_replace(reading.messages);
+    async fn announce_live(&mut self, publications: Publications) -> Result<(), ConnectionError> {
+        self.sinks.messages_live.send_replace(publications.messages);
         if self.memory.interrupted_is_pending {
             self.send(StreamEvent::Interrupted).await?;
             self.memory.interrupted_is_pending = false;
@@ -394,9 +397,9 @@ impl Stream {
 
     /// Reports the end of a connection without waiting, because a full sink must not delay the next
     /// check of the slot. Fails only if the sink is closed.
-    fn report_interruption(&mut self, error: &SessionError) -> Result<(), SessionError> {
+    fn report_interruption(&mut self, error: &ConnectionError) -> Result<(), ConnectionError> {
         match error {
-            SessionError::SlotBusy(_) => {
+            ConnectionError::SlotBusy(_) => {
                 tracing::info!(slot = %self.slot, %error, "waiting for the replication slot");
             }
             _ => tracing::warn!(
@@ -423,18 +426,18 @@ impl Stream {
             self.memory.interrupted_is_pending = match sink.try_send(StreamEvent::Interrupted) {
                 Ok(()) => false,
                 Err(TrySendError::Full(_)) => true,
-                Err(TrySendError::Closed(_)) => return Err(SessionError::SinkClosed),
+                Err(TrySendError::Closed(_)) => return Err(ConnectionError::SinkClosed),
             };
         }
         Ok(())
     }
 
-    async fn send(&self, event: StreamEvent) -> Result<(), SessionError> {
+    async fn send(&self, event: StreamEvent) -> Result<(), ConnectionError> {
         self.sinks
             .changes
             .send(event)
             .await
-            .map_err(|_| SessionError::SinkClosed)
+            .map_err(|_| ConnectionError::SinkClosed)
     }
 
     /// Releases the slot at a clean stop: drops it, or, if the configuration keeps it, advances it
@@ -456,7 +459,7 @@ impl Stream {
         );
     }
 
-    async fn release_slot(&self) -> Result<(), SessionError> {
+    async fn release_slot(&self) -> Result<(), ConnectionError> {
         /// Pause between two checks of whether the walsender has ended.
         const CHECK_PAUSE: Duration = Duration::from_millis(20);
         let client = slot_watch::connect(&self.connector, &self.tasks).await?;
@@ -509,11 +512,11 @@ async fn shut_down(mut client: ReplicationClient) {
 /// Runs `work` until a stop is requested.
 async fn until_stopped<T>(
     stop: &CancellationToken,
-    work: impl Future<Output = Result<T, SessionError>>,
-) -> Result<T, SessionError> {
+    work: impl Future<Output = Result<T, ConnectionError>>,
+) -> Result<T, ConnectionError> {
     tokio::select! {
         biased;
-        () = stop.cancelled() => Err(SessionError::Stopped),
+        () = stop.cancelled() => Err(ConnectionError::Stopped),
         result = work => result,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::session_error::SessionError;
+use super::connection_error::ConnectionError;
 
 /// Time limit for statements that do not have to wait for anything. If the server is slower, it
 /// counts as gone and the stream reconnects, which loses no changes.
@@ -10,12 +10,12 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `work` with the limit [`ANSWER_TIMEOUT`]. `what` completes the error text "No response
 /// within 10 s while".
-pub(super) async fn with_timeout<T, E: Into<SessionError>>(
+pub(super) async fn with_timeout<T, E: Into<ConnectionError>>(
     what: &'static str,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, SessionError> {
+) -> Result<T, ConnectionError> {
     match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
         Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(SessionError::Timeout(ANSWER_TIMEOUT.as_secs(), what)),
+        Err(_) => Err(ConnectionError::Timeout(ANSWER_TIMEOUT.as_secs(), what)),
     }
 }

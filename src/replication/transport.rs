@@ -5,10 +5,10 @@ use std::time::Duration;
 use pgwire_replication::{ReplicationClient, ReplicationConfig as WireConfig, SslMode, TlsConfig};
 use tokio_postgres::config::{Host, SslMode as UrlSslMode};
 
+use super::connection_error::ConnectionError;
 use super::error::ReplicationError;
 use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::Publications;
-use super::session_error::SessionError;
 use super::timeout::with_timeout;
 use crate::change::Lsn;
 use crate::config::ReplicationConfig;
@@ -17,7 +17,7 @@ use crate::db::connect::{CertificateCheck, Connector};
 /// Settings that determine the text form of values. In the startup packet, they take precedence
 /// over the settings of the role and the database. `search_path` is empty so that names of other
 /// objects (`regclass` and similar types) always contain their schema.
-const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
+const CONNECTION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
     -c bytea_output=hex -c extra_float_digits=3 -c search_path=";
 
 /// Interval of status messages while nothing arrives. It is far below the 30 s after which
@@ -65,8 +65,8 @@ impl Address {
             .map_err(|_| ReplicationError::Url("its password is not UTF-8"))?;
         let options = match config.get_options() {
             // If a setting appears twice, the last value wins.
-            Some(given) => format!("{given} {SESSION_OPTIONS}"),
-            None => SESSION_OPTIONS.to_owned(),
+            Some(given) => format!("{given} {CONNECTION_OPTIONS}"),
+            None => CONNECTION_OPTIONS.to_owned(),
         };
         Ok(Self {
             hosts: hosts(config)?,
@@ -94,7 +94,7 @@ impl Address {
         attempt: usize,
         slot: &SlotName,
         config: &ReplicationConfig,
-        reading: Publications,
+        publications: Publications,
     ) -> WireConfig {
         let (target, port) = &self.hosts[attempt % self.hosts.len()];
         let is_socket = target.host.starts_with('/');
@@ -114,7 +114,7 @@ impl Address {
             self.password.as_str(),
             self.database.as_str(),
             slot.as_str(),
-            reading.names(&config.publication),
+            publications.names(&config.publication),
         )
         .with_port(*port)
         .with_tls(tls)
@@ -202,17 +202,17 @@ pub(super) async fn open(
     attempt: usize,
     slot: &SlotName,
     config: &ReplicationConfig,
-    reading: Publications,
+    publications: Publications,
     start: Lsn,
-) -> Result<Opened, SessionError> {
+) -> Result<Opened, ConnectionError> {
     let config = address
-        .wire_config(attempt, slot, config, reading)
+        .wire_config(attempt, slot, config, publications)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
     let mut client = ReplicationClient::connect_gated(config).await?;
     let identified = with_timeout("opening the replication connection", async {
         let system = client.identify_system().await?;
         let rows = client.simple_query("select pg_backend_pid()").await?;
-        Ok::<_, SessionError>((system, rows))
+        Ok::<_, ConnectionError>((system, rows))
     })
     .await;
     // Without the abort, a connection to a silent server would not end.
@@ -221,7 +221,7 @@ pub(super) async fn open(
         .first()
         .and_then(|row| row.first()?.as_deref())
         .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-        .ok_or(SessionError::Ended)?;
+        .ok_or(ConnectionError::Ended)?;
     Ok(Opened {
         client,
         cluster: ClusterHistory {
@@ -234,7 +234,7 @@ pub(super) async fn open(
 }
 
 /// Starts streaming and waits for the server's confirmation.
-pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), SessionError> {
+pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), ConnectionError> {
     let started = with_timeout("starting to stream", async {
         client.start().await?;
         client.wait_started().await
@@ -251,7 +251,7 @@ mod tests {
         Address::new(&Connector::new(url).expect("a good URL")).expect("a usable URL")
     }
 
-    const READING: Publications = Publications {
+    const PUBLICATIONS: Publications = Publications {
         changes: true,
         messages: true,
     };
@@ -316,7 +316,7 @@ mod tests {
             ),
         ];
         for (url, host, port, mode, name) in cases {
-            let config = address(url).wire_config(0, &slot(), &config(), READING);
+            let config = address(url).wire_config(0, &slot(), &config(), PUBLICATIONS);
             assert_eq!(
                 (config.host.as_str(), config.port, config.tls.mode),
                 (host, port, mode),
@@ -336,7 +336,7 @@ mod tests {
     fn several_hosts_take_turns_and_options_of_the_url_come_first() {
         let address = address("postgres://u@a:1,b:2/d?options=-c%20timezone%3DEST");
         let found = [0, 1, 2].map(|attempt| {
-            let config = address.wire_config(attempt, &slot(), &config(), READING);
+            let config = address.wire_config(attempt, &slot(), &config(), PUBLICATIONS);
             (config.host, config.port)
         });
         assert_eq!(

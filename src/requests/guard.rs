@@ -12,7 +12,7 @@ use super::class::{Class, Exemption};
 use super::idempotency::{IDEMPOTENCY_KEY, KeyStatements, is_replay, with_key};
 use super::rate_limits::RateLimits;
 use crate::error_code::ErrorCode;
-use crate::http::strangers::Strangers;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::{Authentication, Identity};
 use crate::observability::metrics::RateLimitRefusals;
 
@@ -24,7 +24,7 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 #[derive(Clone)]
 pub struct Guard<C: Class> {
     authentication: Authentication,
-    strangers: Strangers,
+    anonymous_limiter: AnonymousLimiter,
     limits: Arc<RateLimits<C>>,
     refusals: RateLimitRefusals,
     keys: KeyStatements,
@@ -41,7 +41,7 @@ impl<C: Class> Guard<C> {
     ) -> Self {
         Self {
             authentication,
-            strangers: Strangers::default(),
+            anonymous_limiter: AnonymousLimiter::default(),
             limits: Arc::new(RateLimits::new(settings)),
             refusals,
             keys,
@@ -50,8 +50,8 @@ impl<C: Class> Guard<C> {
 
     /// Also limits the requests of clients that are not signed in.
     #[must_use]
-    pub fn limiting(mut self, strangers: Strangers) -> Self {
-        self.strangers = strangers;
+    pub fn with_anonymous_limiter(mut self, anonymous_limiter: AnonymousLimiter) -> Self {
+        self.anonymous_limiter = anonymous_limiter;
         self
     }
 
@@ -79,7 +79,7 @@ impl<C: Class> Guard<C> {
             .authentication
             .caller(request.method(), request.headers());
         if let Err(error) = &identity {
-            if let Err(refusal) = self.strangers.admit(&request) {
+            if let Err(refusal) = self.anonymous_limiter.admit(&request) {
                 return refusal.into_response();
             }
             // Only requests that the limit admits may wait for keys.

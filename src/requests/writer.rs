@@ -122,7 +122,7 @@ impl<C: Class> Writer<C> {
             of_class.map(|(_, query)| *query).or(by_key)
         };
         let refusals = self.debts.iter().map(|debt| refuse(debt.class));
-        let Some(mut flight) = refusals.collect::<Option<Vec<_>>>() else {
+        let Some(mut statements) = refusals.collect::<Option<Vec<_>>>() else {
             return Err(allowance.refuse(debt));
         };
         // Checking for a retry costs a read token, so a flood of new keys costs as much as a flood
@@ -130,8 +130,8 @@ impl<C: Class> Writer<C> {
         if allowance.take(C::READ).is_err() {
             return Err(allowance.refuse(debt));
         }
-        flight.extend_from_slice(queries);
-        let rows = self.run(&flight, again).await;
+        statements.extend_from_slice(queries);
+        let rows = self.run(&statements, again).await;
         match rows {
             // A retry gets the read token back. A request that found an existing resource does not,
             // because no other token was taken for it.
@@ -183,10 +183,10 @@ impl<C: Class> Writer<C> {
             ..
         } = claim.statements;
         let [claim_key, store_key] = [claim_key, store_key].map(|sql| Query { sql, parameters });
-        let mut flight = vec![claim_key];
-        flight.extend_from_slice(queries);
-        flight.push(store_key);
-        match self.db.run_as(claims, &flight).await {
+        let mut statements = vec![claim_key];
+        statements.extend_from_slice(queries);
+        statements.push(store_key);
+        match self.db.run_as(claims, &statements).await {
             Ok(results) => Ok(results.into_iter().nth(queries.len()).unwrap_or_default()),
             Err(DbError::DoneBefore) => {
                 claim.set_replay();

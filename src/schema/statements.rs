@@ -4,10 +4,10 @@
 
 use super::files::{Definition, Migration};
 
-/// Settings of both installers' transactions. If several servers start at the same time, they wait
-/// here for the first one to finish. After that, the installer waits only briefly for a lock that
-/// another transaction holds, because all later users of the locked table queue behind the
-/// installer.
+/// The first statements of an installation, in this program and in `sql/install.sql`. If several
+/// servers start at the same time, they wait here for the first one to finish. After that, the
+/// installer waits only briefly for a lock that another transaction holds, because all later users
+/// of the locked table queue behind the installer.
 pub(super) const PREPARE: &[&str] = &[
     "set local statement_timeout = 0",
     "set local search_path = pg_catalog, pg_temp",
@@ -54,9 +54,10 @@ end
 $lock$";
 
 /// Refuses to install into objects that another role owns. Their owner could later replace what the
-/// installation puts there, and the server and every user of the chat would execute it. Trusted are
-/// superusers, the owner of the database, and the login itself; in `public` also the owner of the
-/// schema `chat`, and for the schemas of Supabase its own roles, whose names it reserves.
+/// installation puts there, and the server and every user of the chat would execute it. Superusers,
+/// the owner of the database, and the login itself are trusted. So are the owner of the schema
+/// `chat`, for the functions in `public`, and Supabase's own roles, whose names it reserves, for
+/// everything except the schema `chat`.
 ///
 /// This runs before anything else and calls no function of `chat`, because those functions could
 /// already be another role's. It runs again at the end, because an object may have been created in

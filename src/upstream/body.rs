@@ -19,6 +19,18 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::in_flight::InFlight;
 
+/// How long the server waits in all for the bytes of a body from its client. Each byte adds to this
+/// time; see [`MIN_BYTES_PER_SECOND`].
+const BODY_WAIT: Duration = Duration::from_secs(20);
+
+/// The average speed at which a client must send a body, while the server waits for it. Without a
+/// minimum, a client could occupy a service with one byte from time to time. The slowest mobile
+/// networks are ten times faster.
+const MIN_BYTES_PER_SECOND: u64 = 500;
+
+/// Minimum time between two checks of a client's speed.
+const SPEED_CHECK: Duration = Duration::from_secs(1);
+
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why a body was cut off.
@@ -32,6 +44,63 @@ enum Cut {
     Stopping,
 }
 
+/// How fast a client sends a request body. Times are in milliseconds since the beginning of the
+/// request. Time in which the service does not accept bytes does not count.
+struct ClientSpeed {
+    bytes: AtomicU64,
+    /// How long the server has waited for the client, without the current wait.
+    waited: AtomicU64,
+    /// When the current wait began, or [`NOT_WAITING`].
+    waits_since: AtomicU64,
+}
+
+/// The value of [`ClientSpeed::waits_since`] while the server does not wait for the client.
+const NOT_WAITING: u64 = u64::MAX;
+
+impl Default for ClientSpeed {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+            waits_since: AtomicU64::new(NOT_WAITING),
+        }
+    }
+}
+
+impl ClientSpeed {
+    /// Records that the client must send more. A wait that has begun goes on.
+    fn begin_wait(&self, now: u64) {
+        let _ = self.waits_since.compare_exchange(
+            NOT_WAITING,
+            now,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Records that the client has sent these bytes or the end of the body.
+    fn receive(&self, bytes: u64, now: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let since = self.waits_since.swap(NOT_WAITING, Ordering::Relaxed);
+        if since != NOT_WAITING {
+            self.waited
+                .fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how much longer the server may wait, or `None` if it has waited too long.
+    fn time_left(&self, now: u64) -> Option<Duration> {
+        let current = match self.waits_since.load(Ordering::Relaxed) {
+            NOT_WAITING => 0,
+            since => now.saturating_sub(since),
+        };
+        let waited = Duration::from_millis(self.waited.load(Ordering::Relaxed) + current);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let allowed = BODY_WAIT + Duration::from_secs(bytes / MIN_BYTES_PER_SECOND);
+        allowed.checked_sub(waited)
+    }
+}
+
 /// When bytes of a request or response were last transferred. Both bodies share it, so that a
 /// direction may pause while the other one is active.
 pub(super) struct Activity {
@@ -39,6 +108,7 @@ pub(super) struct Activity {
     /// Milliseconds from `started` to the last transfer.
     last: AtomicU64,
     is_uploading: AtomicBool,
+    client: ClientSpeed,
     upload_ended: Notify,
     is_too_large: AtomicBool,
 }
@@ -49,14 +119,26 @@ impl Activity {
             started: Instant::now(),
             last: AtomicU64::new(0),
             is_uploading: AtomicBool::new(is_uploading),
+            client: ClientSpeed::default(),
             upload_ended: Notify::new(),
             is_too_large: AtomicBool::new(false),
         })
     }
 
     pub(super) fn touch(&self) {
-        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(millis, Ordering::Relaxed);
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Returns the milliseconds since the beginning.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns when the speed of the client must be checked again, or `None` if the client sends
+    /// the request body too slowly.
+    pub(super) fn next_speed_check(&self) -> Option<Instant> {
+        let left = self.client.time_left(self.now())?;
+        Some(Instant::now() + left.max(SPEED_CHECK))
     }
 
     /// Returns the time `pause` after the last transfer.
@@ -84,6 +166,7 @@ impl Activity {
 
     fn end_upload(&self) {
         if self.is_uploading.swap(false, Ordering::Relaxed) {
+            self.client.receive(0, self.now());
             self.touch();
             self.upload_ended.notify_one();
         }
@@ -123,7 +206,11 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            self.activity.client.begin_wait(self.activity.now());
+            return Poll::Pending;
+        };
+        let Some(frame) = frame else {
             self.activity.end_upload();
             return Poll::Ready(None);
         };
@@ -132,6 +219,7 @@ impl HttpBody for Upload {
             let length = data.len() as u64;
             self.bytes.inc_by(length);
             self.activity.touch();
+            self.activity.client.receive(length, self.activity.now());
             if let Some(left) = self.left {
                 let Some(left) = left.checked_sub(length) else {
                     self.activity.is_too_large.store(true, Ordering::Relaxed);
@@ -159,12 +247,12 @@ impl Drop for Upload {
     }
 }
 
-/// What ends a response that pauses.
+/// How long a response may pause.
 pub(super) enum Patience {
-    /// The transfer may pause for this time.
+    /// The transfer may pause for this time. The timer is created at the first pause.
     Until(Duration, Option<Pin<Box<Sleep>>>),
-    /// The response never ends by itself, such as a stream of events. It may pause until the server
-    /// stops, and must not delay that.
+    /// For a response that never ends by itself, such as an event stream. It may pause for any
+    /// time. When the server stops, it is cut off.
     UntilStop(Pin<Box<WaitForCancellationFutureOwned>>),
 }
 
@@ -198,7 +286,7 @@ impl Download {
         }
     }
 
-    /// Returns why the response ends, once it has paused for too long.
+    /// Returns why the response is cut off, once it has paused for too long or the server stops.
     fn poll_impatient(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         match &mut self.patience {
             Patience::UntilStop(stopped) => stopped.as_mut().poll(cx).map(|()| Cut::Stopping),
@@ -255,4 +343,32 @@ impl HttpBody for Download {
 
     // The size hint stays unknown. The headers already declare the length, and an empty body of a
     // response to HEAD must not become `Content-Length: 0`.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_time_that_a_client_takes_counts() {
+        let client = ClientSpeed::default();
+        let wait = u64::try_from(BODY_WAIT.as_millis()).unwrap();
+        // The service does not accept bytes, so the server does not wait for the client.
+        let start = 10 * wait;
+        assert_eq!(client.time_left(start), Some(BODY_WAIT));
+        client.begin_wait(start);
+        client.begin_wait(start + 5);
+        assert_eq!(client.time_left(start + wait), Some(Duration::ZERO));
+        // One byte from time to time does not help.
+        client.receive(1, start + wait);
+        client.begin_wait(start + wait);
+        assert_eq!(client.time_left(start + wait + 1), None);
+        // Bytes that arrive fast enough do.
+        client.receive(3 * MIN_BYTES_PER_SECOND, start + wait);
+        client.begin_wait(start + 2 * wait);
+        let left = client.time_left(start + 2 * wait + 1_000);
+        assert_eq!(left, Some(Duration::from_secs(2)));
+        client.receive(0, start + 2 * wait + 1_000);
+        assert_eq!(client.time_left(start + 9 * wait), left);
+    }
 }

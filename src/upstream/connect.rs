@@ -26,11 +26,12 @@ use tower::Service;
 use super::body::Upload;
 use crate::shutdown::Tasks;
 
-/// Maximum size in bytes of the head of a response, and of what is read ahead of a body. It is that
-/// of request heads.
+/// Maximum size in bytes of the head of a response, and of what is read ahead of a body. Request
+/// heads have the same limit.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Maximum number of idle connections per service. More are opened under load and then closed.
+/// Maximum number of idle connections per service. Under load, more connections are opened, and
+/// closed when they become idle.
 const MAX_IDLE: usize = 64;
 
 /// Why TLS cannot be used.
@@ -135,8 +136,8 @@ where
 }
 
 /// Returns the TLS settings: the authorities in the PEM file `authorities`, or else those of the
-/// operating system. `is_used` is false if every service is reached without TLS. The authorities
-/// are then not read.
+/// operating system. `is_used` is false if every service is reached without TLS. Those of the
+/// operating system are then not read.
 ///
 /// # Errors
 /// [`TlsError`]

@@ -1,4 +1,5 @@
-//! Answers preflight requests of web pages for services whose gateway allows all origins.
+//! Answers preflight requests of web pages. Every origin is allowed, as by the gateways of
+//! Supabase.
 //!
 //! The services authenticate by token and ignore cookies, so every page may call them (Fetch
 //! standard, CORS protocol). Answering here saves a round trip.
@@ -14,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 /// The methods that the services support.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Seconds for which a browser may cache the answer, as for the chat routes.
+/// Seconds for which a browser may cache the answer, the same as for the chat routes.
 const MAX_AGE: &str = "3600";
 
 /// Returns whether a request is a preflight. Other `OPTIONS` requests are for the service.

@@ -11,8 +11,8 @@ use crate::error_code::ErrorCode;
 use crate::http::ApiError;
 use crate::http::error::KEYS_RETRY_SECONDS;
 
-/// With this header, the client library of functions reports an error of the gateway and not of the
-/// function.
+/// If a response has this header, Supabase's client library reports an error of the gateway instead
+/// of one of the function.
 const RELAY_ERROR: HeaderName = HeaderName::from_static("x-relay-error");
 
 /// Seconds until a retry after a failure of the service. A restart takes a few seconds.
@@ -50,12 +50,14 @@ pub(super) enum Refusal {
     Timeout,
     /// The body is too large.
     TooLarge,
+    /// The client sends the body too slowly.
+    SlowBody,
 }
 
 impl Refusal {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
-            Self::Path | Self::Framing => ErrorCode::MalformedRequest,
+            Self::Path | Self::Framing | Self::SlowBody => ErrorCode::MalformedRequest,
             Self::Method => ErrorCode::MethodNotAllowed,
             Self::Limited { .. } => ErrorCode::RateLimited,
             Self::KeyMissing => ErrorCode::ApiKeyMissing,
@@ -84,6 +86,7 @@ impl Refusal {
                 Service::Storage => "Set `supabase.url` or `upstream.storage_url`",
                 Service::Functions => "Set `supabase.url` or `upstream.functions_url`",
             },
+            Self::SlowBody => "The body did not arrive in time",
             Self::TooLarge => "`upstream.max_body_bytes` limits the size of a body",
             _ => return None,
         })

@@ -9,7 +9,9 @@ use hyper_util::client::legacy::Error as ClientError;
 pub(super) enum Failure {
     /// The service did not respond in time.
     Late,
-    /// The connection ended before a byte of the response arrived.
+    /// The client sends the request body too slowly.
+    SlowClient,
+    /// The connection ended before the head of the response was complete.
     NoResponse(String),
     /// Anything else.
     Other(String),
@@ -28,7 +30,8 @@ impl Failure {
     }
 }
 
-/// Returns whether an idle connection was closed by the service just when it was used again.
+/// Returns whether the error means that the connection ended. This happens if the service closes an
+/// idle connection just when it is used again.
 fn is_lost_connection(error: &(dyn Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return error.is_incomplete_message() || error.is_canceled();

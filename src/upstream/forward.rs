@@ -28,9 +28,9 @@ use crate::auth::Verifier;
 use crate::config::Config;
 use crate::error_code::ErrorCode;
 use crate::http::ApiError;
+use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::middleware::{RequestId, RoutePattern};
 use crate::http::peer::TrustedProxies;
-use crate::http::strangers::Strangers;
 use crate::observability::metrics::UpstreamMetrics;
 use crate::shutdown::Tasks;
 
@@ -52,21 +52,24 @@ struct Inner {
     stall: Duration,
     max_body_bytes: Option<u64>,
     forwards_cookies: bool,
-    strangers: Strangers,
-    /// Sockets of functions, which end before the connections to the services.
+    anonymous_limiter: AnonymousLimiter,
+    /// The tasks that copy the sockets of functions. They end before the connections to the
+    /// services.
     front: Tasks,
 }
 
 impl Gateway {
-    /// Builds the gateway. `front` are the tasks that end with the listener, and `tasks` those that
-    /// requests in progress still need.
+    /// Builds the gateway. Sockets of functions run in `front`, whose tasks end with the listener.
+    /// Connections to the services run in `tasks`, which end later, because requests in progress
+    /// need them.
     ///
     /// # Errors
-    /// [`TlsError`] if a service is reached with TLS and its certificate could not be verified.
+    /// [`TlsError`] if the configured certificate authorities cannot be read, or if a service is
+    /// reached with TLS and no authority is known.
     pub fn new(
         config: &Config,
         verifier: Verifier,
-        strangers: Strangers,
+        anonymous_limiter: AnonymousLimiter,
         metrics: &UpstreamMetrics,
         front: &Tasks,
         tasks: &Tasks,
@@ -84,7 +87,7 @@ impl Gateway {
             stall: upstream.stall,
             max_body_bytes: upstream.max_body_bytes,
             forwards_cookies: upstream.forward_cookies,
-            strangers,
+            anonymous_limiter,
             front: front.clone(),
         })))
     }
@@ -95,7 +98,7 @@ impl Gateway {
         let route = match route::find(uri.path()) {
             Ok(Some(route)) => route,
             Ok(None) => {
-                let limited = self.0.strangers.admit(&request).err();
+                let limited = self.0.anonymous_limiter.admit(&request).err();
                 return limited
                     .unwrap_or_else(|| ApiError::new(ErrorCode::NotFound))
                     .into_response();
@@ -109,7 +112,8 @@ impl Gateway {
         let preflight = cors::is_preflight(request.method(), request.headers())
             .then(|| cors::allow(request.headers()));
         let mut response = match (self.0.forward(request, &uri, &route).await, preflight) {
-            // A page cannot read why its preflight failed, so the request itself shows it.
+            // A page cannot read the response of a failed preflight. So the preflight succeeds, and
+            // the request that follows it shows the error.
             (Ok(response), Some(allowed)) if response.status().is_server_error() => allowed,
             (Err(refusal), Some(allowed)) if refusal.code() != ErrorCode::RateLimited => allowed,
             (Ok(response), _) => response,
@@ -132,7 +136,7 @@ struct Prepared {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    /// The client's side of a socket, if the request asks for one.
+    /// The client's connection, if the request asks for a WebSocket.
     client_socket: Option<OnUpgrade>,
 }
 
@@ -154,6 +158,7 @@ impl Inner {
             return Ok(cors::allow(request.headers()));
         }
         let target = self.targets.get(service).ok_or(Refusal::NotConfigured)?;
+        let client = self.proxies.client(request.extensions(), request.headers());
         let (parts, body) = request.into_parts();
         if target.is_direct && self.has_published_keys {
             let (method, headers) = (&parts.method, &parts.headers);
@@ -169,7 +174,7 @@ impl Inner {
             uri,
             route,
         )?;
-        let in_flight = target.limit.start().ok_or(Refusal::Busy)?;
+        let in_flight = target.limit.start(client).ok_or(Refusal::Busy)?;
         let started = Instant::now();
         let response = self.send(target, prepared, body, route, in_flight).await?;
         target
@@ -179,7 +184,7 @@ impl Inner {
     }
 
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
-        self.strangers
+        self.anonymous_limiter
             .admit(request)
             .map_err(|error| Refusal::Limited {
                 retry_after: error.retry_after(),
@@ -253,7 +258,8 @@ impl Inner {
                     return Err(Refusal::TooLarge);
                 }
                 Some(_) => {}
-                // Without either header, the library would send no body with some methods.
+                // Without `Content-Length` and `Transfer-Encoding`, the HTTP library would send no
+                // body with some methods.
                 None => {
                     let chunked = HeaderValue::from_static("chunked");
                     prepared.headers.insert(TRANSFER_ENCODING, chunked);
@@ -287,6 +293,7 @@ impl Inner {
         }
         let answered = answered.map_err(|failure| match failure {
             _ if activity.is_too_large() => Refusal::TooLarge,
+            Failure::SlowClient => Refusal::SlowBody,
             Failure::Late => Refusal::Timeout,
             Failure::NoResponse(cause) | Failure::Other(cause) => Refusal::Unavailable(cause),
         })?;
@@ -313,9 +320,10 @@ impl Inner {
             if deadline <= tokio::time::Instant::now() {
                 return Err(Failure::Late);
             }
+            let speed_check = activity.next_speed_check().ok_or(Failure::SlowClient)?;
             tokio::select! {
                 answer = &mut answer => return answer.map_err(Failure::of),
-                () = sleep_until(deadline) => {}
+                () = sleep_until(deadline.min(speed_check)) => {}
                 () = activity.upload_ended() => {}
             }
         }
@@ -367,8 +375,8 @@ impl Inner {
     }
 }
 
-/// Returns whether a request may be sent a second time (RFC 9110, section 9.2.2). Other idempotent
-/// methods have bodies, which are not kept.
+/// Returns whether a request with this method may be sent a second time (RFC 9110, section 9.2.2).
+/// `PUT` and `DELETE` are idempotent as well, but only safe methods are repeated.
 fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
@@ -377,7 +385,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Builds a request without extensions, which would affect how the library writes it.
+/// Builds a request without extensions, because they would affect how the HTTP library writes it.
 fn outgoing(method: Method, uri: Uri, headers: HeaderMap, body: Upload) -> hyper::Request<Upload> {
     let mut request = hyper::Request::new(body);
     *request.method_mut() = method;

@@ -98,8 +98,9 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Removes from a request what is not forwarded: the headers of the connection, what a client
-/// claims about proxies, and cookies. Call it before the key is read, because `Connection` may name
-/// any header. If the request switches to the WebSocket protocol, the two headers for that stay.
+/// claims about proxies, and cookies. Call it before the API key is read, because `Connection` may
+/// name any header, also that of the key. If the request switches to the WebSocket protocol, the
+/// two headers for that stay.
 pub(super) fn strip_request(headers: &mut HeaderMap, keeps_cookies: bool, switches: bool) {
     remove_of_connection(headers);
     if switches {
@@ -164,7 +165,8 @@ impl PublicAddress {
     }
 }
 
-/// Adds to a stripped request what the next server learns about its origin.
+/// Adds to a stripped request the headers that every server receives: `Host`, the addresses of the
+/// client and its proxies, and the request id.
 pub(super) fn complete_request(
     headers: &mut HeaderMap,
     host: &HeaderValue,
@@ -180,9 +182,9 @@ pub(super) fn complete_request(
     }
 }
 
-/// Adds the address under which a service that is reached directly is seen by clients. The gateway
-/// of a project does not receive these headers, because it adds its own, and could take a hosted
-/// project's name from them.
+/// Adds the address under which clients reach a service. Only services that Rapport reaches
+/// directly receive it. The gateway of a project adds its own headers, and could derive the name of
+/// a hosted project from these.
 pub(super) fn add_public_address(
     headers: &mut HeaderMap,
     address: Option<PublicAddress>,
@@ -198,8 +200,8 @@ pub(super) fn add_public_address(
     }
 }
 
-/// Changes the headers of a response. `origin` is that of the server that responded, and `prefix`
-/// is what its own paths lack.
+/// Changes the headers of a response. `origin` is the scheme and authority of the server that
+/// responded, and `prefix` is the path prefix that its own paths lack.
 pub(super) fn convert_response(
     headers: &mut HeaderMap,
     origin: &str,

@@ -21,12 +21,12 @@ pub(super) const API_KEY: HeaderName = HeaderName::from_static("apikey");
 /// The header in which a function receives the key of its caller as a token.
 const FUNCTION_KEY: HeaderName = HeaderName::from_static("sb-api-key");
 
-/// Lifetime of a token that is created for a key, in seconds. It must outlast only one request,
-/// whose head waits at most minutes.
+/// Lifetime of a token that is created for a key, in seconds. It must be valid only until the
+/// service has read one request, which takes minutes at most.
 const TOKEN_SECONDS: i64 = 300;
 
-/// Seconds before its expiry from which a created token is no longer used, so that the services
-/// accept it even if their clocks are ahead.
+/// A created token is not used in its last seconds, so that the services accept it even if their
+/// clocks are ahead.
 const RESERVE_SECONDS: i64 = 60;
 
 /// The role of a key.
@@ -66,7 +66,7 @@ enum Tokens {
         /// for one look-up or one signature and never across an await.
         current: Mutex<Option<(HeaderValue, i64)>>,
     },
-    /// None. The configuration is refused if an opaque key of the role exists.
+    /// No token. The role then has no opaque key, because the configuration would be refused.
     Missing,
 }
 
@@ -116,7 +116,7 @@ impl Keys {
     }
 
     /// Finds the key of a request and checks that it satisfies `rule`. Returns `None` if no key is
-    /// needed and none of the project is given.
+    /// needed and the request contains no key of the project.
     ///
     /// # Errors
     /// The key is missing, unknown, insufficient, or a server-side key in a browser.
@@ -127,7 +127,7 @@ impl Keys {
         headers: &HeaderMap,
         query: Option<&str>,
     ) -> Result<Option<Given>, Refusal> {
-        let is_needed = rule != KeyRule::Unneeded;
+        let is_needed = rule != KeyRule::NotRequired;
         let Some((text, is_in_query)) = given(method, headers, query) else {
             return if is_needed {
                 Err(Refusal::KeyMissing)
@@ -155,7 +155,7 @@ impl Keys {
     }
 
     /// Replaces an `Authorization` that the service would not understand by the token of the key's
-    /// role. A user's token stays.
+    /// role. A user's token stays. For functions, also sets `sb-api-key` or removes it.
     pub(super) fn exchange(
         &self,
         service: Service,
@@ -262,9 +262,9 @@ impl Tokens {
     }
 }
 
-/// Returns the key of a request, and whether it is in the query. Only requests whose URL a browser
-/// may open without headers can have it there. If the query contains several, the last one counts,
-/// as in the handshake of the socket.
+/// Returns the key of a request, and whether it is in the query. Only `GET` and `HEAD` requests can
+/// have it there, because browsers open such URLs without headers. If there are several, the last
+/// one counts, as in the handshake of the socket.
 fn given(method: &Method, headers: &HeaderMap, query: Option<&str>) -> Option<(String, bool)> {
     let header = headers.get(API_KEY).and_then(|value| value.to_str().ok());
     if let Some(key) = header.map(str::trim).filter(|key| !key.is_empty()) {
@@ -316,7 +316,7 @@ fn stays(service: Service, sent: Option<&HeaderValue>, query: Option<&str>) -> b
         return true;
     }
     // Storage also accepts requests that are signed for S3, in the header or in the query. An
-    // additional `Authorization` would make the latter invalid.
+    // additional `Authorization` would make a request with a signature in the query invalid.
     let is_signed = sent.is_some_and(|value| value.as_bytes().starts_with(b"AWS4-HMAC-SHA256"))
         || query.is_some_and(|query| {
             parameters(query).any(|parameter| parameter.starts_with("X-Amz-Signature="))

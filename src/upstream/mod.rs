@@ -1,4 +1,4 @@
-//! Forwards the other services of Supabase, so that an application needs one URL.
+//! Forwards requests for the other services of Supabase, so that an application needs only one URL.
 //!
 //! The bytes of path, query and bodies are forwarded as received. `docs/upstream.md` lists every
 //! change that a request and a response undergo. Paths that belong to no service are never

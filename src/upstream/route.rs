@@ -2,7 +2,7 @@
 //!
 //! A prefix is compared with the bytes as received, so a path that spells a prefix with escapes
 //! belongs to no service. A path that belongs to no service is never forwarded. In particular,
-//! `/pg`, `/mcp` and the paths of Studio are for operators and have no row here.
+//! `/pg`, `/mcp` and the paths of Studio are for operators and have no entry here.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ pub(super) enum Service {
     Auth,
     /// PostgREST.
     Rest,
-    /// GraphQL, which PostgREST serves through a function.
+    /// GraphQL, which PostgREST serves through a function of the database.
     Graphql,
     /// Supabase Storage.
     Storage,
@@ -55,7 +55,7 @@ impl Service {
         }
     }
 
-    /// Returns the pattern of its paths, for logs and metrics.
+    /// Returns the pattern of the service's paths, for logs and metrics.
     pub(super) fn pattern(self) -> &'static str {
         match self {
             Self::Auth => "/auth/v1/*",
@@ -83,8 +83,9 @@ impl Service {
         }
     }
 
-    /// Returns whether an escaped slash may occur in a path. Keys of objects and values in paths of
-    /// PostgREST contain them. Elsewhere, servers disagree about whether `%2F` separates segments.
+    /// Returns whether an escaped slash may occur in a path. In paths of Storage, the keys of
+    /// objects may contain one, and in paths of PostgREST, values may. For other services, servers
+    /// disagree about whether `%2F` separates segments.
     fn allows_escaped_slash(self) -> bool {
         matches!(self, Self::Storage | Self::Rest)
     }
@@ -94,9 +95,8 @@ impl Service {
 /// gateway of a project checks keys itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyRule {
-    /// No key: the service checks the request itself, or a browser arrives by redirect and cannot
-    /// send one.
-    Unneeded,
+    /// No key: the service checks the request itself, or clients open the path without one.
+    NotRequired,
     /// Any key of the project.
     Any,
     /// A server-side key.
@@ -116,7 +116,8 @@ pub(super) struct Route<'a> {
     pub(super) own_path: Cow<'a, str>,
 }
 
-/// A path that starts like those of a service is ambiguous: servers disagree about what it names.
+/// The path is at or below the prefix of this service, but servers could disagree about what it
+/// names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous(pub(super) Service);
 
@@ -129,7 +130,7 @@ pub(super) fn find(path: &str) -> Result<Option<Route<'_>>, Ambiguous> {
     if let Some(own_path) = outside_prefix(path) {
         return Ok(Some(Route {
             service: Service::Auth,
-            key: KeyRule::Unneeded,
+            key: KeyRule::NotRequired,
             prefix: "",
             own_path: own_path.into(),
         }));
@@ -150,8 +151,8 @@ pub(super) fn find(path: &str) -> Result<Option<Route<'_>>, Ambiguous> {
     Ok(None)
 }
 
-/// Returns the path at Supabase Auth of its paths outside `/auth/v1`. Identity providers and
-/// clients of the authorization server open them.
+/// If this is one of Supabase Auth's paths outside `/auth/v1`, returns the path at the service.
+/// Identity providers and clients of the authorization server open these paths.
 fn outside_prefix(path: &str) -> Option<&str> {
     match path {
         "/sso/saml/acs" | "/sso/saml/metadata" | "/.well-known/oauth-authorization-server" => {
@@ -179,18 +180,20 @@ fn own_path(service: Service, rest: &str) -> Cow<'_, str> {
     }
 }
 
-/// `rest` is decoded.
+/// Returns which key a request needs. `rest` is the decoded path after the prefix.
 fn key_rule(service: Service, rest: &str) -> KeyRule {
     match service {
-        Service::Storage | Service::Functions => KeyRule::Unneeded,
-        Service::Auth if opens_by_redirect(rest) => KeyRule::Unneeded,
+        Service::Storage | Service::Functions => KeyRule::NotRequired,
+        Service::Auth if is_open(rest) => KeyRule::NotRequired,
         // The root of PostgREST describes all tables. PostgREST ignores empty segments there.
         Service::Rest if rest.bytes().all(|byte| byte == b'/') => KeyRule::ServerSide,
         Service::Auth | Service::Rest | Service::Graphql => KeyRule::Any,
     }
 }
 
-fn opens_by_redirect(rest: &str) -> bool {
+/// Returns whether a path of Supabase Auth is open without a key: browsers arrive there by
+/// redirect, or the path only serves public information, such as the key set.
+fn is_open(rest: &str) -> bool {
     matches!(
         rest,
         "/verify"
@@ -242,30 +245,30 @@ mod tests {
 
     #[test]
     fn a_path_belongs_to_one_service_or_none() {
-        use KeyRule::{Any, ServerSide, Unneeded};
+        use KeyRule::{Any, NotRequired, ServerSide};
         use Service::{Auth, Functions, Graphql, Rest, Storage};
         // (path, service, key, path at the service)
         let cases = [
             ("/auth/v1/token", Auth, Any, "/token"),
-            ("/auth/v1/verify", Auth, Unneeded, "/verify"),
+            ("/auth/v1/verify", Auth, NotRequired, "/verify"),
             ("/auth/v1/verify/", Auth, Any, "/verify/"),
             ("/auth/v1/verifying", Auth, Any, "/verifying"),
-            ("/auth/v1/callback", Auth, Unneeded, "/callback"),
-            ("/auth/v1/authorize", Auth, Unneeded, "/authorize"),
-            ("/auth/v1/oauth/token", Auth, Unneeded, "/oauth/token"),
+            ("/auth/v1/callback", Auth, NotRequired, "/callback"),
+            ("/auth/v1/authorize", Auth, NotRequired, "/authorize"),
+            ("/auth/v1/oauth/token", Auth, NotRequired, "/oauth/token"),
             ("/auth/v1/oauthx", Auth, Any, "/oauthx"),
-            ("/auth/v1/health", Auth, Unneeded, "/health"),
+            ("/auth/v1/health", Auth, NotRequired, "/health"),
             (
                 "/auth/v1/.well-known/jwks.json",
                 Auth,
-                Unneeded,
+                NotRequired,
                 "/.well-known/jwks.json",
             ),
-            ("/sso/saml/acs", Auth, Unneeded, "/sso/saml/acs"),
+            ("/sso/saml/acs", Auth, NotRequired, "/sso/saml/acs"),
             (
                 "/.well-known/oauth-authorization-server/auth/v1",
                 Auth,
-                Unneeded,
+                NotRequired,
                 "/.well-known/oauth-authorization-server",
             ),
             ("/rest/v1/todos", Rest, Any, "/todos"),
@@ -280,10 +283,10 @@ mod tests {
             (
                 "/storage/v1/object/b/a//%2F%252e",
                 Storage,
-                Unneeded,
+                NotRequired,
                 "/object/b/a//%2F%252e",
             ),
-            ("/functions/v1/mcp", Functions, Unneeded, "/mcp"),
+            ("/functions/v1/mcp", Functions, NotRequired, "/mcp"),
         ];
         for (path, service, key, own_path) in cases {
             let route = find(path).unwrap().expect(path);

@@ -11,8 +11,9 @@ use super::route::{Route, Service};
 use crate::config::UpstreamConfig;
 use crate::observability::metrics::{ServiceMetrics, UpstreamMetrics};
 
-/// How long an idle connection to a service is kept. Node.js closes it after five seconds. If the
-/// service closes a connection first, a request that is just being sent on it is lost.
+/// How long an idle connection to a service is kept. Services on Node.js close it after five
+/// seconds. If the service closes a connection first, a request that is just being sent on it is
+/// lost.
 const IDLE_SERVICE: Duration = Duration::from_secs(4);
 
 /// How long an idle connection to the gateway of a project is kept. nginx, on which Kong is built,
@@ -26,7 +27,7 @@ pub(super) struct Target {
     base_path: String,
     /// The value of `Host`.
     pub(super) host: HeaderValue,
-    /// Scheme and authority, as they start a `Location`.
+    /// Scheme and authority, with which a `Location` on this server starts.
     pub(super) origin: String,
     /// Whether this is the service itself and not the gateway of a project.
     pub(super) is_direct: bool,
@@ -43,7 +44,7 @@ impl Target {
         if self.is_direct { route.prefix } else { "" }
     }
 
-    /// Returns the URL of a request. `query` is already what the server receives.
+    /// Returns the URL of a request. `query` replaces the query of `received`.
     pub(super) fn uri(
         &self,
         route: &Route<'_>,
@@ -68,7 +69,8 @@ impl Target {
     }
 }
 
-/// Creates the clients of servers, which keep idle connections for different times.
+/// The HTTP clients for services and for gateways of projects. They keep idle connections for
+/// different times.
 pub(super) struct Clients {
     service: HttpClient,
     gateway: HttpClient,
@@ -120,7 +122,11 @@ impl Targets {
                     _ => config.head,
                 },
                 client: client.clone(),
-                limit: InFlightLimit::new(config.max_in_flight, metrics.in_flight.clone()),
+                limit: InFlightLimit::new(
+                    config.max_in_flight,
+                    config.max_in_flight_per_address,
+                    metrics.in_flight.clone(),
+                ),
                 metrics,
             })
         }))

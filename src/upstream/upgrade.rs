@@ -22,8 +22,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Size in bytes of the buffer of one direction. It holds several frames of usual size.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Copies bytes between a client and a service until one side closes, both are idle, or the server
-/// stops.
+/// Copies bytes between a client and a service until both sides have closed, no byte was
+/// transferred for [`IDLE`], a connection breaks, or the server stops.
 pub(super) async fn run(
     client: OnUpgrade,
     service: OnUpgrade,

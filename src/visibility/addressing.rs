@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::binding::SubscribeOptions;
-use super::checks::CheckResult;
+use super::checks::AccessCheckResult;
 use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
 use super::conditions::{PendingConditions, PendingDelivery};
 use super::decisions::{Decisions, IMAGE, OldRowDecision, RoleAccess};
 use super::delivery::Payload;
 use super::receivers::{FilterMatch, Receiver};
-use super::recipients::{RecipientGroups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, check_failed_text};
 use super::record::{RecordDetail, change_bytes};
 use super::subscription::Subscription;
 use super::table::Table;
@@ -32,7 +32,7 @@ impl<'a> Resolution<'a> {
         role_access: &RoleAccess<'_>,
         receiver: &Receiver<'a>,
         decisions: &Decisions,
-        answers: &[CheckResult],
+        results: &[AccessCheckResult],
         out: &mut Output<'_, 'a>,
     ) {
         let mut matched: HashMap<usize, Vec<&FilterMatch<'a>>> = HashMap::new();
@@ -41,7 +41,7 @@ impl<'a> Resolution<'a> {
         }
         let mut column_sets = ColumnSets::default();
         let is_checked = |decision: &OldRowDecision| matches!(decision, OldRowDecision::Check(_));
-        let accepted_images: HashSet<u32> = match answers.get(IMAGE) {
+        let accepted_images: HashSet<u32> = match results.get(IMAGE) {
             Some(images) if decisions.old_rows.iter().any(is_checked) => {
                 images.accepted.iter().copied().collect()
             }
@@ -67,7 +67,7 @@ impl<'a> Resolution<'a> {
                     }
                     Some(sqlstate) => {
                         self.engine.metrics.unanswered.inc();
-                        Payload::Unanswered(unanswered_text(
+                        Payload::CheckFailed(check_failed_text(
                             &self.table_batch.relation.table.to_string(),
                             sqlstate,
                         ))
@@ -110,7 +110,7 @@ impl<'a> Resolution<'a> {
         for change in &decisions.unknown {
             add_delivery(*change, Some("the row is not known in full"));
         }
-        for (changes_of, result) in decisions.changes_of.iter().zip(answers) {
+        for (changes_of, result) in decisions.changes_of.iter().zip(results) {
             for number in &result.accepted {
                 for change in &changes_of[*number as usize] {
                     add_delivery(*change, None);

@@ -1,5 +1,8 @@
 //! The id, the bindings and the options of a channel.
 
+use std::sync::Arc;
+
+use super::identity::Identity;
 use super::request::SubscriptionRequest;
 
 /// Identifies a joined channel of a socket until the channel ends.
@@ -13,6 +16,29 @@ pub struct Binding {
     pub id: u32,
     /// The requested changes.
     pub request: SubscriptionRequest,
+}
+
+/// Whom a channel subscribes for.
+#[derive(Clone, Debug)]
+pub struct Subscriber {
+    /// The identity, which determines the visible rows.
+    pub identity: Arc<Identity>,
+    /// A number for the client's address. The limits per user apply to it if the identity has no
+    /// `sub`. `None` if the address is unknown.
+    pub address: Option<u16>,
+    /// The options of the channel.
+    pub options: SubscribeOptions,
+}
+
+impl Subscriber {
+    /// Creates a subscriber with an unknown address and the default options.
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self {
+            identity,
+            address: None,
+            options: SubscribeOptions::default(),
+        }
+    }
 }
 
 /// Options of a channel for the form of its rows. The default is the form that the protocol

@@ -18,10 +18,11 @@ use super::query_cache::QueryCache;
 use super::table::{Policy, Table, TableColumn, TableRights};
 use super::types::Types;
 use crate::change::{Relation, TableName};
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::plans::MUST_PLAN_PER_CALLER;
+use crate::db::roles::MAY_BE_ASSUMED;
 
-/// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: the
-/// content of the WAL, primary keys, and the row types of columns.
+/// Queries for the parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: which
+/// columns the WAL contains, primary keys, and the row types of columns.
 pub(super) const FINGERPRINTED: &[&str] = &[
     log_coverage::COLUMNS,
     log_coverage::EXPRESSIONS,
@@ -100,10 +101,10 @@ join pg_catalog.pg_type t on t.oid = used.oid";
 /// Policies that apply to `select`, in the order in which PostgreSQL considers them. A policy
 /// without USING (`for all with check (…)`) neither shows nor hides rows, so it is omitted. The
 /// columns come from the recorded dependencies. Column number 0 stands for the table itself and is
-/// skipped. PostgreSQL may evaluate an immutable function while planning, so a plan can contain a
-/// value of one caller. Therefore the volatility of the functions that a policy uses directly is
-/// read as well.
-const POLICIES: &str = "
+/// skipped. The last column but one is true for policies that must be planned for each caller.
+fn policies_statement() -> String {
+    format!(
+        "
 select p.polrelid, p.oid, p.polpermissive,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid),
   array(select distinct d.refobjsubid from pg_catalog.pg_depend d
@@ -114,7 +115,7 @@ select p.polrelid, p.oid, p.polpermissive,
   p.polqual::text ~ ':varattno 0 ',
   exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'),
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and {MUST_PLAN_PER_CALLER}),
   -- A range table entry of kind 0 is a table. A function may read one, too; Supabase's functions for
   -- the claims do not.
   p.polqual::text ~ ':rtekind 0 '
@@ -127,7 +128,9 @@ select p.polrelid, p.oid, p.polpermissive,
         (('auth', 'uid'), ('auth', 'role'), ('auth', 'email'), ('auth', 'jwt')))
 from pg_catalog.pg_policy p
 where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
-order by p.polrelid, p.polname";
+order by p.polrelid, p.polname"
+    )
+}
 
 /// Returns the statement that reads the rights of roles on tables. Without USAGE on the schema, no
 /// column can be selected.
@@ -148,7 +151,7 @@ select r.rolname::text, c.oid,
         where member.oid = 0 or pg_catalog.pg_has_role(r.oid, member.oid, 'USAGE')))
 from pg_catalog.pg_roles r
 cross join pg_catalog.pg_class c
-where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
+where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_ASSUMED}"
     )
 }
 
@@ -156,7 +159,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \
-         where r.rolname = any($1) and {MAY_BE_A_CALLERS}"
+         where r.rolname = any($1) and {MAY_BE_ASSUMED}"
     )
 }
 
@@ -268,7 +271,7 @@ pub(super) async fn load(
         }
     }
     log_coverage::read(client, publication, &mut tables).await?;
-    for row in client.query(POLICIES, &[&oids]).await? {
+    for row in client.query(&policies_statement(), &[&oids]).await? {
         let policy = read_policy(&row)?;
         if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) {
             table.policies.push(policy);
@@ -280,7 +283,7 @@ pub(super) async fn load(
         has_generated_columns: tables
             .values()
             .flat_map(|table| &table.columns)
-            .any(|column| column.generation.is_some()),
+            .any(|column| column.generated.is_some()),
         completions: Completions::default(),
         by_name: tables
             .values()
@@ -343,7 +346,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, QueryError> {
         is_enum: types.is_enum(base_type),
         is_primary_key: row.try_get(6)?,
         is_logged: false,
-        generation: None,
+        generated: None,
         is_identity: false,
         collation: row.try_get(7)?,
         is_deterministic: row.try_get(8)?,
@@ -362,7 +365,7 @@ fn read_policy(row: &Row) -> Result<Policy, QueryError> {
             .filter_map(|number| i16::try_from(number).ok())
             .collect(),
         uses_whole_row: row.try_get(5)?,
-        uses_immutable_function: row.try_get(6)?,
+        plans_per_caller: row.try_get(6)?,
         reads_other_rows: row.try_get(7)?,
     })
 }

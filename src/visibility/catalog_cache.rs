@@ -23,8 +23,9 @@ use crate::shutdown::Tasks;
 
 /// The settings of the connection. With an empty search path, names outside `pg_catalog` are
 /// printed with their schema, so the printed expressions mean the same on every other connection.
-const SESSION: &str = "set search_path = ''; set statement_timeout = '10s'; \
-                       set idle_in_transaction_session_timeout = '30s'";
+const CONNECTION_SETTINGS: &str = "\
+    set search_path = ''; set statement_timeout = '10s'; \
+    set idle_in_transaction_session_timeout = '30s'";
 
 /// Maximum time for one reading, after which its connection is dropped. This exceeds the server's
 /// own limit for each statement, so it usually matters only if the network loses packets.
@@ -221,7 +222,7 @@ impl CatalogCache {
                 .connect("rapport visibility catalogue", &self.tasks),
         );
         let client = connecting.await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         Ok(client)
     }
 

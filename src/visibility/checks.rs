@@ -69,7 +69,7 @@ impl Inputs {
 
 /// One query, run as one principal on some of the inputs.
 #[derive(Clone)]
-pub(super) struct Check {
+pub(super) struct AccessCheck {
     pub(super) principal: Arc<Principal>,
     pub(super) query: Arc<Query>,
     pub(super) inputs: Arc<Inputs>,
@@ -86,9 +86,9 @@ pub(super) struct FilterCheck {
     pub(super) time_limit: Duration,
 }
 
-/// The result of a [`Check`]. Inputs in neither list are not accepted.
+/// The result of an [`AccessCheck`]. Inputs in neither list are not accepted.
 #[derive(Debug, Default)]
-pub(super) struct CheckResult {
+pub(super) struct AccessCheckResult {
     /// Inputs for which the query's condition is true.
     pub(super) accepted: Vec<u32>,
     /// Inputs that make the statement fail, with the SQLSTATE.
@@ -99,7 +99,7 @@ pub(super) struct CheckResult {
     halvings: usize,
 }
 
-impl CheckResult {
+impl AccessCheckResult {
     /// Adds the inputs that the query returned. `ordinals` are positions in `numbers`, counted from
     /// 1.
     fn accept(&mut self, numbers: &[u32], ordinals: &[i64]) {
@@ -173,11 +173,14 @@ pub(super) async fn run_checks(
     pool: &QueryPool,
     metrics: &VisibilityMetrics,
     max_inputs: usize,
-    checks: &[Check],
+    checks: &[AccessCheck],
     state: &DatabaseState,
     may_be_stale: bool,
-) -> Result<Vec<CheckResult>, StaleCatalog> {
-    let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
+) -> Result<Vec<AccessCheckResult>, StaleCatalog> {
+    let mut results: Vec<AccessCheckResult> = checks
+        .iter()
+        .map(|_| AccessCheckResult::default())
+        .collect();
     let mut open = first_attempts(checks, max_inputs);
     let mut backoff = Backoff::new(metrics);
     while !open.is_empty() {
@@ -265,7 +268,7 @@ pub(super) async fn run_checks(
 }
 
 /// Returns one attempt for each check, or several if the check has more than `max_inputs` inputs.
-fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
+fn first_attempts(checks: &[AccessCheck], max_inputs: usize) -> VecDeque<Attempt> {
     let mut open = VecDeque::new();
     // Checks with the same list of inputs share the pieces of the list, so that a piece is encoded
     // once and checked in one call. The keys are addresses of lists that `checks` keeps alive.
@@ -291,7 +294,7 @@ fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
 /// After [`MAX_HALVINGS`], all inputs count as failed.
 fn split(
     open: &mut VecDeque<Attempt>,
-    result: &mut CheckResult,
+    result: &mut AccessCheckResult,
     check: usize,
     numbers: &[u32],
     sqlstate: &str,
@@ -312,7 +315,7 @@ fn split(
     }));
 }
 
-fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
+fn executions(checks: &[AccessCheck], attempts: &[Attempt]) -> Vec<Execution> {
     // Most principals have the same inputs, so these are encoded once. The keys are addresses of
     // values that `attempts` and `checks` keep alive.
     let mut encoded: HashMap<[usize; 3], Arc<[TextArray]>> = HashMap::new();

@@ -22,7 +22,7 @@ use crate::shutdown::Tasks;
 
 /// The time limit of a check. Taking a snapshot costs PostgreSQL almost nothing, so the limit only
 /// matters if PostgreSQL is stuck.
-const SESSION: &str = "set statement_timeout = '10s'";
+const CONNECTION_SETTINGS: &str = "set statement_timeout = '10s'";
 
 /// Maximum time for one check, after which its connection is dropped. This exceeds the server's own
 /// limit, so it only matters if the network loses packets.
@@ -149,7 +149,7 @@ impl CommitWatch {
                 .connect("rapport visibility commits", &self.tasks),
         );
         let client = connecting.await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         Ok(client)
     }
 }

@@ -9,7 +9,7 @@ use super::image_sql::{OUTPUT_SETTINGS, image_source};
 use super::queries::{ExecutionMode, Query};
 use super::query_cache::{QueryCache, QueryKey, QueryKind};
 use super::record::{new_row, new_value, old_row, old_value};
-use super::table::{Generation, Table, TableColumn};
+use super::table::{GeneratedExpression, Table, TableColumn};
 use crate::change::{
     ChangeEvent, ChangeTransaction, Column, ColumnValue, OldRow, Relation, Row, RowChange,
 };
@@ -94,13 +94,13 @@ impl Completion {
                 sources.push(Source::Log(place));
                 continue;
             }
-            let Some(generation) = &column.generation else {
+            let Some(expression) = &column.generated else {
                 continue;
             };
             let inputs = table
-                .numbered(&generation.columns)
+                .numbered(&expression.columns)
                 .map(|it| place(&it.name));
-            let query = generated_query(queries, table, column, generation);
+            let query = generated_query(queries, table, column, expression);
             let (Some(inputs), false) =
                 (inputs.collect(), query.mode() == ExecutionMode::Impossible)
             else {
@@ -205,7 +205,7 @@ pub(super) fn generated_query(
     queries: &QueryCache,
     table: &Table,
     column: &TableColumn,
-    generation: &Generation,
+    expression: &GeneratedExpression,
 ) -> Arc<Query> {
     let key = QueryKey {
         table: table.oid,
@@ -213,7 +213,7 @@ pub(super) fn generated_query(
         kind: QueryKind::Generated(column.number),
     };
     queries.get_or_create(key, || {
-        let inputs: Vec<&TableColumn> = table.numbered(&generation.columns).collect();
+        let inputs: Vec<&TableColumn> = table.numbered(&expression.columns).collect();
         // The cast applies the column's type modifier, such as the number of digits, which the
         // expression does not show. `is distinct from null` is needed because `is null` is true for
         // a row of nulls, which is a value.
@@ -223,7 +223,7 @@ pub(super) fn generated_query(
                pg_catalog.format('%s' || settings.nothing, computed.value) end order by computed.ordinal), '{{}}'::text[]) \
              from settings cross join \
                (select \"rapport ordinal\" as ordinal, ({})::{} as value from {}) as computed",
-            generation.expression,
+            expression.sql,
             column.type_sql,
             image_source(table, &inputs),
         );

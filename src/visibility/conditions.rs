@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::checks::{Check, CheckResult, FilterCheck, Inputs, StaleCatalog};
+use super::checks::{AccessCheck, AccessCheckResult, FilterCheck, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::recipients::{RecipientGroups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, check_failed_text};
 use super::row_access::condition_query;
 use super::subscription::Subscription;
 use super::table::Table;
@@ -39,6 +39,7 @@ pub(super) struct PendingConditions<'a> {
 
 /// A delivery that is made if all its conditions are true.
 pub(super) struct PendingDelivery<'a> {
+    /// The index of the change in the table batch.
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
     /// The index of each condition in the filter, and the value on which the condition is
@@ -49,7 +50,8 @@ pub(super) struct PendingDelivery<'a> {
 }
 
 impl PendingConditions<'_> {
-    /// Adds the recipients whose conditions are true.
+    /// Adds the recipients whose conditions are true. If one of a recipient's conditions fails, the
+    /// recipient receives an error instead of the row.
     ///
     /// # Errors
     /// See [`super::checks::run_checks`].
@@ -98,7 +100,7 @@ impl PendingConditions<'_> {
                 return Err(StaleCatalog);
             };
             let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-            checks.push(Check {
+            checks.push(AccessCheck {
                 principal: Arc::clone(principal),
                 query: condition_query(
                     &resolution.catalog.queries,
@@ -134,7 +136,7 @@ impl PendingConditions<'_> {
             if let Some(sqlstate) = failure {
                 engine.metrics.unanswered.inc();
                 let table = resolution.table_batch.relation.table.to_string();
-                let payload = Payload::Unanswered(unanswered_text(&table, sqlstate));
+                let payload = Payload::CheckFailed(check_failed_text(&table, sqlstate));
                 add(&mut groups[waiting.change], payload, &waiting.subscription);
             } else if own
                 .iter()
@@ -160,11 +162,14 @@ fn round_size(round: usize) -> usize {
 /// their checks fail as if they had exceeded their time limit.
 async fn run_conditions(
     resolution: &Resolution<'_>,
-    checks: Vec<Check>,
+    checks: Vec<AccessCheck>,
     may_be_stale: bool,
-) -> Result<Vec<CheckResult>, StaleCatalog> {
+) -> Result<Vec<AccessCheckResult>, StaleCatalog> {
     let filter_time = &resolution.engine.filter_time;
-    let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
+    let mut results: Vec<AccessCheckResult> = checks
+        .iter()
+        .map(|_| AccessCheckResult::default())
+        .collect();
     let mut by_user: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, check) in checks.iter().enumerate() {
         let places = by_user.entry(&*check.principal.user).or_default();

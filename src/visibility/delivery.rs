@@ -50,5 +50,5 @@ pub enum Payload {
     /// Request, no primary key`.
     Refused(&'static str),
     /// The check failed. The channel receives a `system` error with this text instead of the row.
-    Unanswered(String),
+    CheckFailed(String),
 }

@@ -24,7 +24,7 @@ use crate::change::Relation;
 /// do not lock the table, so a row that follows the statement in the WAL can become visible
 /// microseconds before the statement does. A reading that sees the row but not yet the statement
 /// must not be used for longer.
-const SETTLING: Duration = Duration::from_millis(100);
+const NEW_DESCRIPTION_PERIOD: Duration = Duration::from_millis(100);
 
 /// Maximum number of tables. Beyond this, all tables are forgotten, which costs one comparison of
 /// fingerprints per table.
@@ -52,7 +52,7 @@ impl Descriptions {
         relations
             .map(|relation| match recorded.get(&relation.oid) {
                 Some(recorded) if Arc::ptr_eq(&recorded.relation, relation) => {
-                    recorded.at.elapsed().saturating_sub(SETTLING)
+                    recorded.at.elapsed().saturating_sub(NEW_DESCRIPTION_PERIOD)
                 }
                 _ => Duration::ZERO,
             })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::catalog::Catalog;
 use super::catalog_cache::CatalogCache;
-use super::checks::{Check, CheckResult, StaleCatalog, run_checks};
+use super::checks::{AccessCheck, AccessCheckResult, StaleCatalog, run_checks};
 use super::committed::CommitWatch;
 use super::descriptions::Descriptions;
 use super::filter_time::FilterTime;
@@ -49,10 +49,10 @@ impl Engine {
     /// Runs checks until each has a result; see [`run_checks`].
     pub(super) async fn run_checks(
         &self,
-        checks: &[Check],
+        checks: &[AccessCheck],
         state: &DatabaseState,
         may_be_stale: bool,
-    ) -> Result<Vec<CheckResult>, StaleCatalog> {
+    ) -> Result<Vec<AccessCheckResult>, StaleCatalog> {
         let max_inputs = self.config.batch_max_rows;
         let (pool, metrics) = (&self.pool, &self.metrics);
         run_checks(pool, metrics, max_inputs, checks, state, may_be_stale).await

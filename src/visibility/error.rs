@@ -151,9 +151,9 @@ pub(crate) enum QueryError {
     /// The server does not accept the statement, whatever its parameters.
     #[error("The database cannot prepare the query")]
     Unpreparable(#[source] Arc<tokio_postgres::Error>),
-    /// The query failed in one identity's turn in a call for many. Contains the SQLSTATE.
+    /// The query failed for one identity of a call for many. Contains the SQLSTATE.
     #[error("The query failed for one identity: {0}")]
-    Turn(String),
+    OneIdentity(String),
     /// A call for many identities failed as a whole.
     #[error("The query failed for many identities at once")]
     WholeCall(#[source] Arc<tokio_postgres::Error>),
@@ -164,14 +164,14 @@ impl QueryError {
         match self {
             Self::Refused(error) => Some(error),
             Self::Unpreparable(error) | Self::WholeCall(error) => Some(error),
-            Self::Unavailable(_) | Self::Turn(_) => None,
+            Self::Unavailable(_) | Self::OneIdentity(_) => None,
         }
     }
 
     /// Returns the SQLSTATE, if the server refused the query.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Turn(sqlstate) => Some(sqlstate),
+            Self::OneIdentity(sqlstate) => Some(sqlstate),
             _ => self.refusal()?.code().map(SqlState::code),
         }
     }
@@ -188,7 +188,7 @@ impl QueryError {
             Self::Unavailable(_) => ErrorKind::Outage,
             Self::Unpreparable(_) => ErrorKind::Unpreparable,
             Self::WholeCall(_) => ErrorKind::WholeCall,
-            Self::Refused(_) | Self::Turn(_) => ErrorKind::Execution,
+            Self::Refused(_) | Self::OneIdentity(_) => ErrorKind::Execution,
         }
     }
 

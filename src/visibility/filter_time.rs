@@ -1,8 +1,8 @@
 //! Limits the time that the filters of one user take in the database: those that PostgreSQL
 //! evaluates for row changes, and the checks of filters in a join.
 //!
-//! The changes of all tables wait for the filters of a batch. So the limit applies to all filters
-//! of a user together, whatever their tables, channels, sockets and tokens.
+//! The changes of all tables wait while the filters of a batch are evaluated. The limit therefore
+//! applies to all filters of a user together, whatever their tables, channels, sockets and tokens.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,7 +45,7 @@ struct Account {
     at: Instant,
     suspended_until: Option<Instant>,
     /// Locked during a check of a filter in a join, so that a user has at most one at a time.
-    turn: Arc<AsyncMutex<()>>,
+    check_lock: Arc<AsyncMutex<()>>,
 }
 
 impl Account {
@@ -54,7 +54,7 @@ impl Account {
             available: BURST,
             at: now,
             suspended_until: None,
-            turn: Arc::default(),
+            check_lock: Arc::default(),
         }
     }
 
@@ -75,8 +75,8 @@ impl Account {
     }
 
     fn is_full(&self) -> bool {
-        // A turn that is held or awaited has another reference.
-        self.available == BURST && Arc::strong_count(&self.turn) == 1
+        // A lock that is held or awaited has another reference.
+        self.available == BURST && Arc::strong_count(&self.check_lock) == 1
     }
 }
 
@@ -104,9 +104,11 @@ impl FilterTime {
     }
 
     /// Waits until no other check of a filter of this user is running.
-    pub(super) async fn turn(&self, user: &Arc<str>) -> OwnedMutexGuard<()> {
-        let turn = self.with(user, Instant::now(), |account| Arc::clone(&account.turn));
-        turn.lock_owned().await
+    pub(super) async fn lock_checks(&self, user: &Arc<str>) -> OwnedMutexGuard<()> {
+        let lock = self.with(user, Instant::now(), |account| {
+            Arc::clone(&account.check_lock)
+        });
+        lock.lock_owned().await
     }
 
     fn with<T>(&self, user: &Arc<str>, now: Instant, work: impl FnOnce(&mut Account) -> T) -> T {
@@ -183,15 +185,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_has_one_turn_at_a_time() {
+    async fn a_user_has_one_check_at_a_time() {
         let times = FilterTime::default();
         let (ana, ben) = (user("ana"), user("ben"));
-        let first = times.turn(&ana).await;
-        // The account of a user who has a turn is kept.
+        let first = times.lock_checks(&ana).await;
+        // The account of a user whose check is running is kept.
         times.available(&ben, Instant::now() + SUSPENSION);
-        assert!(times.turn(&ana).now_or_never().is_none());
-        assert!(times.turn(&ben).now_or_never().is_some());
+        assert!(times.lock_checks(&ana).now_or_never().is_none());
+        assert!(times.lock_checks(&ben).now_or_never().is_some());
         drop(first);
-        assert!(times.turn(&ana).now_or_never().is_some());
+        assert!(times.lock_checks(&ana).now_or_never().is_some());
     }
 }

@@ -105,7 +105,7 @@ impl Engine {
         let table = catalog.table(relation.oid)?;
         let has_subscribers =
             || self.with_subscriptions(|subscriptions| subscriptions.has(&relation.table));
-        let has_generated = table.columns.iter().any(|it| it.generation.is_some());
+        let has_generated = table.columns.iter().any(|it| it.generated.is_some());
         if !has_generated || !has_subscribers() {
             return None;
         }
@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none if the expression fails on one of them. If
-    /// only the old image of a row had a value, the new image would take that value.
+    /// Computes one column for all images, or for none if the expression fails on one of them.
+    /// Otherwise, a new image without a value would take the value of its old image.
     async fn compute(
         &self,
         catalog: &Catalog,
@@ -201,14 +201,14 @@ impl Engine {
         table: &Table,
         column: &TableColumn,
     ) -> Result<bool, QueryError> {
-        let Some(generation) = &column.generation else {
+        let Some(expression) = &column.generated else {
             return Ok(column.is_logged);
         };
-        let query = generated_query(&catalog.queries, table, column, generation);
+        let query = generated_query(&catalog.queries, table, column, expression);
         if query.mode() == ExecutionMode::Impossible {
             return Ok(false);
         }
-        let nothing = vec![TextArray::new([].into_iter()); generation.columns.len().max(1)];
+        let nothing = vec![TextArray::new([].into_iter()); expression.columns.len().max(1)];
         match self.evaluate(&query, nothing.into()).await {
             Ok(_) => Ok(true),
             Err(error @ QueryError::Unavailable(_)) => Err(error),

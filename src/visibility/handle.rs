@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::binding::{Binding, ChannelId, SubscribeOptions};
+use super::binding::{Binding, ChannelId, Subscriber};
 use super::catalog_cache::CatalogCache;
 use super::committed::CommitWatch;
 use super::delivery::Resolved;
@@ -10,7 +10,6 @@ use super::descriptions::Descriptions;
 use super::engine::Engine;
 use super::error::SubscribeError;
 use super::filter_time::FilterTime;
-use super::identity::Identity;
 use super::queries::QueryPool;
 use super::snapshots::SnapshotHistory;
 use super::subscription::Subscriptions;
@@ -88,25 +87,25 @@ impl Visibility {
     pub async fn subscribe(
         &self,
         channel: ChannelId,
-        identity: Arc<Identity>,
+        subscriber: Subscriber,
         bindings: Vec<Binding>,
-        options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        let checked = self.engine.check_bindings(&identity, &bindings).await;
+        let checked = self
+            .engine
+            .check_bindings(&subscriber.identity, &bindings)
+            .await;
         let bindings: Arc<[Binding]> = bindings.into();
         let result = self.subscriptions(|subscriptions| {
             let registered = checked.and_then(|checked| {
-                let (identity, bindings) = (Arc::clone(&identity), Arc::clone(&bindings));
-                subscriptions.register(channel, identity, bindings, checked, options)
+                let (subscriber, bindings) = (subscriber.clone(), Arc::clone(&bindings));
+                subscriptions.register(channel, subscriber, bindings, checked)
             });
             if let Err(error) = &registered {
                 if !error.is_retryable() {
                     subscriptions.remove(channel);
                 }
                 if let SubscribeError::NotPublished { .. } = error {
-                    subscriptions
-                        .waiting
-                        .add(channel, identity, bindings, options);
+                    subscriptions.waiting.add(channel, subscriber, bindings);
                 }
             }
             registered

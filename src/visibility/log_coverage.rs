@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::error::QueryError;
 use super::published::PUBLISHED;
-use super::table::{Generation, Table};
+use super::table::{GeneratedExpression, Table};
 
 /// Part of the fingerprint: the published columns.
 pub(super) const COLUMNS: &str = "
@@ -84,7 +84,7 @@ identity_column as (
     else false end
   where stored.relreplident = 'f' or a.attnum = any((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
 ),
-generation as (
+generated as (
   select part.root, a.attrelid, a.attname, e.oid, pg_catalog.pg_get_expr(e.adbin, e.adrelid) as expression
   from part
   join pg_catalog.pg_attribute a on a.attrelid = part.oid and a.attgenerated <> '' and not a.attisdropped
@@ -99,7 +99,7 @@ select c.oid, a.attname::text,
   case when published.attrs is null then a.attgenerated = '' or a.attgenerated = 's' and published.has_generated
     else a.attnum = any(published.attrs::pg_catalog.int2[]) end,
   case when published.attrs is null and not exists (
-    select from generation other
+    select from generated other
     where other.root = c.oid and other.attname = a.attname and other.expression <> g.expression)
   then g.expression end,
   array(select d.refobjsubid::pg_catalog.int2 from pg_catalog.pg_depend d
@@ -109,7 +109,7 @@ select c.oid, a.attname::text,
 from published
 join pg_catalog.pg_class c on c.oid = published.oid
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-left join generation g on g.attrelid = c.oid and g.root = c.oid and g.attname = a.attname
+left join generated g on g.attrelid = c.oid and g.root = c.oid and g.attname = a.attname
 order by c.oid, a.attnum"
     )
 }
@@ -138,12 +138,9 @@ pub(super) async fn read(
         column.is_logged = row.try_get(5)?;
         let expression: Option<String> = row.try_get(6)?;
         let columns: Vec<i16> = row.try_get(7)?;
-        column.generation = expression
+        column.generated = expression
             .filter(|_| !column.is_logged)
-            .map(|expression| Generation {
-                expression,
-                columns,
-            });
+            .map(|sql| GeneratedExpression { sql, columns });
     }
     Ok(())
 }

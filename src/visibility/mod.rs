@@ -81,7 +81,7 @@ mod unpublished;
 mod validate;
 mod waiting;
 
-pub use binding::{Binding, ChannelId, SubscribeOptions};
+pub use binding::{Binding, ChannelId, SubscribeOptions, Subscriber};
 pub use columns::{VisibleColumn, VisibleColumns};
 pub use delivery::{Delivery, Payload, Recipient, Resolved};
 pub use encoding::ValueEncoding;

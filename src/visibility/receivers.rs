@@ -15,13 +15,16 @@ use crate::change::{Action, ChangeEvent, ColumnValue};
 /// A principal with the subscriptions and changes that may match.
 pub(super) struct Receiver<'a> {
     pub(super) principal: Arc<Principal>,
+    /// The subscriptions without a filter.
     pub(super) unfiltered: Vec<Arc<Subscription>>,
+    /// The changes that the filters of other subscriptions may accept.
     pub(super) matched: Vec<FilterMatch<'a>>,
 }
 
 /// A change, and a subscription whose filter accepts it as far as this process can evaluate the
 /// filter.
 pub(super) struct FilterMatch<'a> {
+    /// The index of the change in the table batch.
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
     /// The conditions that PostgreSQL has to evaluate, each as its index in the filter and the

@@ -20,7 +20,7 @@ pub(super) fn add(groups: &mut Vec<RecipientGroup>, payload: Payload, subscripti
             Arc::ptr_eq(known, columns) && known_detail == detail
         }
         (Payload::Refused(known), Payload::Refused(text)) => known == text,
-        (Payload::Unanswered(known), Payload::Unanswered(text)) => known == text,
+        (Payload::CheckFailed(known), Payload::CheckFailed(text)) => known == text,
         _ => false,
     };
     match groups.iter_mut().find(|(known, _)| is_same(known)) {
@@ -30,6 +30,6 @@ pub(super) fn add(groups: &mut Vec<RecipientGroup>, payload: Payload, subscripti
 }
 
 /// Returns the text for a row whose check failed. It names the kind of failure, and no value.
-pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
+pub(super) fn check_failed_text(table: &str, reason: &str) -> String {
     format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::addressing::Output;
-use super::checks::{Check, CheckResult, StaleCatalog};
+use super::checks::{AccessCheck, AccessCheckResult, StaleCatalog};
 use super::conditions::PendingConditions;
 use super::decisions::{
     DELETED, Decisions, KEY, Numbers, RoleAccess, SnapshotsBefore, UNAUTHORIZED,
@@ -56,12 +56,12 @@ impl Resolution<'_> {
             // the future of every batch.
             Box::pin(self.check_before(&checks, &mut results, is_concerned, snapshot)).await?;
         }
-        let mut answers: HashMap<(usize, usize), CheckResult> =
+        let mut by_owner: HashMap<(usize, usize), AccessCheckResult> =
             owners.into_iter().zip(results).collect();
         let mut conditions = PendingConditions::default();
         // The results of one principal, by kind. Reused, because there can be thousands of
         // principals.
-        let mut own: Vec<CheckResult> = Vec::new();
+        let mut own: Vec<AccessCheckResult> = Vec::new();
         for (position, receiver) in receivers.iter().enumerate() {
             let role = receiver.principal.identity.role.as_str();
             let (Some(role_access), Some(decisions)) = (roles.get(role), decisions.get(role))
@@ -71,7 +71,7 @@ impl Resolution<'_> {
             own.clear();
             own.extend(
                 (0..decisions.inputs.len())
-                    .map(|kind| answers.remove(&(position, kind)).unwrap_or_default()),
+                    .map(|kind| by_owner.remove(&(position, kind)).unwrap_or_default()),
             );
             let mut out = Output {
                 groups: &mut groups,
@@ -92,8 +92,8 @@ impl Resolution<'_> {
     /// See [`super::checks::run_checks`].
     async fn check_before(
         &self,
-        checks: &[Check],
-        results: &mut [CheckResult],
+        checks: &[AccessCheck],
+        results: &mut [AccessCheckResult],
         is_concerned: impl Iterator<Item = bool>,
         snapshot: Arc<HeldSnapshot>,
     ) -> Result<(), StaleCatalog> {
@@ -116,7 +116,7 @@ impl Resolution<'_> {
                 shared.insert(Arc::clone(&numbers));
                 numbers
             });
-            hidden_checks.push(Check {
+            hidden_checks.push(AccessCheck {
                 numbers,
                 ..check.clone()
             });
@@ -144,7 +144,7 @@ impl Resolution<'_> {
         receivers: &[Receiver<'_>],
         roles: &HashMap<&str, RoleAccess<'_>>,
         decisions: &HashMap<&str, Decisions>,
-    ) -> (Vec<Check>, Vec<(usize, usize)>) {
+    ) -> (Vec<AccessCheck>, Vec<(usize, usize)>) {
         let mut checks = Vec::new();
         let mut owners = Vec::new();
         // Receivers without filters that request the same kinds of changes share their inputs.
@@ -182,7 +182,7 @@ impl Resolution<'_> {
                     &metrics.asked_by_image
                 };
                 counter.inc_by(numbers.len() as u64);
-                checks.push(Check {
+                checks.push(AccessCheck {
                     principal: Arc::clone(&receiver.principal),
                     query: Arc::clone(&row_query.query),
                     inputs: Arc::clone(&decisions.inputs[kind]),

@@ -16,8 +16,8 @@ use super::subscription::{Candidates, Checked, Draft, Outdated};
 use super::table_batch::{Resolution, TableBatch};
 use crate::change::{ChangeTransaction, Relation};
 
-/// The catalogue has been read again. The generated columns of the batch must first be added under
-/// this reading.
+/// The catalogue has been read again. Before the batch is decided, its generated columns must be
+/// added under this reading.
 struct CatalogChanged(Arc<Catalog>);
 
 impl Engine {
@@ -214,7 +214,7 @@ impl Engine {
                     refused.push(Delivery {
                         transaction: *transaction,
                         change: *change,
-                        payload: Payload::Unanswered(error.client_text()),
+                        payload: Payload::CheckFailed(error.client_text()),
                         recipients: vec![Recipient {
                             channel: outdated.channel,
                             ids: Vec::new(),

@@ -120,7 +120,7 @@ pub(super) fn access(
                 // that a `select` under the policy never reads.
                 format!("{SELECT_ORDINALS} from {from} where (({condition}) or false)"),
                 parameters,
-                policies().any(|policy| policy.uses_immutable_function),
+                policies().any(|policy| policy.plans_per_caller),
             )
         });
         RowQuery {

@@ -40,7 +40,7 @@ const MAX_EXPORTED: usize = 1_000;
 /// Maximum time for taking one snapshot. A batch of changes may be waiting for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-const SESSION: &str =
+const CONNECTION_SETTINGS: &str =
     "set statement_timeout = '1s'; set idle_in_transaction_session_timeout = '30s'";
 
 /// READ COMMITTED, because each statement then has its own snapshot and can export it.
@@ -265,7 +265,7 @@ impl SnapshotHistory {
                         .connect("rapport visibility snapshots", &self.tasks),
                 );
                 let client = connecting.await?;
-                client.batch_execute(SESSION).await?;
+                client.batch_execute(CONNECTION_SETTINGS).await?;
                 client
             }
         };

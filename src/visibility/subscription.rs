@@ -1,15 +1,15 @@
 //! Stores the registered bindings, indexed so that a change finds the bindings that it may match.
 //!
-//! Bindings with an equality in their filter are indexed by its value, so a change is compared only
-//! with the bindings for its own value. One lock protects all bindings. It is held only for work in
-//! memory.
+//! Bindings with an `eq` or `in` condition in their filter are indexed by its values, so a change
+//! is compared only with those for its own value. One lock protects all bindings. It is held only
+//! for work in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::binding::{Binding, ChannelId, SubscribeOptions};
+use super::binding::{Binding, ChannelId, SubscribeOptions, Subscriber};
 use super::catalog::Catalog;
 use super::error::SubscribeError;
 use super::identity::Identity;
@@ -123,6 +123,9 @@ struct TableSubscriptions {
 
 /// The bindings of a channel, and the subscriptions that result from them.
 struct Registered {
+    subscriber: Subscriber,
+    /// The key in [`Subscriptions::counted`], if the subscriber is limited.
+    counted_for: Option<Arc<str>>,
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
     /// The last reading in which all tables of the channel were published.
@@ -130,11 +133,6 @@ struct Registered {
 }
 
 impl Registered {
-    fn user(&self) -> Option<&Arc<str>> {
-        let first = self.subscriptions.first()?;
-        Some(&first.principal.user)
-    }
-
     fn totals(&self) -> Totals {
         Totals::of(self.subscriptions.iter().map(|it| &it.predicate))
     }
@@ -146,9 +144,23 @@ pub(super) struct Outdated {
     pub(super) channel: ChannelId,
     pub(super) principal: Arc<Principal>,
     pub(super) bindings: Arc<[Binding]>,
-    pub(super) options: SubscribeOptions,
     /// Distinguishes this registration from a later one.
     number: u64,
+}
+
+/// Returns the key under which the subscriptions of a channel are counted: the user, or without a
+/// `sub` the client's address. Returns `None` if they are not limited. Clients without a `sub` may
+/// all have the same claims, so a limit for these claims would let one client exclude the others.
+fn limited_as(principal: &Principal, address: Option<u16>) -> Option<Arc<str>> {
+    if !principal.subject.is_empty() {
+        return Some(Arc::clone(&principal.user));
+    }
+    // A server of the application may subscribe for many users.
+    if principal.identity.role == "service_role" {
+        return None;
+    }
+    // A `sub` cannot contain NUL.
+    address.map(|address| format!("\0{address}").into())
 }
 
 /// All subscriptions.
@@ -160,8 +172,9 @@ pub(super) struct Subscriptions {
     patterns: Set,
     /// The principal of each identity, with the number of its channels.
     principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
-    /// What each user has registered, by the user's key.
-    users: HashMap<Arc<str>, Totals>,
+    /// What each user has registered, by the user's key, and each address without users; see
+    /// [`limited_as`].
+    counted: HashMap<Arc<str>, Totals>,
     /// Channels that will be registered once their tables are published.
     pub(super) waiting: WaitingChannels,
 }
@@ -213,33 +226,34 @@ impl Subscriptions {
     pub(super) fn register(
         &mut self,
         channel: ChannelId,
-        identity: Arc<Identity>,
+        subscriber: Subscriber,
         bindings: Arc<[Binding]>,
         checked: Checked,
-        options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        self.check_limits(channel, &identity, &checked.drafts)?;
-        self.replace(channel, identity, bindings, checked, options);
+        self.check_limits(channel, &subscriber, &checked.drafts)?;
+        self.replace(channel, subscriber, bindings, checked);
         Ok(())
     }
 
     fn check_limits(
         &self,
         channel: ChannelId,
-        identity: &Arc<Identity>,
+        subscriber: &Subscriber,
         drafts: &[Draft],
     ) -> Result<(), SubscribeError> {
+        let identity = &subscriber.identity;
         let known = self.principals.get(identity).map(|(it, _)| Arc::clone(it));
         let principal = known.unwrap_or_else(|| Arc::new(Principal::new(Arc::clone(identity))));
-        if principal.subject.is_empty() {
-            // Without a `sub`, all clients of a role may have the same claims.
+        let Some(counted_for) = limited_as(&principal, subscriber.address) else {
             return Ok(());
-        }
+        };
         let wanted = Totals::of(drafts.iter().map(|draft| &draft.predicate));
-        let others = self.users.get(&principal.user).copied();
+        let others = self.counted.get(&counted_for).copied();
         let others = others.unwrap_or_default();
         let replaced = match self.channels.get(&channel) {
-            Some(registered) if registered.user() == Some(&principal.user) => registered.totals(),
+            Some(registered) if registered.counted_for.as_ref() == Some(&counted_for) => {
+                registered.totals()
+            }
             _ => Totals::default(),
         };
         let subscriptions = others.subscriptions - replaced.subscriptions + wanted.subscriptions;
@@ -248,7 +262,8 @@ impl Subscriptions {
         if subscriptions > MAX_SUBSCRIPTIONS_PER_USER {
             return Err(SubscribeError::TooManyBindings(MAX_SUBSCRIPTIONS_PER_USER));
         }
-        // A channel without such conditions is not refused because of those of others.
+        // A channel without such conditions is not refused because the user's other channels have
+        // them.
         if wanted.query_conditions > 0 && conditions > MAX_QUERY_CONDITIONS_PER_USER {
             return Err(SubscribeError::TooManyFilters(
                 MAX_QUERY_CONDITIONS_PER_USER,
@@ -261,19 +276,19 @@ impl Subscriptions {
     pub(super) fn replace(
         &mut self,
         channel: ChannelId,
-        identity: Arc<Identity>,
+        subscriber: Subscriber,
         bindings: Arc<[Binding]>,
         Checked { catalog, drafts }: Checked,
-        options: SubscribeOptions,
     ) {
         self.remove(channel);
         if drafts.is_empty() {
             return;
         }
+        let identity = &subscriber.identity;
         let (principal, channels) = self
             .principals
-            .entry(Arc::clone(&identity))
-            .or_insert_with(|| (Arc::new(Principal::new(identity)), 0));
+            .entry(Arc::clone(identity))
+            .or_insert_with(|| (Arc::new(Principal::new(Arc::clone(identity))), 0));
         *channels += 1;
         let principal = Arc::clone(principal);
         let mut registered = Vec::with_capacity(drafts.len());
@@ -287,7 +302,7 @@ impl Subscriptions {
                 target: draft.target,
                 predicate: draft.predicate,
                 select: draft.select,
-                options,
+                options: subscriber.options,
                 index_key: draft.index_key,
             });
             self.next += 1;
@@ -295,14 +310,18 @@ impl Subscriptions {
             registered.push(subscription);
         }
         let registered = Registered {
+            counted_for: limited_as(&principal, subscriber.address),
+            subscriber,
             bindings,
             subscriptions: registered,
             found_in: catalog,
         };
         let totals = registered.totals();
-        let user = self.users.entry(Arc::clone(&principal.user)).or_default();
-        user.subscriptions += totals.subscriptions;
-        user.query_conditions += totals.query_conditions;
+        if let Some(counted_for) = &registered.counted_for {
+            let all = self.counted.entry(Arc::clone(counted_for)).or_default();
+            all.subscriptions += totals.subscriptions;
+            all.query_conditions += totals.query_conditions;
+        }
         self.channels.insert(channel, registered);
     }
 
@@ -314,23 +333,22 @@ impl Subscriptions {
         outdated: &Outdated,
         checked: Option<Checked>,
     ) -> bool {
-        let is_same = self
-            .channels
-            .get(&outdated.channel)
-            .and_then(|registered| registered.subscriptions.first())
-            .is_some_and(|first| first.number == outdated.number);
+        let registered = self.channels.get(&outdated.channel);
+        let same = registered.filter(|registered| {
+            let first = registered.subscriptions.first();
+            first.is_some_and(|first| first.number == outdated.number)
+        });
+        let Some(subscriber) = same.map(|registered| registered.subscriber.clone()) else {
+            return false;
+        };
         match checked {
-            Some(checked) if is_same => self.replace(
-                outdated.channel,
-                Arc::clone(&outdated.principal.identity),
-                Arc::clone(&outdated.bindings),
-                checked,
-                outdated.options,
-            ),
-            None if is_same => self.remove(outdated.channel),
-            _ => {}
+            Some(checked) => {
+                let bindings = Arc::clone(&outdated.bindings);
+                self.replace(outdated.channel, subscriber, bindings, checked);
+            }
+            None => self.remove(outdated.channel),
         }
-        is_same
+        true
     }
 
     /// Moves channels with a table that is no longer published to `waiting`. Returns these channels
@@ -350,17 +368,11 @@ impl Subscriptions {
             }
         }
         for (channel, _) in &unregistered {
-            if let Some(Registered {
-                bindings,
-                subscriptions,
-                ..
-            }) = self.channels.get(channel)
-                && let Some(first) = subscriptions.first()
-            {
-                let (bindings, options) = (Arc::clone(bindings), first.options);
-                let identity = Arc::clone(&first.principal.identity);
+            if let Some(registered) = self.channels.get(channel) {
+                let bindings = Arc::clone(&registered.bindings);
+                let subscriber = registered.subscriber.clone();
                 self.remove(*channel);
-                self.waiting.add(*channel, identity, bindings, options);
+                self.waiting.add(*channel, subscriber, bindings);
             }
         }
         unregistered
@@ -390,7 +402,6 @@ impl Subscriptions {
                     channel,
                     principal: Arc::clone(&first.principal),
                     bindings: Arc::clone(&registered.bindings),
-                    options: first.options,
                     number: first.number,
                 })
             })
@@ -404,13 +415,13 @@ impl Subscriptions {
             return;
         };
         let totals = registered.totals();
-        if let Some(user) = registered.user()
-            && let Some(all) = self.users.get_mut(user)
+        if let Some(counted_for) = &registered.counted_for
+            && let Some(all) = self.counted.get_mut(counted_for)
         {
             all.subscriptions -= totals.subscriptions;
             all.query_conditions -= totals.query_conditions;
             if all.subscriptions == 0 {
-                self.users.remove(user);
+                self.counted.remove(counted_for);
             }
         }
         let subscriptions = registered.subscriptions;
@@ -699,23 +710,19 @@ mod tests {
         let mut subscriptions = Subscriptions::default();
         for n in 0..10_000_u64 {
             let drafts = vec![draft(1, room(&(n % 100).to_string()))];
-            let options = SubscribeOptions::default();
             subscriptions.replace(
                 ChannelId(n),
-                identity("r", n),
+                Subscriber::new(identity("r", n)),
                 Arc::default(),
                 checked(drafts),
-                options,
             );
         }
         let unfiltered = vec![draft(2, IndexKey::Unfiltered), draft(3, IndexKey::Scanned)];
-        let options = SubscribeOptions::default();
         subscriptions.replace(
             ChannelId(10_000),
-            identity("r", 1),
+            Subscriber::new(identity("r", 1)),
             Arc::default(),
             checked(unfiltered),
-            options,
         );
 
         let relation_now = relation(TEXT);
@@ -763,15 +770,18 @@ mod tests {
         ];
         for (limit, make, text) in cases {
             let mut subscriptions = Subscriptions::default();
-            let mut register = |channel, identity: &Arc<Identity>, count: usize| {
+            let mut register = |channel, identity: &Arc<Identity>, address, count: usize| {
                 let drafts = (0..count).map(|_| make(1)).collect();
+                let subscriber = Subscriber {
+                    address,
+                    ..Subscriber::new(Arc::clone(identity))
+                };
                 subscriptions
                     .register(
                         ChannelId(channel),
-                        Arc::clone(identity),
+                        subscriber,
                         Arc::default(),
                         checked(drafts),
-                        SubscribeOptions::default(),
                     )
                     .map_err(|error| error.client_text())
             };
@@ -780,21 +790,30 @@ mod tests {
                 role: "authenticated".to_owned(),
                 claims: r#"{"sub":"1","iat":2}"#.into(),
             });
-            register(1, &ana, limit - 1).unwrap();
-            register(2, &refreshed, 1).unwrap();
-            let refused = register(3, &refreshed, 1).unwrap_err();
+            register(1, &ana, None, limit - 1).unwrap();
+            register(2, &refreshed, None, 1).unwrap();
+            let refused = register(3, &refreshed, None, 1).unwrap_err();
             assert!(refused.ends_with(text), "{refused}");
             // What the channel had before does not count.
-            register(1, &refreshed, limit - 1).unwrap();
-            register(4, &identity("authenticated", 2), limit).unwrap();
-            let nobody = Arc::new(Identity {
-                role: "anon".to_owned(),
-                claims: "{}".into(),
-            });
-            register(5, &nobody, limit).unwrap();
-            register(6, &nobody, 1).unwrap();
-            register(1, &ana, 0).unwrap();
-            register(3, &refreshed, limit - 1).unwrap();
+            register(1, &refreshed, None, limit - 1).unwrap();
+            register(4, &identity("authenticated", 2), None, limit).unwrap();
+            register(1, &ana, None, 0).unwrap();
+            register(3, &refreshed, None, limit - 1).unwrap();
+            // Clients without a `sub` are limited by their address.
+            let without_sub = |role: &str| {
+                Arc::new(Identity {
+                    role: role.to_owned(),
+                    claims: "{}".into(),
+                })
+            };
+            let nobody = without_sub("anon");
+            register(5, &nobody, Some(1), limit).unwrap();
+            register(6, &nobody, Some(1), 1).unwrap_err();
+            register(6, &without_sub("authenticated"), Some(1), 1).unwrap_err();
+            register(6, &nobody, Some(2), 1).unwrap();
+            register(7, &without_sub("service_role"), Some(1), limit + 1).unwrap();
+            register(5, &nobody, Some(1), 0).unwrap();
+            register(6, &nobody, Some(1), limit).unwrap();
         }
     }
 
@@ -815,21 +834,18 @@ mod tests {
                     ..draft(4, IndexKey::Unfiltered)
                 },
             ];
-            let options = SubscribeOptions::default();
             // A registration without subscriptions stores nothing.
             subscriptions.replace(
                 ChannelId(n),
-                identity("r", 2),
+                Subscriber::new(identity("r", 2)),
                 Arc::default(),
                 checked(Vec::new()),
-                options,
             );
             subscriptions.replace(
                 ChannelId(n),
-                Arc::clone(&same),
+                Subscriber::new(Arc::clone(&same)),
                 Arc::default(),
                 checked(drafts),
-                options,
             );
         }
         assert_eq!(subscriptions.channels(), 3);
@@ -845,6 +861,6 @@ mod tests {
         assert!(subscriptions.tables.is_empty());
         assert!(subscriptions.patterns.is_empty());
         assert!(subscriptions.principals.is_empty());
-        assert!(subscriptions.users.is_empty());
+        assert!(subscriptions.counted.is_empty());
     }
 }

@@ -8,9 +8,9 @@ use crate::change::{Relation, TableName};
 
 /// How a generated column is computed.
 #[derive(Debug)]
-pub(super) struct Generation {
+pub(super) struct GeneratedExpression {
     /// The column's expression as SQL.
-    pub(super) expression: String,
+    pub(super) sql: String,
     /// The numbers of the columns that the expression reads. The WAL contains all of them.
     pub(super) columns: Vec<i16>,
 }
@@ -56,7 +56,7 @@ pub(super) struct TableColumn {
     /// Whether the WAL contains the column's values.
     pub(super) is_logged: bool,
     /// How the column's values are computed if the WAL does not contain them.
-    pub(super) generation: Option<Generation>,
+    pub(super) generated: Option<GeneratedExpression>,
     /// Whether the column is part of the replica identity of all relations that store rows of the
     /// table.
     pub(super) is_identity: bool,
@@ -77,9 +77,8 @@ pub(super) struct Policy {
     pub(super) columns: Vec<i16>,
     /// Whether the policy refers to a whole row, possibly of this table.
     pub(super) uses_whole_row: bool,
-    /// Whether the policy calls functions that are declared immutable. If the declaration is wrong,
-    /// a plan could carry the result for one caller over to the next.
-    pub(super) uses_immutable_function: bool,
+    /// Whether the policy must be planned for each caller; see [`crate::db::plans`].
+    pub(super) plans_per_caller: bool,
     /// Whether the policy reads rows other than the one that it is evaluated for, or calls a
     /// function that may do so.
     pub(super) reads_other_rows: bool,

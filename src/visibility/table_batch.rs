@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use super::checks::{Check, CheckResult, StaleCatalog};
+use super::checks::{AccessCheck, AccessCheckResult, StaleCatalog};
 use super::committed::PendingCommits;
 use super::engine::Engine;
 use super::queries::DatabaseState;
@@ -52,9 +52,9 @@ impl<'a> Resolution<'a> {
     /// See [`super::checks::run_checks`].
     pub(super) async fn run_checks(
         &self,
-        checks: &[Check],
+        checks: &[AccessCheck],
         may_be_stale: bool,
-    ) -> Result<Vec<CheckResult>, StaleCatalog> {
+    ) -> Result<Vec<AccessCheckResult>, StaleCatalog> {
         if checks.is_empty() {
             return Ok(Vec::new());
         }

@@ -14,7 +14,9 @@ pub(super) struct Types(HashMap<u32, KnownType>);
 struct KnownType {
     name: String,
     is_enum: bool,
+    /// The type of which this is a domain, or 0.
     base: u32,
+    /// The type of an array's elements, or 0.
     element: u32,
     delimiter: char,
     is_composite: bool,

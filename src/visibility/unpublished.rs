@@ -57,12 +57,11 @@ impl Engine {
             .collect();
         for (channel, waiting) in published {
             let WaitingChannel {
-                identity,
+                subscriber,
                 bindings,
-                options,
                 ..
             } = &waiting;
-            let checked = match self.check_bindings(identity, bindings).await {
+            let checked = match self.check_bindings(&subscriber.identity, bindings).await {
                 // The table is not published after all, or its state is unknown. The next check
                 // decides.
                 Err(SubscribeError::NotPublished { .. } | SubscribeError::Unavailable) => continue,
@@ -74,8 +73,8 @@ impl Engine {
                 }
                 subscriptions.remove(channel);
                 Some(checked.and_then(|checked| {
-                    let (identity, bindings) = (Arc::clone(identity), Arc::clone(bindings));
-                    subscriptions.register(channel, identity, bindings, checked, *options)
+                    let (subscriber, bindings) = (subscriber.clone(), Arc::clone(bindings));
+                    subscriptions.register(channel, subscriber, bindings, checked)
                 }))
             });
             news.extend(result.map(|result| (channel, result)));

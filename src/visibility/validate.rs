@@ -379,7 +379,7 @@ impl BindingCheck<'_> {
         parameters: Arc<[TextArray]>,
     ) -> Result<Row, SubscribeError> {
         let (engine, user) = (self.engine, &self.principal.user);
-        let _turn = engine.filter_time.turn(user).await;
+        let _lock = engine.filter_time.lock_checks(user).await;
         let Some(available) = engine.filter_time.available(user, Instant::now()) else {
             let message = "the filters of this user took too long, try again later";
             return Err(self.invalid(QUERY_CANCELED, message.to_owned()));

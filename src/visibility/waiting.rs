@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::binding::{Binding, ChannelId, SubscribeOptions};
+use super::binding::{Binding, ChannelId, Subscriber};
 use super::catalog::Catalog;
 use super::error::SubscribeError;
-use super::identity::Identity;
 use super::request::SubscriptionRequest;
 
 /// A channel that waits until the tables of all its bindings are published.
@@ -14,9 +13,8 @@ use super::request::SubscriptionRequest;
 pub(super) struct WaitingChannel {
     /// Distinguishes this wait from a later one of the same channel.
     number: u64,
-    pub(super) identity: Arc<Identity>,
+    pub(super) subscriber: Subscriber,
     pub(super) bindings: Arc<[Binding]>,
-    pub(super) options: SubscribeOptions,
 }
 
 /// All waiting channels.
@@ -31,16 +29,14 @@ impl WaitingChannels {
     pub(super) fn add(
         &mut self,
         channel: ChannelId,
-        identity: Arc<Identity>,
+        subscriber: Subscriber,
         bindings: Arc<[Binding]>,
-        options: SubscribeOptions,
     ) {
         self.next += 1;
         let waiting = WaitingChannel {
             number: self.next,
-            identity,
+            subscriber,
             bindings,
-            options,
         };
         self.channels.insert(channel, waiting);
     }

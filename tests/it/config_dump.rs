@@ -218,7 +218,7 @@ fn used_metrics() -> Metrics {
     metrics.realtime.held.get_or_create(&held).set(1);
     let class = RateLimitLabels { class: "send" };
     metrics.chat.rate_limited.get_or_create(&class).inc();
-    metrics.realtime.permission_asked(PermissionWay::Known);
+    metrics.realtime.permission_checked(PermissionWay::Known);
     metrics.realtime.closed(CloseLabel::Client).inc();
     metrics.auth.key_set("project").fetched(true);
     let service = metrics.upstream.service("rest");

@@ -4,17 +4,17 @@
 //! The login is a superuser, so a statement that ran as the login would succeed.
 
 use rapport::db::connect::Connector;
-use rapport::db::parked::{Caller, NEXT_TURN, ParkedConnection, ParkedError};
+use rapport::db::parked::{Caller, NEXT_TRANSACTION, ParkedConnection, ParkedError};
 use rapport::shutdown::Tasks;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::database::TestDatabase;
 
-/// The outcome of a flight.
+/// The outcome of a pipeline.
 #[derive(Debug, PartialEq, Eq)]
-struct Landed {
+struct PipelineOutcome {
     is_opened: bool,
-    /// For each turn: the rows, `doubtful`, or the SQLSTATE.
+    /// For each query: the rows, `doubtful`, or the SQLSTATE.
     answers: Vec<String>,
     is_sound: bool,
 }
@@ -47,10 +47,14 @@ impl Drop for Bench {
     }
 }
 
-/// Runs turns on a connection. Each turn has a role, the name of the caller, and a statement.
-async fn fly(connection: &ParkedConnection, opening: &str, turns: &[(&str, &str, &str)]) -> Landed {
+/// Runs queries in one pipeline. Each query has a role, the name of the caller, and a statement.
+async fn run(
+    connection: &ParkedConnection,
+    opening: &str,
+    queries: &[(&str, &str, &str)],
+) -> PipelineOutcome {
     let client = connection.client();
-    let turns = turns.iter().map(|(role, who, sql)| {
+    let queries = queries.iter().map(|(role, who, sql)| {
         let caller = Caller {
             role,
             settings: vec![who],
@@ -58,20 +62,22 @@ async fn fly(connection: &ParkedConnection, opening: &str, turns: &[(&str, &str,
         (caller, client.simple_query(sql))
     });
     let opening = client.batch_execute(opening);
-    let mut flight = connection.fly(opening, NEXT_TURN, turns).await;
-    let is_opened = flight.opening().await.is_ok();
+    let mut pipeline = connection
+        .send_pipeline(opening, NEXT_TRANSACTION, queries)
+        .await;
+    let is_opened = pipeline.opening().await.is_ok();
     let mut answers = Vec::new();
-    while let Some(answer) = flight.next().await {
+    while let Some(answer) = pipeline.next().await {
         answers.push(match answer {
             Ok(messages) => text(&messages),
             Err(ParkedError::Doubtful) => "doubtful".to_owned(),
             Err(ParkedError::Database(error)) => error.code().unwrap().code().to_owned(),
         });
     }
-    Landed {
+    PipelineOutcome {
         is_opened,
         answers,
-        is_sound: flight.land().await,
+        is_sound: pipeline.finish().await,
     }
 }
 
@@ -87,10 +93,10 @@ const WHO: &str = "select current_user || ' ' || current_setting('test.who') || 
     || coalesce(nullif(current_setting('test.left', true), ''), 'nothing left')";
 
 #[tokio::test]
-async fn each_turn_runs_as_its_caller_and_sees_nothing_of_the_previous_turn() {
+async fn each_query_runs_as_its_caller_and_sees_nothing_of_the_previous_query() {
     let bench = Bench::new().await;
     let connection = bench.park().await;
-    let turns = [
+    let queries = [
         ("authenticated", "ann", WHO),
         (
             "authenticated",
@@ -102,7 +108,7 @@ async fn each_turn_runs_as_its_caller_and_sees_nothing_of_the_previous_turn() {
         ("authenticated", "ann", "select 1 / 0"),
         ("authenticated", "ann", WHO),
     ];
-    let landed = fly(&connection, "begin", &turns).await;
+    let outcome = run(&connection, "begin", &queries).await;
     let answers = [
         "authenticated ann nothing left",
         "something",
@@ -111,8 +117,8 @@ async fn each_turn_runs_as_its_caller_and_sees_nothing_of_the_previous_turn() {
         "22012",
         "authenticated ann nothing left",
     ];
-    assert_eq!(landed.answers, answers);
-    assert!(landed.is_opened && landed.is_sound);
+    assert_eq!(outcome.answers, answers);
+    assert!(outcome.is_opened && outcome.is_sound);
     let parked = "select current_user";
     let messages = connection.client().simple_query(parked).await.unwrap();
     assert_eq!(text(&messages), "rapport_request");
@@ -121,52 +127,52 @@ async fn each_turn_runs_as_its_caller_and_sees_nothing_of_the_previous_turn() {
 #[tokio::test]
 async fn results_that_may_belong_to_another_caller_do_not_count() {
     let bench = Bench::new().await;
-    let whoever = ("authenticated", "ann", WHO);
+    let anyone = ("authenticated", "ann", WHO);
     let known = "authenticated ann nothing left";
-    // Statement before the flight, opening, turns, answers.
+    // Statement before the pipeline, opening, queries, answers.
     let cases = [
         // The connection is not parked, so it has the login's rights.
         (
             "reset role",
             "begin",
-            [whoever, whoever],
+            [anyone, anyone],
             ["doubtful", "doubtful"],
         ),
         // In PostgreSQL, the role `none` means the login's own role.
         (
             "",
             "begin",
-            [("none", "ann", WHO), whoever],
+            [("none", "ann", WHO), anyone],
             ["doubtful", "doubtful"],
         ),
         // The opening fails.
         (
             "",
             "begin; select 1 / 0",
-            [whoever, whoever],
+            [anyone, anyone],
             ["doubtful", "doubtful"],
         ),
-        // A turn ends the transaction, so the next turn runs outside of one.
+        // A query ends the transaction, so the next query runs outside of one.
         (
             "",
             "begin",
-            [("authenticated", "ann", "commit"), whoever],
+            [("authenticated", "ann", "commit"), anyone],
             ["", "doubtful"],
         ),
         // The control case, in which nothing fails.
-        ("", "begin read only", [whoever, whoever], [known, known]),
+        ("", "begin read only", [anyone, anyone], [known, known]),
     ];
-    for (before, opening, turns, answers) in cases {
+    for (before, opening, queries, answers) in cases {
         let connection = bench.park().await;
         connection.client().batch_execute(before).await.unwrap();
-        let landed = fly(&connection, opening, &turns).await;
+        let outcome = run(&connection, opening, &queries).await;
         let is_well = answers == [known, known];
-        let expected = Landed {
+        let expected = PipelineOutcome {
             is_opened: !opening.contains('/'),
             answers: answers.map(str::to_owned).to_vec(),
             is_sound: is_well,
         };
-        assert_eq!(landed, expected, "{before} {opening} {turns:?}");
+        assert_eq!(outcome, expected, "{before} {opening} {queries:?}");
     }
 }
 
@@ -200,14 +206,14 @@ async fn statements_are_prepared_with_the_rights_of_the_login() {
         role: "authenticated",
         settings: vec!["ann"],
     };
-    let turns = std::iter::once((caller, client.query_one(statement, &[])));
-    let mut flight = connection
-        .fly(client.batch_execute("begin"), NEXT_TURN, turns)
+    let queries = std::iter::once((caller, client.query_one(statement, &[])));
+    let mut pipeline = connection
+        .send_pipeline(client.batch_execute("begin"), NEXT_TRANSACTION, queries)
         .await;
-    flight.opening().await.unwrap();
-    let row = flight.next().await.unwrap().unwrap();
+    pipeline.opening().await.unwrap();
+    let row = pipeline.next().await.unwrap().unwrap();
     assert_eq!(row.get::<_, &str>(0), "authenticated");
-    assert!(flight.land().await);
+    assert!(pipeline.finish().await);
     connection.forget(1);
     assert!(connection.statement(1).is_none());
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
+use rapport::db::plans::MUST_PLAN_PER_CALLER;
 use rapport::schema::{self, InstallOptions, Installed, SchemaError};
 
 use crate::support::database::{TestDatabase, binaries, client_program, connect, own_cluster};
@@ -531,6 +532,39 @@ async fn generated_document_of_the_schema_is_fresh() {
 }
 
 /// Editors show the comment of a table or function, so each one that clients can use has a comment.
+/// Planning for each caller took more than half of the database's time for a private join, and
+/// delayed each message. Policies of the application that need it are in `realtime::permissions`
+/// and `visibility::row_security`.
+#[tokio::test]
+async fn one_plan_of_each_policy_serves_all_callers() {
+    let database = TestDatabase::new().await;
+    let client = connect(database.url()).await;
+    client
+        .batch_execute(
+            "create function public.seems_constant() returns bool language sql immutable return true;
+             create policy \"of the application\" on realtime.messages for select
+               using (public.seems_constant());",
+        )
+        .await
+        .unwrap();
+    let found = client
+        .query(
+            &format!(
+                "select distinct p.polname::text
+                 from pg_policy p
+                 join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid
+                   and d.refclassid = 'pg_proc'::regclass
+                 join pg_proc f on f.oid = d.refobjid
+                 where {MUST_PLAN_PER_CALLER}"
+            ),
+            &[],
+        )
+        .await
+        .unwrap();
+    let names: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, ["of the application"]);
+}
+
 #[tokio::test]
 async fn tables_and_functions_for_clients_have_comments() {
     let database = TestDatabase::bare().await;

@@ -20,14 +20,14 @@ function wishesOf(engine: Engine): Wishes {
 }
 
 /**
- * Shows a change at once and requests it from the server. The change stays visible until the
- * client's rows contain it. If the request fails, it disappears.
+ * Shows a change at once and requests it from the server. The change is shown until the rows in the
+ * store contain it, or until the request fails.
  */
 async function change(
   engine: Engine,
   kind: ChangeKind,
   /**
-   * What contains the changed row: the response (`answer`), which `request` stores, or the next
+   * Where the changed row comes from: the response (`answer`; `request` must store it), or the next
    * `/sync`.
    */
   confirmedBy: 'answer' | 'sync',
@@ -116,7 +116,7 @@ function set(
   )
 }
 
-/** Not shown before the server has confirmed it, because it cannot be undone. */
+/** The change is shown only after the server has confirmed it, because it cannot be undone. */
 export function clear(engine: Engine, conversationId: string): Promise<Result<null>> {
   return change(engine, 'clear', 'sync', { conversationId }, () => engine.api.clearConversation(conversationId))
 }

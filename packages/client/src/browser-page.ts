@@ -3,7 +3,7 @@ import type { Page, PageSignal } from './page'
 /** The minimum time between reports of activity, because a moving pointer fires many events. */
 const ACTIVITY_MS = 10_000
 
-/** A page that is hidden while it waits for a frame gets none. */
+/** The maximum wait for a frame. A page that becomes hidden while it waits receives no frame. */
 const FRAME_TIMEOUT_MS = 100
 
 /** Returns the page of a browser, or null outside a browser. */

@@ -39,7 +39,7 @@ export class Reader {
     })
   }
 
-  /** Takes what the list shows. Null means that nothing is visible. */
+  /** Called when the visible part of the list changes. Null means that nothing is visible. */
   show(visible: { seq: number; isAtEnd: boolean } | null): void {
     const before = this.#visible
     if (visible?.seq === before?.seq && visible?.isAtEnd === before?.isAtEnd) return

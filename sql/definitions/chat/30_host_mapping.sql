@@ -41,7 +41,7 @@ revoke all on function chat.host_columns(regclass, text[]) from public;
 
 -- Returns whether the chat may read users or teams from the relation. Its owner decides which user
 -- has which team and role, and a view or a cast of that owner would be executed with the rights of
--- the chat's functions. Trusted are superusers, the owner of the database and the calling login.
+-- the chat's functions. Superusers, the owner of the database and the calling login are trusted.
 -- Another owner is trusted if no role of API requests can become that owner, and if such roles
 -- cannot create relations in the schema.
 create or replace function chat.is_trusted_host(relation regclass)

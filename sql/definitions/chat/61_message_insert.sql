@@ -218,7 +218,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- An update to the same values changes nothing that others see. It leaves changed_xid.
+  -- An update to the same values changes nothing that others see, and leaves changed_xid as it is.
   perform chat.check_rights(w.conversation_id, bool_or(not w.is_deleted))
   from written w
   where w.changed_xid = pg_current_xact_id()

@@ -67,7 +67,7 @@ $$;
 revoke all on function chat.lock_free_presence(uuid[]) from public;
 
 -- Inserts the rows that a user's first socket needs: the report, and the visible row unless the
--- user hides.
+-- user does not share their presence.
 create or replace function chat.insert_presence(user_ids uuid[])
 returns void
 language plpgsql
@@ -278,8 +278,8 @@ revoke all on function chat.show_free_presence(uuid[], uuid[]) from public;
 -- Records the status that a client reports by writing its own row, and returns the status that the
 -- row then shows. is_new: the row is being inserted. If the row already exists, nothing is recorded
 -- and the result is null, because an update with the same values follows. No update follows for a
--- hidden user, because the trigger inserts nothing for them. The statement trigger has locked the
--- row of presence_reports.
+-- user who does not share their presence, because the trigger inserts nothing for them. The
+-- statement trigger has locked the row of presence_reports.
 create or replace function chat.report_by_table(
   is_new boolean,
   reported text,
@@ -1147,7 +1147,8 @@ begin
     select o.user_id, o.status, o.last_seen, o.status_text, o.status_emoji, o.is_typing_to, o.device_count, o.current_page, o.last_active_at, o.updated_at
     from public.user_presence o
     union all
-    -- A hidden user may have no row, and appears offline to themselves, too.
+    -- A user who does not share their presence may have no row, and appears offline to themselves,
+    -- too.
     select f.user_id, 'offline', null, null, null, null, 0, null, null, f.updated_at
     from public.user_notification_preferences f
     where f.user_id = caller
@@ -1199,8 +1200,7 @@ begin
   );
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
-  -- A user who hides or chose to appear offline must not be shown typing to all subscribers of the
-  -- table.
+  -- A hidden user must not be shown typing to all subscribers of the table.
   if is_shared
     and chat.flag('typing_in_table')
     and chat.shares_presence(caller)

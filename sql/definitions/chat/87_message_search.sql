@@ -123,7 +123,8 @@ $$;
 
 revoke all on function chat.named_people(text[]) from public;
 
--- Returns the caller's conversations that an operator names: by id, or by the other user.
+-- Returns the caller's conversations that an operator names: by id, by another member, or by a part
+-- of the title.
 create or replace function chat.named_conversations(named text[])
 returns uuid[]
 language plpgsql
@@ -281,8 +282,8 @@ begin
   if ascending then
     walked_at := newest_at;
   else
-    -- The time after which there are about walk_length messages. Each of the busiest conversations
-    -- contributes its share, and all others contribute nothing.
+    -- The time after which there are about walk_length messages. Each of the 100 latest
+    -- conversations contributes its share, and all others contribute nothing.
     walked_at := greatest(
       oldest_at,
       last_ats[101],
@@ -437,8 +438,8 @@ begin
             else found_ats[wanted] > stretch_highs[last + 1]
           end
         );
-      -- Up to twice as many stretches as before, but at most eight, so that a common word does not
-      -- fetch most of a long conversation.
+      -- At most twice as many stretches as were searched so far, and at most eight, so that a
+      -- common word does not fetch most of a long conversation.
       first := last + 1;
       last := least(last * 3, last + 8, cardinality(stretch_ids));
     end if;

@@ -209,11 +209,12 @@ comment on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, 
 revoke all on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) from public;
 grant execute on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) to authenticated;
 
--- Returns one page. The function is stable, so it reads everything in the snapshot that it returns
--- as reached. of_database, taken_at, since, until: the cursor. Without since, this is the first
--- load, which continues the list after (after_is_pinned, after_activity_at, after_id). Otherwise,
--- the page continues the given part after the position in after_*, in the order of that part. The
--- next parts follow. The order of parts is: conversations, removals, messages.
+-- Returns one page. The function is stable, so it reads everything in one snapshot. The first page
+-- of a chain returns that snapshot as reached, and the other pages return the same one.
+-- of_database, taken_at, since, until: the cursor. Without since, this is the first load, which
+-- continues the list after (after_is_pinned, after_activity_at, after_id). Otherwise, the page
+-- continues the given part after the position in after_*, in the order of that part. The next parts
+-- follow. The order of parts is: conversations, removals, messages.
 create or replace function chat.sync(
   of_database text default null,
   taken_at timestamptz default null,

@@ -11,7 +11,7 @@
 -- * "chat.has_key((select …), …)" looks up a key in a set that is read once per statement. Its cost
 --   is almost 0.
 -- * "user_id = any (array[(select chat.my_id())])" costs half an operator, as much as the cheapest
---   comparison of a query. At equal cost the policy comes first. It can use an index.
+--   comparison of a query. At equal cost the policy comes first. This form can use an index.
 --
 -- Conditions without an operator, such as "is_deleted" and "file_url is null", cost nothing. They
 -- are an exception: PostgreSQL evaluates them before every policy.

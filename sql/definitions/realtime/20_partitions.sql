@@ -131,8 +131,9 @@ begin
   -- Only one call runs at a time. A second call finds that nothing is left to do.
   perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
-  -- Rows dated after the last partition. A policy of the application may let users choose the date.
-  -- PostgreSQL reads the whole default partition while it adds a partition and the table is locked.
+  -- Rows dated after the last partition are deleted. They can exist if a policy of the application
+  -- lets users choose the date, and they would delay the next step: PostgreSQL reads the whole
+  -- default partition while it adds a partition and the table is locked.
   delete from realtime.messages_default m
   using (
     select x.id, x.inserted_at

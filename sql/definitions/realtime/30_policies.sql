@@ -8,8 +8,9 @@
 -- The functions of these policies have a cost of almost 0, so that they are evaluated before every
 -- condition of a query; see 90_policies.sql of the chat.
 --
--- Members may store rows with extension presence only as of now. Otherwise, rows for a day without
--- a partition, or for a day that never comes, would collect in the default partition.
+-- Rows with extension presence, which members may store, must have the current time. Otherwise,
+-- rows for a day without a partition, or for a day that never comes, would collect in the default
+-- partition.
 
 create or replace function chat.is_chat_topic(topic text)
 returns boolean

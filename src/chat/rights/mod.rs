@@ -53,10 +53,10 @@ struct Inner {
     missed: Notify,
 }
 
-type Changes = HashMap<Owner, Change>;
+type Changes = HashMap<Membership, Change>;
 
 /// The conversation and the user of a membership.
-type Owner = (Uuid, Uuid);
+type Membership = (Uuid, Uuid);
 
 /// A change that a snapshot must include before the policies are checked.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,7 @@ struct Change {
     /// The last transaction that changed the membership. A snapshot that includes it also includes
     /// the earlier ones, because a writer of a row waits for the previous writer to end.
     xid: u32,
+    /// When the change was recorded.
     since: Instant,
 }
 
@@ -82,13 +83,13 @@ impl Rights {
     /// Records that a transaction made a change that may affect the permissions of this member. The
     /// change is recorded even if the member has no channel: one may join before the change is
     /// visible, and its permissions may be read from an older snapshot.
-    pub(super) fn changed(&self, owner: Owner, xid: u32) {
-        self.changed_at(owner, xid, Instant::now());
+    pub(super) fn changed(&self, membership: Membership, xid: u32) {
+        self.changed_at(membership, xid, Instant::now());
     }
 
-    fn changed_at(&self, owner: Owner, xid: u32, since: Instant) {
+    fn changed_at(&self, membership: Membership, xid: u32, since: Instant) {
         let is_full = self.inner.changes.add(|changes| {
-            changes.insert(owner, Change { xid, since });
+            changes.insert(membership, Change { xid, since });
             let is_full = changes.len() > MAX_CHANGES;
             if is_full {
                 changes.clear();
@@ -96,19 +97,19 @@ impl Rights {
             is_full
         });
         if is_full {
-            self.everybody_at(since);
+            self.recheck_all_at(since);
         }
     }
 
     /// Requests a recheck of all channels, because changes were missed. The missed changes may not
     /// be visible yet, and their transactions are unknown. The recheck is therefore repeated when
     /// the last of them must be visible.
-    pub(super) fn everybody(&self) {
-        self.everybody_at(Instant::now());
+    pub(super) fn recheck_all(&self) {
+        self.recheck_all_at(Instant::now());
     }
 
-    fn everybody_at(&self, now: Instant) {
-        self.inner.rechecks.everything();
+    fn recheck_all_at(&self, now: Instant) {
+        self.inner.rechecks.request_all();
         *self.lock_all_at() = Some(now + COMMIT_PATIENCE);
         self.inner.missed.notify_one();
     }
@@ -146,7 +147,7 @@ impl Rights {
             .partition(|(_, change)| is_early(snapshot, &[change.xid], change.since, now));
         for ((conversation, person), _) in seen {
             let topic = topics::of_conversation(conversation);
-            self.inner.rechecks.member(topic, person);
+            self.inner.rechecks.request_member(topic, person);
         }
         early
     }
@@ -171,7 +172,7 @@ impl Rights {
         let mut all_at = self.lock_all_at();
         if all_at.is_some_and(|at| at <= now) {
             *all_at = None;
-            self.inner.rechecks.everything();
+            self.inner.rechecks.request_all();
         }
     }
 
@@ -187,8 +188,8 @@ impl Pending for Changes {
     }
 
     fn put_back(&mut self, earlier: Self) {
-        for (owner, change) in earlier {
-            self.entry(owner).or_insert(change);
+        for (membership, change) in earlier {
+            self.entry(membership).or_insert(change);
         }
     }
 }
@@ -226,7 +227,7 @@ mod tests {
         rights.changed_at((PLACE, BEN), 11, now);
         let expected = |person| {
             let expected = Rechecks::default();
-            expected.member(topics::of_conversation(PLACE), person);
+            expected.request_member(topics::of_conversation(PLACE), person);
             expected.take()
         };
         let none = Requested::default();
@@ -252,7 +253,7 @@ mod tests {
         let rechecks = Rechecks::default();
         let rights = Rights::new(rechecks.clone());
         let now = Instant::now();
-        rights.everybody_at(now);
+        rights.recheck_all_at(now);
         assert!(rechecks.take().everything);
         let is_rechecked_at = |time| {
             rights.repeat_if_due(time);
@@ -267,7 +268,7 @@ mod tests {
     async fn the_second_recheck_needs_no_further_change() {
         let rechecks = Rechecks::default();
         let rights = Rights::new(rechecks.clone());
-        rights.everybody_at(Instant::now() - COMMIT_PATIENCE);
+        rights.recheck_all_at(Instant::now() - COMMIT_PATIENCE);
         rechecks.take();
         tokio::select! {
             () = rights.repeat_for_all() => panic!("repeating ends only with the server"),

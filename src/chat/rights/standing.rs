@@ -1,8 +1,9 @@
-//! Compares the standing of connected users: whether they are active, their role, and their teams.
+//! Detects changes of the standing of users: whether they are active, their role, and their teams.
 //!
 //! The application keeps these values in its own tables, which may not be published. Some of them
-//! change merely with time, such as a ban that ends. They are therefore read periodically, for many
-//! users per statement.
+//! change with time alone, for example when a ban ends. They are therefore read periodically, for
+//! many users per statement, and compared with the values read before. This covers connected users,
+//! and both members of each direct conversation whose topic has a joined channel.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -25,10 +26,11 @@ use crate::shutdown::Tasks;
 /// half a second remains for the comparison and the recheck.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// The pause is at least this multiple of the duration of a comparison, so that comparisons take at
-/// most a tenth of the time of one connection. The wait for a connection does not count. Otherwise,
-/// comparisons would be rarest when every connection is busy. A user costs about 20 microseconds:
-/// up to 2,500 connected users are compared every half second, and 20,000 every four seconds.
+/// The pause is at least this multiple of the time that the comparison took, so that comparisons
+/// occupy one connection for at most a tenth of the time. The wait for a connection does not count.
+/// Otherwise, comparisons would be rarest when every connection is busy. A user costs about 20
+/// microseconds: up to 2,500 connected users are compared every half second, and 20,000 every four
+/// seconds.
 const PAUSE_PER_WORK: u32 = 9;
 
 /// Ids per statement, so that no statement takes long.
@@ -52,16 +54,16 @@ pub(in crate::chat) struct Standings {
     known: HashMap<Uuid, Known>,
 }
 
-/// The last known standing of a user or conversation. There is one for each connected user, so the
-/// time is the type that takes the fewest bytes.
+/// The last known standing of a user or conversation. There is one for each user and conversation
+/// that was compared in the last ten minutes. `seen_at` therefore has the smallest type for a time.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     standing: i64,
     seen_at: UnixMillis,
 }
 
-/// The subject of a comparison: users, or direct conversations by the standing of their two
-/// members.
+/// What a comparison covers: the standing of each user, or the standings of both members of each
+/// direct conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Person,
@@ -104,9 +106,9 @@ impl Standings {
         }
     }
 
-    /// Compares all standings, and adds the time that the database took to `work`.
+    /// Compares all standings. Adds to `work` the time that the queries took.
     async fn compare(&mut self, db: &Db, work: &mut Duration) -> Result<(), DbError> {
-        let people = self.people.everybody();
+        let people = self.people.all();
         self.compare_each(db, Subject::Person, &people, work)
             .await?;
         let names = self.broadcasts.topics(topics::CONVERSATION);
@@ -142,8 +144,8 @@ impl Standings {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;
                 let standing: i64 = row.try_get(1).map_err(unexpected)?;
-                // The first standing is not compared: no client has read values that depend on an
-                // earlier one.
+                // Drafts and `can_send` depend on the standing. The first standing that is known
+                // is no change.
                 if self.differs(id, standing) {
                     match subject {
                         Subject::Person => self.composing.standing_changed(id),
@@ -152,9 +154,9 @@ impl Standings {
                 }
                 if self.is_news(id, standing) {
                     match subject {
-                        Subject::Person => self.rechecks.person(id),
+                        Subject::Person => self.rechecks.request_user(id),
                         Subject::Conversation => {
-                            self.rechecks.topic(topics::of_conversation(id));
+                            self.rechecks.request_topic(topics::of_conversation(id));
                         }
                     }
                 }

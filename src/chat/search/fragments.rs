@@ -193,7 +193,8 @@ fn is_same_term(left: &[Word], right: &[Word]) -> bool {
     words(left) == words(right)
 }
 
-/// Returns the positions of the words of a term, if it matches at the first of `words`.
+/// Returns the positions of the words of a term that matches in the first of `words`. A term of one
+/// word may match there several times.
 fn match_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
     let Some((first, others)) = term.split_first() else {
         return Vec::new();

@@ -201,8 +201,8 @@ impl MessageQuery {
         if texts.flatten().any(|text| text.contains('\0')) {
             return Err(ApiError::invalid("q must not contain U+0000"));
         }
-        // Without such a condition, all messages would have to be read to find those without a
-        // word.
+        // Without any of these conditions, all messages would have to be read to find those that
+        // lack the unwanted words.
         let narrows = !self.words.is_empty()
             || !self.phrases.is_empty()
             || !self.senders.is_empty()

@@ -77,7 +77,7 @@ pub(super) async fn sync(
     let page = match u64::try_from(wait) {
         Ok(seconds @ 1..) => {
             let end = Instant::now() + Duration::from_secs(seconds);
-            request.wait_for_changes(&signals, end).await?
+            request.fetch_or_wait(&signals, end).await?
         }
         _ => request.fetch().await?,
     };
@@ -145,8 +145,8 @@ impl Page {
         serde_json::from_str(&self.messages).map_err(|error| ApiError::internal(error.to_string()))
     }
 
-    /// Returns whether the page contains no changes. A page within a chain never counts as empty,
-    /// because the client has to continue.
+    /// Returns whether the page contains no changes. Receipts appear only with their conversation.
+    /// A page within a chain never counts as empty, because the client has to continue.
     fn is_empty(&self) -> bool {
         let lists = [
             &self.conversations,
@@ -212,14 +212,16 @@ fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
 }
 
 impl SyncRequest {
-    /// Waits for a page that is not empty. Returns an empty page at `end`.
+    /// Reads the page after the cursor. If it is empty, waits for changes. Returns an empty page at
+    /// `end`, or when the server stops.
     ///
     /// The request is registered for signals before it reads the page that turns out to be empty,
     /// so a change is either in that page or signalled. If a commit is signalled before it is
     /// visible, the page is read again after a pause.
-    async fn wait_for_changes(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
+    async fn fetch_or_wait(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
         let mut page = self.fetch().await?;
-        // Within a chain there is nothing to wait for, because later changes come after its end.
+        // A client without a cursor needs one at once. Within a chain there is nothing to wait for,
+        // because later changes come after its end.
         let is_whole = self
             .cursor
             .as_ref()
@@ -236,9 +238,9 @@ impl SyncRequest {
         let mut unseen: Vec<u32> = Vec::new();
         let mut pause = MIN_PAUSE;
         loop {
-            let turn = signals.turn().await;
+            let permit = signals.acquire_query().await;
             page = self.fetch().await?;
-            drop(turn);
+            drop(permit);
             if !page.is_empty() || Instant::now() >= end || signals.is_stopping() {
                 return Ok(page);
             }

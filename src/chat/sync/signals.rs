@@ -20,9 +20,9 @@ use crate::observability::metrics::ChatMetrics;
 use crate::requests::{ConcurrencyLimit, Permit};
 use crate::shutdown::Tasks;
 
-/// Tables whose changes wake requests, with the column that contains the subject's id. Every change
-/// that `/sync` returns updates a row of one of these tables: a message updates its conversation,
-/// and a private setting updates the membership.
+/// Tables whose changes wake requests, with the column that contains the id of the user or
+/// conversation. Every change that `/sync` returns updates a row of one of these tables: a message
+/// updates its conversation, and a private setting updates the membership.
 const TABLES: [(&str, &str); 3] = [
     ("user_conversations", "id"),
     ("user_conversation_members", "user_id"),
@@ -44,9 +44,9 @@ const MAX_WAITING: usize = 8;
 /// because other requests need the pool, too.
 const MAX_QUERIES: usize = 4;
 
-/// The user or conversation that a change concerns.
+/// What a request waits for: changes of a user, or of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Subject {
+enum WakeKey {
     Person(Uuid),
     Conversation(Uuid),
 }
@@ -57,7 +57,7 @@ pub(in crate::chat) struct Signals {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
     stop: CancellationToken,
-    people: ConcurrencyLimit,
+    per_user: ConcurrencyLimit,
     queries: Arc<Semaphore>,
 }
 
@@ -65,19 +65,19 @@ pub(in crate::chat) struct Signals {
 pub(super) struct Waiting {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
-    subjects: Vec<Subject>,
-    slot: Arc<Slot>,
+    keys: Vec<WakeKey>,
+    mailbox: Arc<Mailbox>,
     _permit: Permit,
 }
 
 #[derive(Default)]
 struct Registry {
     /// A standard mutex, held to change or iterate over some entries and never across an await.
-    slots: Mutex<HashMap<Subject, Vec<Arc<Slot>>>>,
+    mailboxes: Mutex<HashMap<WakeKey, Vec<Arc<Mailbox>>>>,
 }
 
 #[derive(Default)]
-struct Slot {
+struct Mailbox {
     news: Notify,
     /// A standard mutex, held to add or take a few numbers.
     pending: Mutex<Pending>,
@@ -96,7 +96,7 @@ impl Signals {
         let signals = Self {
             registry: Arc::default(),
             stop: tasks.token().clone(),
-            people: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", refusals),
+            per_user: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", refusals),
             metrics,
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         };
@@ -117,30 +117,33 @@ impl Signals {
         person: Uuid,
         conversations: &[Uuid],
     ) -> Result<Waiting, ApiError> {
-        let permit = self.people.acquire(person)?;
-        let conversations = conversations.iter().copied().map(Subject::Conversation);
-        let subjects: Vec<Subject> = std::iter::once(Subject::Person(person))
+        let permit = self.per_user.acquire(person)?;
+        let conversations = conversations.iter().copied().map(WakeKey::Conversation);
+        let keys: Vec<WakeKey> = std::iter::once(WakeKey::Person(person))
             .chain(conversations)
             .collect();
-        let slot = Arc::new(Slot::default());
-        let mut slots = self.registry.lock();
-        for subject in &subjects {
-            slots.entry(*subject).or_default().push(Arc::clone(&slot));
+        let mailbox = Arc::new(Mailbox::default());
+        let mut mailboxes = self.registry.lock();
+        for key in &keys {
+            mailboxes
+                .entry(*key)
+                .or_default()
+                .push(Arc::clone(&mailbox));
         }
-        drop(slots);
+        drop(mailboxes);
         self.metrics.sync_waiting.inc();
         Ok(Waiting {
             registry: Arc::clone(&self.registry),
             metrics: self.metrics.clone(),
-            subjects,
-            slot,
+            keys,
+            mailbox,
             _permit: permit,
         })
     }
 
     /// Waits until the request may query the database. It may do so until the returned permit is
     /// dropped. Returns `None` if the server stops.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn acquire_query(&self) -> Option<SemaphorePermit<'_>> {
         tokio::select! {
             permit = self.queries.acquire() => permit.ok(),
             () = self.stop.cancelled() => None,
@@ -165,7 +168,7 @@ impl Waiting {
     /// ends anyway.
     pub(super) async fn commits(&self) -> VecDeque<u32> {
         loop {
-            let pending = std::mem::take(&mut *self.slot.lock());
+            let pending = std::mem::take(&mut *self.mailbox.lock());
             if pending.has_missed {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(SPREAD_MS))).await;
                 return pending.commits;
@@ -173,7 +176,7 @@ impl Waiting {
             if !pending.commits.is_empty() {
                 return pending.commits;
             }
-            self.slot.news.notified().await;
+            self.mailbox.news.notified().await;
         }
     }
 }
@@ -181,12 +184,12 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.metrics.sync_waiting.dec();
-        let mut slots = self.registry.lock();
-        for subject in &self.subjects {
-            if let Some(waiting) = slots.get_mut(subject) {
-                waiting.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
+        let mut mailboxes = self.registry.lock();
+        for key in &self.keys {
+            if let Some(waiting) = mailboxes.get_mut(key) {
+                waiting.retain(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
                 if waiting.is_empty() {
-                    slots.remove(subject);
+                    mailboxes.remove(key);
                 }
             }
         }
@@ -194,36 +197,34 @@ impl Drop for Waiting {
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Slot>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WakeKey, Vec<Arc<Mailbox>>>> {
         // A panic while the lock is held leaves consistent entries, so a poisoned mutex can still
         // be used.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self, transaction: &ChangeTransaction) {
         if self.lock().is_empty() {
             return;
         }
-        let subjects: HashSet<Subject> = transaction.changes.iter().filter_map(subject).collect();
-        let slots = self.lock();
-        for slot in subjects
-            .iter()
-            .filter_map(|subject| slots.get(subject))
-            .flatten()
-        {
-            slot.signal(transaction.xid);
+        let keys: HashSet<WakeKey> = transaction.changes.iter().filter_map(key_of).collect();
+        let mailboxes = self.lock();
+        for mailbox in keys.iter().filter_map(|key| mailboxes.get(key)).flatten() {
+            mailbox.signal(transaction.xid);
         }
     }
 
     fn signal_missed(&self) {
-        for slot in self.lock().values().flatten() {
-            slot.lock().has_missed = true;
-            slot.news.notify_one();
+        for mailbox in self.lock().values().flatten() {
+            mailbox.lock().has_missed = true;
+            mailbox.news.notify_one();
         }
     }
 }
 
-impl Slot {
+impl Mailbox {
     fn signal(&self, xid: u32) {
         let mut pending = self.lock();
         if pending.commits.back() != Some(&xid) {
@@ -241,16 +242,16 @@ impl Slot {
     }
 }
 
-/// Returns the subject of a change, if its table is one of [`TABLES`].
-fn subject(change: &ChangeEvent) -> Option<Subject> {
+/// Returns the key of a change, if its table is one of [`TABLES`].
+fn key_of(change: &ChangeEvent) -> Option<WakeKey> {
     let table = &change.relation.table;
     let (name, column) = TABLES
         .iter()
         .find(|(name, _)| table.name == *name && table.schema == "public")?;
     let id = change.image().text(column)?.parse().ok()?;
     Some(match *name {
-        "user_conversation_members" => Subject::Person(id),
-        _ => Subject::Conversation(id),
+        "user_conversation_members" => WakeKey::Person(id),
+        _ => WakeKey::Conversation(id),
     })
 }
 

@@ -250,7 +250,7 @@ impl SignIn {
             .ok_or(refusal::NO_TOKEN)?;
         let claims = self.0.verifier.verify_socket(token.trim());
         let claims = claims.map_err(|_| refusal::BAD_TOKEN)?;
-        let user = claims.person().ok_or(refusal::BAD_TOKEN)?;
+        let user = claims.user_id().ok_or(refusal::BAD_TOKEN)?;
         let all: Value = serde_json::from_str(&claims.json).map_err(|_| refusal::BAD_TOKEN)?;
         let session = all["session_id"].as_str();
         Ok(Bearer {

@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::super::channel::authorize::Question;
+use super::super::channel::authorize::CheckKind;
 use super::super::hub::TopicKey;
 use super::super::messages::store::{StoreOrder, StorePayload};
 use super::super::protocol::{Broadcast, Persist, PersistError, UserPayload};
@@ -195,7 +195,7 @@ async fn authorize(
         return Err(Refusal::Forbidden);
     };
     let permissions = authorizer
-        .ask(Question::Write, topic, &admitted.claims, headers)
+        .check(CheckKind::Write, topic, &admitted.claims, headers)
         .await
         .map_err(Refusal::CheckFailed)?;
     if permissions.broadcast {

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::super::service::Realtime;
 use super::{access, reference};
+use crate::http::anonymous_limiter;
 use crate::http::openapi::{ApiRouter, Described};
-use crate::http::strangers;
 use crate::observability::readiness::{Readiness, ReplicationState};
 
 #[derive(Clone)]
@@ -24,9 +24,10 @@ struct Health {
 /// Here there is only one, and every id refers to it. Unlike the routes for broadcasts, this route
 /// does not exist under `/realtime/v1/api`, because Supabase's gateways do not expose it.
 pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
-    let strangers = from_fn_with_state(realtime.strangers.clone(), strangers::admit);
+    let limit_anonymous =
+        from_fn_with_state(realtime.anonymous_limiter.clone(), anonymous_limiter::admit);
     api().map(|routes| {
-        routes.layer(strangers).with_state(Health {
+        routes.layer(limit_anonymous).with_state(Health {
             realtime,
             readiness,
         })

@@ -25,9 +25,9 @@ pub use self::health::tenant_health;
 use self::refusal::Refusal;
 use super::hub::rate::Rate;
 use super::service::Realtime;
+use crate::http::anonymous_limiter;
 use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::{ApiRouter, Described};
-use crate::http::strangers;
 
 /// The base paths of the routes. Clients use the first one, and a gateway that rewrites paths uses
 /// the second one.
@@ -103,7 +103,7 @@ async fn check_rate(State(realtime): State<Realtime>, request: Request, next: Ne
     let mut response = if hub.rates().events.is_over() {
         Refusal::TooManyRequests.respond(hub.metrics())
     } else {
-        strangers::admit(State(realtime.strangers.clone()), request, next).await
+        anonymous_limiter::admit(State(realtime.anonymous_limiter.clone()), request, next).await
     };
     add_rate_headers(&hub.rates().events, response.headers_mut());
     response

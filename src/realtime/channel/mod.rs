@@ -14,10 +14,11 @@ mod waiting;
 
 pub use self::holder::{Holder, TokenMark, TokenMarks};
 pub use self::rights::{
-    Access, NewToken, PresenceReading, Reading, ReadsLess, Recheck, Rights, WriteDecision,
+    Access, NewToken, PresenceReading, ReadPermissions, ReadsLess, Recheck, Rights, WriteDecision,
     WriteState, Writing,
 };
 pub use self::state::{
-    Channel, Joining, Life, Replaced, Replay, ReplayParams, Tracked, Tracking, Wait, join_bytes,
+    Channel, JoinState, Joining, Replaced, Replay, ReplayParams, Tracked, Tracking, Wait,
+    join_bytes,
 };
 pub use self::waiting::{MAX_WAITING, MAX_WAITING_BYTES, OwnedMessage, Waiting};

@@ -4,38 +4,38 @@
 //!
 //! ```text
 //! reading presence
-//!   NotNeeded ──first track──► Needed(false) ◄──answer──► Needed(true)
+//!   NotNeeded ──first track──► Needed(false) ◄──result──► Needed(true)
 //!
 //! writing
 //!   Unchecked ──first write──► Checking
 //!   Checking ──yes or no──► Known
-//!   Checking ──answer about reading presence──► Unchecked, and the write asks again
-//!   Checking ──no answer──► Failed ──the waiting messages are refused──► Unchecked
+//!   Checking ──result about reading presence──► Unchecked, and the write is checked
+//!   Checking ──no result──► Failed ──the waiting messages are refused──► Unchecked
 //!   Known ──first track, if presence is NotNeeded──► Checking
 //!   Known ──a change that may revoke──► Unchecked
 //!   any ──the new token is accepted──► Unchecked
 //!
 //! new token
 //!   None ──access_token──► Checking ──yes──► None
-//!   Checking ──no answer──► Retrying ──yes──► None
-//!   Retrying ──no answer──► Retrying
+//!   Checking ──no result──► Retrying ──yes──► None
+//!   Retrying ──no result──► Retrying
 //!   Retrying ──access_token──► Checking
 //!
 //! recheck
-//!   Current ──change──► Due ──the join is answered──► Running ──answer──► Current
+//!   Current ──change──► Due ──the join is answered──► Running ──result──► Current
 //!   Due ──answer to the join──► Current
-//!   Running ──no answer, or the question has changed──► Running
+//!   Running ──no result, or a new check is needed──► Running
 //! ```
 //!
 //! If the check of a new token or a recheck does not allow reading, the channel is closed. The
 //! diagram omits these transitions.
 //!
 //! While writing or a new token is `Checking`, the messages of the topic wait. Nothing is allowed
-//! without a positive answer: a permission exists only as the result of a check. The answer to a
+//! without a positive result: a permission exists only as the result of a check. The result of a
 //! check that started before a change never becomes a permission.
 
 use super::super::permissions::Permissions;
-use super::authorize::{AuthorizeError, Question};
+use super::authorize::{AuthorizeError, CheckKind};
 use super::holder::Holder;
 
 /// The source of a channel's permissions.
@@ -55,21 +55,21 @@ pub struct Rights {
     /// of the token, and permissions are rechecked after changes.
     pub is_managed: bool,
     /// The permissions to read. There are none until the join is allowed.
-    pub read: Reading,
+    pub read: ReadPermissions,
     /// The permissions to write.
     pub write: WriteState,
     /// The new token whose permissions are being checked, if any.
     pub new_token: NewToken,
     /// The state of the recheck after a change.
     pub recheck: Recheck,
-    /// The number of changes so far that may have affected the permissions. The answer to a check
+    /// The number of changes so far that may have affected the permissions. The result of a check
     /// that started in an earlier round is discarded, because it may be older than the change.
     pub round: u32,
 }
 
 /// The permissions of a channel to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadPermissions {
     /// Whether the channel may read broadcasts.
     pub broadcast: bool,
     /// Whether the channel may read presence.
@@ -82,7 +82,7 @@ pub enum PresenceReading {
     /// The client has not used presence. Checks do not include it, and reading presence is not
     /// allowed.
     NotNeeded,
-    /// Every check includes presence. Contains the latest answer, or `false` before the first one.
+    /// Every check includes presence. Contains the latest result, or `false` before the first one.
     Needed(bool),
 }
 
@@ -157,14 +157,14 @@ pub enum WriteDecision {
     Allowed,
     /// The message waits for the running check.
     Wait,
-    /// This check starts, and the message waits for the answer.
-    Check(Question),
+    /// This check starts, and the message waits for the result.
+    Check(CheckKind),
     /// The message is refused. Contains the error if the check failed, or `None` if the policies do
     /// not allow the message.
     Refused(Option<AuthorizeError>),
 }
 
-impl Reading {
+impl ReadPermissions {
     /// Creates a state in which nothing may be read. `needs_presence` determines whether checks
     /// include presence.
     pub fn none(needs_presence: bool) -> Self {
@@ -186,14 +186,14 @@ impl Reading {
         }
     }
 
-    /// Returns the question whose answer determines the permissions to read.
-    pub fn question(self) -> Question {
-        Question::Read {
+    /// Returns the kind of check that determines the permissions to read.
+    pub fn check_kind(self) -> CheckKind {
+        CheckKind::Read {
             presence: self.presence != PresenceReading::NotNeeded,
         }
     }
 
-    /// Applies the answer to [`Reading::question`].
+    /// Applies the result of a check of [`ReadPermissions::check_kind`].
     fn set(&mut self, read: Permissions) {
         self.broadcast = read.broadcast;
         if let PresenceReading::Needed(is_allowed) = &mut self.presence {
@@ -251,7 +251,7 @@ impl Rights {
     pub fn new(is_managed: bool, needs_presence: bool) -> Self {
         Self {
             is_managed,
-            read: Reading::none(needs_presence),
+            read: ReadPermissions::none(needs_presence),
             write: WriteState::Unchecked,
             new_token: NewToken::None,
             recheck: Recheck::Current,
@@ -273,9 +273,9 @@ impl Rights {
             WriteState::Checking => WriteDecision::Wait,
             WriteState::Failed(error) => WriteDecision::Refused(Some(error.clone())),
             WriteState::Known(_) | WriteState::Unchecked if reads_first => {
-                WriteDecision::Check(Question::Read { presence: true })
+                WriteDecision::Check(CheckKind::Read { presence: true })
             }
-            WriteState::Unchecked => WriteDecision::Check(Question::Write),
+            WriteState::Unchecked => WriteDecision::Check(CheckKind::Write),
             WriteState::Known(permissions) if writing.is_allowed_by(*permissions) => {
                 WriteDecision::Allowed
             }
@@ -283,18 +283,18 @@ impl Rights {
         }
     }
 
-    /// Applies the answer to the check that a write waited for. Returns whether the permissions to
+    /// Applies the result of the check that a write waited for. Returns whether the permissions to
     /// read may have changed.
-    pub fn answer_write(
+    pub fn apply_write(
         &mut self,
-        question: Question,
-        answer: Result<Permissions, AuthorizeError>,
+        kind: CheckKind,
+        result: Result<Permissions, AuthorizeError>,
     ) -> bool {
         let mut is_read_changed = false;
-        self.write = match (question, answer) {
-            (Question::Write, Ok(permissions)) => WriteState::Known(permissions),
-            (Question::Read { .. }, Ok(read)) => {
-                // The answer is applied only to presence, because it must not revoke broadcasts
+        self.write = match (kind, result) {
+            (CheckKind::Write, Ok(permissions)) => WriteState::Known(permissions),
+            (CheckKind::Read { .. }, Ok(read)) => {
+                // The result is applied only to presence, because it must not revoke broadcasts
                 // without closing the channel.
                 self.read.presence = PresenceReading::Needed(read.presence);
                 is_read_changed = true;
@@ -318,8 +318,8 @@ impl Rights {
         }
     }
 
-    /// Applies the answer to the check of a join.
-    pub fn answer_join(&mut self, read: Permissions) {
+    /// Applies the result of the check of a join.
+    pub fn apply_join(&mut self, read: Permissions) {
         self.read.set(read);
         self.recheck = Recheck::Current;
     }
@@ -329,7 +329,7 @@ impl Rights {
     /// # Errors
     /// Fails if the channel may read less than before. Nothing is applied, and the channel must be
     /// closed.
-    pub fn answer_read(&mut self, read: Permissions) -> Result<(), ReadsLess> {
+    pub fn apply_read(&mut self, read: Permissions) -> Result<(), ReadsLess> {
         let had = self.read.permissions();
         if !read.any() {
             return Err(ReadsLess::Nothing);

@@ -1,4 +1,4 @@
-//! Tests of the transitions of rights: without a positive answer, nothing is allowed.
+//! Tests of the transitions of rights: without a positive result, nothing is allowed.
 
 use super::*;
 
@@ -14,7 +14,7 @@ const NOTHING: Permissions = Permissions {
     broadcast: false,
     presence: false,
 };
-const READ_PRESENCE: Question = Question::Read { presence: true };
+const READ_PRESENCE: CheckKind = CheckKind::Read { presence: true };
 
 fn refused() -> AuthorizeError {
     AuthorizeError::Policy {
@@ -24,7 +24,7 @@ fn refused() -> AuthorizeError {
 
 fn rights(write: WriteState, presence: PresenceReading) -> Rights {
     let mut rights = Rights::new(true, false);
-    rights.read = Reading {
+    rights.read = ReadPermissions {
         broadcast: true,
         presence,
     };
@@ -45,7 +45,7 @@ fn a_write_is_carried_out_only_if_a_check_allowed_it() {
             WriteState::Unchecked,
             NotNeeded,
             Broadcast,
-            Check(Question::Write),
+            Check(CheckKind::Write),
         ),
         (
             WriteState::Unchecked,
@@ -57,7 +57,7 @@ fn a_write_is_carried_out_only_if_a_check_allowed_it() {
             WriteState::Unchecked,
             Needed(false),
             Presence,
-            Check(Question::Write),
+            Check(CheckKind::Write),
         ),
         (WriteState::Checking, NotNeeded, Broadcast, Wait),
         (WriteState::Checking, NotNeeded, Presence, Wait),
@@ -77,13 +77,13 @@ fn a_write_is_carried_out_only_if_a_check_allowed_it() {
 }
 
 #[test]
-fn an_answer_determines_the_permissions_to_write_or_to_read_presence() {
+fn a_result_determines_the_permissions_to_write_or_to_read_presence() {
     use PresenceReading::{Needed, NotNeeded};
     let unavailable = || Err(AuthorizeError::Unavailable);
-    // (question, answer, resulting state of writing, resulting state of reading presence)
+    // (kind, result, resulting state of writing, resulting state of reading presence)
     let cases = [
         (
-            Question::Write,
+            CheckKind::Write,
             Ok(BROADCAST),
             WriteState::Known(BROADCAST),
             NotNeeded,
@@ -107,28 +107,28 @@ fn an_answer_determines_the_permissions_to_write_or_to_read_presence() {
             Needed(false),
         ),
         (
-            Question::Write,
+            CheckKind::Write,
             Err(refused()),
             WriteState::Known(NOTHING),
             Needed(false),
         ),
         (
-            Question::Write,
+            CheckKind::Write,
             unavailable(),
             WriteState::Failed(AuthorizeError::Unavailable),
             NotNeeded,
         ),
     ];
-    for (question, answer, write, presence) in cases {
-        let case = format!("{question:?}, {answer:?}");
+    for (kind, result, write, presence) in cases {
+        let case = format!("{kind:?}, {result:?}");
         let mut rights = rights(WriteState::Checking, NotNeeded);
-        let is_read_changed = rights.answer_write(question, answer.clone());
+        let is_read_changed = rights.apply_write(kind, result.clone());
         assert_eq!(rights.write, write, "{case}");
         assert_eq!(rights.read.presence, presence, "{case}");
         assert!(rights.read.broadcast, "{case}");
         assert_eq!(
             is_read_changed,
-            question == READ_PRESENCE && answer.is_ok(),
+            kind == READ_PRESENCE && result.is_ok(),
             "{case}"
         );
     }
@@ -136,13 +136,13 @@ fn an_answer_determines_the_permissions_to_write_or_to_read_presence() {
 
 #[test]
 fn presence_that_was_not_part_of_a_check_is_never_readable() {
-    let mut reading = Reading::none(false);
+    let mut reading = ReadPermissions::none(false);
     reading.set(Permissions::ALL);
     assert_eq!(reading.permissions(), BROADCAST);
-    assert_eq!(reading.question(), Question::Read { presence: false });
+    assert_eq!(reading.check_kind(), CheckKind::Read { presence: false });
     reading.need_presence();
     assert_eq!(reading.permissions(), BROADCAST);
-    assert_eq!(reading.question(), READ_PRESENCE);
+    assert_eq!(reading.check_kind(), READ_PRESENCE);
     reading.set(Permissions::ALL);
     assert_eq!(reading.permissions(), Permissions::ALL);
     reading.need_presence();
@@ -164,8 +164,8 @@ fn new_permissions_to_read_are_applied_only_if_none_is_lost() {
     ];
     for (had, read, expected) in cases {
         let mut rights = Rights::new(true, true);
-        rights.answer_join(had);
-        assert_eq!(rights.answer_read(read), expected, "{had:?}, {read:?}");
+        rights.apply_join(had);
+        assert_eq!(rights.apply_read(read), expected, "{had:?}, {read:?}");
         let kept = if expected.is_ok() { read } else { had };
         assert_eq!(rights.read.permissions(), kept, "{had:?}, {read:?}");
     }
@@ -186,6 +186,6 @@ fn a_change_resets_the_permissions_to_write_and_makes_a_recheck_due() {
     assert_eq!(
         checking.write,
         WriteState::Checking,
-        "its answer is outdated"
+        "its result is outdated"
     );
 }

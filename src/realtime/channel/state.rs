@@ -62,7 +62,7 @@ pub struct Channel {
     /// The `postgres_changes` bindings. Boxed because most channels have none.
     pub subscription: Option<Box<Subscription>>,
     /// Whether the join has been answered.
-    pub life: Life,
+    pub join_state: JoinState,
     /// The last message with a new token, if the keys of the token must be fetched first.
     pub unverified: Option<Box<OwnedMessage>>,
     /// Messages of the topic that wait until the current work is done.
@@ -101,17 +101,17 @@ impl Channel {
 
     /// Returns the join, if it has not been answered yet.
     pub fn joining(&self) -> Option<&Joining> {
-        match &self.life {
-            Life::Joining(joining) => Some(joining),
-            Life::Joined { .. } => None,
+        match &self.join_state {
+            JoinState::Joining(joining) => Some(joining),
+            JoinState::Joined { .. } => None,
         }
     }
 
     /// Returns the join for changing it, if it has not been answered yet.
     pub fn joining_mut(&mut self) -> Option<&mut Joining> {
-        match &mut self.life {
-            Life::Joining(joining) => Some(joining),
-            Life::Joined { .. } => None,
+        match &mut self.join_state {
+            JoinState::Joining(joining) => Some(joining),
+            JoinState::Joined { .. } => None,
         }
     }
 
@@ -232,7 +232,7 @@ impl Tracked {
 
 /// Whether the join of a channel has been answered.
 #[derive(Debug)]
-pub enum Life {
+pub enum JoinState {
     /// The join has not been answered. The messages of the topic wait.
     Joining(Box<Joining>),
     /// The join has been answered.

@@ -52,7 +52,7 @@ impl Hub {
         let members = self.subscribed_members();
         let mut deliveries = self.deliveries();
         for member in members {
-            deliveries.tell(&member, notice);
+            deliveries.send_notice(&member, notice);
         }
     }
 }
@@ -258,15 +258,15 @@ impl Deliveries<'_> {
     fn skip_change(&mut self, member: &Member, excess: u32) {
         self.hub.metrics().limited(Limit::Events);
         self.hub.metrics().dropped(DropReason::RateLimited);
-        if member.told_excess.swap(excess, Ordering::Relaxed) != excess {
-            self.tell(member, &SystemNotice::changes_error(TOO_MANY_CHANGES));
+        if member.reported_excess.swap(excess, Ordering::Relaxed) != excess {
+            self.send_notice(member, &SystemNotice::changes_error(TOO_MANY_CHANGES));
         }
     }
 
     /// Sends a `system` message to a channel.
     pub fn system(&mut self, channel: ChannelId, notice: &SystemNotice) {
         if let Some(member) = self.hub.member(channel) {
-            self.tell(&member, notice);
+            self.send_notice(&member, notice);
         }
     }
 
@@ -335,7 +335,7 @@ impl Deliveries<'_> {
         self.hub.rates().events.add(batch.count + sent);
     }
 
-    fn tell(&mut self, member: &Member, notice: &SystemNotice) {
+    fn send_notice(&mut self, member: &Member, notice: &SystemNotice) {
         let frame = member.serializer.encode(&ServerMessage::System {
             join_ref: member.join_ref.clone(),
             topic: Arc::clone(member.topic.key().topic()),

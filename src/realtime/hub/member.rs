@@ -29,7 +29,7 @@ pub struct MemberSpec {
     /// Whether the join requested a replay.
     pub is_replaying: bool,
     /// The user that the channel acts for, if the token belongs to a user.
-    pub person: Option<Uuid>,
+    pub user_id: Option<Uuid>,
 }
 
 /// A joined channel, with everything that fan-out needs.
@@ -37,7 +37,7 @@ pub struct MemberSpec {
 pub struct Member {
     pub(super) id: ChannelId,
     pub(super) topic: Arc<TopicName>,
-    pub(super) seat: Seat,
+    pub(super) index: MemberIndex,
     pub(super) outbound: Arc<Outbound>,
     /// The protocol version of the member's socket.
     pub(super) serializer: Serializer,
@@ -48,7 +48,7 @@ pub struct Member {
     /// Whether the join requested a replay. Replayed messages must not be delivered again as rows.
     pub(super) is_replaying: bool,
     /// The user that the channel acts for. A plain mutex, held only to read or replace the id.
-    person: Mutex<Option<Uuid>>,
+    user_id: Mutex<Option<Uuid>>,
     pub(super) gate: Gate,
     /// Whether the channel may read broadcasts. On a private channel the policies decide, and the
     /// decision may change with a new token or a recheck.
@@ -63,14 +63,14 @@ pub struct Member {
     pub(super) is_subscribed: AtomicBool,
     /// The number of the last excess of changes that was reported to the channel: see
     /// [`Rate::excess`](super::rate::Rate::excess).
-    pub(super) told_excess: AtomicU32,
+    pub(super) reported_excess: AtomicU32,
     /// Whether the channel's permissions must be rechecked.
     needs_recheck: AtomicBool,
 }
 
 /// The index of a member in the list of its topic. Read and written only under the topic's lock.
 #[derive(Debug, Default)]
-pub(super) struct Seat(pub(super) AtomicUsize);
+pub(super) struct MemberIndex(pub(super) AtomicUsize);
 
 /// The presence version of a member that receives no diffs.
 const NO_PRESENCE: u64 = u64::MAX;
@@ -87,13 +87,13 @@ impl Member {
         Self {
             id,
             topic,
-            seat: Seat::default(),
+            index: MemberIndex::default(),
             outbound,
             serializer,
             join_ref: spec.join_ref,
             is_legacy: spec.is_legacy,
             is_replaying: spec.is_replaying,
-            person: Mutex::new(spec.person),
+            user_id: Mutex::new(spec.user_id),
             gate: Gate::default(),
             reads_broadcasts: AtomicBool::new(spec.read.broadcast),
             reads_presence: AtomicBool::new(spec.read.presence),
@@ -102,13 +102,13 @@ impl Member {
                 false => 0,
             }),
             is_subscribed: AtomicBool::new(false),
-            told_excess: AtomicU32::new(0),
+            reported_excess: AtomicU32::new(0),
             needs_recheck: AtomicBool::new(false),
         }
     }
 
     /// Sets what the channel may read from now on.
-    pub(super) fn permit(&self, read: Permissions) {
+    pub(super) fn set_read_permissions(&self, read: Permissions) {
         self.reads_broadcasts
             .store(read.broadcast, Ordering::SeqCst);
         self.reads_presence.store(read.presence, Ordering::SeqCst);
@@ -132,9 +132,9 @@ impl Member {
     }
 
     /// Returns whether the channel acts for one of these users.
-    pub(super) fn acts_for_any(&self, people: &HashSet<Uuid>) -> bool {
-        self.lock_person()
-            .is_some_and(|person| people.contains(&person))
+    pub(super) fn acts_for_any(&self, user_ids: &HashSet<Uuid>) -> bool {
+        self.lock_user_id()
+            .is_some_and(|user_id| user_ids.contains(&user_id))
     }
 
     /// Makes the task of the socket recheck the permissions of the channel.
@@ -146,13 +146,13 @@ impl Member {
     }
 
     /// Returns the user that the channel acts for.
-    pub(super) fn person(&self) -> Option<Uuid> {
-        *self.lock_person()
+    pub(super) fn user_id(&self) -> Option<Uuid> {
+        *self.lock_user_id()
     }
 
     /// Changes the user that the channel acts for.
-    pub(super) fn set_person(&self, person: Option<Uuid>) {
-        *self.lock_person() = person;
+    pub(super) fn set_user_id(&self, user_id: Option<Uuid>) {
+        *self.lock_user_id() = user_id;
     }
 
     /// Returns whether the permissions must be rechecked. Clears the mark.
@@ -160,7 +160,7 @@ impl Member {
         self.needs_recheck.swap(false, Ordering::SeqCst)
     }
 
-    fn lock_person(&self) -> MutexGuard<'_, Option<Uuid>> {
-        self.person.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_user_id(&self) -> MutexGuard<'_, Option<Uuid>> {
+        self.user_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

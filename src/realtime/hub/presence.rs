@@ -22,7 +22,7 @@ type Presences = BTreeMap<Arc<str>, Vec<Arc<Meta>>>;
 /// may have the same key.
 #[derive(Debug, Default)]
 pub struct PresenceSet {
-    slots: HashMap<ChannelId, Slot>,
+    channels: HashMap<ChannelId, ChannelPresence>,
     /// Channels with a pending change, each once, in the order of their first change.
     pending: Vec<ChannelId>,
     /// The metas that have been published to members.
@@ -39,7 +39,7 @@ pub struct PresenceSet {
 
 /// The presence of one channel.
 #[derive(Debug)]
-struct Slot {
+struct ChannelPresence {
     key: Arc<str>,
     published: Option<Arc<Meta>>,
     pending: Option<Pending>,
@@ -84,12 +84,12 @@ impl PresenceSet {
         phx_ref: PhxRef,
         max_bytes: usize,
     ) -> TrackResult {
-        let slot = self.slots.get(&channel);
-        let current = slot.and_then(Slot::payload);
+        let presence = self.channels.get(&channel);
+        let current = presence.and_then(ChannelPresence::payload);
         if current == Some(&payload) {
             return TrackResult::Unchanged;
         }
-        let before = slot.map_or(0, Slot::bytes);
+        let before = presence.map_or(0, ChannelPresence::bytes);
         let bytes = self.bytes - before + entry_bytes(key, &payload);
         // A payload that is not larger than the previous one is always accepted, even if the topic
         // is full.
@@ -97,13 +97,16 @@ impl PresenceSet {
             return TrackResult::Full;
         }
         self.bytes = bytes;
-        let slot = self.slots.entry(channel).or_insert_with(|| Slot {
-            key: Arc::clone(key),
-            published: None,
-            pending: None,
-        });
+        let presence = self
+            .channels
+            .entry(channel)
+            .or_insert_with(|| ChannelPresence {
+                key: Arc::clone(key),
+                published: None,
+                pending: None,
+            });
         let pending = Pending::Track(phx_ref, payload);
-        if slot.pending.replace(pending).is_none() {
+        if presence.pending.replace(pending).is_none() {
             self.pending.push(channel);
         }
         TrackResult::Changed
@@ -111,15 +114,15 @@ impl PresenceSet {
 
     /// Removes the payload of a channel. Returns whether the channel tracked one.
     pub fn untrack(&mut self, channel: ChannelId) -> bool {
-        let Some(slot) = self.slots.get_mut(&channel) else {
+        let Some(presence) = self.channels.get_mut(&channel) else {
             return false;
         };
-        let bytes = slot.bytes();
+        let bytes = presence.bytes();
         if bytes == 0 {
             return false;
         }
         self.bytes -= bytes;
-        if slot.pending.replace(Pending::Untrack).is_none() {
+        if presence.pending.replace(Pending::Untrack).is_none() {
             self.pending.push(channel);
         }
         true
@@ -131,27 +134,27 @@ impl PresenceSet {
         let mut joins = Presences::new();
         let mut leaves = Presences::new();
         for channel in std::mem::take(&mut self.pending) {
-            let Some(slot) = self.slots.get_mut(&channel) else {
+            let Some(presence) = self.channels.get_mut(&channel) else {
                 continue;
             };
-            let left = match slot.pending.take() {
+            let left = match presence.pending.take() {
                 Some(Pending::Track(phx_ref, payload)) => {
                     let meta = Arc::new(Meta {
                         phx_ref,
-                        replaces: slot.published.as_ref().map(|meta| meta.phx_ref),
+                        replaces: presence.published.as_ref().map(|meta| meta.phx_ref),
                         payload,
                     });
-                    add(&mut joins, &slot.key, &meta);
-                    slot.published.replace(meta)
+                    add(&mut joins, &presence.key, &meta);
+                    presence.published.replace(meta)
                 }
-                Some(Pending::Untrack) => slot.published.take(),
+                Some(Pending::Untrack) => presence.published.take(),
                 None => continue,
             };
             if let Some(left) = left {
-                add(&mut leaves, &slot.key, &left);
+                add(&mut leaves, &presence.key, &left);
             }
-            if slot.published.is_none() {
-                self.slots.remove(&channel);
+            if presence.published.is_none() {
+                self.channels.remove(&channel);
             }
         }
         if joins.is_empty() && leaves.is_empty() {
@@ -222,7 +225,7 @@ impl PresenceSet {
     }
 }
 
-impl Slot {
+impl ChannelPresence {
     /// Returns the payload that is tracked now.
     fn payload(&self) -> Option<&TrackPayload> {
         match &self.pending {

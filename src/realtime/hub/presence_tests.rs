@@ -356,7 +356,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(topic.set.slots.len(), model.len(), "channels that left have no slots");
+        prop_assert_eq!(topic.set.channels.len(), model.len(), "channels that left are removed");
         prop_assert_eq!(topic.set.len(), model.len());
         prop_assert_eq!(topic.set.bytes == 0, model.is_empty());
     }

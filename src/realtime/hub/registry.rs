@@ -71,7 +71,7 @@ impl Hub {
         }
     }
 
-    /// Uses `people` to record the users with sockets in this process.
+    /// Registers the devices of users in `people`.
     #[must_use]
     pub fn with_people(mut self, people: People) -> Self {
         self.people = people;
@@ -181,46 +181,46 @@ impl Hub {
     }
 
     /// Sets what the channel may read from now on.
-    pub fn permit(&self, channel: ChannelId, read: Permissions) {
+    pub fn set_read_permissions(&self, channel: ChannelId, read: Permissions) {
         if let Some(member) = self.member(channel) {
-            member.permit(read);
+            member.set_read_permissions(read);
         }
     }
 
     /// Changes the user that a channel acts for.
-    pub fn set_person(&self, channel: ChannelId, person: Option<Uuid>) {
+    pub fn set_user_id(&self, channel: ChannelId, user_id: Option<Uuid>) {
         if let Some(member) = self.member(channel) {
-            member.set_person(person);
+            member.set_user_id(user_id);
         }
     }
 
     /// Returns the user that a channel acts for.
-    pub fn person(&self, channel: ChannelId) -> Option<Uuid> {
-        self.member(channel)?.person()
+    pub fn user_id(&self, channel: ChannelId) -> Option<Uuid> {
+        self.member(channel)?.user_id()
     }
 
     /// Makes sockets recheck the permissions of the private channels that `requested` describes.
     pub fn request_rechecks(&self, requested: &Requested) {
-        for (name, people) in &requested.topics {
+        for (name, user_ids) in &requested.topics {
             let Some(topic) = self.topic(&TopicKey::new(name, true)) else {
                 continue;
             };
             for member in topic.audience().members() {
-                let is_meant = match people {
+                let is_meant = match user_ids {
                     Members::All => true,
-                    Members::Of(people) => member.acts_for_any(people),
+                    Members::Of(user_ids) => member.acts_for_any(user_ids),
                 };
                 if is_meant {
                     member.request_recheck();
                 }
             }
         }
-        if !requested.everything && requested.people.is_empty() {
+        if !requested.everything && requested.user_ids.is_empty() {
             return;
         }
         for entry in &self.members {
             let member = &entry.member;
-            let is_meant = requested.everything || member.acts_for_any(&requested.people);
+            let is_meant = requested.everything || member.acts_for_any(&requested.user_ids);
             if is_meant && member.topic.key().is_private() {
                 member.request_recheck();
             }

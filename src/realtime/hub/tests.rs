@@ -32,7 +32,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
         read: Permissions::ALL,
         awaits_state: false,
         is_replaying: false,
-        person: None,
+        user_id: None,
     };
     hub.attach(client.channel, spec, serializer, &client.outbound);
     hub.open(client.channel);
@@ -103,9 +103,9 @@ fn a_binary_broadcast_skips_its_sender_members_without_permission_and_version_1(
     let other = join(&hub, "a", false, Serializer::V2);
     let old = join(&hub, "a", false, Serializer::V1);
     send(&hub, "a", false, b'1', Some(sender.channel));
-    hub.permit(other.channel, Permissions::default());
+    hub.set_read_permissions(other.channel, Permissions::default());
     send(&hub, "a", false, b'2', None);
-    hub.permit(other.channel, Permissions::ALL);
+    hub.set_read_permissions(other.channel, Permissions::ALL);
     send(&hub, "a", false, b'3', None);
     assert_eq!(sender.received(), "23");
     assert_eq!(other.received(), "13");
@@ -140,13 +140,13 @@ fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
         read: Permissions::default(),
         awaits_state: false,
         is_replaying: true,
-        person: None,
+        user_id: None,
     };
     hub.attach(channel, spec, Serializer::V2, &outbound);
     let client = Client { channel, outbound };
     // The client does not receive this row, because the client's permissions are not known yet.
     send_row(&hub, b'0');
-    hub.permit(channel, Permissions::ALL);
+    hub.set_read_permissions(channel, Permissions::ALL);
     // These rows arrive while the stored messages are being read.
     send_row(&hub, b'2');
     send_row(&hub, b'3');
@@ -181,7 +181,7 @@ fn broadcasts_before_the_reply_to_a_join_are_delivered_after_it_in_order() {
         read: Permissions::ALL,
         awaits_state: false,
         is_replaying: false,
-        person: None,
+        user_id: None,
     };
     hub.attach(late, spec, Serializer::V2, &outbound);
     send(&hub, "b", false, b'1', None);

@@ -98,7 +98,7 @@ impl Topic {
     /// Adds a member.
     pub(super) fn enter(&self, member: Arc<Member>) {
         let mut members = self.lock();
-        member.seat.0.store(members.list.len(), Ordering::Relaxed);
+        member.index.0.store(members.list.len(), Ordering::Relaxed);
         members.list.push(member);
         members.shared = None;
     }
@@ -106,10 +106,10 @@ impl Topic {
     /// Removes a member. The last member in the list moves to the index that becomes free.
     pub(super) fn leave(&self, member: &Member) {
         let mut members = self.lock();
-        let seat = member.seat.0.load(Ordering::Relaxed);
-        members.list.swap_remove(seat);
-        if let Some(moved) = members.list.get(seat) {
-            moved.seat.0.store(seat, Ordering::Relaxed);
+        let index = member.index.0.load(Ordering::Relaxed);
+        members.list.swap_remove(index);
+        if let Some(moved) = members.list.get(index) {
+            moved.index.0.store(index, Ordering::Relaxed);
         }
         members.shared = None;
     }

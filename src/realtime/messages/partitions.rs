@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Settings of the connection. They limit the wait for another process that maintains the
 /// partitions. For locks on the table, the SQL function waits even less, because other statements
 /// queue behind a waiting lock.
-const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
+const CONNECTION_SETTINGS: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
 
 /// Maximum time for one run. Without a limit, a network that drops packets could stop the
 /// maintenance.
@@ -88,7 +88,7 @@ async fn maintain(
 ) -> Result<i32, MaintenanceError> {
     let connecting = Box::pin(connector.connect("rapport partitions", tasks));
     let client = connecting.await?;
-    client.batch_execute(SESSION).await?;
+    client.batch_execute(CONNECTION_SETTINGS).await?;
     let is_installed: bool = client
         .query_one(
             "select to_regprocedure('chat.maintain_message_partitions(int, int)') is not null",

@@ -25,8 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// Settings of the connection. The rights of callers are checked beforehand. If row-level security
 /// would hide rows from the login, the query must fail instead of replaying only some of the
 /// messages.
-const SESSION: &str = "set row_security = off; set statement_timeout = '4s'; \
-                       set timezone = 'UTC'; set bytea_output = hex";
+const CONNECTION_SETTINGS: &str = "\
+    set row_security = off; set statement_timeout = '4s'; \
+    set timezone = 'UTC'; set bytea_output = hex";
 
 /// Reads which optional columns the table has. Older tables of Supabase lack binary payloads. All
 /// tables of Supabase lack the expiry time of a message.
@@ -36,9 +37,9 @@ const COLUMNS: &str = "\
     where attrelid = 'realtime.messages'::regclass and not attisdropped";
 
 /// Reads the newest messages since a time, oldest first, limited by number and bytes (protocol
-/// 4.7). The table stores UTC without a time zone. One minute of tolerance allows for clock
-/// differences. Messages of one transaction have the same time. They are ordered by their position
-/// in the table, which usually follows the order of insertion.
+/// 4.7). The table stores UTC without a time zone. Messages with a time up to one minute in the
+/// future are included, because clocks differ. Messages of one transaction have the same time. They
+/// are ordered by their position in the table, which usually follows the order of insertion.
 const NEWEST: &str = "\
     with newest as materialized ( \
         select id, event, inserted_at, ctid as place, payload::text as payload, binary_payload \
@@ -138,7 +139,8 @@ impl Inner {
             Some(connection) => connection,
             None => Box::pin(self.open()).await?,
         };
-        // The maximum is 9999-12-31. PostgreSQL prints later times in another format.
+        // The maximum is 9999-12-31, because PostgreSQL cannot represent every time that a client
+        // may send.
         let since = params.since_ms.clamp(0, 253_402_214_400_000) as f64;
         let rows = connection
             .client
@@ -170,7 +172,7 @@ impl Inner {
             .connector
             .connect("rapport replay", &self.tasks)
             .await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         let columns = client.query_one(COLUMNS, &[]).await?;
         let mut newest = NEWEST.to_owned();
         if !columns.try_get::<_, bool>(0)? {

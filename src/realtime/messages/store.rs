@@ -39,12 +39,13 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Settings of the connection. PostgreSQL stops a statement that a policy delays. Rapport itself
 /// has no timeout that could interrupt a commit, because the result of the commit would then be
 /// unknown.
-const SESSION: &str = "set statement_timeout = '3s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-                       set idle_in_transaction_session_timeout = '30s'";
+const CONNECTION_SETTINGS: &str = "\
+    set statement_timeout = '3s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
+    set idle_in_transaction_session_timeout = '30s'";
 
-/// Assumes a role and its claims for one transaction. The claims are set in both conventions of
-/// PostgREST. Returns whether a policy for INSERT mentions the extension `persistence`, which
-/// stands for the right to store. The policies of Supabase do.
+/// Assumes a role and its claims for one transaction. The claims are set in both forms that
+/// PostgREST has used: as one object, and one by one. Returns whether a policy for INSERT mentions
+/// the extension `persistence`, which stands for the right to store. The policies of Supabase do.
 const ASSUME_ROLE: &str = "\
     select \
         exists ( \
@@ -244,7 +245,7 @@ impl Inner {
             .connector
             .connect("rapport stored broadcasts", &self.tasks)
             .await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         Ok(client)
     }
 

@@ -1,7 +1,8 @@
 //! The payloads of `phx_join` and `access_token` (protocol 3.1, 3.6).
 //!
-//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent. The only
-//! exception is `replay`, because a join with invalid replay options is refused.
+//! Parsing is as lenient as in Supabase Realtime: unreadable values count as absent. There are two
+//! exceptions: a join with invalid `replay` options is refused, and a join whose payload is not
+//! valid JSON throughout is dropped.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};

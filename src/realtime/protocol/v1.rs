@@ -59,7 +59,7 @@ pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Writes the bytes before the data of a change.
+/// Writes the bytes before the value of `data` in the payload of a change.
 pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     out.extend_from_slice(topic.as_bytes());
@@ -68,7 +68,7 @@ pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"data\":");
 }
 
-/// Writes the bytes before the data of a change on a channel that joined without a `config`.
+/// Writes the bytes before the payload of a change on a channel that joined without a `config`.
 pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     out.extend_from_slice(topic.as_bytes());

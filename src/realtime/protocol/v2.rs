@@ -14,9 +14,10 @@ use super::message::{
     ClientEvent, ClientMessage, MalformedMessage, PayloadEncoding, Ref, ServerMessage, push_ref,
 };
 
-/// The bytes after the data of a change.
+/// The bytes after the value of `data` in the payload of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"}]";
-/// The bytes after the data of a change on a channel that joined without a `config`.
+/// The bytes after the payload of a change on a channel that joined without a `config`. There, the
+/// data is the whole payload.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b"]";
 
 /// The first byte of a binary frame that contains an ordinary push.
@@ -158,7 +159,7 @@ pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// Writes the bytes before the data of a change.
+/// Writes the bytes before the value of `data` in the payload of a change.
 pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"[null,null,");
     out.extend_from_slice(topic.as_bytes());
@@ -167,7 +168,7 @@ pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"data\":");
 }
 
-/// Writes the bytes before the data of a change on a channel that joined without a `config`.
+/// Writes the bytes before the payload of a change on a channel that joined without a `config`.
 pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"[null,null,");
     out.extend_from_slice(topic.as_bytes());

@@ -79,7 +79,12 @@ impl Session {
                     let reply = channel.reply(message.reference.clone(), refusal.reply());
                     effects.push(Effect::Send(reply));
                 } else {
-                    self.notice(&message.topic, refusal.to_string().into(), now, effects);
+                    self.send_limited_notice(
+                        &message.topic,
+                        refusal.to_string().into(),
+                        now,
+                        effects,
+                    );
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The inputs of a session: messages from the client, results of background work, and the time.
 
-use super::super::channel::Life;
+use super::super::channel::JoinState;
 use super::super::error::{JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
 use super::super::protocol::{
     ClientEvent, ClientMessage, Reply, ServerMessage, Status, SystemNotice, TOPIC_PREFIX,
@@ -63,13 +63,13 @@ impl Session {
                 self.subscribed(&outcome.topic, result, now, effects);
             }
             WorkResult::Authorized {
-                question,
+                kind,
                 mark,
                 round,
-                answer,
+                result,
             } => {
-                if !self.is_outdated(&outcome.topic, (question, mark, round), &answer, effects) {
-                    self.authorized(&outcome.topic, question, mark, answer, now, effects);
+                if !self.is_outdated(&outcome.topic, (kind, mark, round), &result, effects) {
+                    self.authorized(&outcome.topic, kind, mark, result, now, effects);
                 }
             }
             WorkResult::Stored { reference, result } => {
@@ -83,7 +83,7 @@ impl Session {
             }
             WorkResult::MessagesLive(true) => {
                 let notice = SystemNotice::channel(Status::Ok, MESSAGES_LIVE);
-                self.tell(&outcome.topic, notice, effects);
+                self.send_notice(&outcome.topic, notice, effects);
             }
             WorkResult::MessagesLive(false) => {
                 self.close_channel(&outcome.topic, MESSAGES_LATE.to_owned(), now, effects);
@@ -116,7 +116,7 @@ impl Session {
                 continue;
             }
             let expires_at = channel.holder.expires_at();
-            if let Life::Joined { is_warned } = &mut channel.life
+            if let JoinState::Joined { is_warned } = &mut channel.join_state
                 && !*is_warned
                 && expires_at.before(warn_before) <= now
             {
@@ -135,7 +135,7 @@ impl Session {
     /// Ends all channels because the socket is closed.
     pub fn end(&mut self, effects: &mut Vec<Effect>) {
         self.device = None;
-        if std::mem::take(&mut self.is_user) {
+        if std::mem::take(&mut self.counts_as_user) {
             self.shared.hub.remove_user();
         }
         for (_, channel) in self.channels.drain() {
@@ -227,8 +227,8 @@ impl Session {
 
 impl ClientEvent<'_> {
     /// Returns whether the purpose of the event is to start or end a channel, or to change its
-    /// identity. The most frequent events have other purposes. Since a socket may have many
-    /// channels, their deadlines are searched after such an event only if it ended a channel.
+    /// identity. The deadlines of all channels are searched after such an event. After the other
+    /// events, which are more frequent, they are searched only if the event ended a channel.
     fn may_move_deadlines(&self) -> bool {
         match self {
             Self::Join(_) | Self::Leave | Self::AccessToken(_) => true,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::authorize::{AuthorizeError, CheckKind};
 use super::super::channel::{ReplayParams, TokenMark};
 use super::super::hub::{MemberSpec, ReplayedMessage, StreamState, TopicKey};
 use super::super::messages::store::{StoreError, StoreOrder};
@@ -26,7 +26,7 @@ pub enum Effect {
     /// Register a channel in the hub. Its deliveries are held back until [`Effect::Open`].
     Attach(ChannelId, MemberSpec),
     /// Set the permissions of a channel to read.
-    Permit(ChannelId, Permissions),
+    SetReadPermissions(ChannelId, Permissions),
     /// Release the deliveries of a channel.
     Open(ChannelId),
     /// Send a channel the presence state of its topic, followed by diffs.
@@ -170,8 +170,8 @@ pub struct AuthorizeOrder {
     pub channel: ChannelId,
     /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// The permissions to check.
-    pub question: Question,
+    /// What to check.
+    pub kind: CheckKind,
     /// The claims of the caller.
     pub claims: Arc<Claims>,
     /// The mark of the token that contained the claims, which the outcome repeats.
@@ -234,8 +234,8 @@ pub struct Outcome {
 /// The result of a [`RecheckOrder`].
 #[derive(Debug)]
 pub struct RecheckOutcome {
-    /// The question about reading.
-    pub question: Question,
+    /// The kind of the check of reading.
+    pub kind: CheckKind,
     /// The mark of the token that was checked.
     pub mark: TokenMark,
     /// The recheck round in which the check started.
@@ -258,14 +258,14 @@ pub enum WorkResult {
     SubscribeLate,
     /// The result of a permission check.
     Authorized {
-        /// The question.
-        question: Question,
+        /// What was checked.
+        kind: CheckKind,
         /// The mark of the token that was checked.
         mark: TokenMark,
         /// The recheck round in which the check started.
         round: u32,
-        /// The answer.
-        answer: Result<Permissions, AuthorizeError>,
+        /// The permissions.
+        result: Result<Permissions, AuthorizeError>,
     },
     /// The broadcast was stored and sent, or it was neither stored nor sent.
     Stored {

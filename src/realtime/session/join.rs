@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::super::channel::postgres_changes::{self, Registration, Subscription};
 use super::super::channel::{
-    Access, Channel, Holder, Joining, Life, Replaced, Replay, ReplayParams, Rights, Tracked,
+    Access, Channel, Holder, JoinState, Joining, Replaced, Replay, ReplayParams, Rights, Tracked,
     Tracking, Wait, join_bytes,
 };
 use super::super::error::{JoinRefusal, expiry};
@@ -198,7 +198,7 @@ impl Session {
             },
             storing: None,
             subscription,
-            life: Life::Joining(Box::new(Joining {
+            join_state: JoinState::Joining(Box::new(Joining {
                 reply,
                 replaced: None,
                 wait,
@@ -220,7 +220,7 @@ impl Session {
                 // presence (protocol 5.3).
                 awaits_state: channel.wants_presence,
                 is_replaying: replay.is_some(),
-                person: channel.holder.claims.person(),
+                user_id: channel.holder.claims.user_id(),
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));
@@ -232,7 +232,7 @@ impl Session {
         let (config, hub) = (&self.shared.config, &self.shared.hub);
         let joins = &hub.rates().joins;
         // A socket that has joined before is already counted as a user.
-        if !self.is_user && hub.user_count() >= config.max_concurrent_users {
+        if !self.counts_as_user && hub.user_count() >= config.max_concurrent_users {
             return Err(Limit::Users);
         }
         if joins.is_over() {
@@ -256,7 +256,7 @@ impl Session {
             return;
         };
         if channel.is_private() {
-            effects.extend(channel.ask_to_read(&channel.holder, &self.headers, 0));
+            effects.extend(channel.check_read(&channel.holder, &self.headers, 0));
             return;
         }
         self.subscribe_joining(topic, now, effects);
@@ -350,11 +350,13 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let joining = match std::mem::replace(&mut channel.life, Life::Joined { is_warned: false })
-        {
-            Life::Joining(joining) => *joining,
-            joined @ Life::Joined { .. } => {
-                channel.life = joined;
+        let joining = match std::mem::replace(
+            &mut channel.join_state,
+            JoinState::Joined { is_warned: false },
+        ) {
+            JoinState::Joining(joining) => *joining,
+            joined @ JoinState::Joined { .. } => {
+                channel.join_state = joined;
                 return;
             }
         };
@@ -376,7 +378,7 @@ impl Session {
         if joining.awaits_messages {
             effects.push(Effect::AwaitMessages(channel.id, Arc::clone(topic)));
         }
-        if !std::mem::replace(&mut self.is_user, true) {
+        if !std::mem::replace(&mut self.counts_as_user, true) {
             self.shared.hub.add_user();
         }
         if let Some(notice) = notice {
@@ -386,7 +388,7 @@ impl Session {
             // Clients report no joins of members until they have received a state (protocol 5.2).
             effects.push(Effect::PresenceState(channel.id));
         }
-        channel.catch_up(&self.headers, effects);
+        channel.start_due_recheck(&self.headers, effects);
         self.receive_waiting(topic, now, effects);
     }
 
@@ -401,7 +403,7 @@ impl Session {
             return;
         };
         effects.push(Effect::Detach(channel.id));
-        let Life::Joining(joining) = channel.life else {
+        let JoinState::Joining(joining) = channel.join_state else {
             return;
         };
         self.refuse(
@@ -447,10 +449,10 @@ impl Session {
     /// connection.
     fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
         let Some(token) = token else {
-            let claims = &self.connection.claims;
+            let claims = &self.opener.claims;
             return match expiry(claims, now.seconds()) {
                 None => match self.shared.verifier.check_signer(claims) {
-                    Ok(()) => Ok(self.connection.clone()),
+                    Ok(()) => Ok(self.opener.clone()),
                     Err(error) => Err(JoinRefusal::Token(error)),
                 },
                 Some(error) => Err(JoinRefusal::Token(error)),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::authorize::{AuthorizeError, CheckKind};
 use super::super::channel::{
     Channel, Holder, NewToken, ReadsLess, TokenMark, WriteDecision, WriteState, Writing,
 };
@@ -46,9 +46,9 @@ impl Session {
         match rights.decide(writing) {
             WriteDecision::Allowed => return true,
             WriteDecision::Wait => self.hold(message, effects),
-            WriteDecision::Check(question) => {
+            WriteDecision::Check(kind) => {
                 rights.write = WriteState::Checking;
-                effects.extend(channel.ask(question, &channel.holder, &self.headers, 0));
+                effects.extend(channel.check(kind, &channel.holder, &self.headers, 0));
                 self.hold(message, effects);
             }
             WriteDecision::Refused(error) => {
@@ -58,15 +58,15 @@ impl Session {
         false
     }
 
-    /// Returns whether an answer is outdated, and asks its question again if the token is still in
-    /// use. An answer is outdated if it is older than a change that may have affected the
-    /// permissions, or if it does not cover presence although presence is now needed. Errors are
-    /// never outdated, because they contain no permissions.
+    /// Returns whether a result is outdated. If so, and if its token is still in use, starts the
+    /// check that is now needed. A result is outdated if it is older than a change that may have
+    /// affected the permissions, or if it does not cover presence although presence is now needed.
+    /// Errors are never outdated, because they contain no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,
-        (question, mark, round): (Question, TokenMark, u32),
-        answer: &Result<Permissions, AuthorizeError>,
+        (kind, mark, round): (CheckKind, TokenMark, u32),
+        result: &Result<Permissions, AuthorizeError>,
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(channel) = self.channels.get(topic) else {
@@ -78,28 +78,28 @@ impl Session {
         let newer = rights
             .new_token
             .holder()
-            .filter(|holder| holder.mark == mark && question != Question::Write);
+            .filter(|holder| holder.mark == mark && kind != CheckKind::Write);
         let (holder, wanted) = match newer {
-            Some(holder) => (holder, rights.read.question()),
-            None => (&channel.holder, question),
+            Some(holder) => (holder, rights.read.check_kind()),
+            None => (&channel.holder, kind),
         };
-        if answer.is_err() || (round == rights.round && question == wanted) {
+        if result.is_err() || (round == rights.round && kind == wanted) {
             return false;
         }
-        // If the token has been replaced, the answer is no longer needed.
+        // If the token has been replaced, the result is no longer needed.
         if holder.mark == mark {
-            effects.extend(channel.ask(wanted, holder, &self.headers, 0));
+            effects.extend(channel.check(wanted, holder, &self.headers, 0));
         }
         true
     }
 
-    /// Handles the answer to a permission check.
+    /// Handles the result of a permission check.
     pub(super) fn authorized(
         &mut self,
         topic: &Arc<str>,
-        question: Question,
+        kind: CheckKind,
         mark: TokenMark,
-        answer: Result<Permissions, AuthorizeError>,
+        result: Result<Permissions, AuthorizeError>,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
@@ -114,12 +114,12 @@ impl Session {
         let newer = rights.new_token.holder();
         let is_about_newer = newer.is_some_and(|holder| holder.mark == mark);
         if is_joining {
-            self.join_authorized(topic, answer, now, effects);
-        } else if is_about_newer && question != Question::Write {
-            self.refresh_authorized(topic, answer, now, effects);
+            self.join_authorized(topic, result, now, effects);
+        } else if is_about_newer && kind != CheckKind::Write {
+            self.refresh_authorized(topic, result, now, effects);
         } else if rights.write == WriteState::Checking && is_about_current {
-            if rights.answer_write(question, answer) {
-                effects.push(Effect::Permit(id, rights.read.permissions()));
+            if rights.apply_write(kind, result) {
+                effects.push(Effect::SetReadPermissions(id, rights.read.permissions()));
             }
             self.receive_waiting(topic, now, effects);
             let channel = self.channels.get_mut(topic);
@@ -127,13 +127,13 @@ impl Session {
                 rights.forget_failure();
             }
         }
-        // In any other case, the answer is about a token that has been replaced in the meantime.
+        // In any other case, the result is for a token that has been replaced in the meantime.
     }
 
     fn join_authorized(
         &mut self,
         topic: &Arc<str>,
-        answer: Result<Permissions, AuthorizeError>,
+        result: Result<Permissions, AuthorizeError>,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
@@ -141,12 +141,15 @@ impl Session {
             return;
         };
         let name = channel.sub_topic().to_owned();
-        match answer {
+        match result {
             Ok(read) if read.any() => {
                 if let Some(rights) = channel.access.rights_mut() {
-                    rights.answer_join(read);
+                    rights.apply_join(read);
                 }
-                effects.push(Effect::Permit(channel.id, channel.access.read()));
+                effects.push(Effect::SetReadPermissions(
+                    channel.id,
+                    channel.access.read(),
+                ));
                 self.read_stored(topic, now, effects);
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
@@ -160,7 +163,7 @@ impl Session {
     fn refresh_authorized(
         &mut self,
         topic: &Arc<str>,
-        answer: Result<Permissions, AuthorizeError>,
+        result: Result<Permissions, AuthorizeError>,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
@@ -175,15 +178,15 @@ impl Session {
             NewToken::Checking(holder) => (holder, 0),
             NewToken::Retrying { holder, failures } => (holder, failures),
         };
-        match answer {
+        match result {
             Ok(read) => {
-                if let Err(why) = channel.permit_again(read, effects) {
+                if let Err(why) = channel.apply_new_read(read, effects) {
                     self.close_channel(topic, why, now, effects);
                     return;
                 }
                 channel.take_over(holder, effects);
-                let person = channel.holder.claims.person();
-                self.shared.hub.set_person(channel.id, person);
+                let user_id = channel.holder.claims.user_id();
+                self.shared.hub.set_user_id(channel.id, user_id);
                 effects.extend(channel.subscribe());
                 self.receive_waiting(topic, now, effects);
             }
@@ -203,7 +206,7 @@ impl Session {
                     effects.push(Effect::Send(channel.system(notice)));
                 }
                 let failures = failures.saturating_add(1);
-                effects.extend(channel.ask_to_read(&holder, &self.headers, failures));
+                effects.extend(channel.check_read(&holder, &self.headers, failures));
                 if let Some(rights) = channel.access.rights_mut() {
                     rights.new_token = NewToken::Retrying { holder, failures };
                 }
@@ -226,43 +229,43 @@ impl Session {
         };
         let reason = write_refusal(error, channel.sub_topic());
         // Presence pushes always receive a reply (protocol 5.1).
-        let wants_answer = channel.ack || writing == Writing::Presence;
-        if wants_answer && message.reference.is_some() {
+        let wants_reply = channel.ack || writing == Writing::Presence;
+        if wants_reply && message.reference.is_some() {
             let reply = channel.reply(message.reference.clone(), Reply::Error(reason));
             effects.push(Effect::Send(reply));
             return;
         }
-        self.notice(&message.topic, reason, now, effects);
+        self.send_limited_notice(&message.topic, reason, now, effects);
     }
 }
 
 impl Channel {
     /// Returns an effect that checks what `holder` may read on the topic. Returns `None` for a
     /// public topic, which every client may read.
-    pub(super) fn ask_to_read(
+    pub(super) fn check_read(
         &self,
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
     ) -> Option<Effect> {
-        let question = self.access.rights()?.read.question();
-        self.ask(question, holder, headers, failures)
+        let kind = self.access.rights()?.read.check_kind();
+        self.check(kind, holder, headers, failures)
     }
 
-    fn ask(
+    fn check(
         &self,
-        question: Question,
+        kind: CheckKind,
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
     ) -> Option<Effect> {
-        let order = self.order(question, holder, headers, failures)?;
+        let order = self.order(kind, holder, headers, failures)?;
         Some(Effect::Authorize(order))
     }
 
     pub(super) fn order(
         &self,
-        question: Question,
+        kind: CheckKind,
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
@@ -270,7 +273,7 @@ impl Channel {
         Some(AuthorizeOrder {
             channel: self.id,
             topic: Arc::clone(&self.topic),
-            question,
+            kind,
             claims: Arc::clone(&holder.claims),
             mark: holder.mark,
             headers: Arc::clone(headers),
@@ -283,7 +286,7 @@ impl Channel {
     ///
     /// # Errors
     /// If the channel may read less than before, returns the reason why it must be closed.
-    pub(super) fn permit_again(
+    pub(super) fn apply_new_read(
         &mut self,
         read: Permissions,
         effects: &mut Vec<Effect>,
@@ -292,12 +295,12 @@ impl Channel {
             return Ok(());
         };
         let had = rights.read.permissions();
-        rights.answer_read(read).map_err(|less| match less {
+        rights.apply_read(read).map_err(|less| match less {
             ReadsLess::Nothing => no_permission(sub_topic(&self.topic)),
             ReadsLess::Part => no_longer_permitted(sub_topic(&self.topic)),
         })?;
         let read = rights.read.permissions();
-        effects.push(Effect::Permit(self.id, read));
+        effects.push(Effect::SetReadPermissions(self.id, read));
         if self.wants_presence && read.presence && !had.presence {
             // The channel could not read presence before, so it has not received a state.
             effects.push(Effect::PresenceState(self.id));

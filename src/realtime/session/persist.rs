@@ -79,7 +79,7 @@ impl Session {
                     let reply = channel.reply(reference, Reply::NotStored(text));
                     effects.push(Effect::Send(reply));
                 } else {
-                    self.notice(topic, text, now, effects);
+                    self.send_limited_notice(topic, text, now, effects);
                 }
             }
         }

@@ -132,7 +132,7 @@ impl Tracking {
     }
 
     /// Returns whether the channel tracks a payload, or tried to when the topic was full.
-    pub(super) fn is_listed(&self) -> bool {
+    pub(super) fn is_tracking(&self) -> bool {
         self.tracked != Tracked::Nothing
     }
 

@@ -25,7 +25,7 @@ impl Session {
                 && is_meant(id)
             {
                 rights.note_change();
-                channel.catch_up(&self.headers, effects);
+                channel.start_due_recheck(&self.headers, effects);
             }
         }
     }
@@ -45,16 +45,16 @@ impl Session {
             rights.recheck = Recheck::Due;
         }
         let metrics = self.shared.hub.metrics();
-        if !channel.is_answered_by(&result) {
-            channel.catch_up(&self.headers, effects);
+        if !channel.is_current(&result) {
+            channel.start_due_recheck(&self.headers, effects);
             return;
         }
         metrics.rechecks.inc();
         let closed = match result.read {
-            Ok(read) => channel.permit_again(read, effects),
+            Ok(read) => channel.apply_new_read(read, effects),
             Err(error) if error.is_refusal() => Err(no_permission(channel.sub_topic())),
             Err(_) => {
-                channel.try_again(&self.headers, result.failures, effects);
+                channel.retry_recheck(&self.headers, result.failures, effects);
                 return;
             }
         };
@@ -65,7 +65,7 @@ impl Session {
         }
         match result.write {
             Some(Err(error)) if !error.is_refusal() => {
-                channel.try_again(&self.headers, result.failures, effects);
+                channel.retry_recheck(&self.headers, result.failures, effects);
                 return;
             }
             Some(write) => self.write_rechecked(topic, write, now, effects),
@@ -95,10 +95,10 @@ impl Session {
         {
             rights.write = WriteState::Known(permissions);
         }
-        if !permissions.presence && channel.tracking.is_listed() {
+        if !permissions.presence && channel.tracking.is_tracking() {
             channel.untrack(effects);
             let why = write_refusal(None, channel.sub_topic());
-            self.notice(topic, why, now, effects);
+            self.send_limited_notice(topic, why, now, effects);
         }
     }
 }
@@ -106,7 +106,7 @@ impl Session {
 impl Channel {
     /// Starts a recheck if one is due and none is running. Does nothing before the join has been
     /// answered, because the join has its own check.
-    pub(super) fn catch_up(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
+    pub(super) fn start_due_recheck(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
         let rights = self.access.rights();
         let is_due = rights.is_some_and(|rights| rights.recheck == Recheck::Due);
         if is_due && self.joining().is_none() {
@@ -117,7 +117,7 @@ impl Channel {
     /// Repeats a recheck that failed without a refusal, usually because the database was
     /// unavailable. The channel keeps its permissions until there is a result. As with a new token,
     /// an outage does not close the channel.
-    fn try_again(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
+    fn retry_recheck(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
         self.begin_recheck(headers, failures.saturating_add(1), effects);
     }
 
@@ -126,21 +126,21 @@ impl Channel {
             return;
         };
         rights.recheck = Recheck::Running;
-        let question = rights.read.question();
-        let order = self.order(question, &self.holder, headers, failures);
+        let kind = rights.read.check_kind();
+        let order = self.order(kind, &self.holder, headers, failures);
         effects.extend(order.map(|read| {
             Effect::Recheck(RecheckOrder {
                 read,
-                with_write: self.tracking.is_listed(),
+                with_write: self.tracking.is_tracking(),
             })
         }));
     }
 
-    /// Returns whether a result answers the question that would be asked now.
-    fn is_answered_by(&self, result: &RecheckOutcome) -> bool {
+    /// Returns whether a result is that of the check that would start now.
+    fn is_current(&self, result: &RecheckOutcome) -> bool {
         self.access.rights().is_some_and(|rights| {
-            result.round == rights.round && result.question == rights.read.question()
+            result.round == rights.round && result.kind == rights.read.check_kind()
         }) && result.mark == self.holder.mark
-            && (result.write.is_some() || !self.tracking.is_listed())
+            && (result.write.is_some() || !self.tracking.is_tracking())
     }
 }

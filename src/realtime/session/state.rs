@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::channel::{Channel, Holder, Life, TokenMarks};
+use super::super::channel::{Channel, Holder, JoinState, TokenMarks};
 use super::super::hub::Hub;
 use super::super::protocol::{Status, SystemNotice};
 use super::effect::Effect;
@@ -40,14 +40,15 @@ pub struct Shared {
 pub struct Session {
     pub(super) shared: Arc<Shared>,
     /// The identity that opened the connection.
-    pub(super) connection: Holder,
+    pub(super) opener: Holder,
     /// The text of a JSON object that policies read as `request.headers`.
     pub(super) headers: Arc<str>,
     pub(super) channels: HashMap<Arc<str>, Box<Channel>>,
+    /// The budget for joins.
     pub(super) joins: Bucket,
     /// Whether the connection has joined a channel. From then until its end, it counts as a user
     /// (protocol 1.3).
-    pub(super) is_user: bool,
+    pub(super) counts_as_user: bool,
     /// The budget for notices about refused pushes that receive no reply.
     pub(super) notices: Bucket,
     /// The start of the current time without channels. `None` if the connection has channels.
@@ -62,20 +63,15 @@ pub struct Session {
 
 impl Session {
     /// Creates a session for a connection that was opened with these verified claims and headers.
-    pub fn new(
-        shared: Arc<Shared>,
-        connection: Holder,
-        headers: Arc<str>,
-        now: UnixMillis,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, opener: Holder, headers: Arc<str>, now: UnixMillis) -> Self {
         let joins = Bucket::full(join_burst(&shared.config), now);
         let mut session = Self {
             shared,
-            connection,
+            opener,
             headers,
             channels: HashMap::new(),
             joins,
-            is_user: false,
+            counts_as_user: false,
             without_channel: Some(now),
             notices: Bucket::full(NOTICE_BURST, now),
             deadline: None,
@@ -99,7 +95,7 @@ impl Session {
 
     /// Returns whether the connection has joined a channel since it was opened.
     pub fn has_joined(&self) -> bool {
-        self.is_user
+        self.counts_as_user
     }
 
     pub(super) fn count_held(&mut self) {
@@ -107,7 +103,7 @@ impl Session {
         self.held_bytes = self.headers.len() + channels.sum::<usize>();
     }
 
-    pub(super) fn tell(&self, topic: &str, notice: SystemNotice, effects: &mut Vec<Effect>) {
+    pub(super) fn send_notice(&self, topic: &str, notice: SystemNotice, effects: &mut Vec<Effect>) {
         if let Some(channel) = self.channels.get(topic) {
             effects.push(Effect::Send(channel.system(notice)));
         }
@@ -115,7 +111,7 @@ impl Session {
 
     /// Notifies a channel why a push that receives no reply was refused, unless the socket has
     /// recently received too many such notices.
-    pub(super) fn notice(
+    pub(super) fn send_limited_notice(
         &mut self,
         topic: &str,
         text: Cow<'static, str>,
@@ -123,7 +119,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         if self.notices.take(NOTICE_BURST, NOTICES_PER_SECOND, now) {
-            self.tell(topic, SystemNotice::channel(Status::Error, text), effects);
+            self.send_notice(topic, SystemNotice::channel(Status::Error, text), effects);
         }
     }
 
@@ -135,23 +131,23 @@ impl Session {
 
     /// Updates the user whose device the socket counts as. The user stays the same as long as a
     /// joined channel acts for that user.
-    fn find_person(&mut self) {
-        let current = self.device.as_ref().map(Device::person);
+    fn find_user(&mut self) {
+        let current = self.device.as_ref().map(Device::user_id);
         let mut found = None;
         for channel in self.channels.values() {
             if channel.joining().is_some() {
                 continue;
             }
-            let person = channel.holder.claims.person();
-            if person.is_some() && person == current {
+            let user_id = channel.holder.claims.user_id();
+            if user_id.is_some() && user_id == current {
                 return;
             }
-            found = found.or(person);
+            found = found.or(user_id);
         }
         // The previous device is removed before the new one is added, because it may be the last
         // device of its user.
         self.device = None;
-        self.device = found.map(|person| self.shared.hub.people().enter(person));
+        self.device = found.map(|user_id| self.shared.hub.people().enter(user_id));
     }
 
     pub(super) fn find_deadline(&mut self, now: UnixMillis) {
@@ -160,16 +156,16 @@ impl Session {
         } else if self.without_channel.is_none() {
             self.without_channel = Some(now);
         }
-        self.find_person();
+        self.find_user();
         self.count_held();
         let warn_before = self.shared.config.expiry_warning;
         self.deadline = self
             .channels
             .values()
-            .filter_map(|channel| match &channel.life {
-                Life::Joining(joining) => joining.wait.map(|wait| wait.until),
-                Life::Joined { is_warned: true } => Some(channel.holder.expires_at()),
-                Life::Joined { is_warned: false } => {
+            .filter_map(|channel| match &channel.join_state {
+                JoinState::Joining(joining) => joining.wait.map(|wait| wait.until),
+                JoinState::Joined { is_warned: true } => Some(channel.holder.expires_at()),
+                JoinState::Joined { is_warned: false } => {
                     Some(channel.holder.expires_at().before(warn_before))
                 }
             })

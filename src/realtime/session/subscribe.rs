@@ -84,7 +84,7 @@ impl Session {
         if channel.joining().is_some() {
             self.answer_join(topic, notice, now, effects);
         } else if let Some(notice) = notice {
-            self.tell(topic, notice, effects);
+            self.send_notice(topic, notice, effects);
         }
     }
 }
@@ -97,7 +97,7 @@ impl Channel {
 
     /// Returns an effect that registers the bindings under the channel's current identity. Only one
     /// registration runs at a time. If one is already running, returns `None`, and the next one
-    /// starts when it ends.
+    /// starts when it ends. Also returns `None` if the channel has no valid bindings.
     pub(super) fn subscribe(&mut self) -> Option<Effect> {
         let until_live = self.is_joining_with_wait();
         let identity = self.holder.identity();

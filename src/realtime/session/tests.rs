@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::authorize::{AuthorizeError, CheckKind};
 use super::super::channel::{Holder, MAX_WAITING, MAX_WAITING_BYTES, TokenMarks, postgres_changes};
 use super::super::hub::{Hub, StreamState};
 use super::super::permissions::Permissions;
@@ -42,6 +42,7 @@ fn config() -> RealtimeConfig {
         max_joins_per_second: 1_000_000,
         max_joins_per_second_per_socket: 10,
         connections_per_second_per_address: 1_000,
+        max_sockets_per_address: 0,
         connection_burst_per_address: 1_000,
         max_request_bytes: 8_000_000,
         max_frame_bytes: 5_000_000,
@@ -130,33 +131,33 @@ impl Script {
         printed(effects)
     }
 
-    /// Answers a permission check of `token`, or of the connection's token if `token` is `None`.
-    fn answer(
+    /// Completes a permission check of `token`, or of the connection's token if `token` is `None`.
+    fn finish_check(
         &mut self,
-        question: Question,
-        answer: Result<Permissions, AuthorizeError>,
+        kind: CheckKind,
+        result: Result<Permissions, AuthorizeError>,
         token: Option<&str>,
     ) -> Vec<String> {
         let mark = match token {
             Some(token) => self.session.shared.marks.of(token),
-            None => self.session.connection.mark,
+            None => self.session.opener.mark,
         };
         let result = WorkResult::Authorized {
-            question,
+            kind,
             mark,
             round: 0,
-            answer,
+            result,
         };
         self.complete(1, "realtime:a", result)
     }
 
-    /// Answers a permission check of reading without presence.
+    /// Completes a permission check of reading without presence.
     fn read(
         &mut self,
-        answer: Result<Permissions, AuthorizeError>,
+        result: Result<Permissions, AuthorizeError>,
         token: Option<&str>,
     ) -> Vec<String> {
-        self.answer(Question::Read { presence: false }, answer, token)
+        self.finish_check(CheckKind::Read { presence: false }, result, token)
     }
 
     /// Creates a session with a private channel that may read broadcasts, without presence.
@@ -269,8 +270,8 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                 order.store.except,
             ),
             Effect::AwaitMessages(channel, _) => format!("await messages for {}", channel.0),
-            Effect::Permit(channel, read) => format!(
-                "permit {}: broadcast {}, presence {}",
+            Effect::SetReadPermissions(channel, read) => format!(
+                "may read {}: broadcast {}, presence {}",
                 channel.0, read.broadcast, read.presence
             ),
             Effect::Authorize(order) => format!("ask {}", asked(&order)),
@@ -287,13 +288,13 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
 }
 
 fn asked(order: &AuthorizeOrder) -> String {
-    let question = match order.question {
-        Question::Read { presence: false } => "read",
-        Question::Read { presence: true } => "read with presence",
-        Question::Write => "write",
+    let kind = match order.kind {
+        CheckKind::Read { presence: false } => "read",
+        CheckKind::Read { presence: true } => "read with presence",
+        CheckKind::Write => "write",
     };
     format!(
-        "{} to {question} as {} after {} failures",
+        "{} to {kind} as {} after {} failures",
         order.channel.0,
         order.claims.subject.as_deref().unwrap_or_default(),
         order.failures
@@ -773,13 +774,13 @@ fn a_private_join_checks_permissions_first() {
     assert_eq!(
         script.read(Ok(BROADCAST), None),
         [
-            "permit 1: broadcast true, presence false",
+            "may read 1: broadcast true, presence false",
             "subscribe 1 as key after 0 failures"
         ]
     );
     let unauthorized =
         "Unauthorized: You do not have permissions to read from this Channel topic: a";
-    for (answer, reason) in [
+    for (result, reason) in [
         (Ok(NOTHING), unauthorized),
         (Err(policy_error()), unauthorized),
         (
@@ -794,7 +795,7 @@ fn a_private_join_checks_permissions_first() {
         let mut script = Script::new();
         script.join("1", "realtime:a", &payload);
         assert_eq!(
-            script.read(answer, None),
+            script.read(result, None),
             ["detach 1".to_owned(), refused("1", "a", reason)]
         );
     }
@@ -816,7 +817,7 @@ fn a_presence_state_requires_permission_to_read_presence() {
             script.join("1", "realtime:a", &payload)[1],
             "ask 1 to read with presence as key after 0 failures"
         );
-        let effects = script.answer(Question::Read { presence: true }, Ok(read), None);
+        let effects = script.finish_check(CheckKind::Read { presence: true }, Ok(read), None);
         assert_eq!(effects[1], joined("1", "a", ""));
         assert_eq!(effects[2], "open 1");
         assert_eq!(effects.get(3).cloned(), shown);
@@ -831,13 +832,13 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
     let lost = "You no longer have permission to read from this Channel topic: a";
     let none = "You do not have permissions to read from this Channel topic: a";
     let waits = "Realtime was unable to connect to the project database: the previous token stays in force until it expires, trying again";
-    // (permissions before, answer to the check of the new token, effects)
+    // (permissions before, result of the check of the new token, effects)
     let cases = [
         (
             BROADCAST,
             Ok(Permissions::ALL),
             vec![
-                "permit 1: broadcast true, presence true".to_owned(),
+                "may read 1: broadcast true, presence true".to_owned(),
                 "presence state 1".to_owned(),
             ],
         ),
@@ -874,12 +875,12 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
     for (before, under, heard) in cases {
         let mut script = Script::new();
         script.join("1", "realtime:a", &payload);
-        script.answer(Question::Read { presence: true }, Ok(before), None);
+        script.finish_check(CheckKind::Read { presence: true }, Ok(before), None);
         assert_eq!(
             script.push(&refresh(&ann)),
             ["ask 1 to read with presence as ann after 0 failures"]
         );
-        let effects = script.answer(Question::Read { presence: true }, under, Some(&ann));
+        let effects = script.finish_check(CheckKind::Read { presence: true }, under, Some(&ann));
         assert_eq!(effects, heard);
     }
 
@@ -892,13 +893,13 @@ fn a_new_token_is_accepted_if_it_permits_reading_as_much_as_before() {
     assert_eq!(
         script.read(Ok(BROADCAST), Some(&ann)),
         [
-            "permit 1: broadcast true, presence false",
+            "may read 1: broadcast true, presence false",
             "ask 1 to write as ann after 0 failures"
         ]
     );
-    // The answer about Ann's token arrives before Bob's token is checked, and must not apply to
+    // The result for Ann's token arrives before Bob's token is checked, and must not apply to
     // Bob's token.
-    let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
+    let effects = script.finish_check(CheckKind::Write, Ok(NOTHING), Some(&ann));
     assert_eq!(effects.len(), 2, "{effects:?}");
     assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");
     assert!(script.read(Ok(NOTHING), Some(&ann)).is_empty());
@@ -915,15 +916,15 @@ fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
     // The first track makes presence readable, still under the previous token.
     let track = json!(["1", "3", "realtime:a", "presence", {"type": "presence", "event": "track", "payload": {}}]);
     script.push(&track);
-    let reading = Question::Read { presence: true };
-    script.answer(reading, Ok(Permissions::ALL), None);
-    // This answer covers only broadcasts, so the question is asked again, with presence.
+    let reading = CheckKind::Read { presence: true };
+    script.finish_check(reading, Ok(Permissions::ALL), None);
+    // This result covers only broadcasts, so the check is repeated, with presence.
     assert_eq!(
         script.read(Ok(BROADCAST), Some(&ann)),
         ["ask 1 to read with presence as ann after 0 failures"]
     );
-    let effects = script.answer(reading, Ok(Permissions::ALL), Some(&ann));
-    assert_eq!(effects[0], "permit 1: broadcast true, presence true");
+    let effects = script.finish_check(reading, Ok(Permissions::ALL), Some(&ann));
+    assert_eq!(effects[0], "may read 1: broadcast true, presence true");
 }
 
 #[test]
@@ -936,7 +937,7 @@ fn the_first_write_on_a_private_channel_is_checked_and_messages_keep_their_order
     assert!(!script.join("9", "realtime:b", &plain()).is_empty());
     let unauthorized = "You do not have permissions to write to this Channel topic: a";
     assert_eq!(
-        script.answer(Question::Write, Ok(NOTHING), None),
+        script.finish_check(CheckKind::Write, Ok(NOTHING), None),
         [failed("2", unauthorized), failed("3", unauthorized)]
     );
     // The refusal is remembered, so there is no further check.
@@ -948,13 +949,13 @@ fn the_first_write_on_a_private_channel_is_checked_and_messages_keep_their_order
     script.push(&broadcast("3"));
     let away = "UnableToConnectToProject: Realtime was unable to connect to the project database";
     assert_eq!(
-        script.answer(Question::Write, Err(AuthorizeError::Unavailable), None),
+        script.finish_check(CheckKind::Write, Err(AuthorizeError::Unavailable), None),
         [failed("2", away), failed("3", away)]
     );
     assert_eq!(script.push(&broadcast("4")), [asked]);
     // A policy that fails counts as a refusal, which is remembered.
     assert_eq!(
-        script.answer(Question::Write, Err(policy_error()), None),
+        script.finish_check(CheckKind::Write, Err(policy_error()), None),
         [failed("4", unauthorized)]
     );
     assert_eq!(script.push(&broadcast("5")), [failed("5", unauthorized)]);
@@ -975,7 +976,7 @@ fn notices_about_refused_writes_without_reply_are_limited() {
     let mut script = Script::private(false);
     script.push(&broadcast("2"));
     let unauthorized = "You do not have permissions to write to this Channel topic: a";
-    let mut heard = script.answer(Question::Write, Ok(NOTHING), None);
+    let mut heard = script.finish_check(CheckKind::Write, Ok(NOTHING), None);
     for _ in 0..10 {
         heard.extend(script.push(&broadcast("3")));
     }
@@ -1000,10 +1001,10 @@ fn a_large_first_message_waits_and_the_total_is_limited() {
         let full = format!("realtime:{topic}");
         script.join("1", &full, &private(json!({"broadcast": {"ack": true}})));
         let result = WorkResult::Authorized {
-            question: Question::Read { presence: false },
-            mark: script.session.connection.mark,
+            kind: CheckKind::Read { presence: false },
+            mark: script.session.opener.mark,
             round: 0,
-            answer: Ok(BROADCAST),
+            result: Ok(BROADCAST),
         };
         script.complete(number, &full, result);
     }
@@ -1030,14 +1031,14 @@ fn the_first_track_checks_the_permission_to_read_presence() {
         ["ask 1 to read with presence as key after 0 failures"]
     );
     assert_eq!(
-        script.answer(Question::Read { presence: true }, Ok(PRESENCE), None),
+        script.finish_check(CheckKind::Read { presence: true }, Ok(PRESENCE), None),
         [
-            "permit 1: broadcast true, presence true",
+            "may read 1: broadcast true, presence true",
             "ask 1 to write as key after 0 failures"
         ]
     );
     assert_eq!(
-        script.answer(Question::Write, Ok(BROADCAST), None),
+        script.finish_check(CheckKind::Write, Ok(BROADCAST), None),
         [failed(
             "2",
             "You do not have permissions to write to this Channel topic: a"
@@ -1046,8 +1047,8 @@ fn the_first_track_checks_the_permission_to_read_presence() {
 
     let mut script = Script::private(false);
     script.push(&track);
-    script.answer(Question::Read { presence: true }, Ok(NOTHING), None);
-    let effects = script.answer(Question::Write, Ok(PRESENCE), None);
+    script.finish_check(CheckKind::Read { presence: true }, Ok(NOTHING), None);
+    let effects = script.finish_check(CheckKind::Write, Ok(PRESENCE), None);
     assert!(effects[0].starts_with("track 1 as "), "{effects:?}");
     // Untracking needs no permission.
     let untrack = json!(["1", "3", "realtime:a", "presence", {"event": "untrack"}]);

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::super::channel::{Channel, Holder, Life, NewToken, Tracking, WriteState};
+use super::super::channel::{Channel, Holder, JoinState, NewToken, Tracking, WriteState};
 use super::super::error::{expiry, token_text};
 use super::super::protocol::{AccessToken, ClientMessage};
 use super::effect::Effect;
@@ -49,14 +49,14 @@ impl Session {
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
                     self.close_channel(topic, token_text(&error), now, effects);
                 } else if channel.is_private() {
-                    effects.extend(channel.ask_to_read(&holder, &self.headers, 0));
+                    effects.extend(channel.check_read(&holder, &self.headers, 0));
                     if let Some(rights) = channel.access.rights_mut() {
                         rights.new_token = NewToken::Checking(holder);
                     }
                 } else {
                     channel.take_over(holder, effects);
-                    let person = channel.holder.claims.person();
-                    self.shared.hub.set_person(channel.id, person);
+                    let user_id = channel.holder.claims.user_id();
+                    self.shared.hub.set_user_id(channel.id, user_id);
                     effects.extend(channel.subscribe());
                 }
             }
@@ -73,7 +73,7 @@ impl Channel {
             self.tracking.key = Tracking::key_of_subject(&holder);
         }
         self.holder = holder;
-        if let Life::Joined { is_warned } = &mut self.life {
+        if let JoinState::Joined { is_warned } = &mut self.join_state {
             *is_warned = false;
         }
         if let Some(rights) = self.access.rights_mut() {

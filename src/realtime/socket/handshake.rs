@@ -21,6 +21,7 @@ use super::super::protocol::Serializer;
 use super::super::service::Realtime;
 use super::task;
 use crate::auth::TokenError;
+use crate::http::addresses::AddressShare;
 use crate::http::middleware::RequestId;
 use crate::limits::UnixMillis;
 
@@ -76,10 +77,18 @@ pub async fn upgrade(
                         holder,
                         headers,
                         request_id,
+                        address_share,
                         ..
                     } = handshake;
-                    let socket =
-                        task::open(&realtime, serializer, holder, headers, request_id, upgraded);
+                    let socket = task::open(
+                        &realtime,
+                        serializer,
+                        holder,
+                        headers,
+                        request_id,
+                        address_share,
+                        upgraded,
+                    );
                     // The socket runs in a separate task, so that the memory of the handshake's
                     // task is freed. Otherwise every idle socket would keep it.
                     realtime.tasks.spawn("socket", socket);
@@ -107,6 +116,8 @@ struct Handshake {
     /// The id of the request in the log.
     request_id: Box<str>,
     accept: String,
+    /// The socket's share of [`Realtime::sockets_per_address`].
+    address_share: AddressShare,
     on_upgrade: OnUpgrade,
 }
 
@@ -160,6 +171,10 @@ fn handshake(
     if hub.rates().joins.is_over() {
         return Err(HandshakeRefusal::TooManyJoins);
     }
+    let address_share = realtime
+        .sockets_per_address
+        .take(client)
+        .ok_or(HandshakeRefusal::TooManyFromAddress)?;
     let policy_headers = policy_headers(headers);
     let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;
     let request_id = request
@@ -176,6 +191,7 @@ fn handshake(
         headers: policy_headers,
         request_id,
         accept,
+        address_share,
         on_upgrade,
     })
 }

@@ -34,6 +34,7 @@ use super::super::wire::frame::{Frame, FrameError, FrameReader, Received};
 use super::super::wire::outbound::Outbound;
 use super::super::wire::sockets::SocketId;
 use super::super::work::{Work, Workshop};
+use crate::http::addresses::AddressShare;
 use crate::http::heads::Connection;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
@@ -66,6 +67,7 @@ pub(super) fn open(
     holder: Holder,
     headers: Arc<str>,
     request_id: Box<str>,
+    address_share: AddressShare,
     upgraded: Upgraded,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (stream, write, received) = match upgraded.downcast::<TokioIo<Connection>>() {
@@ -81,7 +83,14 @@ pub(super) fn open(
     };
     let now = UnixMillis::now();
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
-    let mut socket = Socket::new(realtime, serializer, session, (stream, write), request_id);
+    let mut socket = Socket::new(
+        realtime,
+        serializer,
+        session,
+        (stream, write),
+        request_id,
+        address_share,
+    );
     let (id, request_id) = (socket.id, &socket.request_id);
     // The span exists only at level debug, because it takes memory for each idle socket.
     let span = tracing::debug_span!("socket", %id, %request_id);
@@ -157,6 +166,8 @@ struct Socket {
     /// The id of the handshake's request. It connects the log line about the end of the socket with
     /// the log line about the handshake.
     request_id: Box<str>,
+    /// Counts the socket for its address.
+    address_share: AddressShare,
 }
 
 /// Runs however the task ends, even after a panic, so that no socket stays listed after its end. A
@@ -193,6 +204,7 @@ impl Socket {
         session: Session,
         (stream, write): (Stream, Option<OwnedWriteHalf>),
         request_id: Box<str>,
+        address_share: AddressShare,
     ) -> Self {
         let shared = Arc::clone(&realtime.shared);
         let config = &shared.config;
@@ -214,6 +226,7 @@ impl Socket {
             id: shared.hub.add_socket(&outbound),
             opened: UnixMillis::now(),
             request_id,
+            address_share,
             outbound,
             shared,
         }
@@ -529,7 +542,9 @@ impl Socket {
                 Effect::Attach(channel, spec) => {
                     hub.attach(channel, spec, self.serializer, &self.outbound);
                 }
-                Effect::Permit(channel, read) => hub.permit(channel, read),
+                Effect::SetReadPermissions(channel, read) => {
+                    hub.set_read_permissions(channel, read)
+                }
                 Effect::Open(channel) => hub.open(channel),
                 Effect::PresenceState(channel) => deliveries.presence_state(channel),
                 Effect::Track(order) => {
@@ -542,7 +557,9 @@ impl Socket {
                     self.workshop.visibility.unsubscribe(channel);
                 }
                 Effect::Subscribe(order) => {
-                    let work = self.workshop.subscribe(order);
+                    let work = self
+                        .workshop
+                        .subscribe(order, self.address_share.position());
                     self.add_work(work);
                 }
                 Effect::Authorize(order) => {

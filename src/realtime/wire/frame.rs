@@ -244,6 +244,7 @@ impl FrameReader {
     /// Processes `received` bytes and passes every completed message to `handle`, in order. The
     /// first message may have up to `limit` bytes. Each call of `handle` either returns the limit
     /// for the next message, or breaks to stop reading. The bytes are unmasked in place.
+    ///
     /// # Errors
     /// [`FrameError`] at the first fault. Messages before it have been passed to `handle`.
     pub fn read(

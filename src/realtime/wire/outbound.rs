@@ -106,7 +106,7 @@ impl Gate {
 /// Dropping this value flushes it.
 #[derive(Debug, Default)]
 pub struct Fanout {
-    listed: Vec<Arc<Outbound>>,
+    to_flush: Vec<Arc<Outbound>>,
 }
 
 impl Outbound {
@@ -237,7 +237,7 @@ impl Outbound {
     /// Writes as many queued frames as the socket accepts now. The socket's task writes the rest.
     pub fn flush(&self) {
         let mut queue = self.lock();
-        queue.is_listed = false;
+        queue.awaits_flush = false;
         if queue.frames.is_empty() {
             self.unlock_and_report(queue);
             return;
@@ -337,7 +337,7 @@ impl Outbound {
             let _ = queue.write(|slices| stream.try_write_vectored(slices));
             queue.count();
         }
-        let queued = if std::mem::replace(&mut queue.is_listed, true) {
+        let queued = if std::mem::replace(&mut queue.awaits_flush, true) {
             Queued::Pending
         } else {
             Queued::ToFlush
@@ -461,14 +461,14 @@ impl Fanout {
 
     fn schedule_flush(&mut self, outbound: &Arc<Outbound>, queued: Queued) -> Queued {
         if queued == Queued::ToFlush {
-            self.listed.push(Arc::clone(outbound));
+            self.to_flush.push(Arc::clone(outbound));
         }
         queued
     }
 
     /// Flushes the queues of these sockets.
     pub fn flush(&mut self) {
-        for outbound in self.listed.drain(..) {
+        for outbound in self.to_flush.drain(..) {
             outbound.flush();
         }
     }

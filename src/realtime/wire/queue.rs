@@ -57,12 +57,12 @@ pub(super) struct Queue {
     pub(super) pending_release: Option<Box<PendingRelease>>,
     /// Set when nothing more is written, not even a close frame.
     pub(super) is_cut: bool,
-    /// Set while the socket accepts no more bytes. The socket's task writes when it accepts some
-    /// again.
+    /// Set while only the socket's task writes: either the socket accepts no more bytes at present,
+    /// or a close frame is queued.
     pub(super) is_blocked: bool,
     /// Set while the socket is on the list of a [`Fanout`](super::outbound::Fanout), which will
     /// flush the queue.
-    pub(super) is_listed: bool,
+    pub(super) awaits_flush: bool,
     /// The reason why the socket is closing. Set once; no frame is accepted after the close frame.
     pub(super) closing: Option<CloseReason>,
 }

@@ -75,9 +75,9 @@ struct Budget {
     pending_release: AtomicI64,
 }
 
-/// The memory that one socket holds, in bytes per kind. The registry finds the largest sockets by
-/// it. Four bytes per kind suffice, because no setting allows one
-/// socket to hold more than 4 GiB.
+/// The memory that one socket holds, in bytes per kind. The registry uses these numbers to find the
+/// largest sockets. Four bytes per kind suffice, because no setting allows one socket to hold more
+/// than 4 GiB.
 #[derive(Debug, Default)]
 pub struct Holdings([AtomicU32; 3]);
 

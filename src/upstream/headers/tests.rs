@@ -1,4 +1,4 @@
-//! Every rule of headers as a table.
+//! Tests of the header rules, as tables of cases.
 
 use super::*;
 
@@ -105,7 +105,7 @@ fn a_request_loses_only_what_belongs_to_the_connection_or_to_proxies() {
 }
 
 #[test]
-fn only_a_websocket_is_switched_to() {
+fn only_an_upgrade_to_websocket_is_kept() {
     for (pairs, expected) in [
         (
             &[("connection", "Upgrade"), ("upgrade", "websocket")][..],

@@ -58,7 +58,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 
 #[test]
 fn a_request_is_admitted_by_its_key() {
-    use KeyRule::{Any, ServerSide, Unneeded};
+    use KeyRule::{Any, NotRequired, ServerSide};
     use Refusal::{KeyInvalid, KeyMissing, SecretKeyInBrowser};
     let (anon, service, user) = (token("anon"), token("service_role"), token("authenticated"));
     let in_query = format!("select=id&apikey={PUBLISHABLE}");
@@ -81,7 +81,7 @@ fn a_request_is_admitted_by_its_key() {
             None,
             Err(KeyMissing),
         ),
-        (Unneeded, Method::GET, vec![], None, Ok(None)),
+        (NotRequired, Method::GET, vec![], None, Ok(None)),
         (
             Any,
             Method::GET,
@@ -139,7 +139,13 @@ fn a_request_is_admitted_by_its_key() {
             None,
             Err(KeyInvalid),
         ),
-        (Unneeded, Method::GET, vec![("apikey", "x")], None, Ok(None)),
+        (
+            NotRequired,
+            Method::GET,
+            vec![("apikey", "x")],
+            None,
+            Ok(None),
+        ),
         (
             Any,
             Method::GET,
@@ -205,7 +211,7 @@ fn a_request_is_admitted_by_its_key() {
             Err(SecretKeyInBrowser),
         ),
         (
-            Unneeded,
+            NotRequired,
             Method::GET,
             vec![("apikey", SECRET_KEY), origin],
             None,
@@ -232,7 +238,7 @@ fn a_request_is_admitted_by_its_key() {
 fn received(keys: &Keys, service: Service, pairs: &[(&'static str, &str)], query: &str) -> String {
     let mut headers = headers(pairs);
     let given = keys
-        .admit(KeyRule::Unneeded, &Method::GET, &headers, Some(query))
+        .admit(KeyRule::NotRequired, &Method::GET, &headers, Some(query))
         .unwrap();
     keys.exchange(service, given.as_ref(), Some(query), &mut headers);
     let Some(value) = headers.get(AUTHORIZATION) else {
@@ -349,7 +355,7 @@ fn a_function_receives_the_key_as_a_token() {
     let keys = keys(minted());
     let mut sent = headers(&[("apikey", PUBLISHABLE), ("sb-api-key", "forged")]);
     let given = keys
-        .admit(KeyRule::Unneeded, &Method::POST, &sent, None)
+        .admit(KeyRule::NotRequired, &Method::POST, &sent, None)
         .unwrap();
     keys.exchange(Service::Functions, given.as_ref(), None, &mut sent);
     assert_eq!(sent[FUNCTION_KEY], sent[AUTHORIZATION]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::loop_function::LoopFunction;
-use super::query::{Execution, QueryOutput, SETTINGS, same_error};
+use super::query::{CALLER_SETTINGS, Execution, QueryOutput, same_error};
 use super::sql_function;
 use super::state::DatabaseState;
 use crate::db::parked::{ParkedConnection, ParkedError};
@@ -57,12 +57,12 @@ impl QueryConnection {
         statement_timeout: Duration,
     ) -> Result<Self, QueryError> {
         let statement_timeout = statement_timeout.as_millis().max(1).to_string();
-        let session = format!(
+        let settings = format!(
             "set statement_timeout = {statement_timeout}; \
              set idle_in_transaction_session_timeout = '30s'"
         );
         Ok(Self {
-            parked: ParkedConnection::park(client, &session, &SETTINGS).await?,
+            parked: ParkedConnection::park(client, &settings, &CALLER_SETTINGS).await?,
             loops: HashMap::new(),
             statement_timeout,
         })
@@ -143,26 +143,26 @@ impl QueryConnection {
     ) -> Result<GroupResult, QueryError> {
         let refused = self.prepare(group).await?;
         let client = self.parked.client();
-        let turns = group.iter().filter_map(|execution| {
+        let queries = group.iter().filter_map(|execution| {
             let statement = self.parked.statement(execution.query.id)?;
             let query = async move { client.query_one(statement, &execution.parameters()).await };
             Some((execution.caller(&self.statement_timeout), query))
         });
-        let (begin, next) = (state.begin("read only"), state.next_turn());
+        let (begin, next) = (state.begin("read only"), state.next_transaction());
         let opening = client.batch_execute(&begin);
-        let mut sent = self.parked.fly(opening, &next, turns).await;
-        sent.opening().await?;
+        let mut pipeline = self.parked.send_pipeline(opening, &next, queries).await;
+        pipeline.opening().await?;
         let mut answers = Vec::with_capacity(group.len());
         for execution in group {
             answers.push(match refused.get(&execution.query.id) {
                 Some(error) => Err(QueryError::Unpreparable(Arc::clone(error))),
-                None => match sent.next().await {
+                None => match pipeline.next().await {
                     Some(answer) => answer.map(QueryOutput::Row).map_err(QueryError::from),
                     None => Err(ParkedError::Doubtful.into()),
                 },
             });
         }
-        let is_sound = sent.land().await;
+        let is_sound = pipeline.finish().await;
         Ok(GroupResult { answers, is_sound })
     }
 

@@ -1,11 +1,11 @@
 //! Runs one query for many identities in one call, with a PL/pgSQL function that assumes one
 //! identity after the other.
 //!
-//! Each identity's turn is a subtransaction that the function ends by raising an error. Settings,
-//! locks and other effects of a policy's functions are therefore rolled back before the next turn.
-//! The statement is executed again in each turn, so its initial sub-selects, such as `(select
-//! auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2: PL/pgSQL keeps
-//! plans, not results). An error in a turn is the result of that identity only.
+//! Each execution is a subtransaction that the function ends by raising an error. Settings, locks
+//! and other effects of a policy's functions are therefore rolled back before the next execution.
+//! The statement is executed again for each identity, so its initial sub-selects, such as `(select
+//! auth.uid())`, are evaluated under that identity's claims (PostgreSQL manual 43.11.2: PL/pgSQL
+//! keeps plans, not results). An error in an execution is the result of that identity only.
 //!
 //! The function is temporary, so it belongs to the connection. Its body is stored as text, so it
 //! does not prevent users from dropping the objects that it names. PostgreSQL resolves the names in
@@ -22,9 +22,9 @@ use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
 use crate::visibility::error::QueryError;
 
-/// The SQLSTATE that ends a turn with a result. PostgreSQL itself defines no SQLSTATE of the class
-/// RP.
-const TURN_ENDED: &str = "RP001";
+/// The SQLSTATE that ends an execution with a result. PostgreSQL itself defines no SQLSTATE of the
+/// class RP.
+const EXECUTION_ENDED: &str = "RP001";
 
 /// The condition that is raised if the connection does not have the expected role. PL/pgSQL's `when
 /// others` does not catch it, so it ends the call.
@@ -77,7 +77,7 @@ impl LoopFunction {
     /// Executes a group of executions that have the same query and parameters.
     ///
     /// # Errors
-    /// The error that ended the call before all turns were done.
+    /// The error that ended the call before all executions were done.
     pub(super) async fn run(
         &self,
         client: &Client,
@@ -126,7 +126,7 @@ impl LoopFunction {
         Ok(rows
             .iter()
             .map(|row| match row.try_get::<_, Option<String>>(1)? {
-                Some(sqlstate) => Err(QueryError::Turn(sqlstate)),
+                Some(sqlstate) => Err(QueryError::OneIdentity(sqlstate)),
                 None => Ok(row.try_get(0)?),
             })
             .collect())
@@ -160,13 +160,13 @@ begin
     \"rapport setting\" := pg_catalog.set_config('transaction_read_only', 'on', true);
   end if;
   \"rapport setting\" := pg_catalog.set_config('plan_cache_mode', {plan}, true);
-  for \"rapport turn\" in 1 .. pg_catalog.cardinality({claims}) loop
+  for \"rapport position\" in 1 .. pg_catalog.cardinality({claims}) loop
     begin
       \"rapport ordinals\" := null;
       \"rapport failure\" := null;
       if {role} is not null then
-        \"rapport setting\" := pg_catalog.set_config('request.jwt.claims', {claims}[\"rapport turn\"], true);
-        \"rapport setting\" := pg_catalog.set_config('request.jwt.claim.sub', {subjects}[\"rapport turn\"], true);
+        \"rapport setting\" := pg_catalog.set_config('request.jwt.claims', {claims}[\"rapport position\"], true);
+        \"rapport setting\" := pg_catalog.set_config('request.jwt.claim.sub', {subjects}[\"rapport position\"], true);
         \"rapport setting\" := pg_catalog.set_config('request.jwt.claim.role', {role}, true);
         \"rapport setting\" := pg_catalog.set_config('role', {role}, true);
         if current_user <> {role} then
@@ -174,9 +174,9 @@ begin
         end if;
       end if;
       \"rapport ordinals\" := ({sql});
-      raise sqlstate '{TURN_ENDED}';
+      raise sqlstate '{EXECUTION_ENDED}';
     exception
-      when sqlstate '{TURN_ENDED}' then
+      when sqlstate '{EXECUTION_ENDED}' then
         if \"rapport ordinals\" is null then
           \"rapport failure\" := sqlstate;
         end if;

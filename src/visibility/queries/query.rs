@@ -14,7 +14,7 @@ use crate::visibility::identity::Identity;
 
 /// The settings that are set for each identity. They contain the claims in both forms that
 /// PostgREST has used: as one object, and one by one.
-pub(super) const SETTINGS: [&str; 5] = [
+pub(super) const CALLER_SETTINGS: [&str; 5] = [
     "request.jwt.claims",
     "request.jwt.claim.sub",
     "request.jwt.claim.role",
@@ -32,7 +32,7 @@ pub(crate) struct Query {
     /// The number of parameters.
     pub(super) parameters: usize,
     /// Whether the query is planned again for each identity.
-    is_planned_anew: bool,
+    plans_per_caller: bool,
     /// The current [`ExecutionMode`], as a number.
     mode: AtomicU8,
 }
@@ -56,13 +56,13 @@ pub(crate) enum ExecutionMode {
 
 impl Query {
     /// Creates a query with this text and number of `text[]` parameters.
-    pub(crate) fn new(sql: String, parameters: usize, is_planned_anew: bool) -> Self {
+    pub(crate) fn new(sql: String, parameters: usize, plans_per_caller: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             sql,
             parameters,
-            is_planned_anew,
+            plans_per_caller,
             mode: AtomicU8::new(0),
         }
     }
@@ -75,7 +75,7 @@ impl Query {
 
     /// Returns the `plan_cache_mode` for this query.
     pub(super) fn plan_cache_mode(&self) -> &'static str {
-        if self.is_planned_anew {
+        if self.plans_per_caller {
             "force_custom_plan"
         } else {
             "force_generic_plan"
@@ -165,14 +165,14 @@ pub(crate) struct Execution {
 pub(crate) struct TimeLimit(String);
 
 impl From<Duration> for TimeLimit {
-    /// Zero would mean no limit.
+    /// A shorter limit becomes one millisecond, because zero would mean no limit.
     fn from(limit: Duration) -> Self {
         Self(limit.as_millis().max(1).to_string())
     }
 }
 
 impl Execution {
-    /// Returns the role and the values of [`SETTINGS`] for this execution.
+    /// Returns the role and the values of [`CALLER_SETTINGS`] for this execution.
     pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
         let Identity { role, claims } = &*self.principal.identity;
         let time_limit = self.time_limit.as_ref().map(|limit| limit.0.as_str());

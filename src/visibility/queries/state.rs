@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::db::parked::NEXT_TURN;
+use crate::db::parked::NEXT_TRANSACTION;
 use crate::visibility::snapshots::HeldSnapshot;
 
 /// The state of the tables that a query sees.
@@ -31,13 +31,16 @@ impl DatabaseState {
         }
     }
 
-    /// Returns the statements between two turns of a group. They end one transaction, and begin the
-    /// next one in this state.
-    pub(super) fn next_turn(&self) -> String {
+    /// Returns the statements between two executions of a group. They end one transaction, and
+    /// begin the next one in this state.
+    pub(super) fn next_transaction(&self) -> String {
         match self {
-            Self::Current => NEXT_TURN.to_owned(),
+            Self::Current => NEXT_TRANSACTION.to_owned(),
             Self::Snapshot(snapshot) => {
-                format!("{NEXT_TURN}; set transaction snapshot '{}'", snapshot.id())
+                format!(
+                    "{NEXT_TRANSACTION}; set transaction snapshot '{}'",
+                    snapshot.id()
+                )
             }
         }
     }

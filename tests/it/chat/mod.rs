@@ -1,6 +1,5 @@
 //! The REST routes, over real HTTP against a real PostgreSQL.
 
-mod attendance;
 mod client_errors;
 mod conversation_settings;
 mod conversations;
@@ -13,6 +12,7 @@ mod messages;
 mod people;
 mod pins;
 mod presence;
+mod presence_reports;
 mod protocol;
 mod rate_limits;
 mod reactions;

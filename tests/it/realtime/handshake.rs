@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{Server, config, plain_join};
+use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version, refused_handshake, url};
 use crate::support::token::{anon_key, mint, mint_with, now_s};
 
@@ -158,6 +159,30 @@ async fn the_number_of_sockets_is_limited() {
     assert_eq!(status, 429);
     assert_eq!(body, r#"{"error":"Too many connected users"}"#);
     assert_eq!(server.metrics.sockets_refused.get(), 1);
+}
+
+#[tokio::test]
+async fn the_number_of_sockets_of_an_address_is_limited() {
+    let mut config = config();
+    config.max_sockets_per_address = 2;
+    let server = Server::start(config).await;
+    let mut first = server.client(Version::Two).await;
+    let second = server.client(Version::Two).await;
+    let (status, _, body) =
+        refused_handshake(&url(server.address, &anon_key(), Some("2.0.0"))).await;
+    assert_eq!(status, 429);
+    assert_eq!(
+        body,
+        r#"{"error":"Too many connections from this address"}"#
+    );
+    // The refused handshake holds nothing, and the end of a socket makes room for another one.
+    drop(second);
+    eventually("a socket has ended", async || {
+        (server.metrics.sockets.get() == 1).then_some(())
+    })
+    .await;
+    first.heartbeat("1").await;
+    server.client(Version::Two).await.heartbeat("1").await;
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ fn auth_config() -> AuthConfig {
 pub(crate) fn config() -> RealtimeConfig {
     RealtimeConfig {
         max_sockets: 1_000,
+        max_sockets_per_address: 0,
         max_channels_per_socket: 200,
         max_concurrent_users: 1_000,
         max_events_per_second: 10_000_000,

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use rapport::auth::Claims;
 use rapport::db::connect::Connector;
 use rapport::observability::metrics::{PermissionLabels, PermissionWay, RealtimeMetrics};
-use rapport::realtime::channel::authorize::{AuthorizeError, Authorizer, Question};
+use rapport::realtime::channel::authorize::{AuthorizeError, Authorizer, CheckKind};
 use rapport::realtime::permissions::Permissions;
 use rapport::shutdown::Tasks;
 use serde_json::json;
@@ -271,15 +271,15 @@ fn claims(role: &str, n: u32) -> Claims {
 /// Determines the permissions with the statements of Supabase Realtime.
 async fn inserted(
     admin: &Client,
-    question: Question,
+    kind: CheckKind,
     topic: &str,
     claims: &Claims,
     headers: &str,
 ) -> Result<Permissions, String> {
     admin.batch_execute("begin").await.unwrap();
-    let answer = match question {
-        Question::Read { presence } => read(admin, presence, topic, claims, headers).await,
-        Question::Write => write(admin, topic, claims, headers).await,
+    let answer = match kind {
+        CheckKind::Read { presence } => read(admin, presence, topic, claims, headers).await,
+        CheckKind::Write => write(admin, topic, claims, headers).await,
     };
     admin.batch_execute("rollback").await.unwrap();
     answer
@@ -401,12 +401,10 @@ async fn creating_a_schema_does_not_cause_checks_by_insert() {
     let (metrics, tasks) = (RealtimeMetrics::default(), Tasks::new());
     let connector = Connector::new(database.url()).unwrap();
     let authorizer = Authorizer::new(connector, metrics.clone(), &tasks);
-    let question = Question::Read { presence: false };
+    let kind = CheckKind::Read { presence: false };
     let caller = claims("authenticated", 1);
     for round in 1..4 {
-        let answer = authorizer
-            .ask(question, "lobby", &caller, &"{}".into())
-            .await;
+        let answer = authorizer.check(kind, "lobby", &caller, &"{}".into()).await;
         assert!(answer.unwrap().broadcast);
         assert_eq!(count(&metrics, PermissionWay::Evaluated), round);
         admin
@@ -437,7 +435,7 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
     let connector = Connector::new(database.url()).unwrap();
     let authorizer = Authorizer::new(connector, metrics.clone(), &tasks);
     let own = "00000000-0000-0000-0000-000000000001";
-    let mut questions = Vec::new();
+    let mut checks = Vec::new();
     for claims in [
         claims("authenticated", 1),
         claims("authenticated", 2),
@@ -456,12 +454,12 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
             (own, "{}"),
             ("", "{}"),
         ] {
-            for question in [
-                Question::Read { presence: true },
-                Question::Read { presence: false },
-                Question::Write,
+            for kind in [
+                CheckKind::Read { presence: true },
+                CheckKind::Read { presence: false },
+                CheckKind::Write,
             ] {
-                questions.push((question, topic, claims.clone(), Arc::from(headers)));
+                checks.push((kind, topic, claims.clone(), Arc::from(headers)));
             }
         }
     }
@@ -470,25 +468,23 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
     let result = runner.run(&case(), |case| {
         runtime.block_on(async {
             admin.batch_execute(&case.sql()).await.unwrap();
-            // The questions are asked simultaneously, so that callers share connections and round
+            // The checks start simultaneously, so that callers share connections and round
             // trips.
-            let answers = futures_util::future::join_all(questions.iter().map(
-                |(question, topic, claims, headers)| {
-                    authorizer.ask(*question, topic, claims, headers)
-                },
+            let answers = futures_util::future::join_all(checks.iter().map(
+                |(kind, topic, claims, headers)| authorizer.check(*kind, topic, claims, headers),
             ))
             .await;
-            for ((question, topic, claims, headers), answer) in questions.iter().zip(answers) {
+            for ((kind, topic, claims, headers), answer) in checks.iter().zip(answers) {
                 if claims.role == "none" {
                     // PostgreSQL would treat this role as the login's own role.
                     prop_assert!(answer.is_err());
                     continue;
                 }
                 let context = format!(
-                    "{question:?} of {topic} by {} {:?}",
+                    "{kind:?} of {topic} by {} {:?}",
                     claims.role, claims.subject
                 );
-                match inserted(&admin, *question, topic, claims, headers).await {
+                match inserted(&admin, *kind, topic, claims, headers).await {
                     Ok(expected) => {
                         prop_assert_eq!(&answer, &Ok(expected), "{}", context);
                         let count = if expected.any() { &allowed } else { &refused };

@@ -23,7 +23,7 @@ const PER_USER: usize = 2;
 /// Waits for an advisory lock, which a test holds.
 const WAIT: &str = "select pg_advisory_xact_lock(7)";
 
-/// How long a request waits for a turn or a lock in these tests, in milliseconds.
+/// How long a request waits for a permit or a lock in these tests, in milliseconds.
 const SHORT: (&str, &str) = ("RAPPORT_DATABASE_POOL_WAIT_MS", "2000");
 
 async fn start(settings: &[(&str, &str)]) -> (ChatServer, Client) {
@@ -106,7 +106,7 @@ async fn a_user_who_holds_a_row_delays_only_their_own_requests() {
 }
 
 #[tokio::test]
-async fn a_held_row_ends_in_a_refusal_that_names_it() {
+async fn a_request_that_needs_a_held_row_is_refused_as_row_locked() {
     let (server, holder) = start(&[SHORT]).await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "hello").await;

@@ -1,4 +1,4 @@
-//! Connections without a request are bounded, in total and per address, and a shutdown does not
+//! Connections that wait for their client are bounded, in total and per address. A shutdown does not
 //! wait for clients that do not read or do not complete their request.
 
 #![expect(
@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::routing::{get, post};
 use rapport::config::Network;
 use rapport::http::heads::{HEAD_DEADLINE, Heads};
 use rapport::http::idle::Idle;
@@ -36,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LARGE: usize = 8_000_000;
 
 const SMALL: &[u8] = b"GET /small HTTP/1.1\r\nhost: a\r\n\r\n";
+const UNFINISHED: &[u8] = b"POST /body HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\na";
 const BIG: &[u8] = b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n";
 
 struct Server {
@@ -48,7 +50,8 @@ impl Server {
     async fn start(max_all: usize, max_per_address: usize, proxies: TrustedProxies) -> Self {
         let router = Router::new()
             .route("/small", get(async || "here"))
-            .route("/big", get(async || "x".repeat(LARGE)));
+            .route("/big", get(async || "x".repeat(LARGE)))
+            .route("/body", post(async |body: Bytes| body.len().to_string()));
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tasks, metrics) = (Tasks::new(), HttpMetrics::default());
@@ -155,6 +158,30 @@ async fn unread_responses_count_as_idle_connections() {
 }
 
 #[tokio::test]
+async fn unfinished_bodies_count_as_idle_connections() {
+    let server = Server::start(3, 3, TrustedProxies::default()).await;
+    let mut hostile = Vec::new();
+    for number in 0..8 {
+        let mut stream = server.connect([127, 0, 0, 1]).await;
+        stream.write_all(UNFINISHED).await.unwrap();
+        let mut honest = server.connect([127, 0, 0, 1]).await;
+        assert!(is_served(&mut honest).await, "{number}");
+        hostile.push(stream);
+    }
+    for stream in &mut hostile[..5] {
+        assert!(is_closed(stream).await);
+    }
+    // A body that ends is answered, whatever waited before.
+    let mut stream = server.connect([127, 0, 0, 1]).await;
+    stream.write_all(UNFINISHED).await.unwrap();
+    stream.write_all(&[b'a'; 999]).await.unwrap();
+    let mut bytes = vec![0; 4_096];
+    let read = timeout(PATIENCE, stream.read(&mut bytes)).await.unwrap();
+    let text = String::from_utf8_lossy(&bytes[..read.unwrap()]).into_owned();
+    assert!(text.ends_with("\r\n\r\n1000"), "{text}");
+}
+
+#[tokio::test]
 async fn an_address_does_not_close_the_connections_of_others() {
     let network = Network::parse("127.0.0.3/32").unwrap();
     let proxies = TrustedProxies::new(&[network]);
@@ -195,7 +222,8 @@ async fn a_shutdown_does_not_wait_for_clients_that_do_not_read_or_finish() {
     assert!(server.tasks.finished(PATIENCE).await);
 }
 
-/// The counterpart: a client that reads receives its response during the shutdown.
+/// The counterpart of the previous test: a client that reads receives its response during the
+/// shutdown.
 #[tokio::test]
 async fn a_shutdown_waits_for_clients_that_read() {
     let server = Server::start(100, 100, TrustedProxies::default()).await;

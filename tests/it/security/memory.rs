@@ -247,7 +247,8 @@ async fn large_frames_are_refused_until_a_channel_is_joined() {
 /// Joins that make the server hold much memory for a channel: the topic and the payload.
 fn large_joins() -> Vec<(String, Value)> {
     let long = "x".repeat(PORTION / 3);
-    // Few, because their number per socket has a limit of its own.
+    // The join has few bindings with long names, because the number of bindings per socket has a
+    // limit of its own.
     let name = "t".repeat(1_000);
     let bindings: Vec<Value> = (0..50)
         .map(|number| json!({"event": "*", "schema": "public", "table": format!("{name}{number}")}))

@@ -1,5 +1,5 @@
-//! A setting under which a subscriber who may not select from a table learns nothing about it, not
-//! even when rows change.
+//! With `visibility.tell_unauthorized` off, a subscriber who may not select from a table learns
+//! nothing about it, not even when rows change.
 
 use serde_json::json;
 

@@ -9,20 +9,25 @@ use super::{begin_as, database};
 use crate::support::chat_server::Person::{Ada, Ana, Ben};
 use crate::support::eventually::eventually;
 
-/// What Ben's second session does, and the statements of his first session that wait for it.
+/// A lock that Ben's second session holds, and what happens while his first session waits for it.
 struct Wait {
+    /// The statement of the second session that takes the lock.
     held: String,
+    /// Statements of the first session, each of which waits for the lock.
     statements: Vec<String>,
+    /// Statements that revoke Ben's right meanwhile.
     revocations: Vec<String>,
 }
 
-/// What the sessions of Ben need in addition to the scene: a message that only the second one
-/// touches, another message, his conversation with Ada, and the id of a message that does not
-/// exist.
+/// What Ben's sessions need in addition to the scene.
 struct Things {
+    /// A message that only the second session touches.
     other: Uuid,
+    /// A message that the first session deletes.
     third: Uuid,
+    /// Ben's conversation with Ada.
     elsewhere: Uuid,
+    /// The id of a message that does not exist.
     id: Uuid,
 }
 
@@ -78,7 +83,8 @@ fn waits(scene: &Scene, things: &Things) -> Vec<Wait> {
     let present =
         "select user_id from public.user_presence where user_id = auth.uid() for update".to_owned();
     vec![
-        // The conversation, for which a block waits, too
+        // Ben waits for the conversation. A block would wait for it, too, so it is not among the
+        // revocations.
         Wait {
             held: format!("update public.user_messages set content = 'held' where id = '{other}'"),
             statements: vec![
@@ -107,7 +113,7 @@ fn waits(scene: &Scene, things: &Things) -> Vec<Wait> {
             ],
             revocations: vec![removal.clone()],
         },
-        // The own membership, for which a removal waits, too
+        // Ben waits for his own membership. A removal would wait for it, too.
         Wait {
             held: format!(
                 "update public.user_conversation_members set is_muted = true where conversation_id = '{conversation}'"
@@ -118,7 +124,7 @@ fn waits(scene: &Scene, things: &Things) -> Vec<Wait> {
             ],
             revocations: vec![suspension.clone()],
         },
-        // A row that a foreign key refers to
+        // Ben waits for a row to which a foreign key refers.
         Wait {
             held: format!("select id from public.user_messages where id = '{other}' for update"),
             statements: vec![
@@ -131,7 +137,7 @@ fn waits(scene: &Scene, things: &Things) -> Vec<Wait> {
             ],
             revocations: vec![suspension.clone(), removal.clone()],
         },
-        // A unique key
+        // Ben waits for a unique key.
         Wait {
             held: format!("{insert}, id) values ('{elsewhere}', auth.uid(), 'held', '{id}')"),
             statements: vec![format!(
@@ -139,13 +145,13 @@ fn waits(scene: &Scene, things: &Things) -> Vec<Wait> {
             )],
             revocations: vec![suspension.clone(), removal.clone()],
         },
-        // The own receipt
+        // Ben waits for his own receipt.
         Wait {
             held: format!("select chat.mark_delivered('{conversation}', 1)"),
             statements: vec![format!("select chat.mark_delivered('{conversation}', 9)")],
             revocations: vec![removal.clone()],
         },
-        // The own presence
+        // Ben waits for his own presence row.
         Wait {
             held: present,
             statements: vec![
@@ -274,7 +280,7 @@ async fn a_conversation_is_not_opened_after_a_block() {
             ),
             0,
         ),
-        // The control
+        // The control has no revocation.
         (String::new(), 1),
     ] {
         begin_as(&holder, Ana, "read committed").await;

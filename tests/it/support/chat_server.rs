@@ -7,9 +7,9 @@ use rapport::chat::{self, ChatState};
 use rapport::config::Config;
 use rapport::db::Db;
 use rapport::db::connect::Connector;
+use rapport::http::anonymous_limiter::AnonymousLimiter;
 use rapport::http::heads::{HEAD_DEADLINE, Heads};
 use rapport::http::serve::serve;
-use rapport::http::strangers::Strangers;
 use rapport::http::{Authentication, finish, health};
 use rapport::observability::metrics::{BusMetrics, Metrics};
 use rapport::observability::readiness::Readiness;
@@ -187,7 +187,8 @@ impl ChatServer {
         let verifier = Verifier::from_config(&config.auth)
             .unwrap()
             .for_chat(&config.chat);
-        let strangers = Strangers::new(verifier.clone(), &config.server, metrics.http.clone());
+        let anonymous_limiter =
+            AnonymousLimiter::new(verifier.clone(), &config.server, metrics.http.clone());
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let (bus, _) = Bus::new(1, BusMetrics::default());
         let state = ChatState::new(
@@ -198,9 +199,13 @@ impl ChatServer {
             metrics.chat.clone(),
             &tasks,
         )
-        .limiting(strangers.clone());
+        .with_anonymous_limiter(anonymous_limiter.clone());
         let router = chat::routes(state.clone()).merge(health::routes(readiness.clone()));
-        let router = finish(router.into_parts().0, metrics.http.clone(), strangers);
+        let router = finish(
+            router.into_parts().0,
+            metrics.http.clone(),
+            anonymous_limiter,
+        );
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,5 @@
-//! Web pages may read every response, and ask for permission while a service is down.
+//! Web pages may read every response, and their preflight requests succeed even if a service is
+//! down.
 
 use super::Forwarder;
 use super::recorder::{EMPTY, Recorder};

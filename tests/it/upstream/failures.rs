@@ -1,4 +1,4 @@
-//! What a client receives if a service fails, and that nothing is left behind.
+//! If a service fails, the client receives an error, and no connection or task remains.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +12,7 @@ use super::{Answer, Forwarder, PATIENCE};
 
 const GET: &[u8] = b"GET /rest/v1/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
-/// A service of which the test holds the connections.
+/// A service whose connections the test accepts, reads and writes itself.
 struct Manual(TcpListener);
 
 impl Manual {
@@ -63,7 +63,7 @@ async fn a_service_that_cannot_be_reached_is_a_bad_gateway() {
 }
 
 #[tokio::test]
-async fn a_service_without_a_url_names_the_setting() {
+async fn the_refusal_for_a_service_without_a_url_names_the_settings() {
     let server = Forwarder::start(&[]).await;
     for (path, setting) in [
         ("/auth/v1/user", "upstream.auth_url"),
@@ -228,11 +228,11 @@ async fn an_event_stream_may_pause() {
 }
 
 #[tokio::test]
-async fn the_service_learns_that_a_client_is_gone() {
+async fn a_request_to_a_service_ends_if_the_client_disconnects() {
     let (service, server) = Manual::start(&[]).await;
     let mut client = server.connect().await;
     client.write_all(GET).await.unwrap();
-    // Before the head, and in the body.
+    // The first client disconnects before the head of the response, the second during the body.
     let mut upstream = service.accept().await;
     drop(client);
     closed(&mut upstream).await;
@@ -282,6 +282,46 @@ async fn a_request_is_sent_at_most_twice() {
     assert_eq!(recorder.next().await.connection, 0);
     assert_eq!(recorder.next().await.connection, 1);
     assert!(recorder.arrived().is_none());
+}
+
+#[tokio::test]
+async fn one_address_does_not_occupy_a_service() {
+    let (service, server) = Manual::start(&[
+        ("RAPPORT_UPSTREAM_MAX_IN_FLIGHT_PER_ADDRESS", "1"),
+        ("RAPPORT_SERVER_TRUSTED_PROXIES", "127.0.0.1"),
+    ])
+    .await;
+    let from = |address: &str, rest: &str| {
+        format!("POST /rest/v1/x HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\n{rest}")
+    };
+    // The body never ends, so the request stays in progress.
+    let mut client = server.connect().await;
+    let unfinished = from("192.0.2.1", "content-length: 1000\r\n\r\na");
+    client.write_all(unfinished.as_bytes()).await.unwrap();
+    let mut upstream = service.accept().await;
+    let complete = "content-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = server.send(&from("192.0.2.1", complete)).await;
+    assert_eq!((answer.status(), &*answer.code()), (503, "upstream_busy"));
+    // Another address has its own share, unless it has the same position by chance.
+    let mut is_served = false;
+    for last in 2..5 {
+        let mut other = server.connect().await;
+        let request = from(&format!("192.0.2.{last}"), complete);
+        other.write_all(request.as_bytes()).await.unwrap();
+        tokio::select! {
+            answer = Answer::read(&mut other) => assert_eq!(answer.code(), "upstream_busy"),
+            mut upstream = service.accept() => {
+                upstream.write_all(EMPTY.as_bytes()).await.unwrap();
+                is_served = Answer::read(&mut other).await.status() == 200;
+                break;
+            }
+        }
+    }
+    assert!(is_served);
+    // The request ends with its client.
+    drop(client);
+    closed(&mut upstream).await;
+    server.idle("rest").await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::recorder::{EMPTY, Recorder};
 use super::{Answer, Forwarder};
 use tokio::io::AsyncWriteExt as _;
 
-/// Headers that the client libraries send, as they arrive.
+/// Headers that client libraries send, and that reach the service unchanged.
 const OF_CLIENTS: [&str; 22] = [
     "accept: application/vnd.pgrst.object+json",
     "accept-encoding: gzip, br",
@@ -40,7 +40,7 @@ async fn the_gateway_of_a_project_receives_what_the_client_sent() {
     let body = "{\"a\": 1}\r\n";
     let request = format!(
         "POST {target} HTTP/1.1\r\nhost: rapport.example\r\n{}\r\n\
-         cookie: sb-x-auth-token=secret\r\nx-forwarded-host: evil.example\r\nx-forwarded-for: 9.9.9.9\r\n\
+         cookie: sb-x-auth-token=secret\r\nx-forwarded-host: evil.example\r\nx-forwarded-for: 6.6.6.6, 9.9.9.9\r\n\
          forwarded: for=9.9.9.9\r\nte: trailers\r\nkeep-alive: timeout=5\r\nproxy-authorization: Basic x\r\n\
          content-length: {}\r\n\r\n{body}",
         OF_CLIENTS.join("\r\n"),
@@ -279,7 +279,7 @@ async fn uploads_keep_their_framing() {
 }
 
 #[tokio::test]
-async fn an_expected_continue_is_sent_here() {
+async fn the_server_itself_sends_100_continue() {
     let mut recorder = Recorder::start(EMPTY).await;
     let server = Forwarder::before(recorder.address, &[]).await;
     let mut stream = server.connect().await;
@@ -364,7 +364,7 @@ async fn cookies_are_forwarded_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_vouches_for_the_client() {
+async fn the_addresses_from_a_trusted_proxy_are_forwarded() {
     let mut recorder = Recorder::start(EMPTY).await;
     let url = format!("http://{}", recorder.address);
     for (trusted, hops, host) in [

@@ -15,10 +15,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use rapport::auth::Verifier;
+use rapport::http::anonymous_limiter::AnonymousLimiter;
 use rapport::http::finish_with;
 use rapport::http::heads::{HEAD_DEADLINE, Heads};
 use rapport::http::serve::serve;
-use rapport::http::strangers::Strangers;
 use rapport::observability::metrics::Metrics;
 use rapport::shutdown::Tasks;
 use rapport::upstream::{Gateway, fetch_key_sets};
@@ -37,7 +37,7 @@ struct Forwarder {
     address: SocketAddr,
     metrics: Metrics,
     tasks: Tasks,
-    /// The tasks that end first.
+    /// The tasks of the listener and of the functions' sockets, which end before the other tasks.
     front: Tasks,
 }
 
@@ -52,7 +52,7 @@ impl Forwarder {
         let gateway = Gateway::new(
             &config,
             verifier,
-            Strangers::default(),
+            AnonymousLimiter::default(),
             &metrics.upstream,
             &front,
             &tasks,
@@ -114,7 +114,7 @@ impl Forwarder {
         line[name.len()..].trim().parse().ok()
     }
 
-    /// Waits until no request is in progress.
+    /// Waits until no request to this service is in progress.
     async fn idle(&self, service: &str) {
         let name = format!("rapport_upstream_in_flight{{service=\"{service}\"}}");
         eventually("no request is in progress", async || {

@@ -21,7 +21,7 @@ pub(super) struct Recorded {
     pub(super) head: String,
     /// The body without its transfer coding.
     pub(super) body: Vec<u8>,
-    /// Which connection it arrived on, from 0.
+    /// The number of the connection on which it arrived, from 0.
     pub(super) connection: usize,
 }
 
@@ -43,7 +43,7 @@ impl Recorded {
     }
 }
 
-/// The server.
+/// A recording server.
 pub(super) struct Recorder {
     pub(super) address: SocketAddr,
     received: mpsc::Receiver<Recorded>,

@@ -119,13 +119,13 @@ async fn fill(stream: &mut TcpStream) -> usize {
 }
 
 #[tokio::test]
-async fn a_side_that_does_not_read_stops_the_other_side() {
+async fn a_sender_must_wait_while_the_receiver_does_not_read() {
     let length = 1_u64 << 40;
     let request =
         format!("PUT /storage/v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
     let mut pair = Pair::open(&request, &[]).await;
     let held = fill(&mut pair.client).await;
-    // What was held arrives once the service reads.
+    // The held bytes arrive once the service reads.
     let mut received = vec![0; held];
     timeout(PATIENCE, pair.service.read_exact(&mut received))
         .await

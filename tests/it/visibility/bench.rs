@@ -15,7 +15,7 @@ use rapport::db::connect::Connector;
 use rapport::observability::metrics::VisibilityMetrics;
 use rapport::shutdown::Tasks;
 use rapport::visibility::{
-    Binding, ChannelId, Delivery, Identity, Payload, SubscribeError, SubscribeOptions,
+    Binding, ChannelId, Delivery, Identity, Payload, SubscribeError, Subscriber,
     SubscriptionRequest, Visibility,
 };
 use serde_json::{Value, json};
@@ -158,9 +158,8 @@ impl Bench {
         self.visibility
             .subscribe(
                 ChannelId(u64::from(n)),
-                Arc::clone(identity),
+                Subscriber::new(Arc::clone(identity)),
                 vec![Binding { id: n, request }],
-                SubscribeOptions::default(),
             )
             .await
     }
@@ -313,7 +312,7 @@ impl Bench {
                 match &delivery.payload {
                     Payload::Row(..) => own.rows.insert(n),
                     Payload::Refused(text) => own.refused.insert(n, text).is_none(),
-                    Payload::Unanswered(text) => own.unanswered.insert(n, text.clone()).is_none(),
+                    Payload::CheckFailed(text) => own.unanswered.insert(n, text.clone()).is_none(),
                 };
             }
         }

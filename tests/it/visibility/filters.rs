@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rapport::visibility::{
-    Binding, ChannelId, Condition, Identity, SubscribeOptions, SubscriptionRequest,
+    Binding, ChannelId, Condition, Identity, Subscriber, SubscriptionRequest,
 };
 use serde_json::json;
 
@@ -482,7 +482,7 @@ async fn many_filters_that_never_end_are_suspended_together() {
         .collect();
     bench
         .visibility
-        .subscribe(ChannelId(1), someone, bindings, SubscribeOptions::default())
+        .subscribe(ChannelId(1), Subscriber::new(someone), bindings)
         .await
         .unwrap();
     bench.watch(2, &identity("authenticated", 2), "t").await;
@@ -527,10 +527,10 @@ async fn the_filters_of_one_user_share_their_time() {
             Binding { id, request }
         })
         .collect();
-    let (someone, options) = (identity("authenticated", 1), SubscribeOptions::default());
+    let someone = Subscriber::new(identity("authenticated", 1));
     bench
         .visibility
-        .subscribe(ChannelId(1), someone, bindings, options)
+        .subscribe(ChannelId(1), someone, bindings)
         .await
         .unwrap();
     let slow = json!({"schema": "public", "table": "t", "filter": "slow=like.%0"});

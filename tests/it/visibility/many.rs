@@ -121,12 +121,12 @@ async fn a_policy_that_never_ends_affects_only_its_identity() {
 #[tokio::test]
 async fn names_and_texts_in_a_policy_keep_their_meaning() {
     let bench = Bench::new(
-        "create table odd (id int primary key, \"rapport ordinals\" text, \"rapport turn\" int, found boolean, sqlstate text);
+        "create table odd (id int primary key, \"rapport ordinals\" text, \"rapport position\" int, found boolean, sqlstate text);
          alter table odd enable row level security;
          grant select on odd to authenticated;
          alter publication supabase_realtime add table odd;
          create policy odd on odd for select to authenticated using (
-           \"rapport ordinals\" = '$rapport$; ''$1' and \"rapport turn\" = 7 and found and sqlstate = '00000');",
+           \"rapport ordinals\" = '$rapport$; ''$1' and \"rapport position\" = 7 and found and sqlstate = '00000');",
     )
     .await;
     watch(&bench, "odd").await;

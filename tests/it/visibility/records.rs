@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rapport::change::{ChangeTransaction, ColumnValue, OldRow, ReplicaIdentity, RowChange};
 use rapport::visibility::{
-    Binding, ChannelId, Payload, RecordDetail, SubscribeOptions, SubscriptionRequest, record,
+    Binding, ChannelId, Payload, RecordDetail, SubscribeOptions, Subscriber, SubscriptionRequest,
+    record,
 };
 use serde_json::{Value, json};
 
@@ -379,14 +380,16 @@ async fn columns_follow_grants_select_and_options() {
         .visibility
         .subscribe(
             ChannelId(4),
-            identity("authenticated", 1),
+            Subscriber {
+                options: SubscribeOptions {
+                    bigint_as_string: true,
+                },
+                ..Subscriber::new(identity("authenticated", 1))
+            },
             vec![Binding {
                 id: 4,
                 request: SubscriptionRequest::parse(&everything).unwrap(),
             }],
-            SubscribeOptions {
-                bigint_as_string: true,
-            },
         )
         .await
         .unwrap();

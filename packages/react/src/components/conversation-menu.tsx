@@ -18,7 +18,7 @@ import { useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useIsBlocked } from '../hooks/use-is-blocked'
 import { isLive } from '../list/message-actions'
-import { Question } from '../parts/dialog'
+import { ConfirmDialog } from '../parts/dialog'
 import { IconButton } from '../parts/icon-button'
 import { Menu, type MenuItem } from '../parts/menu'
 import { ReportDialog } from './message/report-dialog'
@@ -151,7 +151,7 @@ function Questions({ asked, conversation, name, onDelete, onClose }: QuestionsPr
   const { id, other_user: person } = conversation
   if (asked === 'clear')
     return (
-      <Question
+      <ConfirmDialog
         title={strings.clearQuestion}
         text={strings.clearExplanation(name)}
         confirm={strings.remove}
@@ -174,7 +174,7 @@ function Questions({ asked, conversation, name, onDelete, onClose }: QuestionsPr
     )
   return (
     person && (
-      <Question
+      <ConfirmDialog
         title={strings.blockQuestion(name)}
         text={strings.blockExplanation(name)}
         confirm={strings.block}

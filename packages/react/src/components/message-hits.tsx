@@ -19,13 +19,13 @@ interface MessageHitsProps extends MessageSearchState {
 
 /** The messages that a search found. Old hits stay until new ones arrive. */
 export function MessageHits(props: MessageHitsProps): ReactNode {
-  const { hits, answered, isSearching, error, retry, showConversation = false, onOpen } = props
+  const { hits, resultsFor, isSearching, error, retry, showConversation = false, onOpen } = props
   const strings = useStrings()
   if (error) return <Failure error={error} onRetry={retry} />
   if (hits.length === 0)
     return (
       <p className="rpt-hint" role="status">
-        {isSearching || !answered ? strings.searching : strings.searchNothing(answered)}
+        {isSearching || !resultsFor ? strings.searching : strings.searchNothing(resultsFor)}
       </p>
     )
   return (

@@ -39,7 +39,7 @@ export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode 
   const isBusy = users.isSearching || messages.isSearching
   const hasFound = conversations.length > 0 || people.length > 0 || messages.hits.length > 0
 
-  if (!isBusy && !hasFound && !users.error && !messages.error && users.answered === query.trim())
+  if (!isBusy && !hasFound && !users.error && !messages.error && users.resultsFor === query.trim())
     return <EmptyState variant="no-results" />
   const openPerson = async (person: Person): Promise<void> => {
     const { data, error } = await client.openConversation(person.id)

@@ -45,30 +45,30 @@ export function UserSearchInput({
   const { strings, announce } = useChatContext()
   const [own, setOwn] = useState('')
   const query = value ?? own
-  const { people, recents, isSearching, error, answered, retry } = useUserSearch(query)
+  const { people, recents, isSearching, error, resultsFor, retry } = useUserSearch(query)
   const [activeId, setActiveId] = useState<string | null>(null)
   const list = useId()
-  const isAsking = query.trim().length >= MIN_QUERY
+  const isLongEnough = query.trim().length >= MIN_QUERY
 
   const groups = useMemo<readonly Group[]>(() => {
     const inTeam = (all: readonly Person[]): readonly Person[] =>
       teamId === undefined ? all : all.filter((person) => person.team_id === teamId)
-    const all = isAsking
+    const all = isLongEnough
       ? [{ title: strings.groupPeople, people: inTeam(people) }]
       : [
           { title: strings.recentContacts, people: given ?? recents },
           { title: strings.yourTeams, people: inTeam(teamMembers ?? []) },
         ]
     return all.filter((group) => group.people.length > 0)
-  }, [isAsking, people, given, recents, teamMembers, teamId, strings])
+  }, [isLongEnough, people, given, recents, teamMembers, teamId, strings])
   const all = useMemo(() => groups.flatMap((group) => group.people), [groups])
   const presence = useWatchedPresence(useMemo(() => all.map(({ id }) => id), [all]))
-  const active = all.find(({ id }) => id === activeId) ?? (isAsking ? all[0] : undefined)
+  const active = all.find(({ id }) => id === activeId) ?? (isLongEnough ? all[0] : undefined)
 
   useEffect(() => {
-    if (isAsking && !isSearching && answered === query.trim())
+    if (isLongEnough && !isSearching && resultsFor === query.trim())
       announce(people.length > 0 ? strings.peopleFound(people.length) : strings.nobodyFound)
-  }, [isAsking, isSearching, answered, query, people.length, strings, announce])
+  }, [isLongEnough, isSearching, resultsFor, query, people.length, strings, announce])
 
   const options = useRef<HTMLDivElement>(null)
   useEffect(() => {
@@ -137,7 +137,7 @@ export function UserSearchInput({
         id={list}
         className="rpt-options"
         role="listbox"
-        aria-label={isAsking ? strings.groupPeople : strings.recentContacts}
+        aria-label={isLongEnough ? strings.groupPeople : strings.recentContacts}
       >
         {groups.map((group) => (
           <div key={group.title} role="group" aria-label={group.title}>
@@ -165,8 +165,8 @@ export function UserSearchInput({
       {error && <Failure error={error} onRetry={retry} />}
       {!error && all.length === 0 && (
         <p className="rpt-hint">
-          {isAsking
-            ? isSearching || answered !== query.trim()
+          {isLongEnough
+            ? isSearching || resultsFor !== query.trim()
               ? strings.searching
               : strings.nobodyFoundFor(query.trim())
             : query

@@ -4,7 +4,7 @@ import type { ChatClient } from '@rapport-chat/client'
 const displayed = new WeakMap<ChatClient, Map<string, number>>()
 
 /** Counts a component that displays the conversation, until the returned function is called. */
-export function display(client: ChatClient, conversationId: string): () => void {
+export function countDisplayed(client: ChatClient, conversationId: string): () => void {
   const counts = displayed.get(client) ?? new Map<string, number>()
   displayed.set(client, counts)
   const add = (by: number): void => void counts.set(conversationId, (counts.get(conversationId) ?? 0) + by)

@@ -11,7 +11,7 @@ import type {
 } from '@rapport-chat/client'
 import { useCallback, useEffect, useMemo, useSyncExternalStore } from 'react'
 import { useChatClient } from '../context/chat-context'
-import { display } from '../context/displayed'
+import { countDisplayed } from '../context/displayed'
 import { useChatState } from '../context/use-store'
 
 export interface RealtimeChat {
@@ -61,7 +61,7 @@ export function useOpenConversation(conversationId: string, at?: string): Conver
   const client = useChatClient()
   const conversation = useMemo(() => client.conversation(conversationId), [client, conversationId])
   useEffect(() => conversation.open(at === undefined ? {} : { at }), [conversation, at])
-  useEffect(() => display(client, conversationId), [client, conversationId])
+  useEffect(() => countDisplayed(client, conversationId), [client, conversationId])
   return conversation
 }
 

@@ -19,49 +19,49 @@ interface Search<T> {
   readonly isSearching: boolean
   readonly error: ChatError | null
   /** The query to which `found` belongs. */
-  readonly answered: string
-  /** Asks again after an error. */
+  readonly resultsFor: string
+  /** Repeats the request after an error. */
   readonly retry: () => void
 }
 
-type Answer<T> = Omit<Search<T>, 'isSearching' | 'retry'>
+type Results<T> = Omit<Search<T>, 'isSearching' | 'retry'>
 
-type Ask<T> = (
+type SearchRequest<T> = (
   query: string,
   signal: AbortSignal,
 ) => Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
 /** Searches after a pause, and aborts the previous request. Results stay until new ones arrive. */
-function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> {
-  const [answer, setAnswer] = useState<Answer<T>>({ found: empty, error: null, answered: '' })
+function useDebouncedSearch<T>(query: string, empty: T, request: SearchRequest<T>): Search<T> {
+  const [results, setResults] = useState<Results<T>>({ found: empty, error: null, resultsFor: '' })
   const [attempt, setAttempt] = useState(0)
   const retry = useCallback(() => setAttempt((old) => old + 1), [])
   const wanted = query.trim()
-  const isAsking = wanted.length >= MIN_QUERY
+  const isLongEnough = wanted.length >= MIN_QUERY
 
   useEffect(() => {
-    if (!isAsking) return
+    if (!isLongEnough) return
     const abort = new AbortController()
     let timer: ReturnType<typeof setTimeout>
     const run = async (): Promise<void> => {
-      const { data, error } = await ask(wanted, abort.signal)
+      const { data, error } = await request(wanted, abort.signal)
       if (abort.signal.aborted) return
       if (error?.code === 'rate_limited') {
         // The response contains the time to wait. The old results stay until then.
         timer = setTimeout(() => void run(), (error.retryAfter ?? 1) * 1000)
         return
       }
-      setAnswer((old) => ({ found: data ?? old.found, error, answered: wanted }))
+      setResults((old) => ({ found: data ?? old.found, error, resultsFor: wanted }))
     }
     timer = setTimeout(() => void run(), DEBOUNCE_MS)
     return () => {
       clearTimeout(timer)
       abort.abort()
     }
-  }, [isAsking, wanted, ask, attempt])
+  }, [isLongEnough, wanted, request, attempt])
 
-  if (!isAsking) return { found: empty, isSearching: false, error: null, answered: '', retry }
-  return { ...answer, isSearching: answer.answered !== wanted, retry }
+  if (!isLongEnough) return { found: empty, isSearching: false, error: null, resultsFor: '', retry }
+  return { ...results, isSearching: results.resultsFor !== wanted, retry }
 }
 
 export interface UserSearch {
@@ -70,7 +70,7 @@ export interface UserSearch {
   recents: readonly Person[]
   isSearching: boolean
   error: ChatError | null
-  answered: string
+  resultsFor: string
   retry(): void
 }
 
@@ -82,8 +82,11 @@ const RECENTS = 8
 export function useUserSearch(query: string): UserSearch {
   const client = useChatClient()
   const conversations = useChatState((state) => state.conversations)
-  const ask = useCallback<Ask<readonly Person[]>>((text, signal) => client.searchUsers(text, { signal }), [client])
-  const { found, ...search } = useDebouncedSearch(query, NO_PEOPLE, ask)
+  const request = useCallback<SearchRequest<readonly Person[]>>(
+    (text, signal) => client.searchUsers(text, { signal }),
+    [client],
+  )
+  const { found, ...search } = useDebouncedSearch(query, NO_PEOPLE, request)
   const recents = useMemo(
     () => conversations.flatMap(({ other_user: person }) => (person ? [person] : [])).slice(0, RECENTS),
     [conversations],
@@ -95,7 +98,7 @@ export interface MessageSearchState {
   hits: readonly MessageHit[]
   isSearching: boolean
   error: ChatError | null
-  answered: string
+  resultsFor: string
   retry(): void
 }
 
@@ -108,13 +111,13 @@ export function useMessageSearch(
 ): MessageSearchState {
   const client = useChatClient()
   const key = JSON.stringify(filters)
-  const ask = useCallback<Ask<readonly MessageHit[]>>(
+  const request = useCallback<SearchRequest<readonly MessageHit[]>>(
     async (text, signal) => {
       const result = await client.api.search(text, { ...(JSON.parse(key) as MessageSearch), signal })
       return result.error ? result : { data: result.data.data, error: null }
     },
     [client, key],
   )
-  const { found, ...state } = useDebouncedSearch(query, NO_HITS, ask)
+  const { found, ...state } = useDebouncedSearch(query, NO_HITS, request)
   return { hits: found, ...state }
 }

@@ -5,9 +5,9 @@ import { useChatClient, useNavigationStrings } from '../context/base-context'
 import { useChatState } from '../context/use-store'
 import { knownName } from '../format/names'
 import { Avatar } from '../parts/avatar'
-import { part } from '../parts/part'
+import { lazyComponent } from '../parts/lazy-component'
 
-const choices = part(() => import('./presence-choices').then(({ PresenceChoices }) => PresenceChoices))
+const choices = lazyComponent(() => import('./presence-choices').then(({ PresenceChoices }) => PresenceChoices))
 
 /** A button with the user's own picture and status, which opens the choice of status. */
 export function PresenceMenu(): ReactNode {

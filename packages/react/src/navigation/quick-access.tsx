@@ -4,7 +4,7 @@ import { useState, type ReactNode } from 'react'
 import { useChatState } from '../context/use-store'
 import { IconButton } from '../parts/icon-button'
 import { MessagesIcon } from '../parts/icons'
-import { part } from '../parts/part'
+import { lazyComponent } from '../parts/lazy-component'
 import { UnreadBadge } from '../parts/unread-badge'
 import { useMessagesLabel } from './messages-badge'
 
@@ -13,7 +13,7 @@ export interface QuickAccessProps {
   onNewConversation?: () => void
 }
 
-const panel = part(() => import('./quick-panel').then(({ QuickPanel }) => QuickPanel))
+const panel = lazyComponent(() => import('./quick-panel').then(({ QuickPanel }) => QuickPanel))
 
 /** A button for the top bar that opens a panel with the latest unread conversations. */
 export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): ReactNode {

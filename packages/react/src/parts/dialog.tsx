@@ -70,7 +70,7 @@ export function Dialog({ title, onClose, kind = 'panel', children, footer }: Dia
   )
 }
 
-export interface QuestionProps {
+export interface ConfirmDialogProps {
   title: string
   text: string
   confirm: string
@@ -80,7 +80,7 @@ export interface QuestionProps {
 }
 
 /** Asks for confirmation of an action. The focus is on the button that cancels. */
-export function Question({ title, text, confirm, isDanger = true, onConfirm, onClose }: QuestionProps): ReactNode {
+export function ConfirmDialog({ title, text, confirm, isDanger = true, onConfirm, onClose }: ConfirmDialogProps): ReactNode {
   const strings = useStrings()
   return (
     <Dialog

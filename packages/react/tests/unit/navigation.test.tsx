@@ -3,7 +3,7 @@ import userEvent from '@testing-library/user-event'
 import { describe, expect, it } from 'vitest'
 import { Avatar, ConversationsList } from '../../src'
 import { ChatProvider, PresenceMenu, QuickAccess } from '../../src/navigation'
-import { part } from '../../src/parts/part'
+import { lazyComponent } from '../../src/parts/lazy-component'
 import { de } from '../../src/strings/de'
 import { conversation, FakeClient, initialState, PEOPLE } from '../../src/testing/fake-client'
 import { renderWith } from './render'
@@ -102,10 +102,10 @@ describe('texts', () => {
   })
 })
 
-describe('part', () => {
+describe('lazyComponent', () => {
   it('that cannot be loaded throws nothing, and is loaded when it is mounted again', async () => {
     let attempts = 0
-    const { View } = part<{ text: string }>(async () => {
+    const { View } = lazyComponent<{ text: string }>(async () => {
       attempts += 1
       if (attempts === 1) throw new TypeError('Failed to fetch')
       return ({ text }) => <p>{text}</p>

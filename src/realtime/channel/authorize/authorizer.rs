@@ -1,5 +1,4 @@
-//! Answers permission checks, here called *questions*. Those that wait together are sent in one
-//! pipeline, a *flight* (see [`super`]).
+//! Runs permission checks. Those that wait together are sent in one pipeline (see [`super`]).
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -12,24 +11,23 @@ use tokio::time::{Instant, timeout};
 
 use super::super::super::permissions::Permissions;
 use super::catalog::{CheckMethod, Evaluation, Reading, STRUCTURE_TTL};
+use super::check::{Check, CheckKind, CheckResult, PendingCheck};
 use super::connections::Connections;
 use super::error::AuthorizeError;
 use super::evaluate::Evaluator;
 use super::insertions::Insertions;
-use super::limits::{ANSWER_TIMEOUT, MAX_CONNECTIONS, QUEUE_TIMEOUT, STATEMENT_TIMEOUT};
-use super::question::{Answer, Group, Question, Subject};
+use super::limits::{CHECK_TIMEOUT, MAX_CONNECTIONS, QUEUE_TIMEOUT, STATEMENT_TIMEOUT};
 use super::queue::Queue;
 use crate::auth::Claims;
 use crate::db::connect::Connector;
 use crate::observability::metrics::{PermissionWay, RealtimeMetrics};
 use crate::shutdown::Tasks;
 
-/// How long a question waits for the current flight, and how long one answer may delay the
-/// questions behind it. When this time has passed, another connection answers the waiting
-/// questions.
-const SLOW: Duration = Duration::from_millis(100);
+/// How long a check waits for the current pipeline, and how long one check may delay those behind
+/// it. When this time has passed, another worker runs the waiting checks.
+const SLOW_CHECK: Duration = Duration::from_millis(100);
 
-/// Maximum number of attempts to answer the questions of one flight. An attempt fails if the
+/// Maximum number of attempts to run the checks of one pipeline. An attempt fails if the
 /// reading of the catalogue turns out to be outdated, or if statements must be prepared again.
 const MAX_READINGS: usize = 5;
 
@@ -45,7 +43,7 @@ pub struct Authorizer {
 struct Inner {
     metrics: RealtimeMetrics,
     tasks: Tasks,
-    /// Questions that wait for a flight. A plain mutex: it is held only to add and remove entries.
+    /// Checks that wait for a worker. A plain mutex: it is held only to add and remove entries.
     queue: Mutex<Queue>,
     connections: Arc<Connections>,
     insertions: Arc<Insertions>,
@@ -77,32 +75,32 @@ impl Authorizer {
     ///
     /// # Errors
     /// See [`AuthorizeError`]. Fails immediately while the database is known to be unavailable.
-    pub async fn ask(
+    pub async fn check(
         &self,
-        question: Question,
+        kind: CheckKind,
         topic: &str,
         claims: &Claims,
         headers: &Arc<str>,
     ) -> Result<Permissions, AuthorizeError> {
-        let subject = Subject {
-            question,
+        let check = Check {
+            kind,
             topic: topic.into(),
             claims: claims.clone(),
-            // The headers are shared, because there may be thousands of questions and clients
-            // decide how long the headers are.
+            // The headers are shared, because there may be thousands of checks and clients decide
+            // how long the headers are.
             headers: Arc::clone(headers),
         };
-        let answer = self.inner.ask(subject).await;
-        if let Err(error) = &answer {
-            tracing::warn!(%error, ?question, "permission check of a private channel failed");
+        let result = self.inner.check(check).await;
+        if let Err(error) = &result {
+            tracing::warn!(%error, ?kind, "permission check of a private channel failed");
         }
-        answer
+        result
     }
 }
 
 impl Inner {
-    async fn ask(self: &Arc<Self>, subject: Subject) -> Answer {
-        if subject.claims.role == NO_ROLE {
+    async fn check(self: &Arc<Self>, check: Check) -> CheckResult {
+        if check.claims.role == NO_ROLE {
             return Err(AuthorizeError::no_such_role());
         }
         if let Some(error) = self.connections.known_failure() {
@@ -110,45 +108,45 @@ impl Inner {
         }
         let (sender, mut receiver) = oneshot::channel();
         let is_taken = Arc::new(AtomicBool::new(false));
-        lock(&self.queue).push(Group {
-            subject: Arc::new(subject),
+        lock(&self.queue).push(PendingCheck {
+            check: Arc::new(check),
             receivers: vec![sender],
             is_taken: Arc::clone(&is_taken),
             is_repeated: false,
         })?;
-        self.take_off(false);
-        // The sender is dropped only if the task of the flight has failed.
+        self.start_worker(false);
+        // The sender is dropped only if the task of the worker has failed.
         let unwrap =
-            |answer: Result<Answer, _>| answer.unwrap_or(Err(AuthorizeError::unexpected()));
-        if let Ok(answer) = timeout(SLOW, &mut receiver).await {
-            return unwrap(answer);
+            |result: Result<CheckResult, _>| result.unwrap_or(Err(AuthorizeError::unexpected()));
+        if let Ok(result) = timeout(SLOW_CHECK, &mut receiver).await {
+            return unwrap(result);
         }
-        self.take_off(true);
-        if let Ok(answer) = timeout(QUEUE_TIMEOUT, &mut receiver).await {
-            return unwrap(answer);
+        self.start_worker(true);
+        if let Ok(result) = timeout(QUEUE_TIMEOUT, &mut receiver).await {
+            return unwrap(result);
         }
         if !is_taken.load(Ordering::Relaxed) {
             return Err(AuthorizeError::PoolExhausted);
         }
-        timeout(ANSWER_TIMEOUT, receiver)
+        timeout(CHECK_TIMEOUT, receiver)
             .await
             .map_or(Err(AuthorizeError::Unavailable), unwrap)
     }
 
-    /// Starts a flight if questions wait and another connection is worthwhile.
-    fn take_off(self: &Arc<Self>, is_urgent: bool) {
-        if !lock(&self.queue).begin_flight(is_urgent, MAX_CONNECTIONS) {
+    /// Starts a worker if checks wait and another connection is worthwhile.
+    fn start_worker(self: &Arc<Self>, is_urgent: bool) {
+        if !lock(&self.queue).add_worker(is_urgent, MAX_CONNECTIONS) {
             return;
         }
         let inner = Arc::clone(self);
         self.tasks
-            .spawn("permission checks", async move { inner.fly().await });
+            .spawn("permission checks", async move { inner.run_worker().await });
     }
 
-    /// Runs one flight after another over one connection, until the queue is empty.
-    async fn fly(self: Arc<Self>) {
+    /// Runs one pipeline after another over one connection, until the queue is empty.
+    async fn run_worker(self: Arc<Self>) {
         let mut connection = self.connections.take_evaluator();
-        while let Some(mut groups) = self.board() {
+        while let Some(mut checks) = self.take_next() {
             let mut evaluator = match connection.take() {
                 Some(evaluator) => evaluator,
                 None => match self.connections.open_evaluator().await {
@@ -156,52 +154,56 @@ impl Inner {
                     // The login may not switch to the role of idle connections (see `db::parked`),
                     // so no connection can evaluate the policies.
                     Err(AuthorizeError::Policy { .. }) => {
-                        self.insertions.start_all(&mut groups);
+                        self.insertions.start_all(&mut checks);
                         continue;
                     }
                     Err(error) => {
-                        self.fail_all(groups, &error);
+                        self.fail_all(checks, &error);
                         continue;
                     }
                 },
             };
-            let statements = u32::try_from(groups.len()).unwrap_or(u32::MAX);
+            let statements = u32::try_from(checks.len()).unwrap_or(u32::MAX);
             let limit = STATEMENT_TIMEOUT * statements.saturating_add(1);
-            let flight = self.flight(&mut evaluator, &mut groups);
-            let is_sound = timeout(limit, Box::pin(flight)).await.unwrap_or(false);
+            let running = self.run_checks(&mut evaluator, &mut checks);
+            let is_sound = timeout(limit, Box::pin(running)).await.unwrap_or(false);
             if is_sound && !evaluator.client().is_closed() {
                 connection = Some(evaluator);
             }
-            self.repeat(groups);
+            self.requeue(checks);
         }
         if let Some(evaluator) = connection {
             self.connections.keep_evaluator(evaluator);
         }
     }
 
-    /// Takes questions from the queue for one flight; see [`Queue::board`].
-    fn board(&self) -> Option<Vec<Group>> {
-        lock(&self.queue).board(Instant::now())
+    /// Takes checks from the queue for one pipeline; see [`Queue::take_next`].
+    fn take_next(&self) -> Option<Vec<PendingCheck>> {
+        lock(&self.queue).take_next(Instant::now())
     }
 
-    /// Answers questions over one connection, or starts insertions that answer them. Questions that
-    /// remain in `groups` must be repeated, because the connection broke. Returns whether the
-    /// connection can be used again.
-    async fn flight(self: &Arc<Self>, evaluator: &mut Evaluator, groups: &mut Vec<Group>) -> bool {
+    /// Runs checks over one connection, or starts insertions for them. Checks that remain in
+    /// `checks` must be repeated, because the connection broke. Returns whether the connection can
+    /// be used again.
+    async fn run_checks(
+        self: &Arc<Self>,
+        evaluator: &mut Evaluator,
+        checks: &mut Vec<PendingCheck>,
+    ) -> bool {
         let mut may_be_stale = true;
         for _ in 0..MAX_READINGS {
-            let reading = match self.read(evaluator, groups).await {
+            let reading = match self.read(evaluator, checks).await {
                 Ok(reading) => reading,
                 Err(AuthorizeError::Unavailable) => return false,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the policies; checking by insertion");
-                    self.insertions.start_all(groups);
+                    self.insertions.start_all(checks);
                     return true;
                 }
             };
-            let mut methods: Vec<CheckMethod> = groups
+            let mut methods: Vec<CheckMethod> = checks
                 .iter()
-                .map(|group| reading.method(&group.subject.claims.role, group.subject.question))
+                .map(|pending| reading.method(&pending.check.claims.role, pending.check.kind))
                 .collect();
             let Ok(refused) = evaluator.prepare(evaluations(&methods)).await else {
                 return false;
@@ -210,97 +212,97 @@ impl Inner {
                 if let CheckMethod::Evaluate(evaluation) = method
                     && refused.contains(&evaluation.id)
                 {
-                    evaluation.give_up();
+                    evaluation.mark_unusable();
                     *method = CheckMethod::Insert;
                 }
             }
-            let flown = self
-                .ask_all(evaluator, &reading, groups, methods, may_be_stale)
+            let end = self
+                .run_pipeline(evaluator, &reading, checks, methods, may_be_stale)
                 .await;
-            match flown {
-                Flown::Sound => return true,
-                Flown::Broken => return false,
-                Flown::Outdated => *lock(&self.reading) = None,
-                Flown::Stale => may_be_stale = false,
+            match end {
+                PipelineEnd::Sound => return true,
+                PipelineEnd::Broken => return false,
+                PipelineEnd::Outdated => *lock(&self.reading) = None,
+                PipelineEnd::Stale => may_be_stale = false,
             }
         }
-        // The policies change faster than they can be read, so insertions answer the questions.
-        self.insertions.start_all(groups);
+        // The policies change faster than they can be read, so insertions replace them.
+        self.insertions.start_all(checks);
         true
     }
 
-    /// Sends one flight. The questions that remain in `groups` must be sent again.
+    /// Sends one pipeline. The checks that remain in `checks` must be sent again.
     ///
-    /// If `may_be_stale` is set, questions whose statement failed remain as well. PostgreSQL
-    /// replans a statement after certain schema changes, for instance whenever a schema is created.
-    /// It does so under a caller's role, which may be unable to resolve the names in the statement.
-    async fn ask_all(
+    /// If `may_be_stale` is set, checks whose statement failed remain as well. PostgreSQL replans a
+    /// statement after certain schema changes, for instance whenever a schema is created. It does
+    /// so under a caller's role, which may be unable to resolve the names in the statement.
+    async fn run_pipeline(
         self: &Arc<Self>,
         evaluator: &mut Evaluator,
         reading: &Reading,
-        groups: &mut Vec<Group>,
+        checks: &mut Vec<PendingCheck>,
         methods: Vec<CheckMethod>,
         may_be_stale: bool,
-    ) -> Flown {
-        let subjects: Vec<(Arc<Subject>, Arc<Evaluation>)> = groups
+    ) -> PipelineEnd {
+        let evaluated: Vec<(Arc<Check>, Arc<Evaluation>)> = checks
             .iter()
             .zip(&methods)
-            .filter_map(|(group, method)| match method {
+            .filter_map(|(pending, method)| match method {
                 CheckMethod::Evaluate(evaluation) => {
-                    Some((Arc::clone(&group.subject), Arc::clone(evaluation)))
+                    Some((Arc::clone(&pending.check), Arc::clone(evaluation)))
                 }
                 _ => None,
             })
             .collect();
-        let mut flight = evaluator.send(&subjects).await;
-        match flight.fingerprint().await {
+        let mut pipeline = evaluator.send(&evaluated).await;
+        match pipeline.fingerprint().await {
             Ok(fingerprint) if fingerprint == reading.fingerprint => {}
             Ok(_) => {
-                return match flight.land().await {
-                    true => Flown::Outdated,
-                    false => Flown::Broken,
+                return match pipeline.finish().await {
+                    true => PipelineEnd::Outdated,
+                    false => PipelineEnd::Broken,
                 };
             }
-            Err(_) => return Flown::Broken,
+            Err(_) => return PipelineEnd::Broken,
         }
-        let mut asked = VecDeque::new();
-        for (group, method) in groups.drain(..).zip(methods) {
+        let mut sent = VecDeque::new();
+        for (pending, method) in checks.drain(..).zip(methods) {
             match method {
-                CheckMethod::Known(answer) => {
-                    self.metrics.permission_asked(PermissionWay::Known);
-                    group.answer(&answer);
+                CheckMethod::Known(result) => {
+                    self.metrics.permission_checked(PermissionWay::Known);
+                    pending.send_result(&result);
                 }
-                CheckMethod::Insert => self.insertions.start(group, None),
-                CheckMethod::Evaluate(_) => asked.push_back(group),
+                CheckMethod::Insert => self.insertions.start(pending, None),
+                CheckMethod::Evaluate(_) => sent.push_back(pending),
             }
         }
         let mut failed = Vec::new();
         let mut is_stale = false;
-        for (_, evaluation) in &subjects {
-            let Some(group) = asked.pop_front() else {
+        for (_, evaluation) in &evaluated {
+            let Some(pending) = sent.pop_front() else {
                 break;
             };
-            let answer = {
-                let mut next = pin!(flight.next());
-                match timeout(SLOW, next.as_mut()).await {
-                    Ok(answer) => answer,
+            let result = {
+                let mut next = pin!(pipeline.next());
+                match timeout(SLOW_CHECK, next.as_mut()).await {
+                    Ok(result) => result,
                     Err(_) => {
-                        self.go_around(&mut asked);
+                        self.bypass_slow_check(&mut sent);
                         next.await
                     }
                 }
             };
-            match answer {
-                // The connection failed, so the question is sent again.
-                Err(AuthorizeError::Unavailable) => groups.push(group),
+            match result {
+                // The connection failed, so the check is sent again.
+                Err(AuthorizeError::Unavailable) => checks.push(pending),
                 Ok(_) | Err(AuthorizeError::Canceled(_)) => {
-                    self.metrics.permission_asked(PermissionWay::Evaluated);
-                    group.answer(&answer);
+                    self.metrics.permission_checked(PermissionWay::Evaluated);
+                    pending.send_result(&result);
                 }
                 Err(error) if may_be_stale && error.concerns_statement() => {
                     failed.push(evaluation.id);
                     is_stale = true;
-                    groups.push(group);
+                    checks.push(pending);
                 }
                 // An insertion shows whether PostgreSQL fails in the same way, and with which
                 // error.
@@ -308,26 +310,26 @@ impl Inner {
                     failed.push(evaluation.id);
                     let is_systematic = error.concerns_statement();
                     self.insertions
-                        .start(group, is_systematic.then(|| Arc::clone(evaluation)));
+                        .start(pending, is_systematic.then(|| Arc::clone(evaluation)));
                 }
             }
         }
-        let is_sound = flight.land().await;
+        let is_sound = pipeline.finish().await;
         for id in failed {
             evaluator.forget(id);
         }
         match is_sound {
-            true if is_stale => Flown::Stale,
-            true => Flown::Sound,
-            false => Flown::Broken,
+            true if is_stale => PipelineEnd::Stale,
+            true => PipelineEnd::Sound,
+            false => PipelineEnd::Broken,
         }
     }
 
-    /// Returns the latest reading of the catalogue, including the rights of all roles in `groups`.
+    /// Returns the latest reading of the catalogue, including the rights of all roles in `checks`.
     async fn read(
         &self,
         evaluator: &Evaluator,
-        groups: &[Group],
+        checks: &[PendingCheck],
     ) -> Result<Arc<Reading>, AuthorizeError> {
         let latest = lock(&self.reading).clone();
         let reading = match latest {
@@ -340,7 +342,7 @@ impl Inner {
                 reading
             }
         };
-        let roles = groups.iter().map(|group| &*group.subject.claims.role);
+        let roles = checks.iter().map(|pending| &*pending.check.claims.role);
         let unknown = reading.unknown(roles);
         if !unknown.is_empty() {
             reading.load_roles(evaluator.client(), &unknown).await?;
@@ -348,42 +350,42 @@ impl Inner {
         Ok(reading)
     }
 
-    /// Handles a slow question: another connection answers the questions behind it. For a while,
-    /// each new flight carries only one question.
-    fn go_around(self: &Arc<Self>, groups: &mut VecDeque<Group>) {
-        lock(&self.queue).take_back(groups, Instant::now());
-        self.take_off(true);
+    /// Lets another worker run the checks behind a slow one. For a while, each new pipeline
+    /// contains only one check.
+    fn bypass_slow_check(self: &Arc<Self>, checks: &mut VecDeque<PendingCheck>) {
+        lock(&self.queue).take_back(checks, Instant::now());
+        self.start_worker(true);
     }
 
-    /// Returns questions to the front of the queue after their connection broke. A question that is
+    /// Returns checks to the front of the queue after their connection broke. A check that is
     /// repeated for the second time fails instead.
-    fn repeat(&self, groups: Vec<Group>) {
-        for mut group in groups.into_iter().rev() {
-            if std::mem::replace(&mut group.is_repeated, true) {
-                group.answer(&Err(AuthorizeError::Unavailable));
+    fn requeue(&self, checks: Vec<PendingCheck>) {
+        for mut pending in checks.into_iter().rev() {
+            if std::mem::replace(&mut pending.is_repeated, true) {
+                pending.send_result(&Err(AuthorizeError::Unavailable));
             } else {
-                lock(&self.queue).push_front(group);
+                lock(&self.queue).push_front(pending);
             }
         }
     }
 
-    /// Fails these and all queued questions, because the database is unavailable.
-    fn fail_all(&self, groups: Vec<Group>, error: &AuthorizeError) {
+    /// Fails these and all queued checks, because the database is unavailable.
+    fn fail_all(&self, checks: Vec<PendingCheck>, error: &AuthorizeError) {
         let waiting = lock(&self.queue).take_all();
-        for group in groups.into_iter().chain(waiting) {
-            group.answer(&Err(error.clone()));
+        for pending in checks.into_iter().chain(waiting) {
+            pending.send_result(&Err(error.clone()));
         }
     }
 }
 
-/// The result of a flight.
-enum Flown {
-    /// Every question was answered or passed on to an insertion, and the connection can be used
+/// How a pipeline ended.
+enum PipelineEnd {
+    /// Every check has a result or was passed on to an insertion, and the connection can be used
     /// again.
     Sound,
     /// The connection cannot be used again.
     Broken,
-    /// No question was answered, because the catalogue has changed.
+    /// No check has a result, because the catalogue has changed.
     Outdated,
     /// Some statements failed and were dropped. They should be prepared again.
     Stale,

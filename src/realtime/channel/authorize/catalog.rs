@@ -1,8 +1,8 @@
 //! Reads the policies of `realtime.messages` from the catalogue, and determines whether they can be
 //! evaluated without an insertion.
 //!
-//! Each flight of questions reads the fingerprint of its [`Reading`] again before it evaluates.
-//! Therefore an answer never uses policies, grants or roles that changed before its flight. Only
+//! Each pipeline of checks reads the fingerprint of its [`Reading`] again before it evaluates.
+//! Therefore a result never uses policies, grants or roles that changed before its pipeline. Only
 //! the information about the table's triggers and constraints may be older, by up to
 //! [`STRUCTURE_TTL`].
 
@@ -15,9 +15,10 @@ use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
 use super::super::super::permissions::Permissions;
+use super::check::CheckKind;
 use super::error::AuthorizeError;
-use super::question::Question;
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::plans::MUST_PLAN_PER_CALLER;
+use crate::db::roles::MAY_BE_ASSUMED;
 use crate::visibility::fingerprint;
 
 /// The maximum age of the information about the table's triggers and constraints.
@@ -50,7 +51,7 @@ pub(super) fn fingerprint() -> String {
 /// triggers, rules, constraints, unique keys without the id, expressions in indexes, computed
 /// columns, columns that must be given, and defaults that are not plainly constant. Two index
 /// predicates and one constraint are exempt: the tables of Supabase Realtime and Rapport have them,
-/// and the rows that questions insert never match them.
+/// and the rows that insertions write never match them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -106,15 +107,19 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
 
-/// Reads the policies for SELECT and INSERT, in the order of their names.
+/// Returns the statement that reads the policies for SELECT and INSERT in the order of their
+/// names.
+||||||| 8c5bbb0
+/// Returns the statement that reads the policies for SELECT and INSERT, in the order of their names.
 ///
 /// The column before the last one is true for policies that can only be evaluated on a row in the
 /// table. They use a whole row (a variable with attribute number 0), read the table themselves, or
 /// call a function that names it.
 ///
-/// The last column is true for policies that call an immutable function. PostgreSQL may evaluate
-/// such a function during planning, so a plan that contains it is valid for only one caller.
-const POLICIES: &str = r"
+/// The last column is true for policies that must be planned for each caller.
+fn policies_statement() -> String {
+    format!(
+        r"
 select p.oid, p.polpermissive, p.polcmd::text,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
   array(select distinct d.refobjsubid from pg_catalog.pg_depend d
@@ -132,25 +137,23 @@ select p.oid, p.polpermissive, p.polcmd::text,
           or exists (select from pg_catalog.pg_depend b
             where b.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and b.objid = f.oid
               and b.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and b.refobjid = p.polrelid))),
-  exists (select from pg_catalog.pg_depend d
-    join pg_catalog.pg_proc f on f.oid = d.refobjid
-    join pg_catalog.pg_namespace n on n.oid = f.pronamespace
+  exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'
-      -- a function of Rapport, whose result depends only on its argument
-      and (n.nspname, f.proname) <> ('chat', 'is_chat_topic'))
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and {MUST_PLAN_PER_CALLER})
 from pg_catalog.pg_policy p
 where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')
-order by p.polname";
+order by p.polname"
+    )
+}
 
 /// Returns the statement that reads the rights of roles. `set role` requires a membership, which
 /// PostgreSQL 16 and later distinguish from a membership that inherits rights. Roles that
-/// [`MAY_BE_A_CALLERS`] excludes are refused, even if the login may switch to them.
+/// [`MAY_BE_ASSUMED`] excludes are refused, even if the login may switch to them.
 fn roles_statement() -> String {
     format!(
         "
 select r.rolname::text,
-  {MAY_BE_A_CALLERS} and case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
+  {MAY_BE_ASSUMED} and case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
     then pg_catalog.pg_has_role(session_user, r.oid, 'SET')
     else pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') end,
   r.rolsuper or r.rolbypassrls
@@ -172,10 +175,10 @@ where r.rolname = any($1) and c.oid = $2"
 const INVALID_PARAMETER_VALUE: &str = "22023";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// The method for answering a question.
+/// How the result of a check is determined.
 #[derive(Clone, Debug)]
 pub(super) enum CheckMethod {
-    /// The catalogue alone determines the answer.
+    /// The catalogue alone determines the result.
     Known(Result<Permissions, AuthorizeError>),
     /// The policies are evaluated on a message that is not in the table.
     Evaluate(Arc<Evaluation>),
@@ -191,26 +194,26 @@ pub(super) struct Evaluation {
     pub(super) id: u64,
     pub(super) sql: String,
     /// Whether each execution must be planned for its caller.
-    pub(super) is_planned_anew: bool,
+    pub(super) plans_per_caller: bool,
     /// Whether the statement cannot be prepared, or fails although an insertion succeeds. If so,
     /// insertions are used instead.
-    is_unequal: AtomicBool,
+    is_unusable: AtomicBool,
 }
 
 impl Evaluation {
-    fn new(sql: String, is_planned_anew: bool) -> Self {
+    fn new(sql: String, plans_per_caller: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             sql,
-            is_planned_anew,
-            is_unequal: AtomicBool::new(false),
+            plans_per_caller,
+            is_unusable: AtomicBool::new(false),
         }
     }
 
     /// Makes insertions replace the statement.
-    pub(super) fn give_up(&self) {
-        self.is_unequal.store(true, Ordering::Relaxed);
+    pub(super) fn mark_unusable(&self) {
+        self.is_unusable.store(true, Ordering::Relaxed);
     }
 }
 
@@ -223,7 +226,7 @@ pub(super) struct Reading {
     /// The rights by role, or `None` for a role that does not exist. A plain mutex: it is held only
     /// for a look-up or an insertion.
     roles: Mutex<HashMap<String, Option<Arc<RoleRights>>>>,
-    /// How to answer questions, by role and by whether they are about writing. A plain mutex: it is
+    /// How to run checks, by role and by whether they are about writing. A plain mutex: it is
     /// held only to look up or determine one entry.
     evaluations: Mutex<HashMap<(String, bool), CheckMethod>>,
 }
@@ -232,7 +235,9 @@ pub(super) struct Reading {
 struct Table {
     oid: u32,
     has_row_security: bool,
-    must_insert: bool,
+    /// Whether an insertion does more than find a partition and check the policies (see [`TABLE`]).
+    /// If so, or if the table does not exist, all checks are insertions.
+    insertion_does_more: bool,
     columns: Vec<Column>,
 }
 
@@ -252,13 +257,14 @@ struct Policy {
     using: Option<String>,
     with_check: Option<String>,
     columns: Vec<i32>,
-    must_insert: bool,
-    uses_immutable_function: bool,
+    /// Whether the policy can only be evaluated on a row in the table (see [`policies_statement`]).
+    needs_stored_row: bool,
+    plans_per_caller: bool,
 }
 
 #[derive(Debug)]
 struct RoleRights {
-    may_be_taken_on: bool,
+    may_be_assumed: bool,
     bypasses_row_security: bool,
     may_use_schema: bool,
     may_select: bool,
@@ -290,7 +296,7 @@ impl Reading {
         let mut table = Table {
             oid: row.try_get(0)?,
             has_row_security: row.try_get(1)?,
-            must_insert: row.try_get(2)?,
+            insertion_does_more: row.try_get(2)?,
             columns: Vec::new(),
         };
         for row in client.query(COLUMNS, &[&table.oid]).await? {
@@ -302,7 +308,7 @@ impl Reading {
             });
         }
         let mut policies = Vec::new();
-        for row in client.query(POLICIES, &[&table.oid]).await? {
+        for row in client.query(&policies_statement(), &[&table.oid]).await? {
             policies.push(Policy::read(&row)?);
         }
         if let Some(previous) = previous
@@ -350,7 +356,7 @@ impl Reading {
             .await?
         {
             let role = RoleRights {
-                may_be_taken_on: row.try_get(1)?,
+                may_be_assumed: row.try_get(1)?,
                 bypasses_row_security: row.try_get(2)?,
                 may_use_schema: row.try_get(3)?,
                 may_select: row.try_get(4)?,
@@ -367,9 +373,9 @@ impl Reading {
         Ok(())
     }
 
-    /// Returns how to answer a question for `role`. The rights of `role` must be loaded.
-    pub(super) fn method(&self, role: &str, question: Question) -> CheckMethod {
-        if self.table.must_insert {
+    /// Returns how to run a check for `role`. The rights of `role` must be loaded.
+    pub(super) fn method(&self, role: &str, kind: CheckKind) -> CheckMethod {
+        if self.table.insertion_does_more {
             return CheckMethod::Insert;
         }
         let rights = {
@@ -380,18 +386,18 @@ impl Reading {
                 None => return CheckMethod::Insert,
             }
         };
-        if !rights.may_be_taken_on {
+        if !rights.may_be_assumed {
             return refused(INSUFFICIENT_PRIVILEGE);
         }
-        let is_write = question == Question::Write;
+        let is_write = kind == CheckKind::Write;
         let has_grants = if is_write {
             rights.may_insert
         } else {
             rights.may_select
         };
         if !rights.may_use_schema || !has_grants {
-            // Without the grant, PostgreSQL refuses an insertion, so the answer about writing is
-            // no. A query that reads fails with an error.
+            // Without the grant, PostgreSQL refuses an insertion, so writing is not
+            // allowed. A query that reads fails with an error.
             return if is_write {
                 CheckMethod::Known(Ok(Permissions::default()))
             } else {
@@ -399,7 +405,7 @@ impl Reading {
             };
         }
         if rights.bypasses_row_security || !self.table.has_row_security {
-            return CheckMethod::Known(Ok(question.mask(Permissions::ALL)));
+            return CheckMethod::Known(Ok(kind.mask(Permissions::ALL)));
         }
         let mut evaluations = self
             .evaluations
@@ -412,10 +418,8 @@ impl Reading {
             .entry((role.to_owned(), is_write))
             .or_insert_with(|| self.prepare(&rights, is_write));
         match method {
-            CheckMethod::Known(Ok(permissions)) => {
-                CheckMethod::Known(Ok(question.mask(*permissions)))
-            }
-            CheckMethod::Evaluate(evaluation) if evaluation.is_unequal.load(Ordering::Relaxed) => {
+            CheckMethod::Known(Ok(permissions)) => CheckMethod::Known(Ok(kind.mask(*permissions))),
+            CheckMethod::Evaluate(evaluation) if evaluation.is_unusable.load(Ordering::Relaxed) => {
                 CheckMethod::Insert
             }
             method => method.clone(),
@@ -452,14 +456,12 @@ impl Reading {
         if permissive.len() == policies.len() && permissive.iter().all(|it| *it == "true") {
             return CheckMethod::Known(Ok(Permissions::ALL));
         }
-        if policies.iter().any(|(policy, _)| policy.must_insert) {
+        if policies.iter().any(|(policy, _)| policy.needs_stored_row) {
             return CheckMethod::Insert;
         }
         CheckMethod::Evaluate(Arc::new(Evaluation::new(
             self.statement(&policies, &permissive, is_write),
-            policies
-                .iter()
-                .any(|(policy, _)| policy.uses_immutable_function),
+            policies.iter().any(|(policy, _)| policy.plans_per_caller),
         )))
     }
 
@@ -529,7 +531,7 @@ impl Table {
         Self {
             oid: 0,
             has_row_security: true,
-            must_insert: true,
+            insertion_does_more: true,
             columns: Vec::new(),
         }
     }
@@ -544,8 +546,8 @@ impl Policy {
             using: row.try_get(3)?,
             with_check: row.try_get(4)?,
             columns: row.try_get(5)?,
-            must_insert: row.try_get(6)?,
-            uses_immutable_function: row.try_get(7)?,
+            needs_stored_row: row.try_get(6)?,
+            plans_per_caller: row.try_get(7)?,
         })
     }
 }

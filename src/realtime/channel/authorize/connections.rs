@@ -1,4 +1,4 @@
-//! The idle connections of permission checks, for flights and for insertions (see [`super`]), and
+//! The idle connections of permission checks, for workers and for insertions (see [`super`]), and
 //! the last failure to open one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::shutdown::Tasks;
 /// Maximum time for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a failure to connect applies to all questions. The time is short, so that a client that
+/// How long a failure to connect applies to all checks. The time is short, so that a client that
 /// retries soon reaches a database that is available again.
 const FAILURE_SHARED_FOR: Duration = Duration::from_millis(500);
 
@@ -24,7 +24,7 @@ const FAILURE_SHARED_FOR: Duration = Duration::from_millis(500);
 pub(super) struct Connections {
     connector: Connector,
     tasks: Tasks,
-    /// Idle connections for flights. A plain mutex: it is held only for a push or a pop.
+    /// Idle connections for workers. A plain mutex: it is held only for a push or a pop.
     evaluators: Mutex<Vec<Evaluator>>,
     /// Idle connections for insertions. A plain mutex: it is held only for a push or a pop.
     probers: Mutex<Vec<Prober>>,
@@ -46,24 +46,24 @@ impl Connections {
     }
 
     /// Returns the reason why a check fails immediately: the database was recently unavailable, and
-    /// there is no idle connection for flights that may still work.
+    /// there is no idle connection for workers that may still work.
     pub(super) fn known_failure(&self) -> Option<AuthorizeError> {
         self.recent_failure()
             .filter(|_| lock(&self.evaluators).is_empty())
     }
 
-    /// Takes an idle connection for flights that is still open.
+    /// Takes an idle connection for a worker that is still open.
     pub(super) fn take_evaluator(&self) -> Option<Evaluator> {
         take_open(&self.evaluators, Evaluator::client)
     }
 
-    /// Opens a connection for flights.
+    /// Opens a connection for a worker.
     pub(super) async fn open_evaluator(&self) -> Result<Evaluator, AuthorizeError> {
         self.open(Evaluator::open(&self.connector, &self.tasks))
             .await
     }
 
-    /// Keeps a connection for the next flight.
+    /// Keeps a connection for the next worker.
     pub(super) fn keep_evaluator(&self, evaluator: Evaluator) {
         lock(&self.evaluators).push(evaluator);
     }

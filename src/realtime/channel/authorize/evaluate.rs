@@ -1,5 +1,5 @@
 //! Checks permissions without writing. The expressions of the policies are evaluated on messages
-//! that are not in the table. One flight serves many callers (see [`crate::db::parked`]).
+//! that are not in the table. One pipeline serves many callers (see [`crate::db::parked`]).
 //!
 //! Two callers never share a statement, because PostgreSQL evaluates `(select auth.uid())` only
 //! once per statement.
@@ -12,19 +12,21 @@ use uuid::Uuid;
 
 use super::super::super::permissions::Permissions;
 use super::catalog::{self, Evaluation};
+use super::check::{self, Check};
 use super::error::AuthorizeError;
-use super::question::{self, Subject};
 use crate::db::connect::Connector;
-use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
+use crate::db::parked::{self, Caller, NEXT_TRANSACTION, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
-/// question times out.
-const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-                       set idle_in_transaction_session_timeout = '30s'";
+/// check times out.
+const CONNECTION_SETTINGS: &str = "\
+    set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
+    set idle_in_transaction_session_timeout = '30s'";
 
-/// The names of the settings for each caller. The claims are set in both conventions of PostgREST.
-const SETTINGS: [&str; 6] = [
+/// The names of the settings for each caller. They contain the claims in both forms that PostgREST
+/// has used: as one object, and one by one.
+const CALLER_SETTINGS: [&str; 6] = [
     "realtime.topic",
     "request.jwt.claims",
     "request.jwt.claim.sub",
@@ -39,8 +41,8 @@ pub(super) struct Evaluator {
     fingerprint: Statement,
 }
 
-/// A flight that has been sent. Its results must be awaited in order.
-pub(super) struct Flight<'a>(parked::Flight<'a, Row, Vec<Row>>);
+/// A pipeline that has been sent. Its results must be awaited in order.
+pub(super) struct CheckPipeline<'a>(parked::Pipeline<'a, Row, Vec<Row>>);
 
 impl Evaluator {
     /// Opens a connection and parks it.
@@ -50,7 +52,8 @@ impl Evaluator {
     /// policies cannot be evaluated.
     pub(super) async fn open(connector: &Connector, tasks: &Tasks) -> Result<Self, AuthorizeError> {
         let client = connector.connect("rapport private channels", tasks).await?;
-        let connection = ParkedConnection::park(client, SESSION, &SETTINGS).await?;
+        let connection =
+            ParkedConnection::park(client, CONNECTION_SETTINGS, &CALLER_SETTINGS).await?;
         let fingerprint = connection.client().prepare(&catalog::fingerprint()).await?;
         Ok(Self {
             connection,
@@ -81,11 +84,11 @@ impl Evaluator {
         Ok(refused.into_keys().collect())
     }
 
-    /// Sends the whole flight. All of its evaluations must be prepared.
+    /// Sends the whole pipeline. All of its evaluations must be prepared.
     pub(super) async fn send<'a>(
         &'a self,
-        asks: &'a [(Arc<Subject>, Arc<Evaluation>)],
-    ) -> Flight<'a> {
+        checks: &'a [(Arc<Check>, Arc<Evaluation>)],
+    ) -> CheckPipeline<'a> {
         let client = self.client();
         let opening = async {
             let (begun, fingerprint) = join(
@@ -96,20 +99,24 @@ impl Evaluator {
             begun?;
             fingerprint
         };
-        // If a statement is missing, the flight has fewer answers than questions, and reading the
-        // missing answer fails.
-        let turns = asks.iter().map_while(|(subject, evaluation)| {
+        // If a statement is missing, the pipeline has fewer results than checks, and reading the
+        // missing result fails.
+        let queries = checks.iter().map_while(|(check, evaluation)| {
             let statement = self.connection.statement(evaluation.id)?;
-            let question = async move {
+            let query = async move {
                 let id = Uuid::new_v4();
-                let extensions = subject.question.extensions();
+                let extensions = check.kind.extensions();
                 client
-                    .query(statement, &[&&*subject.topic, &id, &extensions])
+                    .query(statement, &[&&*check.topic, &id, &extensions])
                     .await
             };
-            Some((caller(subject, evaluation), question))
+            Some((caller(check, evaluation), query))
         });
-        Flight(self.connection.fly(opening, NEXT_TURN, turns).await)
+        CheckPipeline(
+            self.connection
+                .send_pipeline(opening, NEXT_TRANSACTION, queries)
+                .await,
+        )
     }
 
     /// Drops a prepared statement that a schema change made invalid.
@@ -118,13 +125,13 @@ impl Evaluator {
     }
 }
 
-impl Flight<'_> {
+impl CheckPipeline<'_> {
     /// Returns the fingerprint of the catalogue, which is the first result.
     pub(super) async fn fingerprint(&mut self) -> Result<String, AuthorizeError> {
         Ok(self.0.opening().await?.try_get(0)?)
     }
 
-    /// Returns the next answer, in the order of the questions.
+    /// Returns the next result, in the order of the checks.
     pub(super) async fn next(&mut self) -> Result<Permissions, AuthorizeError> {
         match self.0.next().await {
             Some(rows) => permissions(&rows?),
@@ -133,8 +140,8 @@ impl Flight<'_> {
     }
 
     /// Waits for the remaining results. Returns whether the connection can be used again.
-    pub(super) async fn land(self) -> bool {
-        self.0.land().await
+    pub(super) async fn finish(self) -> bool {
+        self.0.finish().await
     }
 }
 
@@ -142,15 +149,15 @@ impl Flight<'_> {
 fn permissions(rows: &[Row]) -> Result<Permissions, AuthorizeError> {
     let mut permissions = Permissions::default();
     for row in rows {
-        question::set(&mut permissions, row.try_get(0)?, row.try_get(1)?);
+        check::set(&mut permissions, row.try_get(0)?, row.try_get(1)?);
     }
     Ok(permissions)
 }
 
-/// Returns the caller that a question is about, with the values of [`SETTINGS`].
-fn caller<'a>(subject: &'a Subject, evaluation: &Evaluation) -> Caller<'a> {
-    let claims = &subject.claims;
-    let plan_cache_mode = if evaluation.is_planned_anew {
+/// Returns the caller of a check, with the values of [`CALLER_SETTINGS`].
+fn caller<'a>(check: &'a Check, evaluation: &Evaluation) -> Caller<'a> {
+    let claims = &check.claims;
+    let plan_cache_mode = if evaluation.plans_per_caller {
         "force_custom_plan"
     } else {
         "force_generic_plan"
@@ -158,11 +165,11 @@ fn caller<'a>(subject: &'a Subject, evaluation: &Evaluation) -> Caller<'a> {
     Caller {
         role: &claims.role,
         settings: vec![
-            &subject.topic,
+            &check.topic,
             &claims.json,
             claims.subject.as_deref().unwrap_or_default(),
             &claims.role,
-            &subject.headers,
+            &check.headers,
             plan_cache_mode,
         ],
     }

@@ -2,8 +2,8 @@
 //! reading, messages are inserted with the rights of the login and then selected as the caller. To
 //! check writing, they are inserted as the caller. Nothing is ever committed.
 //!
-//! No statement is prepared in advance. Each statement is analysed and planned as the caller in
-//! question, so one caller's plan is never used for another.
+//! No statement is prepared in advance. Each statement is analysed and planned as the caller it
+//! runs for, so one caller's plan is never used for another.
 
 use futures_util::future::{join, join3, join4};
 use tokio_postgres::types::Type;
@@ -11,28 +11,30 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::super::super::permissions::Permissions;
+use super::check::{self, BROADCAST, Check, CheckKind, PRESENCE};
 use super::error::AuthorizeError;
-use super::question::{self, BROADCAST, PRESENCE, Question, Subject};
 use crate::db::connect::Connector;
-use crate::db::roles::MAY_BE_A_CALLERS;
+use crate::db::roles::MAY_BE_ASSUMED;
 use crate::shutdown::Tasks;
 
 /// Settings of the connection. A policy may be a slow query, so PostgreSQL stops it before the
-/// question times out.
-const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-                       set idle_in_transaction_session_timeout = '30s'";
+/// check times out.
+const CONNECTION_SETTINGS: &str = "\
+    set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
+    set idle_in_transaction_session_timeout = '30s'";
 
-/// Inserts a message for a question. All columns that are not listed keep their defaults, so that
+/// Inserts a message for a check. All columns that are not listed keep their defaults, so that
 /// policies see the same values as in Supabase Realtime.
 const INSERT: &str = "\
     insert into realtime.messages (id, topic, extension, inserted_at, updated_at) \
     values ($1, $2, $3, now(), now())";
 
-const LOOK: &str = "select id from realtime.messages where id = any ($1)";
+const SELECT: &str = "select id from realtime.messages where id = any ($1)";
 
 /// Returns the statement that switches to a role and its claims for one transaction. The claims are
-/// set in both conventions of PostgREST. If callers may not have the role in the claims, the
-/// statement sets the role to an empty name. It then fails, because no role has that name.
+/// set in both forms that PostgREST has used: as one object, and one by one. If callers may not
+/// have the role in the claims, the statement sets the role to an empty name. It then fails,
+/// because no role has that name.
 fn become_statement() -> String {
     format!(
         "select \
@@ -43,7 +45,7 @@ fn become_statement() -> String {
             set_config('request.headers', $5, true), \
             set_config('role', \
                 coalesce((select r.rolname::text from pg_catalog.pg_roles r \
-                    where r.rolname = $4 and {MAY_BE_A_CALLERS}), ''), true)"
+                    where r.rolname = $4 and {MAY_BE_ASSUMED}), ''), true)"
     )
 }
 
@@ -58,42 +60,39 @@ pub(super) struct Prober {
 impl Prober {
     pub(super) async fn open(connector: &Connector, tasks: &Tasks) -> Result<Self, AuthorizeError> {
         let client = connector.connect("rapport private channels", tasks).await?;
-        client.batch_execute(SESSION).await?;
+        client.batch_execute(CONNECTION_SETTINGS).await?;
         Ok(Self { client })
     }
 
-    /// Answers a question and ends the transaction. Returns the answer, and whether the connection
-    /// can be used again.
-    pub(super) async fn ask(
-        &self,
-        subject: &Subject,
-    ) -> (Result<Permissions, AuthorizeError>, bool) {
-        let answer = match subject.question {
-            Question::Read { presence } => self.read(subject, presence).await,
-            Question::Write => self.write(subject).await,
+    /// Runs a check and ends the transaction. Returns the result, and whether the connection can be
+    /// used again.
+    pub(super) async fn check(&self, check: &Check) -> (Result<Permissions, AuthorizeError>, bool) {
+        let result = match check.kind {
+            CheckKind::Read { presence } => self.read(check, presence).await,
+            CheckKind::Write => self.write(check).await,
         };
         let ended = self.client.batch_execute("rollback").await;
-        (answer, ended.is_ok())
+        (result, ended.is_ok())
     }
 
     /// Checks what the caller may read. The transaction must be open before anything is written in
     /// it, so `begin` is awaited first. All other statements are sent together. The futures are
     /// polled in the order in which their messages must be written.
-    async fn read(&self, subject: &Subject, presence: bool) -> Result<Permissions, AuthorizeError> {
+    async fn read(&self, check: &Check, presence: bool) -> Result<Permissions, AuthorizeError> {
         let ids = [Uuid::new_v4(), Uuid::new_v4()];
         self.client.batch_execute("begin").await?;
         let (broadcast, presence, become_caller, found) = join4(
-            self.insert(ids[0], subject, BROADCAST),
+            self.insert(ids[0], check, BROADCAST),
             async {
                 match presence {
-                    true => self.insert(ids[1], subject, PRESENCE).await,
+                    true => self.insert(ids[1], check, PRESENCE).await,
                     false => Ok(()),
                 }
             },
-            self.become_caller(subject),
+            self.become_caller(check),
             async {
                 self.client
-                    .query_typed(LOOK, &[(&ids.as_slice(), Type::UUID_ARRAY)])
+                    .query_typed(SELECT, &[(&ids.as_slice(), Type::UUID_ARRAY)])
                     .await
             },
         )
@@ -106,38 +105,38 @@ impl Prober {
         for row in found? {
             let id: Uuid = row.try_get(0)?;
             let extension = if id == ids[0] { BROADCAST } else { PRESENCE };
-            question::set(&mut permissions, extension, true);
+            check::set(&mut permissions, extension, true);
         }
         Ok(permissions)
     }
 
-    async fn write(&self, subject: &Subject) -> Result<Permissions, AuthorizeError> {
+    async fn write(&self, check: &Check) -> Result<Permissions, AuthorizeError> {
         self.client.batch_execute("begin").await?;
         let (become_caller, savepoint, broadcast) = join3(
-            self.become_caller(subject),
+            self.become_caller(check),
             self.client.batch_execute("savepoint extension"),
-            self.insert(Uuid::new_v4(), subject, BROADCAST),
+            self.insert(Uuid::new_v4(), check, BROADCAST),
         )
         .await;
         become_caller?;
         savepoint?;
-        let broadcast = is_let_in(broadcast)?;
+        let broadcast = is_allowed(broadcast)?;
         let (back, presence) = join(
             self.client.batch_execute("rollback to savepoint extension"),
-            self.insert(Uuid::new_v4(), subject, PRESENCE),
+            self.insert(Uuid::new_v4(), check, PRESENCE),
         )
         .await;
         back?;
         Ok(Permissions {
             broadcast,
-            presence: is_let_in(presence)?,
+            presence: is_allowed(presence)?,
         })
     }
 
     async fn insert(
         &self,
         id: Uuid,
-        subject: &Subject,
+        check: &Check,
         extension: &str,
     ) -> Result<(), tokio_postgres::Error> {
         self.client
@@ -145,7 +144,7 @@ impl Prober {
                 INSERT,
                 &[
                     (&id, Type::UUID),
-                    (&&*subject.topic, Type::TEXT),
+                    (&&*check.topic, Type::TEXT),
                     (&extension, Type::TEXT),
                 ],
             )
@@ -153,17 +152,17 @@ impl Prober {
         Ok(())
     }
 
-    async fn become_caller(&self, subject: &Subject) -> Result<Row, tokio_postgres::Error> {
-        let claims = &subject.claims;
+    async fn become_caller(&self, check: &Check) -> Result<Row, tokio_postgres::Error> {
+        let claims = &check.claims;
         self.client
             .query_typed_one(
                 &become_statement(),
                 &[
-                    (&&*subject.topic, Type::TEXT),
+                    (&&*check.topic, Type::TEXT),
                     (&&*claims.json, Type::TEXT),
                     (&claims.subject.as_deref().unwrap_or_default(), Type::TEXT),
                     (&claims.role, Type::TEXT),
-                    (&&*subject.headers, Type::TEXT),
+                    (&&*check.headers, Type::TEXT),
                 ],
             )
             .await
@@ -171,7 +170,7 @@ impl Prober {
 }
 
 /// Returns whether the policies and the grants allowed an insertion.
-fn is_let_in(result: Result<(), tokio_postgres::Error>) -> Result<bool, AuthorizeError> {
+fn is_allowed(result: Result<(), tokio_postgres::Error>) -> Result<bool, AuthorizeError> {
     match result {
         Ok(()) => Ok(true),
         Err(error)

@@ -1,4 +1,4 @@
-//! The questions that wait for a flight (see [`super`]).
+//! The checks that wait for a worker (see [`super`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,126 +7,126 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::check::PendingCheck;
 use super::error::AuthorizeError;
-use super::question::Group;
 
-/// Maximum number of questions per flight. A larger flight would only let one slow policy delay
-/// more questions.
-const MAX_FLIGHT: usize = 32;
+/// Maximum number of checks per pipeline. A larger pipeline would only let one slow policy delay
+/// more checks.
+const MAX_PER_PIPELINE: usize = 32;
 
-/// Number of waiting questions per running flight at which another connection starts a flight. A
-/// few large flights cost the database less than many small ones.
-const WAITING_PER_FLIGHT: usize = 16;
+/// Number of waiting checks per worker at which another worker starts. A few large pipelines cost
+/// the database less than many small ones.
+const WAITING_PER_WORKER: usize = 16;
 
-/// How long each flight carries only one question after a slow question. The database evaluates the
-/// questions of a flight in order, so a slow question delays those behind it.
-const CAUTION: Duration = Duration::from_secs(2);
+/// How long each pipeline contains only one check after a slow check. The database evaluates the
+/// checks of a pipeline in order, so a slow check delays those behind it.
+const SINGLE_CHECK_PERIOD: Duration = Duration::from_secs(2);
 
-/// Maximum number of questions in the queue. Further questions would wait longer than
+/// Maximum number of checks in the queue. Further checks would wait longer than
 /// [`QUEUE_TIMEOUT`](super::limits::QUEUE_TIMEOUT) anyway.
 pub(super) const MAX_QUEUED: usize = 20_000;
 
-/// Maximum number of questions that a flight takes from the queue, including duplicates. Duplicates
-/// share one place in the flight.
-const MAX_BOARDING: usize = 512;
+/// Maximum number of checks that a worker takes from the queue for one pipeline, including
+/// duplicates. Duplicates are sent only once.
+const MAX_TAKEN: usize = 512;
 
-/// The waiting questions, and the number of flights that take questions from the queue.
+/// The waiting checks, and the number of workers that take checks from the queue.
 #[derive(Default)]
 pub(super) struct Queue {
-    waiting: VecDeque<Group>,
-    /// Number of running flights.
-    flights: usize,
-    /// The time until which each flight carries only one question.
-    caution: Option<Instant>,
+    waiting: VecDeque<PendingCheck>,
+    /// Number of running workers.
+    workers: usize,
+    /// The time until which each pipeline contains only one check.
+    single_until: Option<Instant>,
 }
 
 impl Queue {
-    /// Appends a question.
+    /// Appends a check.
     ///
     /// # Errors
     /// Fails if the queue is full.
-    pub(super) fn push(&mut self, group: Group) -> Result<(), AuthorizeError> {
+    pub(super) fn push(&mut self, pending: PendingCheck) -> Result<(), AuthorizeError> {
         if self.waiting.len() >= MAX_QUEUED {
             return Err(AuthorizeError::PoolExhausted);
         }
-        self.waiting.push_back(group);
+        self.waiting.push_back(pending);
         Ok(())
     }
 
-    /// Adds a question at the front of the queue.
-    pub(super) fn push_front(&mut self, group: Group) {
-        self.waiting.push_front(group);
+    /// Adds a check at the front of the queue.
+    pub(super) fn push_front(&mut self, pending: PendingCheck) {
+        self.waiting.push_front(pending);
     }
 
-    /// Removes and returns all questions.
-    pub(super) fn take_all(&mut self) -> VecDeque<Group> {
+    /// Removes and returns all checks.
+    pub(super) fn take_all(&mut self) -> VecDeque<PendingCheck> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Returns whether to start a flight: questions must wait, and another connection must be
-    /// worthwhile. If so, the flight is counted until [`Queue::board`] finds no question for it.
-    pub(super) fn begin_flight(&mut self, is_urgent: bool, max_flights: usize) -> bool {
-        let is_worth_it = self.flights == 0
+    /// Returns whether to start a worker: checks must wait, and another connection must be
+    /// worthwhile. If so, the worker is counted until [`Queue::take_next`] finds no check for it.
+    pub(super) fn add_worker(&mut self, is_urgent: bool, max_workers: usize) -> bool {
+        let is_worth_it = self.workers == 0
             || is_urgent
-            || self.waiting.len() >= WAITING_PER_FLIGHT * self.flights;
-        let begins = !self.waiting.is_empty() && self.flights < max_flights && is_worth_it;
-        if begins {
-            self.flights += 1;
+            || self.waiting.len() >= WAITING_PER_WORKER * self.workers;
+        let starts = !self.waiting.is_empty() && self.workers < max_workers && is_worth_it;
+        if starts {
+            self.workers += 1;
         }
-        begins
+        starts
     }
 
-    /// Takes questions from the queue for one flight. Returns `None` if no questions wait, which
-    /// ends the flights of the connection.
-    pub(super) fn board(&mut self, now: Instant) -> Option<Vec<Group>> {
-        let is_cautious = self.caution.is_some_and(|until| now < until);
-        let places = if is_cautious { 1 } else { MAX_FLIGHT };
-        let mut places_of = HashMap::new();
-        let mut groups: Vec<Group> = Vec::new();
-        for _ in 0..MAX_BOARDING {
-            let Some(group) = self.waiting.pop_front() else {
+    /// Takes checks from the queue for one pipeline. Returns `None` if no checks wait, which ends
+    /// the worker.
+    pub(super) fn take_next(&mut self, now: Instant) -> Option<Vec<PendingCheck>> {
+        let is_single = self.single_until.is_some_and(|until| now < until);
+        let max = if is_single { 1 } else { MAX_PER_PIPELINE };
+        let mut positions = HashMap::new();
+        let mut checks: Vec<PendingCheck> = Vec::new();
+        for _ in 0..MAX_TAKEN {
+            let Some(pending) = self.waiting.pop_front() else {
                 break;
             };
-            if !group.is_waited_for() {
+            if !pending.is_waited_for() {
                 continue;
             }
-            let subject = &group.subject;
+            let check = &pending.check;
             // The claims identify the caller, including its role and subject.
-            let same = (
-                subject.question,
-                Arc::clone(&subject.topic),
-                Arc::clone(&subject.claims.json),
-                Arc::clone(&subject.headers),
+            let key = (
+                check.kind,
+                Arc::clone(&check.topic),
+                Arc::clone(&check.claims.json),
+                Arc::clone(&check.headers),
             );
-            if let Some(place) = places_of.get(&same) {
-                let other: &mut Group = &mut groups[*place];
-                group.is_taken.store(true, Ordering::Relaxed);
-                other.receivers.extend(group.receivers);
-                other.is_repeated |= group.is_repeated;
+            if let Some(position) = positions.get(&key) {
+                let other: &mut PendingCheck = &mut checks[*position];
+                pending.is_taken.store(true, Ordering::Relaxed);
+                other.receivers.extend(pending.receivers);
+                other.is_repeated |= pending.is_repeated;
                 continue;
             }
-            if groups.len() == places {
-                self.waiting.push_front(group);
+            if checks.len() == max {
+                self.waiting.push_front(pending);
                 break;
             }
-            group.is_taken.store(true, Ordering::Relaxed);
-            places_of.insert(same, groups.len());
-            groups.push(group);
+            pending.is_taken.store(true, Ordering::Relaxed);
+            positions.insert(key, checks.len());
+            checks.push(pending);
         }
-        if groups.is_empty() {
-            self.flights -= 1;
+        if checks.is_empty() {
+            self.workers -= 1;
             return None;
         }
-        Some(groups)
+        Some(checks)
     }
 
-    /// Returns the questions behind a slow one to the front of the queue. For a while, each new
-    /// flight carries only one question.
-    pub(super) fn take_back(&mut self, groups: &mut VecDeque<Group>, now: Instant) {
-        self.caution = Some(now + CAUTION);
-        while let Some(group) = groups.pop_back() {
-            group.is_taken.store(false, Ordering::Relaxed);
-            self.waiting.push_front(group);
+    /// Returns the checks behind a slow one to the front of the queue. For a while, each new
+    /// pipeline contains only one check.
+    pub(super) fn take_back(&mut self, checks: &mut VecDeque<PendingCheck>, now: Instant) {
+        self.single_until = Some(now + SINGLE_CHECK_PERIOD);
+        while let Some(pending) = checks.pop_back() {
+            pending.is_taken.store(false, Ordering::Relaxed);
+            self.waiting.push_front(pending);
         }
     }
 }
@@ -137,13 +137,13 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::super::question::{Answer, Question, Subject};
+    use super::super::check::{Check, CheckKind, CheckResult};
     use super::*;
     use crate::auth::Claims;
 
-    type Receiver = oneshot::Receiver<Answer>;
+    type Receiver = oneshot::Receiver<CheckResult>;
 
-    fn group(topic: &str) -> (Group, Receiver) {
+    fn pending(topic: &str) -> (PendingCheck, Receiver) {
         let (sender, receiver) = oneshot::channel();
         let claims = Claims {
             json: "{}".into(),
@@ -152,75 +152,76 @@ mod tests {
             expires_at: i64::MAX,
             signer: None,
         };
-        let subject = Subject {
-            question: Question::Write,
+        let check = Check {
+            kind: CheckKind::Write,
             topic: topic.into(),
             claims,
             headers: "{}".into(),
         };
-        let group = Group {
-            subject: Arc::new(subject),
+        let pending = PendingCheck {
+            check: Arc::new(check),
             receivers: vec![sender],
             is_taken: Arc::new(AtomicBool::new(false)),
             is_repeated: false,
         };
-        (group, receiver)
+        (pending, receiver)
     }
 
     fn queue_of(topics: &[&str]) -> (Queue, Vec<Receiver>) {
         let mut queue = Queue::default();
         let push = |topic: &&str| {
-            let (group, receiver) = group(topic);
-            queue.push(group).unwrap();
+            let (pending, receiver) = pending(topic);
+            queue.push(pending).unwrap();
             receiver
         };
         let receivers = topics.iter().map(push).collect();
         (queue, receivers)
     }
 
-    /// Boards a flight. Returns its topics, each with the number of receivers.
-    fn board(queue: &mut Queue, now: Instant) -> Option<Vec<(String, usize)>> {
-        let on_board = |group: &Group| (group.subject.topic.to_string(), group.receivers.len());
-        Some(queue.board(now)?.iter().map(on_board).collect())
+    /// Takes the checks of a pipeline. Returns their topics, each with the number of receivers.
+    fn take_next(queue: &mut Queue, now: Instant) -> Option<Vec<(String, usize)>> {
+        let summary =
+            |pending: &PendingCheck| (pending.check.topic.to_string(), pending.receivers.len());
+        Some(queue.take_next(now)?.iter().map(summary).collect())
     }
 
     #[test]
-    fn equal_questions_share_a_place_and_abandoned_ones_have_none() {
+    fn equal_checks_are_sent_once_and_abandoned_ones_never() {
         let now = Instant::now();
         let (mut queue, mut receivers) = queue_of(&["a", "b", "a", "c"]);
         receivers.remove(1);
-        assert!(queue.begin_flight(false, 1));
+        assert!(queue.add_worker(false, 1));
         let expected = vec![("a".to_owned(), 2), ("c".to_owned(), 1)];
-        assert_eq!(board(&mut queue, now), Some(expected));
-        assert_eq!(board(&mut queue, now), None, "the flight has ended");
-        assert!(!queue.begin_flight(true, 1), "nothing waits");
+        assert_eq!(take_next(&mut queue, now), Some(expected));
+        assert_eq!(take_next(&mut queue, now), None, "the worker has ended");
+        assert!(!queue.add_worker(true, 1), "nothing waits");
     }
 
     #[test]
-    fn another_flight_starts_if_it_is_urgent_or_many_questions_wait() {
-        let (mut queue, _receivers) = queue_of(&["a"; WAITING_PER_FLIGHT - 1]);
-        assert!(queue.begin_flight(false, 3));
-        assert!(!queue.begin_flight(false, 3));
-        assert!(queue.begin_flight(true, 3));
-        let (more, _receiver) = group("a");
+    fn another_worker_starts_if_it_is_urgent_or_many_checks_wait() {
+        let (mut queue, _receivers) = queue_of(&["a"; WAITING_PER_WORKER - 1]);
+        assert!(queue.add_worker(false, 3));
+        assert!(!queue.add_worker(false, 3));
+        assert!(queue.add_worker(true, 3));
+        let (more, _receiver) = pending("a");
         queue.push(more).unwrap();
-        assert!(!queue.begin_flight(false, 3), "two flights suffice");
-        assert!(queue.begin_flight(true, 3));
-        assert!(!queue.begin_flight(true, 3), "all connections are in use");
+        assert!(!queue.add_worker(false, 3), "two workers suffice");
+        assert!(queue.add_worker(true, 3));
+        assert!(!queue.add_worker(true, 3), "all connections are in use");
     }
 
     #[test]
-    fn after_a_slow_question_flights_carry_one_question_for_a_while() {
+    fn after_a_slow_check_pipelines_contain_one_check_for_a_while() {
         let now = Instant::now();
         let (mut queue, _receivers) = queue_of(&["a", "b", "c"]);
-        assert!(queue.begin_flight(false, 1));
-        let mut groups: VecDeque<Group> = queue.board(now).unwrap().into();
-        groups.pop_front();
-        assert!(groups[0].is_taken.load(Ordering::Relaxed));
-        queue.take_back(&mut groups, now);
+        assert!(queue.add_worker(false, 1));
+        let mut checks: VecDeque<PendingCheck> = queue.take_next(now).unwrap().into();
+        checks.pop_front();
+        assert!(checks[0].is_taken.load(Ordering::Relaxed));
+        queue.take_back(&mut checks, now);
         let alone = vec![("b".to_owned(), 1)];
-        assert_eq!(board(&mut queue, now), Some(alone));
-        let last = queue.board(now + CAUTION).unwrap();
-        assert_eq!(&*last[0].subject.topic, "c");
+        assert_eq!(take_next(&mut queue, now), Some(alone));
+        let last = queue.take_next(now + SINGLE_CHECK_PERIOD).unwrap();
+        assert_eq!(&*last[0].check.topic, "c");
     }
 }

@@ -14,7 +14,7 @@ fn writer(ack: bool) -> Script {
         push(&mut script, "first", ""),
         ["ask 1 to write as key after 0 failures"]
     );
-    let sent = script.answer(Question::Write, Ok(BROADCAST), None);
+    let sent = script.finish_check(CheckKind::Write, Ok(BROADCAST), None);
     assert!(sent[0].starts_with("broadcast"), "{sent:?}");
     script
 }

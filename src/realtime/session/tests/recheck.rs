@@ -7,7 +7,7 @@ const TOPIC: &str = "realtime:managed";
 
 const BOTH: Permissions = Permissions::ALL;
 
-const READING: Question = Question::Read { presence: true };
+const READING: CheckKind = CheckKind::Read { presence: true };
 
 /// The order after a change, for a channel that does not track presence.
 const RECHECK: &str = "recheck 1 to read with presence as ann after 0 failures";
@@ -41,7 +41,7 @@ impl Script {
         let (mut script, token) = Self::joined();
         let asked = script.track_managed();
         assert_eq!(asked, ["ask 1 to write as ann after 0 failures"]);
-        let effects = script.authorized(&token, Question::Write, 0, Ok(BOTH));
+        let effects = script.authorized(&token, CheckKind::Write, 0, Ok(BOTH));
         assert!(effects[0].starts_with("track 1 as ann, "), "{effects:?}");
         (script, token)
     }
@@ -54,15 +54,15 @@ impl Script {
     fn authorized(
         &mut self,
         token: &str,
-        question: Question,
+        kind: CheckKind,
         round: u32,
-        answer: Result<Permissions, AuthorizeError>,
+        result: Result<Permissions, AuthorizeError>,
     ) -> Vec<String> {
         let result = WorkResult::Authorized {
-            question,
+            kind,
             mark: self.session.shared.marks.of(token),
             round,
-            answer,
+            result,
         };
         self.complete(1, TOPIC, result)
     }
@@ -83,7 +83,7 @@ impl Script {
         write: Option<Result<Permissions, AuthorizeError>>,
     ) -> Vec<String> {
         let result = WorkResult::Rechecked(RecheckOutcome {
-            question: READING,
+            kind: READING,
             mark: self.session.shared.marks.of(token),
             round,
             failures: 0,
@@ -120,10 +120,10 @@ fn a_channel_that_may_read_less_is_closed_as_after_a_new_token() {
         (Ok(BROADCAST), READS_LESS),
         (Ok(PRESENCE), READS_LESS),
     ];
-    for (answer, text) in cases {
+    for (result, text) in cases {
         let (mut script, token) = Script::joined();
         assert_eq!(script.change(1), [RECHECK]);
-        assert_eq!(script.rechecked(&token, 1, answer, None), closed_with(text));
+        assert_eq!(script.rechecked(&token, 1, result, None), closed_with(text));
         let metrics = script.session.shared.hub.metrics();
         assert_eq!(
             (metrics.rechecks.get(), metrics.channels_revoked.get()),
@@ -133,7 +133,7 @@ fn a_channel_that_may_read_less_is_closed_as_after_a_new_token() {
     let (mut script, token) = Script::joined();
     script.change(1);
     let unchanged = script.rechecked(&token, 1, Ok(BOTH), None);
-    assert_eq!(unchanged, ["permit 1: broadcast true, presence true"]);
+    assert_eq!(unchanged, ["may read 1: broadcast true, presence true"]);
     // Unlike the acceptance of a new token, this sends no notice and registers nothing. The next
     // change is checked again.
     assert_eq!(script.change(1), [RECHECK]);
@@ -145,10 +145,10 @@ fn only_requested_managed_channels_are_rechecked() {
     assert!(script.change(2).is_empty());
     script.join("2", "realtime:a", &private(json!({})));
     let result = WorkResult::Authorized {
-        question: Question::Read { presence: false },
-        mark: script.session.connection.mark,
+        kind: CheckKind::Read { presence: false },
+        mark: script.session.opener.mark,
         round: 0,
-        answer: Ok(BROADCAST),
+        result: Ok(BROADCAST),
     };
     script.complete(2, "realtime:a", result);
     assert!(script.change(2).is_empty(), "unmanaged channel");
@@ -161,7 +161,7 @@ fn a_presence_that_may_no_longer_be_shown_is_removed() {
     let (mut script, token) = Script::listed();
     assert_eq!(script.change(1), [RECHECK_ALL]);
     let effects = script.rechecked(&token, 1, Ok(BOTH), Some(Ok(BROADCAST)));
-    assert_eq!(effects[0], "permit 1: broadcast true, presence true");
+    assert_eq!(effects[0], "may read 1: broadcast true, presence true");
     assert_eq!(effects[1], "untrack 1");
     let text = "You do not have permissions to write to this Channel topic: managed";
     assert!(effects[2].contains(text), "{effects:?}");
@@ -192,7 +192,7 @@ fn the_first_write_after_a_change_is_checked() {
 
 #[test]
 fn answers_older_than_a_change_are_discarded() {
-    // The answer to the check of a join.
+    // The result of the check of a join.
     let (mut script, token) = Script::managed();
     assert!(script.change(1).is_empty(), "the join has its own check");
     let ask = "ask 1 to read with presence as ann after 0 failures";
@@ -200,7 +200,7 @@ fn answers_older_than_a_change_are_discarded() {
     let refused = script.authorized(&token, READING, 1, Ok(Permissions::default()));
     assert_eq!(refused[0], "detach 1");
 
-    // The answer to the check of a new token.
+    // The result of the check of a new token.
     let (mut script, _) = Script::joined();
     let other = token_of("ann", 600);
     let payload = json!({"access_token": other});
@@ -213,15 +213,15 @@ fn answers_older_than_a_change_are_discarded() {
         closed_with(READS_LESS)
     );
 
-    // The answer to the check of a first write.
+    // The result of the check of a first write.
     let (mut script, token) = Script::joined();
     script.track_managed();
     script.change(1);
     let write = "ask 1 to write as ann after 0 failures";
-    let effects = script.authorized(&token, Question::Write, 0, Ok(BOTH));
+    let effects = script.authorized(&token, CheckKind::Write, 0, Ok(BOTH));
     assert_eq!(effects, [write]);
 
-    // The answer to a recheck. The recheck then starts again; only one runs at a time.
+    // The result of a recheck. The recheck then starts again; only one runs at a time.
     let (mut script, token) = Script::joined();
     assert_eq!(script.change(1), [RECHECK]);
     assert!(script.change(1).is_empty());
@@ -240,10 +240,10 @@ fn a_change_between_the_check_of_a_join_and_its_reply_is_checked() {
     payload["access_token"] = token.clone().into();
     script.join("1", TOPIC, &payload);
     let result = WorkResult::Authorized {
-        question: READING,
+        kind: READING,
         mark: script.session.shared.marks.of(&token),
         round: 0,
-        answer: Ok(BOTH),
+        result: Ok(BOTH),
     };
     let effects = script.complete(1, TOPIC, result);
     let subscribe = "subscribe 1 as ann after 0 failures".to_owned();
@@ -281,7 +281,7 @@ fn on_a_managed_topic_the_key_is_the_subject() {
     let effects = script.authorized(&bob, READING, 0, Ok(BOTH));
     assert!(effects.contains(&"untrack 1".to_owned()), "{effects:?}");
     script.track_managed();
-    let effects = script.authorized(&bob, Question::Write, 0, Ok(BOTH));
+    let effects = script.authorized(&bob, CheckKind::Write, 0, Ok(BOTH));
     assert!(effects[0].starts_with("track 1 as bob, "), "{effects:?}");
     // Another token of the same user changes nothing.
     let next = token_of("bob", 700);
@@ -303,19 +303,19 @@ fn clients_choose_their_keys_on_unmanaged_topics() {
             &json!({"config": config, "access_token": token}),
         );
         let mark = script.session.shared.marks.of(&token);
-        for question in [READING, Question::Write] {
+        for kind in [READING, CheckKind::Write] {
             if private {
                 let result = WorkResult::Authorized {
-                    question,
+                    kind,
                     mark,
                     round: 0,
-                    answer: Ok(BOTH),
+                    result: Ok(BOTH),
                 };
                 script.complete(1, topic, result);
             }
             let push = json!({"type": "presence", "event": "track", "payload": {}});
             let effects = script.push(&json!(["1", "2", topic, "presence", push]));
-            if !private || question == Question::Write {
+            if !private || kind == CheckKind::Write {
                 assert!(effects[0].starts_with("track 1 as bob, "), "{effects:?}");
             }
         }

@@ -7,7 +7,7 @@ import { useLatest } from '../../context/use-latest'
 import { useChatState } from '../../context/use-store'
 import { EmojiPopup } from '../../emoji/emoji-popup'
 import type { MessageActions } from '../../list/message-actions'
-import { Question } from '../../parts/dialog'
+import { ConfirmDialog } from '../../parts/dialog'
 import type { PopupAnchor } from '../../parts/popup'
 import { ConflictDialog } from './conflict-dialog'
 import { HistoryDialog } from './history-dialog'
@@ -142,7 +142,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
         )
       case 'delete':
         return (
-          <Question
+          <ConfirmDialog
             title={strings.deleteQuestion}
             text={strings.deleteExplanation}
             confirm={strings.remove}

@@ -3,10 +3,10 @@
 //! docs/api.md, *Presence*).
 //!
 //! A user whose number of sockets stays the same causes no queries. The process holds a lease and
-//! renews it every third of the lease's length. If a lease expires, the next process that renews
-//! its own lease no longer counts the sockets of the expired one, so that users without other
-//! devices appear offline. Sockets stay open while the database is unreachable. When the database
-//! is reachable again, the process writes the current numbers.
+//! renews it every third of the lease's length. If a lease expires, the sockets of its process no
+//! longer count as soon as another process renews its own lease. Users without other devices then
+//! appear offline. Sockets stay open while the database is unreachable. When the database is
+//! reachable again, the process writes the current numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -35,8 +35,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const KEEP: &str = "select chat.keep_presence($1::uuid, $2::int)";
 const REPORT: &str = "select chat.report_devices($1::uuid, $2::uuid[], $3::int[], $4::boolean[])";
 
-/// The presence of users at this process.
-pub(super) struct Attendance {
+/// Reports the presence of users at this process to the database.
+pub(super) struct PresenceReporter {
     db: Db,
     people: People,
     grace: Duration,
@@ -44,7 +44,7 @@ pub(super) struct Attendance {
     metrics: PresenceMetrics,
     /// A new id for every run. The reports of an earlier run end with the lease of that run.
     process: Uuid,
-    ledger: Ledger,
+    queue: ReportQueue,
     /// Whether the database refused the last failed statement. Only the first of consecutive
     /// refusals is logged as a warning.
     is_refused: bool,
@@ -53,7 +53,7 @@ pub(super) struct Attendance {
 /// The reports that have been written, and those that are pending. Bounded by the users who have
 /// sockets, or had them within the grace period.
 #[derive(Debug, Default)]
-struct Ledger {
+struct ReportQueue {
     /// The number of sockets per user, as last written.
     written: HashMap<Uuid, usize>,
     due: HashMap<Uuid, Due>,
@@ -65,7 +65,7 @@ struct Due {
     at: Instant,
     /// Whether a socket was opened since the last report. If so, the report overrides an "offline"
     /// that the user reported earlier, for instance by signing out.
-    came: bool,
+    arrived: bool,
 }
 
 /// The report about one user.
@@ -73,36 +73,37 @@ struct Due {
 struct Report {
     person: Uuid,
     devices: usize,
-    came: bool,
+    arrived: bool,
 }
 
-impl Ledger {
+impl ReportQueue {
     /// Records a change of a user's number of sockets. An arrival is reported soon, together with
     /// others. A departure waits, because the user may return within the grace period.
-    fn note(&mut self, person: Uuid, devices: usize, came: bool, now: Instant, grace: Duration) {
+    fn note(&mut self, person: Uuid, devices: usize, arrived: bool, now: Instant, grace: Duration) {
         let written = self.written.get(&person).copied().unwrap_or(0);
-        let at = if came {
+        let at = if arrived {
             now + GATHERING
         } else if devices == written {
             return;
         } else {
             now + grace
         };
-        let due = self.due.entry(person).or_insert(Due { at, came });
+        let due = self.due.entry(person).or_insert(Due { at, arrived });
         due.at = due.at.min(at);
-        due.came |= came;
+        due.arrived |= arrived;
     }
 
-    /// Schedules a report of all users, because the earlier reports are no longer valid.
-    fn forget(&mut self, everybody: Vec<Uuid>, now: Instant) {
+    /// Schedules a report about each of these users, because the earlier reports are no longer
+    /// valid.
+    fn forget(&mut self, users: Vec<Uuid>, now: Instant) {
         self.written.clear();
         self.due.clear();
-        for person in everybody {
+        for person in users {
             self.due.insert(
                 person,
                 Due {
                     at: now,
-                    came: true,
+                    arrived: true,
                 },
             );
         }
@@ -122,11 +123,11 @@ impl Ledger {
             .map(|(person, due)| Report {
                 person,
                 devices: people.devices(person),
-                came: due.came,
+                arrived: due.arrived,
             })
             .filter(|report| {
                 let written = self.written.get(&report.person).copied().unwrap_or(0);
-                report.devices != written || (report.came && written > 0)
+                report.devices != written || (report.arrived && written > 0)
             })
             .collect();
         reports.sort_unstable_by_key(|report| report.person);
@@ -134,7 +135,7 @@ impl Ledger {
     }
 
     /// Records that these reports were written.
-    fn settle(&mut self, reports: &[Report]) {
+    fn mark_written(&mut self, reports: &[Report]) {
         for report in reports {
             if report.devices == 0 {
                 self.written.remove(&report.person);
@@ -149,15 +150,15 @@ impl Ledger {
         for report in reports {
             let due = self.due.entry(report.person).or_insert(Due {
                 at,
-                came: report.came,
+                arrived: report.arrived,
             });
             due.at = due.at.min(at);
-            due.came |= report.came;
+            due.arrived |= report.arrived;
         }
     }
 }
 
-impl Attendance {
+impl PresenceReporter {
     pub(super) fn new(
         db: Db,
         people: People,
@@ -171,7 +172,7 @@ impl Attendance {
             lease: config.presence_lease,
             metrics,
             process: Uuid::new_v4(),
-            ledger: Ledger::default(),
+            queue: ReportQueue::default(),
             is_refused: false,
         }
     }
@@ -180,16 +181,16 @@ impl Attendance {
     /// process before it expires never appear offline.
     pub(super) async fn run(mut self, tasks: Tasks) {
         tokio::select! {
-            () = self.keep() => {}
+            () = self.follow_devices() => {}
             () = tasks.token().cancelled() => {}
         }
     }
 
-    async fn keep(&mut self) {
+    async fn follow_devices(&mut self) {
         let mut lease_at = Instant::now();
         let mut has_lease = false;
         loop {
-            let wake = match self.ledger.next() {
+            let wake = match self.queue.next() {
                 Some(due) if has_lease => due.min(lease_at),
                 _ => lease_at,
             };
@@ -201,9 +202,9 @@ impl Attendance {
                 () = tokio::time::sleep_until(wake) => {}
             }
             let now = Instant::now();
-            for (person, came) in self.people.take_changed() {
+            for (person, arrived) in self.people.take_changed() {
                 let devices = self.people.devices(person);
-                self.ledger.note(person, devices, came, now, self.grace);
+                self.queue.note(person, devices, arrived, now, self.grace);
             }
             if lease_at <= now {
                 has_lease = self.prolong(now).await;
@@ -216,7 +217,7 @@ impl Attendance {
             if has_lease && !self.report().await {
                 lease_at = Instant::now();
             }
-            let here = self.ledger.written.len();
+            let here = self.queue.written.len();
             self.metrics
                 .people
                 .set(i64::try_from(here).unwrap_or(i64::MAX));
@@ -238,7 +239,7 @@ impl Attendance {
             Ok(false) => {
                 self.is_refused = false;
                 self.metrics.leases.inc();
-                self.ledger.forget(self.people.everybody(), now);
+                self.queue.forget(self.people.all(), now);
                 true
             }
             Err(error) => {
@@ -251,7 +252,7 @@ impl Attendance {
     /// Writes the reports that are due. Returns `false` if the process has no lease.
     async fn report(&mut self) -> bool {
         let now = Instant::now();
-        let reports = self.ledger.take(&self.people, now);
+        let reports = self.queue.take(&self.people, now);
         for reports in reports.chunks(PEOPLE_PER_STATEMENT) {
             match self.write(reports).await {
                 Ok(Some(held)) => {
@@ -261,16 +262,16 @@ impl Attendance {
                         .partition(|report| held.contains(&report.person));
                     self.metrics.reports.inc_by(written.len() as u64);
                     self.metrics.reports_held.inc_by(held.len() as u64);
-                    self.ledger.settle(&written);
-                    self.ledger.put_back(&held, Instant::now() + PAUSE);
+                    self.queue.mark_written(&written);
+                    self.queue.put_back(&held, Instant::now() + PAUSE);
                 }
                 Ok(None) => {
-                    self.ledger.put_back(reports, now);
+                    self.queue.put_back(reports, now);
                     return false;
                 }
                 Err(error) => {
                     self.note_failure(&error);
-                    self.ledger.put_back(reports, Instant::now() + PAUSE);
+                    self.queue.put_back(reports, Instant::now() + PAUSE);
                 }
             }
         }
@@ -297,13 +298,13 @@ impl Attendance {
             .iter()
             .map(|report| i32::try_from(report.devices).unwrap_or(i32::MAX))
             .collect();
-        let came: Vec<bool> = reports.iter().map(|report| report.came).collect();
+        let arrived: Vec<bool> = reports.iter().map(|report| report.arrived).collect();
         let answer = self
             .db
             .query_as(
                 &Claims::of_service(),
                 REPORT,
-                &[&self.process, &people, &devices, &came],
+                &[&self.process, &people, &devices, &arrived],
             )
             .await;
         let held: Option<Vec<Uuid>> = only(answer)?;
@@ -329,74 +330,75 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(10);
 
     /// Returns Ana's reports that are due: the number of her sockets, and whether one was opened.
-    fn due(ledger: &mut Ledger, people: &People, now: Instant) -> Vec<(usize, bool)> {
-        let reports = ledger.take(people, now);
-        ledger.settle(&reports);
+    fn due(queue: &mut ReportQueue, people: &People, now: Instant) -> Vec<(usize, bool)> {
+        let reports = queue.take(people, now);
+        queue.mark_written(&reports);
         reports
             .iter()
-            .map(|report| (report.devices, report.came))
+            .map(|report| (report.devices, report.arrived))
             .collect()
     }
 
-    fn note(ledger: &mut Ledger, people: &People, now: Instant) {
-        for (person, came) in people.take_changed() {
-            ledger.note(person, people.devices(person), came, now, GRACE);
+    fn note(queue: &mut ReportQueue, people: &People, now: Instant) {
+        for (person, arrived) in people.take_changed() {
+            queue.note(person, people.devices(person), arrived, now, GRACE);
         }
     }
 
     #[test]
     fn arrivals_are_reported_soon_and_departures_after_the_grace_period() {
-        let (mut ledger, people, begun) = (Ledger::default(), People::default(), Instant::now());
+        let (mut queue, people, begun) =
+            (ReportQueue::default(), People::default(), Instant::now());
         let first = people.enter(ANA);
-        note(&mut ledger, &people, begun);
-        assert_eq!(due(&mut ledger, &people, begun), []);
+        note(&mut queue, &people, begun);
+        assert_eq!(due(&mut queue, &people, begun), []);
         let mut now = begun + GATHERING;
-        assert_eq!(due(&mut ledger, &people, now), [(1, true)]);
-        assert_eq!(ledger.next(), None, "an idle user has no pending report");
+        assert_eq!(due(&mut queue, &people, now), [(1, true)]);
+        assert_eq!(queue.next(), None, "an idle user has no pending report");
 
         let second = people.enter(ANA);
-        note(&mut ledger, &people, now);
+        note(&mut queue, &people, now);
         now += GATHERING;
-        assert_eq!(due(&mut ledger, &people, now), [(2, true)]);
+        assert_eq!(due(&mut queue, &people, now), [(2, true)]);
         drop((first, second));
-        note(&mut ledger, &people, now);
-        assert_eq!(due(&mut ledger, &people, now + GRACE / 2), []);
-        assert_eq!(due(&mut ledger, &people, now + GRACE), [(0, false)]);
-        assert!(ledger.written.is_empty() && ledger.due.is_empty());
+        note(&mut queue, &people, now);
+        assert_eq!(due(&mut queue, &people, now + GRACE / 2), []);
+        assert_eq!(due(&mut queue, &people, now + GRACE), [(0, false)]);
+        assert!(queue.written.is_empty() && queue.due.is_empty());
     }
 
     #[test]
     fn a_user_who_returns_within_the_grace_period_is_never_reported_as_gone() {
-        let (mut ledger, people, now) = (Ledger::default(), People::default(), Instant::now());
+        let (mut queue, people, now) = (ReportQueue::default(), People::default(), Instant::now());
         let first = people.enter(ANA);
-        note(&mut ledger, &people, now);
-        assert_eq!(due(&mut ledger, &people, now + GATHERING), [(1, true)]);
+        note(&mut queue, &people, now);
+        assert_eq!(due(&mut queue, &people, now + GATHERING), [(1, true)]);
         drop(first);
-        note(&mut ledger, &people, now);
+        note(&mut queue, &people, now);
         let _second = people.enter(ANA);
-        note(&mut ledger, &people, now);
-        let reports = due(&mut ledger, &people, now + GATHERING);
+        note(&mut queue, &people, now);
+        let reports = due(&mut queue, &people, now + GATHERING);
         assert_eq!(reports, [(1, true)], "she may have signed out in between");
-        assert_eq!(due(&mut ledger, &people, now + GRACE), []);
+        assert_eq!(due(&mut queue, &people, now + GRACE), []);
     }
 
     #[test]
     fn failed_reports_are_retried_with_the_current_state() {
-        let (mut ledger, people, now) = (Ledger::default(), People::default(), Instant::now());
+        let (mut queue, people, now) = (ReportQueue::default(), People::default(), Instant::now());
         let device = people.enter(ANA);
-        note(&mut ledger, &people, now);
-        let reports = ledger.take(&people, now + GATHERING);
+        note(&mut queue, &people, now);
+        let reports = queue.take(&people, now + GATHERING);
         assert_eq!(reports.len(), 1);
-        ledger.put_back(&reports, now + PAUSE);
+        queue.put_back(&reports, now + PAUSE);
         drop(device);
-        note(&mut ledger, &people, now);
+        note(&mut queue, &people, now);
         assert_eq!(
-            due(&mut ledger, &people, now + PAUSE),
+            due(&mut queue, &people, now + PAUSE),
             [],
             "a socket that was never reported needs no report"
         );
         let _again = people.enter(ANA);
-        ledger.forget(people.everybody(), now);
-        assert_eq!(due(&mut ledger, &people, now), [(1, true)]);
+        queue.forget(people.all(), now);
+        assert_eq!(due(&mut queue, &people, now), [(1, true)]);
     }
 }

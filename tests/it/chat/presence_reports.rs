@@ -48,7 +48,7 @@ async fn shown_status(owner: &Client, person: Person) -> (String, i32) {
 
 async fn wait_until_shown(owner: &Client, person: Person, status: &str, devices: i32) {
     eventually(
-        &format!("{person:?} is {status} with {devices}"),
+        &format!("{person:?} is {status} with {devices} devices"),
         async || (shown_status(owner, person).await == (status.to_owned(), devices)).then_some(()),
     )
     .await;
@@ -60,7 +60,8 @@ async fn device(server: &WholeServer, person: Person) -> PhoenixSocket {
         .await
 }
 
-/// Connects Ben, who subscribes to Ana's row, like clients that read the table.
+/// Connects Ben and subscribes him to Ana's row of `user_presence`, as a client does that follows
+/// presence through the table.
 async fn watcher(server: &WholeServer) -> PhoenixSocket {
     let binding = json!({"event": "*", "schema": "public", "table": "user_presence",
         "filter": format!("user_id=eq.{}", Ana.id())});
@@ -167,7 +168,7 @@ async fn a_status_chosen_over_rest_reaches_subscribers_of_the_table() {
         ),
     ] {
         server.send(Ana, Method::POST, "/presence", body).await;
-        // The change that Ana comes online may be reported first.
+        // Ben may first receive the earlier change, by which Ana came online.
         loop {
             let told = ben.receive().await;
             let record = &told.payload["data"]["record"];
@@ -224,8 +225,8 @@ async fn changes_during_an_outage_are_written_after_it() {
     wait_until_shown(&owner, Ana, "offline", 0).await;
 }
 
-/// Makes the session act as Ben and run a statement that takes a lock. The session holds the lock
-/// until its transaction ends.
+/// Begins a transaction on `client` as Ben, and runs a statement in it that takes a lock. The lock
+/// is held until the transaction ends.
 async fn hold_as_ben(client: &Client, statement: &str) {
     let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, Ben.id());
     let sql = format!(

@@ -24,7 +24,7 @@ const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
 /// The limiter. Clones are cheap. The default does not limit anything.
 #[derive(Clone, Default)]
-pub struct Strangers(Option<Arc<Inner>>);
+pub struct AnonymousLimiter(Option<Arc<Inner>>);
 
 struct Inner {
     admission: Admission,
@@ -33,7 +33,7 @@ struct Inner {
     metrics: HttpMetrics,
 }
 
-impl Strangers {
+impl AnonymousLimiter {
     /// Builds the limiter from the configuration.
     pub fn new(verifier: Verifier, config: &ServerConfig, metrics: HttpMetrics) -> Self {
         let per_second = config.anonymous_requests_per_second;
@@ -100,8 +100,12 @@ impl Inner {
 }
 
 /// Middleware that limits requests to routes that do not authenticate callers.
-pub async fn admit(State(strangers): State<Strangers>, request: Request, next: Next) -> Response {
-    match strangers.admit(&request) {
+pub async fn admit(
+    State(anonymous_limiter): State<AnonymousLimiter>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match anonymous_limiter.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }

@@ -1,4 +1,4 @@
-//! Questions about permissions, and the receivers of their answers.
+//! Permission checks, and the receivers of their results.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,12 +9,12 @@ use super::super::super::permissions::Permissions;
 use super::error::AuthorizeError;
 use crate::auth::Claims;
 
-/// The permissions that a question is about.
+/// What a check determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Question {
+pub enum CheckKind {
     /// The extensions that may be read.
     Read {
-        /// Whether presence is checked too. If not, the answer for presence is no.
+        /// Whether presence is checked too. If not, reading presence is not allowed.
         presence: bool,
     },
     /// The extensions that may be written. As in Supabase Realtime, both extensions are always
@@ -27,8 +27,8 @@ pub(super) const BROADCAST: &str = "broadcast";
 /// The extension of presence, as in the column `extension`.
 pub(super) const PRESENCE: &str = "presence";
 
-impl Question {
-    /// Returns the extensions that the question is about.
+impl CheckKind {
+    /// Returns the extensions that are checked.
     pub(super) fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Read { presence: false } => &[BROADCAST],
@@ -36,7 +36,7 @@ impl Question {
         }
     }
 
-    /// Limits `permissions` to the extensions that the question is about.
+    /// Limits `permissions` to the extensions that are checked.
     pub(super) fn mask(self, permissions: Permissions) -> Permissions {
         Permissions {
             broadcast: permissions.broadcast,
@@ -54,10 +54,10 @@ pub(super) fn set(permissions: &mut Permissions, extension: &str, is_allowed: bo
     }
 }
 
-/// A question and the caller that it is about.
+/// A permission check of one caller on one topic.
 #[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) question: Question,
+pub(super) struct Check {
+    pub(super) kind: CheckKind,
     /// The topic without `realtime:`.
     pub(super) topic: Arc<str>,
     pub(super) claims: Claims,
@@ -65,28 +65,28 @@ pub(super) struct Subject {
     pub(super) headers: Arc<str>,
 }
 
-/// A question and the receivers of its answer.
-pub(super) struct Group {
-    pub(super) subject: Arc<Subject>,
-    pub(super) receivers: Vec<oneshot::Sender<Answer>>,
-    /// Whether a flight has taken the question from the queue.
+/// A check and the receivers of its result.
+pub(super) struct PendingCheck {
+    pub(super) check: Arc<Check>,
+    pub(super) receivers: Vec<oneshot::Sender<CheckResult>>,
+    /// Whether a worker has taken the check from the queue.
     pub(super) is_taken: Arc<AtomicBool>,
-    /// Whether the question was sent before and the connection broke.
+    /// Whether the check was sent before and the connection broke.
     pub(super) is_repeated: bool,
 }
 
-pub(super) type Answer = Result<Permissions, AuthorizeError>;
+pub(super) type CheckResult = Result<Permissions, AuthorizeError>;
 
-impl Group {
-    /// Sends the answer to all receivers.
-    pub(super) fn answer(self, answer: &Answer) {
+impl PendingCheck {
+    /// Sends the result to all receivers.
+    pub(super) fn send_result(self, result: &CheckResult) {
         for receiver in self.receivers {
-            // A receiver that was dropped no longer needs the answer.
-            let _ = receiver.send(answer.clone());
+            // A receiver that was dropped no longer needs the result.
+            let _ = receiver.send(result.clone());
         }
     }
 
-    /// Returns whether any receiver still needs the answer.
+    /// Returns whether any receiver still needs the result.
     pub(super) fn is_waited_for(&self) -> bool {
         self.receivers.iter().any(|receiver| !receiver.is_closed())
     }

@@ -2,7 +2,7 @@
 
 import { useEffect, useSyncExternalStore, type ComponentType, type ReactNode } from 'react'
 
-export interface Part<P> {
+export interface LazyComponent<P> {
   /** Renders nothing until the component is loaded. */
   readonly View: (props: P) => ReactNode
   /** Loads the component early, for example when the pointer reaches the button that opens it. */
@@ -11,10 +11,10 @@ export interface Part<P> {
 
 /**
  * Wraps a component that is loaded when it is first mounted. Unlike with `lazy`, a failure throws
- * no error into the application's tree: the part stays invisible, and loading is retried when the
- * part is mounted again.
+ * no error into the application's tree: the component stays invisible, and loading is retried when
+ * it is mounted again.
  */
-export function part<P extends object>(load: () => Promise<ComponentType<P>>): Part<P> {
+export function lazyComponent<P extends object>(load: () => Promise<ComponentType<P>>): LazyComponent<P> {
   let loaded: ComponentType<P> | null = null
   let isLoading = false
   const listeners = new Set<() => void>()

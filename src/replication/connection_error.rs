@@ -9,9 +9,9 @@ use super::pgoutput::DecodeError;
 use crate::db::connect::ConnectError;
 
 /// The reason why one connection ended. All errors are retried indefinitely, except
-/// [`SessionError::SinkClosed`] and [`SessionError::Stopped`].
+/// [`ConnectionError::SinkClosed`] and [`ConnectionError::Stopped`].
 #[derive(Debug, Error)]
-pub(super) enum SessionError {
+pub(super) enum ConnectionError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("A statement failed: {0}")]
@@ -48,7 +48,7 @@ pub(super) enum SessionError {
     Stopped,
 }
 
-impl SessionError {
+impl ConnectionError {
     /// Returns the error and its causes as text for operators. Omits a cause that the preceding
     /// text already contains.
     pub(super) fn with_causes(&self) -> String {
@@ -97,7 +97,7 @@ impl SessionError {
     ///   written. The decoder reads the catalogue as it was at that time, so creating the
     ///   publication now does not help.
     /// - 58P01: the WAL that the slot needs is gone.
-    /// - [`SessionError::WalHeld`]: the slot holds more WAL than the configuration allows.
+    /// - [`ConnectionError::WalHeld`]: the slot holds more WAL than the configuration allows.
     ///
     /// A missing slot (42704 before streaming) or an invalidated one (55000) is detected in
     /// `pg_replication_slots` when the next connection is prepared.
@@ -126,8 +126,8 @@ fn sqlstate_in(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn server(text: &str) -> SessionError {
-        SessionError::Stream(PgWireError::Server(text.to_owned()))
+    fn server(text: &str) -> ConnectionError {
+        ConnectionError::Stream(PgWireError::Server(text.to_owned()))
     }
 
     #[test]
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn causes_follow_the_error_once() {
         let refused = std::io::Error::other("connection refused");
-        let error = SessionError::from(PgWireError::from(refused));
+        let error = ConnectionError::from(PgWireError::from(refused));
         assert_eq!(
             error.with_causes(),
             "The replication connection failed: io error: connection refused"
         );
-        let error = SessionError::from(AssembleError::NestedBegin);
+        let error = ConnectionError::from(AssembleError::NestedBegin);
         assert_eq!(error.with_causes(), "A transaction began inside another");
     }
 
@@ -192,7 +192,7 @@ mod tests {
                 "{text}"
             );
         }
-        let held = SessionError::WalHeld {
+        let held = ConnectionError::WalHeld {
             held_bytes: 2,
             limit_bytes: 1,
         };

@@ -29,8 +29,8 @@ const MIN_PER_USER: usize = 2;
 /// would wait longer than the timeout anyway.
 const MAX_WAITING_PER_CONNECTION: usize = 64;
 
-/// Gives out turns to use a connection.
-pub(super) struct Turns {
+/// Gives out permits to use a connection.
+pub(super) struct Permits {
     /// The connections for the requests of all users.
     all: Arc<Semaphore>,
     max_waiting: usize,
@@ -43,19 +43,19 @@ pub(super) struct Turns {
 
 /// A user with requests in progress.
 struct User {
-    turns: Arc<Semaphore>,
-    /// Requests that have a turn or wait for one.
+    permits: Arc<Semaphore>,
+    /// Requests that have a permit or wait for one.
     requests: usize,
 }
 
 /// The permission to use a connection. It is returned on drop.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(super) struct Permit {
     _of_all: Option<OwnedSemaphorePermit>,
     _of_user: Option<(OwnedSemaphorePermit, Request)>,
 }
 
-/// A request of a user that has a turn or waits for one.
+/// A request of a user that has a permit or waits for one.
 struct Request {
     user: Uuid,
     users: Arc<DashMap<Uuid, User>>,
@@ -64,8 +64,8 @@ struct Request {
 /// Counts a waiting request.
 struct Waiting<'a>(&'a AtomicUsize);
 
-impl Turns {
-    /// Shares `connections` among users. A request waits for its turn for at most `max_wait`.
+impl Permits {
+    /// Shares `connections` among users. A request waits for its permits for at most `max_wait`.
     pub(super) fn new(connections: usize, max_wait: Duration) -> Self {
         Self {
             all: Arc::new(Semaphore::new(connections)),
@@ -79,22 +79,22 @@ impl Turns {
         }
     }
 
-    /// Waits for a turn of this caller. The server itself needs none.
+    /// Waits for a permit for this caller. The server itself needs none.
     ///
     /// # Errors
     /// [`DbError::TooManyOfCaller`] if the user's other requests occupy all connections that one
     /// user may have, and [`DbError::PoolExhausted`] if all users together do.
-    pub(super) async fn acquire(&self, caller: &Claims) -> Result<Turn, DbError> {
+    pub(super) async fn acquire(&self, caller: &Claims) -> Result<Permit, DbError> {
         if caller.is_of_service() {
-            return Ok(Turn::default());
+            return Ok(Permit::default());
         }
         let deadline = Instant::now() + self.max_wait;
-        let of_user = match caller.person() {
-            Some(person) => Some(self.of_user(person, deadline).await?),
+        let of_user = match caller.user_id() {
+            Some(user_id) => Some(self.of_user(user_id, deadline).await?),
             None => None,
         };
         let of_all = self.of_all(deadline).await?;
-        Ok(Turn {
+        Ok(Permit {
             _of_all: Some(of_all),
             _of_user: of_user,
         })
@@ -105,47 +105,47 @@ impl Turns {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Refuses all further turns.
+    /// Refuses all further permits.
     pub(super) fn close(&self) {
         self.all.close();
     }
 
     async fn of_user(
         &self,
-        person: Uuid,
+        user_id: Uuid,
         deadline: Instant,
     ) -> Result<(OwnedSemaphorePermit, Request), DbError> {
-        let (turns, request) = self.enter(person)?;
-        let turn = timeout_at(deadline, turns.acquire_owned()).await;
-        match turn {
-            Ok(Ok(turn)) => Ok((turn, request)),
+        let (permits, request) = self.enter(user_id)?;
+        let permit = timeout_at(deadline, permits.acquire_owned()).await;
+        match permit {
+            Ok(Ok(permit)) => Ok((permit, request)),
             Ok(Err(_)) | Err(_) => Err(DbError::TooManyOfCaller),
         }
     }
 
     /// Counts a request of this user.
-    fn enter(&self, person: Uuid) -> Result<(Arc<Semaphore>, Request), DbError> {
-        let mut user = self.users.entry(person).or_insert_with(|| User {
-            turns: Arc::new(Semaphore::new(self.max_per_user)),
+    fn enter(&self, user_id: Uuid) -> Result<(Arc<Semaphore>, Request), DbError> {
+        let mut user = self.users.entry(user_id).or_insert_with(|| User {
+            permits: Arc::new(Semaphore::new(self.max_per_user)),
             requests: 0,
         });
         if user.requests >= self.max_per_user * (1 + MAX_WAITING_PER_CONNECTION) {
             return Err(DbError::TooManyOfCaller);
         }
         user.requests += 1;
-        let turns = Arc::clone(&user.turns);
+        let permits = Arc::clone(&user.permits);
         drop(user);
         let request = Request {
-            user: person,
+            user: user_id,
             users: Arc::clone(&self.users),
         };
-        Ok((turns, request))
+        Ok((permits, request))
     }
 
     async fn of_all(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, DbError> {
         let all = Arc::clone(&self.all);
-        if let Ok(turn) = Arc::clone(&all).try_acquire_owned() {
-            return Ok(turn);
+        if let Ok(permit) = Arc::clone(&all).try_acquire_owned() {
+            return Ok(permit);
         }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
@@ -153,7 +153,7 @@ impl Turns {
             return Err(DbError::PoolExhausted);
         }
         match timeout_at(deadline, all.acquire_owned()).await {
-            Ok(Ok(turn)) => Ok(turn),
+            Ok(Ok(permit)) => Ok(permit),
             // Closed at the shutdown.
             Ok(Err(_)) => Err(DbError::Unavailable(None)),
             Err(_) => Err(DbError::PoolExhausted),
@@ -194,40 +194,43 @@ mod tests {
 
     #[tokio::test]
     async fn one_user_leaves_connections_to_others_and_all_users_to_the_server() {
-        let turns = Turns::new(6, Duration::from_millis(50));
+        let permits = Permits::new(6, Duration::from_millis(50));
         let [ana, ben, eve, zoe] = [1, 2, 3, 4].map(user);
-        let first = turns.acquire(&ana).await.unwrap();
-        let second = turns.acquire(&ana).await.unwrap();
-        let third = turns.acquire(&ana).await;
+        let first = permits.acquire(&ana).await.unwrap();
+        let second = permits.acquire(&ana).await.unwrap();
+        let third = permits.acquire(&ana).await;
         assert!(matches!(third, Err(DbError::TooManyOfCaller)));
         let mut others = Vec::new();
         for caller in [&ben, &ben, &eve, &eve] {
-            others.push(turns.acquire(caller).await.unwrap());
+            others.push(permits.acquire(caller).await.unwrap());
         }
-        let refused = turns.acquire(&zoe).await;
+        let refused = permits.acquire(&zoe).await;
         assert!(matches!(refused, Err(DbError::PoolExhausted)));
-        assert!(turns.acquire(&Claims::of_service()).await.is_ok());
-        // A request that waits gets the turn of one that ends.
-        let (waited, ()) = tokio::join!(turns.acquire(&zoe), async {
+        assert!(permits.acquire(&Claims::of_service()).await.is_ok());
+        // A request that waits gets the permit of one that ends.
+        let (waited, ()) = tokio::join!(permits.acquire(&zoe), async {
             tokio::task::yield_now().await;
-            assert_eq!(turns.waiting(), 1);
+            assert_eq!(permits.waiting(), 1);
             drop(first);
         });
         assert!(waited.is_ok());
         drop((waited, others, second));
-        assert!(turns.users.is_empty());
-        assert_eq!(turns.waiting(), 0);
+        assert!(permits.users.is_empty());
+        assert_eq!(permits.waiting(), 0);
     }
 
     #[test]
     fn the_waiting_requests_of_one_user_are_bounded() {
-        let turns = Turns::new(2, Duration::from_secs(2));
+        let permits = Permits::new(2, Duration::from_secs(2));
         let [ana, ben] = [1, 2].map(Uuid::from_u128);
         let allowed = MIN_PER_USER * (1 + MAX_WAITING_PER_CONNECTION);
-        let entered: Vec<_> = (0..=allowed).map(|_| turns.enter(ana)).collect();
-        assert_eq!(entered.iter().filter(|turn| turn.is_ok()).count(), allowed);
-        assert!(turns.enter(ben).is_ok());
+        let entered: Vec<_> = (0..=allowed).map(|_| permits.enter(ana)).collect();
+        assert_eq!(
+            entered.iter().filter(|permit| permit.is_ok()).count(),
+            allowed
+        );
+        assert!(permits.enter(ben).is_ok());
         drop(entered);
-        assert!(turns.users.is_empty());
+        assert!(permits.users.is_empty());
     }
 }
