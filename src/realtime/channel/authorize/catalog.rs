@@ -109,8 +109,6 @@ order by a.attnum";
 
 /// Returns the statement that reads the policies for SELECT and INSERT in the order of their
 /// names.
-||||||| 8c5bbb0
-/// Returns the statement that reads the policies for SELECT and INSERT, in the order of their names.
 ///
 /// The column before the last one is true for policies that can only be evaluated on a row in the
 /// table. They use a whole row (a variable with attribute number 0), read the table themselves, or
