@@ -84,7 +84,7 @@ pub(crate) struct ChatServer {
     client: reqwest::Client,
     tasks: Tasks,
     state: ChatState,
-    config: Config,
+    config: Box<Config>,
 }
 
 /// A response.
@@ -178,7 +178,10 @@ impl ChatServer {
         settings: &[(&str, &str)],
     ) -> Self {
         let request_url = [("RAPPORT_DATABASE_REQUEST_URL", request_url)];
-        let config = config(database.url(), &[&request_url, DEFAULTS, settings].concat());
+        let config = Box::new(config(
+            database.url(),
+            &[&request_url, DEFAULTS, settings].concat(),
+        ));
         let tasks = Tasks::new();
         let metrics = Metrics::new();
         let readiness = Readiness::new();
