@@ -1,5 +1,5 @@
-//! Connections that wait for their client are bounded, in total and per address. A shutdown does not
-//! wait for clients that do not read or do not complete their request.
+//! Connections that wait for their client are bounded, in total and per address. A shutdown does
+//! not wait for clients that do not read or do not complete their request.
 
 #![expect(
     clippy::disallowed_methods,
