@@ -31,7 +31,7 @@ use crate::realtime::messages::partitions;
 use crate::replication::{Replication, ReplicationError, Sinks};
 use crate::router::{Parts, router};
 use crate::shutdown::Tasks;
-use crate::upstream::{Gateway, TlsError};
+use crate::upstream::{Gateway, TlsError, fetch_key_sets};
 use crate::visibility::Visibility;
 
 /// Maximum events queued between replication and the change feed. The change feed takes events out
@@ -83,6 +83,7 @@ pub struct App {
     has_demo_page: bool,
     readiness: Readiness,
     sockets: Realtime,
+    verifier: Verifier,
     /// The listener and the sockets, which must end first.
     front: Tasks,
     server: JoinHandle<()>,
@@ -118,7 +119,10 @@ impl App {
         let owner = Connector::new(config.database.url.expose())?;
         let requests = Connector::new(config.database.request_url.expose())?;
         let db = Db::new(requests, &config.database, readiness.clone(), tasks)?;
-        let verifier = Verifier::from_config(&config.auth)?;
+        let verifier = Verifier::from_config(&config.auth)?
+            .for_chat(&config.chat)
+            .counting(metrics.auth.clone());
+        fetch_key_sets(config, &verifier, &metrics.auth, tasks)?;
 
         let (listener, local_address) = listen(config.server.listen).await?;
         let metrics_listener = match config.server.metrics_listen {
@@ -212,7 +216,7 @@ impl App {
             tasks.spawn("metrics server", serving);
             tracing::info!(%address, "serving metrics");
         }
-        let authentication = Authentication::new(verifier, &config.server, &config.auth);
+        let authentication = Authentication::new(verifier.clone(), &config.server, &config.auth);
         let chat = ChatState::new(
             authentication,
             db.clone(),
@@ -247,6 +251,7 @@ impl App {
             has_demo_page: config.server.demo_page && !demo::embedded().is_empty(),
             readiness,
             sockets,
+            verifier,
             front,
             server,
             replication,
@@ -269,6 +274,11 @@ impl App {
     /// Returns the readiness of all parts.
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
+    }
+
+    /// Fetches all published key sets again.
+    pub fn refresh_keys(&self) {
+        self.verifier.refresh_keys();
     }
 
     /// Stops the parts in reverse order: joins are refused and sockets closed, requests end, the

@@ -12,6 +12,10 @@ pub enum ErrorCode {
     TokenExpired,
     /// The caller is authenticated but lacks permission.
     Forbidden,
+    /// The caller has an anonymous sign-in.
+    AnonymousNotAllowed,
+    /// The caller signed in without a second factor.
+    MfaRequired,
     /// A body or query names another user as the caller.
     IdentityMismatch,
     /// The caller may not message this user. The reason is not disclosed.
@@ -54,6 +58,8 @@ pub enum ErrorCode {
     RowLocked,
     /// The database is unavailable.
     DatabaseUnavailable,
+    /// The keys of the token's issuer could not be fetched.
+    KeysUnavailable,
     /// No API key of the project was sent.
     ApiKeyMissing,
     /// The API key is unknown or does not suffice.
@@ -78,6 +84,8 @@ impl ErrorCode {
         Self::Unauthorized,
         Self::TokenExpired,
         Self::Forbidden,
+        Self::AnonymousNotAllowed,
+        Self::MfaRequired,
         Self::IdentityMismatch,
         Self::NotAllowedRecipient,
         Self::NotFound,
@@ -99,6 +107,7 @@ impl ErrorCode {
         Self::PoolExhausted,
         Self::RowLocked,
         Self::DatabaseUnavailable,
+        Self::KeysUnavailable,
         Self::ApiKeyMissing,
         Self::ApiKeyInvalid,
         Self::SecretKeyInBrowser,
@@ -115,6 +124,8 @@ impl ErrorCode {
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
             Self::Forbidden => "forbidden",
+            Self::AnonymousNotAllowed => "anonymous_not_allowed",
+            Self::MfaRequired => "mfa_required",
             Self::IdentityMismatch => "identity_mismatch",
             Self::NotAllowedRecipient => "not_allowed_recipient",
             Self::NotFound => "not_found",
@@ -136,6 +147,7 @@ impl ErrorCode {
             Self::PoolExhausted => "pool_exhausted",
             Self::RowLocked => "row_locked",
             Self::DatabaseUnavailable => "database_unavailable",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::ApiKeyMissing => "api_key_missing",
             Self::ApiKeyInvalid => "api_key_invalid",
             Self::SecretKeyInBrowser => "secret_key_in_browser",

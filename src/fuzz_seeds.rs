@@ -21,6 +21,7 @@ const TARGETS: &[(&str, Property)] = &[
     ("frames", realtime::fuzz::frames),
     ("join", realtime::fuzz::join),
     ("joined", realtime::fuzz::joined),
+    ("key_set", auth::fuzz::key_set),
     ("messages", realtime::fuzz::messages),
     ("pgoutput", replication::fuzz::pgoutput),
     ("record", visibility::fuzz::record),

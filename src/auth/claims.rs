@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::keys::KeyId;
+
 /// Verified claims.
 ///
 /// Two values are equal if their JSON texts are equal. A policy may read any claim, so two users,
@@ -21,6 +23,16 @@ pub struct Claims {
     pub subject: Option<String>,
     /// The `exp` claim in Unix seconds, rounded if the token has a fraction.
     pub expires_at: i64,
+    /// The published key that verified the token. `None` for a configured key or secret.
+    pub signer: Option<PublishedKey>,
+}
+
+/// A key of a set that is fetched, and so may disappear.
+#[derive(Clone, Debug)]
+pub struct PublishedKey {
+    /// The position of the key's issuer in the verifier.
+    pub(super) source: usize,
+    pub(super) id: Arc<KeyId>,
 }
 
 impl Claims {
@@ -32,6 +44,7 @@ impl Claims {
             role: role.to_owned(),
             subject: None,
             expires_at: i64::MAX,
+            signer: None,
         }
     }
 
@@ -56,6 +69,7 @@ impl Claims {
             role: "authenticated".to_owned(),
             subject: None,
             expires_at: i64::MAX,
+            signer: None,
         }
     }
 }

@@ -50,6 +50,18 @@ pub enum TokenError {
     /// `sub` is not the id of a user.
     #[error("Token names no person")]
     NoSubject,
+    /// The token's issuer may not sign tokens with this `role`.
+    #[error("The issuer of this token may not use its role")]
+    RoleOfIssuer,
+    /// No known key matches, and the issuer's current keys could not be fetched yet.
+    #[error("The keys of this token's issuer are not available, try again")]
+    KeysUnavailable,
+    /// The user has an anonymous sign-in.
+    #[error("An anonymous user may not do this; sign in with an account")]
+    Anonymous,
+    /// The user has signed in without a second factor.
+    #[error("This requires a sign-in with a second factor")]
+    SecondFactorRequired,
     /// `role` is not the role of signed-in users.
     #[error("Token does not have the role `authenticated`")]
     WrongRole,
@@ -66,6 +78,7 @@ impl TokenError {
             Self::Expired { .. } | Self::MissingClaims | Self::NotYetValid => {
                 Some("InvalidJWTToken")
             }
+            Self::KeysUnavailable => Some("JwtSignerError"),
             _ => None,
         }
     }
@@ -95,6 +108,12 @@ pub enum KeyError {
     BadKey {
         /// Index in `keys`, from 0.
         index: usize,
+    },
+    /// The key set has too many keys.
+    #[error("The JSON Web Key Set has more than {limit} keys")]
+    TooManyKeys {
+        /// Maximum number of keys.
+        limit: usize,
     },
     /// Neither a secret nor a key is configured.
     #[error("No key to verify tokens with; set a JWT secret or a JSON Web Key Set")]

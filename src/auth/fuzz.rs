@@ -15,6 +15,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::keys::verify;
 use super::{Claims, KeySet, Requirements, TokenError, Verifier};
 
 /// The secret that valid tokens are signed with.
@@ -81,6 +82,30 @@ pub fn token(data: &[u8]) {
             .as_array()
             .map_or(std::slice::from_ref(audience), Vec::as_slice);
         assert!(audiences.iter().any(|audience| audience == "authenticated"));
+    }
+}
+
+/// Checks that a published key set has a bounded number of keys, and that no HMAC token is verified
+/// with it: everyone knows its content.
+pub fn key_set(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let configured = KeySet::new(None, None, Some(&text));
+    let Ok((published, unusable)) = KeySet::published(&text) else {
+        return;
+    };
+    assert!(published.len() + unusable <= 32);
+    // A configured set is stricter, except that it may contain secrets.
+    if let Ok(configured) = configured {
+        assert!(configured.len() >= published.len());
+    }
+    let set: Value = serde_json::from_str(&text).unwrap();
+    let kids = set["keys"].as_array().into_iter().flatten();
+    let kids = kids.map(|key| key["kid"].as_str()).chain([None]);
+    for kid in kids {
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let verified = verify(&[&published], algorithm, kid, b"signed", "AAAA");
+            assert!(matches!(verified, Err(TokenError::Signer { .. })));
+        }
     }
 }
 

@@ -12,11 +12,16 @@ mod error;
 pub mod fuzz;
 mod keys;
 mod mint;
+mod requirements;
+mod source;
+mod token;
 mod verifier;
 
 pub use api_key::{PUBLIC_ROLE, SERVICE_ROLE, is_opaque_key};
-pub use claims::Claims;
+pub use claims::{Claims, PublishedKey};
 pub use error::{KeyError, TokenError};
 pub use keys::KeySet;
 pub use mint::mint;
-pub use verifier::{Requirements, Verifier};
+pub use requirements::Requirements;
+pub use source::KeyFeed;
+pub use verifier::Verifier;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::mint;
+use crate::config::HostPreset;
 
 const SECRET: &str = "a-test-secret-of-at-least-32-characters";
 const NEXT_SECRET: &str = "another-secret-of-at-least-32-characters";
@@ -269,9 +270,39 @@ fn a_token_needs_a_signature_by_a_matching_key() {
             Ok(()),
         ),
         (
-            "no kid",
+            "no kid, and one key of the algorithm",
             signed(json!({"alg":"ES256"}), &claims, &ec, Algorithm::ES256),
+            Ok(()),
+        ),
+        (
+            "no kid, and no key of the algorithm",
+            signed(json!({"alg":"ES384"}), &claims, &ec, Algorithm::ES256),
             no_signer.clone(),
+        ),
+        (
+            "no kid, and HMAC with the secret of a key",
+            signed(json!({"alg":"HS256"}), &claims, &shared, Algorithm::HS256),
+            Err(TokenError::BadSignature),
+        ),
+        (
+            "another curve",
+            signed(
+                json!({"alg":"ES384","kid":"ec"}),
+                &claims,
+                &ec,
+                Algorithm::ES256,
+            ),
+            unknown_kid("ec"),
+        ),
+        (
+            "an oct key's id with a public algorithm",
+            signed(
+                json!({"alg":"ES256","kid":"shared"}),
+                &claims,
+                &ec,
+                Algorithm::ES256,
+            ),
+            unknown_kid("shared"),
         ),
         (
             "unknown kid",
@@ -514,8 +545,9 @@ fn claims_are_checked_under_each_profile() {
 #[test]
 fn both_profiles_require_the_configured_audience_and_issuer() {
     let verifier = verifier_with(Requirements {
-        audience: Some("team".into()),
-        issuer: Some("https://a.example".into()),
+        audiences: vec!["team".into()],
+        issuers: vec!["https://a.example".into()],
+        ..Requirements::default()
     });
     let cases = [
         (json!({ "aud": "team", "iss": "https://a.example" }), Ok(())),
@@ -689,6 +721,118 @@ fn a_published_key_is_used_only_as_its_attributes_allow() {
 }
 
 #[test]
+fn a_token_without_a_key_id_needs_the_only_key_of_its_algorithm() {
+    let ec = EncodingKey::from_ec_der(&der(EC_KEY));
+    let token = signed(json!({"alg":"ES256"}), &claims(), &ec, Algorithm::ES256);
+    let mut keys = key_set();
+    let mut second = keys["keys"][0].clone();
+    for (kid, expected) in [
+        (json!(null), Ok(())),
+        (json!("second"), Err(TokenError::Signer { kid: None })),
+    ] {
+        if kid.is_null() {
+            // A key without an id is the only one if the set has no other.
+            keys = json!({ "keys": [key_set()["keys"][0].clone()] });
+            keys["keys"][0]["kid"] = kid;
+        } else {
+            second["kid"] = kid;
+            keys["keys"]
+                .as_array_mut()
+                .expect("a list")
+                .push(second.clone());
+        }
+        let set = KeySet::new(None, None, Some(&keys.to_string())).expect("a key set");
+        let verifier = Verifier::new(set, Requirements::default());
+        let verified = verifier.verify_socket_at(&token, NOW).map(drop);
+        assert_eq!(verified, expected, "{keys}");
+    }
+}
+
+#[test]
+fn a_short_rsa_key_is_refused() {
+    let set = |modulus: &[u8]| {
+        let key =
+            json!({ "kid": "a", "kty": "RSA", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode(modulus) });
+        KeySet::new(None, None, Some(&json!({ "keys": [key] }).to_string())).map(drop)
+    };
+    assert!(set(&[255; 256]).is_ok());
+    let padded = [&[0; 8][..], &[255; 255]].concat();
+    for modulus in [&[255; 255][..], &padded] {
+        assert!(matches!(set(modulus), Err(KeyError::BadKey { index: 0 })));
+    }
+}
+
+#[test]
+fn users_without_an_account_or_a_second_factor_are_refused_if_the_chat_requires_them() {
+    let verifier = |allow_anonymous, requires_second_factor| {
+        verifier().for_chat(&ChatConfig {
+            host_preset: HostPreset::Auto,
+            presence_grace: Duration::ZERO,
+            presence_lease: Duration::ZERO,
+            allow_anonymous,
+            requires_second_factor,
+        })
+    };
+    let (anonymous, factor) = (
+        Err(TokenError::Anonymous),
+        Err(TokenError::SecondFactorRequired),
+    );
+    // (claims, with neither requirement relaxed, with anonymous users, with a second factor)
+    for (changes, plain, allowed, strict) in [
+        (json!({}), Ok(()), Ok(()), factor.clone()),
+        (
+            json!({ "is_anonymous": false, "aal": "aal1" }),
+            Ok(()),
+            Ok(()),
+            factor.clone(),
+        ),
+        (
+            json!({ "is_anonymous": null, "aal": "aal2" }),
+            Ok(()),
+            Ok(()),
+            Ok(()),
+        ),
+        (
+            json!({ "is_anonymous": true }),
+            anonymous.clone(),
+            Ok(()),
+            anonymous.clone(),
+        ),
+        (
+            json!({ "is_anonymous": "true" }),
+            anonymous.clone(),
+            Ok(()),
+            anonymous,
+        ),
+        (json!({ "aal": ["aal2"] }), Ok(()), Ok(()), factor),
+    ] {
+        let token = mint(SECRET, &claims_with(changes.clone())).expect("signs");
+        for (verifier, expected) in [
+            (verifier(false, false), plain),
+            (verifier(true, false), allowed),
+            (verifier(false, true), strict),
+        ] {
+            let verified = verifier.verify_caller_at(&token, NOW).map(drop);
+            assert_eq!(verified, expected, "{changes}");
+            assert!(verifier.verify_socket_at(&token, NOW).is_ok(), "{changes}");
+        }
+    }
+}
+
+#[test]
+fn tokens_of_a_clock_that_is_ahead_are_accepted_and_counted() {
+    let metrics = AuthMetrics::default();
+    let verifier = verifier().counting(metrics.clone());
+    for (issued_at, count) in [(NOW, 0), (NOW + 300, 0), (NOW + 301, 1), (NOW + 9_000, 2)] {
+        let token = mint(SECRET, &claims_with(json!({ "iat": issued_at }))).expect("signs");
+        for _ in 0..2 {
+            assert!(verifier.verify_socket_at(&token, NOW).is_ok());
+        }
+        assert_eq!(metrics.clock_ahead.get(), count, "{issued_at}");
+    }
+}
+
+#[test]
 fn errors_of_invalid_keys_do_not_contain_them() {
     let secret = "hush";
     assert!(KeySet::new(None, Some(""), None).is_err());
@@ -708,6 +852,9 @@ fn an_opaque_key_has_its_configured_role() {
         jwt_secret: secret(SECRET),
         jwt_secret_next: None,
         jwks: None,
+        jwks_refresh: Duration::from_secs(600),
+        jwks_max_age: Duration::from_secs(86_400),
+        issuers: Vec::new(),
         audience: None,
         issuer: None,
         cookie_names: Vec::new(),

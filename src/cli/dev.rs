@@ -159,6 +159,7 @@ fn flags(
         flag("auth.jwks", ""),
         flag("auth.audience", ""),
         flag("auth.issuer", ""),
+        flag("auth.issuers", ""),
         flag("auth.anon_key", &keys.anon_key),
         flag("auth.service_role_key", &keys.service_role_key),
         flag("server.allow_localhost_origins", "true"),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::migrate::migrate;
 use super::open_files;
-use super::stop::{StopSignals, stop};
+use super::stop::{RefreshSignal, StopSignals, stop};
 use super::{CliError, runtime};
 use crate::app::App;
 use crate::config::{Config, Flag, Inputs, MigrateConfig};
@@ -47,6 +47,7 @@ pub(super) fn run<'a>(
     open_files::raise_limit(config.realtime.max_sockets);
     runtime()?.block_on(async {
         let mut signals = StopSignals::listen().map_err(CliError::Process)?;
+        let mut refresh = RefreshSignal::listen().map_err(CliError::Process)?;
         let tasks = Tasks::new();
         if arguments.migrate {
             let installed = migrate(&MigrateConfig::load(&inputs)?, &tasks).await?;
@@ -58,7 +59,10 @@ pub(super) fn run<'a>(
             );
         }
         let app = App::start(&config, &tasks).await?;
-        signals.wait().await;
+        tokio::select! {
+            () = signals.wait() => {}
+            () = refresh.refresh(&app) => {}
+        }
         stop(app, signals).await
     })
 }

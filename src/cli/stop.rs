@@ -1,4 +1,4 @@
-//! Stop signals and the shutdown.
+//! Signals to the running server, and the shutdown.
 
 use std::io;
 
@@ -12,6 +12,25 @@ use crate::app::App;
 pub(super) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+}
+
+/// Receives SIGHUP, which asks a running server to fetch key sets. While it exists, the signal does
+/// not terminate the process.
+pub(super) struct RefreshSignal(Signal);
+
+impl RefreshSignal {
+    /// Installs the signal handler.
+    pub(super) fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Fetches the key sets of `app` at each signal.
+    pub(super) async fn refresh(&mut self, app: &App) {
+        while self.0.recv().await.is_some() {
+            tracing::info!("fetching key sets");
+            app.refresh_keys();
+        }
+    }
 }
 
 impl StopSignals {

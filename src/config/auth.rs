@@ -1,19 +1,28 @@
 //! Token verification settings.
 
-use super::key_set::{MIN_SECRET_BYTES, is_inline_key_set, short_secrets};
+use std::time::Duration;
+
+use super::issuer::{self, IssuerConfig};
+use super::key_set::MIN_SECRET_BYTES;
+use super::key_source::KeySource;
 use super::reader::Reader;
 use super::secret::Secret;
 
-/// `[auth]`. At least one of the secret and the key set is present.
+/// `[auth]`. At least one of the secret, the key set and a further issuer is present.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
     /// The secret that signs tokens with HMAC (HS256, HS384 or HS512).
     pub jwt_secret: Option<Secret>,
     /// The second secret during a rotation.
     pub jwt_secret_next: Option<Secret>,
-    /// A JSON Web Key Set as text. A configured path has already been read. It is a secret because
-    /// it may contain symmetric keys.
-    pub jwks: Option<Secret>,
+    /// The JSON Web Key Set of the first issuer.
+    pub jwks: Option<KeySource>,
+    /// How often key sets are fetched.
+    pub jwks_refresh: Duration,
+    /// How long a key set is used if it cannot be fetched again.
+    pub jwks_max_age: Duration,
+    /// Further issuers.
+    pub issuers: Vec<IssuerConfig>,
     /// The required audience of a token.
     pub audience: Option<String>,
     /// The required issuer of a token.
@@ -33,21 +42,29 @@ pub struct AuthConfig {
 impl AuthConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let jwt_secret = signing_secret("auth.jwt_secret", reader);
-        let jwks = reader
-            .key_set("auth.jwks")
-            .map(|written| Secret::new(key_set(&written, reader)));
-        if jwt_secret.is_none() && jwks.is_none() {
+        let jwks = match reader.key_set("auth.jwks") {
+            Some(written) => Some(KeySource::parse("auth.jwks", &written, reader)),
+            None if jwt_secret.is_none() => KeySource::of_project(reader),
+            None => None,
+        };
+        let issuer = reader.text("auth.issuer");
+        let issuers = issuer::read(issuer.as_deref(), reader);
+        if jwt_secret.is_none() && jwks.is_none() && issuers.is_empty() {
             reader.problem(
                 "auth.jwt_secret",
-                "is not set, and neither is `auth.jwks`: set SUPABASE_JWT_SECRET, otherwise no token can be verified",
+                "is not set, and neither is `auth.jwks`, `auth.issuers` or `supabase.url`: set \
+                 SUPABASE_URL or SUPABASE_JWT_SECRET, otherwise no token can be verified",
             );
         }
         Self {
             jwt_secret,
             jwt_secret_next: signing_secret("auth.jwt_secret_next", reader),
             jwks,
+            jwks_refresh: reader.seconds("auth.jwks_refresh_s", 10..=86_400),
+            jwks_max_age: reader.seconds("auth.jwks_max_age_s", 60..=31_536_000),
+            issuers,
             audience: reader.text("auth.audience"),
-            issuer: reader.text("auth.issuer"),
+            issuer,
             cookie_names: reader.list("auth.cookie_names"),
             anon_key: reader.secret("auth.anon_key"),
             service_role_key: reader.secret("auth.service_role_key"),
@@ -71,30 +88,4 @@ fn signing_secret(key: &'static str, reader: &mut Reader) -> Option<Secret> {
         );
     }
     Some(secret)
-}
-
-/// Returns the text of the key set. A value that starts with a brace or bracket is the key set
-/// itself; any other value is a path.
-fn key_set(written: &str, reader: &mut Reader) -> String {
-    let text = if is_inline_key_set(written) {
-        written.to_owned()
-    } else {
-        std::fs::read_to_string(written).unwrap_or_else(|error| {
-            reader.problem(
-                "auth.jwks",
-                &format!("names a file that cannot be read: {error}"),
-            );
-            String::new()
-        })
-    };
-    for position in short_secrets(&text) {
-        reader.problem(
-            "auth.jwks",
-            &format!(
-                "contains, at position {position} (from 0), a symmetric key of fewer than \
-                 {MIN_SECRET_BYTES} bytes, which can be guessed from one token"
-            ),
-        );
-    }
-    text
 }

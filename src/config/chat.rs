@@ -14,6 +14,10 @@ pub struct ChatConfig {
     pub presence_grace: Duration,
     /// How long this process's presence records stay valid without renewal.
     pub presence_lease: Duration,
+    /// Whether users with an anonymous sign-in may use the chat routes.
+    pub allow_anonymous: bool,
+    /// Whether the chat routes require a sign-in with a second factor.
+    pub requires_second_factor: bool,
 }
 
 /// A preset of `chat.install_host_mapping`, or `auto`, which is the preset already in force,
@@ -60,6 +64,21 @@ impl ChatConfig {
             host_preset: HostPreset::read(reader),
             presence_grace: reader.milliseconds("chat.presence_grace_ms", 0..=600_000),
             presence_lease: reader.milliseconds("chat.presence_lease_ms", 300..=600_000),
+            allow_anonymous: reader.switch("chat.allow_anonymous"),
+            requires_second_factor: requires_second_factor(reader),
+        }
+    }
+}
+
+/// Reads the required authenticator assurance level. Supabase Auth writes `aal1` or `aal2`, and
+/// every sign-in is at least `aal1`.
+fn requires_second_factor(reader: &mut Reader) -> bool {
+    match reader.text("chat.required_aal").as_deref() {
+        None => false,
+        Some("aal2") => true,
+        Some(_) => {
+            reader.problem("chat.required_aal", "must be empty or aal2");
+            true
         }
     }
 }

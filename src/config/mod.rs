@@ -11,7 +11,9 @@ mod chat_limits;
 mod database;
 mod dev;
 mod error;
+mod issuer;
 mod key_set;
+mod key_source;
 mod log;
 mod network;
 mod raw;
@@ -31,6 +33,8 @@ pub use chat_limits::ChatLimitsConfig;
 pub use database::DatabaseConfig;
 pub use dev::DevConfig;
 pub use error::{ConfigError, Problems};
+pub use issuer::IssuerConfig;
+pub use key_source::KeySource;
 pub use log::{LogConfig, LogFormat};
 pub use network::Network;
 pub use raw::{Flag, Inputs};
@@ -182,12 +186,20 @@ pub fn load_dev(inputs: &Inputs<'_>) -> Result<(DevConfig, LogConfig), ConfigErr
 }
 
 /// Returns the resolved settings as TOML, with secrets masked. Each value that is not the default
-/// is annotated with its source.
+/// is annotated with its source. If a Supabase project is set, a comment names its session cookie.
 ///
 /// # Errors
 /// Same as [`Config::load`].
 pub fn describe(inputs: &Inputs<'_>) -> Result<String, ConfigError> {
-    resolve(inputs, Config::read).map(|(_, reader)| reader.describe())
+    let (config, reader) = resolve(inputs, Config::read)?;
+    let mut text = reader.describe();
+    if let Some(name) = config.supabase.cookie_name() {
+        text.push_str(&format!(
+            "\n# Supabase's libraries name the session cookie {name}. To keep users signed in when\n\
+             # createClient uses the URL of this server, set this name there (docs/nextjs.md).\n"
+        ));
+    }
+    Ok(text)
 }
 
 /// Returns the configuration file named by the environment.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::key_set::{is_inline_key_set, mask_key_set};
 use super::raw::{Origin, Raw, Setting};
@@ -21,6 +21,7 @@ enum Shown {
     Hidden,
     UrlWithoutPassword,
     KeySetWithoutSecrets,
+    IssuersWithoutSecrets,
 }
 
 /// Reads settings by key and records which keys were read.
@@ -127,6 +128,28 @@ impl Reader {
         })
     }
 
+    /// Reads a list of tables that describe issuers. Only the secret members of their key sets are
+    /// masked when it is shown.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table> {
+        let Some(Value::Array(parts)) = self.value(key, Shown::IssuersWithoutSecrets) else {
+            return Vec::new();
+        };
+        let tables: Option<Vec<Table>> = parts
+            .into_iter()
+            .map(|part| match part {
+                Value::Table(table) => Some(table),
+                _ => None,
+            })
+            .collect();
+        tables.unwrap_or_else(|| {
+            self.problem(
+                key,
+                "must be a list of tables, which only a file can contain",
+            );
+            Vec::new()
+        })
+    }
+
     /// Reads an integer within `range`.
     pub(super) fn integer<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> T
     where
@@ -154,6 +177,11 @@ impl Reader {
         range: RangeInclusive<u64>,
     ) -> Duration {
         Duration::from_millis(self.integer(key, range))
+    }
+
+    /// Reads a duration in seconds within `range`.
+    pub(super) fn seconds(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_secs(self.integer(key, range))
     }
 
     /// Reads one of several names. `choices` must not be empty.
@@ -264,6 +292,19 @@ fn masked(setting: &Setting, shown: Shown) -> Value {
         (Value::String(text), Shown::KeySetWithoutSecrets) if is_inline_key_set(text) => {
             Value::String(mask_key_set(text))
         }
+        (Value::Array(issuers), Shown::IssuersWithoutSecrets) => {
+            Value::Array(issuers.iter().map(masked_issuer).collect())
+        }
         _ => setting.value.clone(),
     }
+}
+
+fn masked_issuer(issuer: &Value) -> Value {
+    let mut issuer = issuer.clone();
+    if let Some(Value::String(keys)) = issuer.get_mut("jwks")
+        && is_inline_key_set(keys)
+    {
+        *keys = mask_key_set(keys);
+    }
+    issuer
 }

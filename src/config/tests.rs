@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
+use axum::http::Uri;
+
 use super::raw::{DEFAULTS, SUPABASE_LIMITS};
 use super::*;
 
@@ -294,8 +296,227 @@ fn a_key_set_may_be_text_or_a_file() {
     let key_file = file(keys);
     for written in [keys.to_owned(), key_file.path().display().to_string()] {
         let config = load(&[("RAPPORT_AUTH_JWKS", &written)], "", vec![]).unwrap();
-        assert_eq!(config.auth.jwks.as_ref().map(Secret::expose), Some(keys));
+        assert_eq!(config.auth.jwks, Some(KeySource::Text(Secret::new(keys))));
     }
+}
+
+/// Loads settings without a secret.
+fn load_without_secret(pairs: &[(&str, &str)], text: &str) -> Result<Config, String> {
+    let mut all = pairs.to_vec();
+    all.push(("SUPABASE_JWT_SECRET", ""));
+    load(&all, text, vec![])
+}
+
+#[test]
+fn a_key_set_may_have_a_url_or_be_that_of_the_project() {
+    let jwks = |url| ("RAPPORT_AUTH_JWKS", url);
+    let project = |url| ("SUPABASE_URL", url);
+    let auth = |url| ("RAPPORT_UPSTREAM_AUTH_URL", url);
+    let at = |url: &'static str| Ok(Some(KeySource::Url(Uri::from_static(url))));
+    for (pairs, expected) in [
+        (
+            vec![jwks("https://a.example/keys?p=1")],
+            at("https://a.example/keys?p=1"),
+        ),
+        (
+            vec![jwks("http://127.0.0.1:9/k")],
+            at("http://127.0.0.1:9/k"),
+        ),
+        (vec![jwks("http://localhost/k")], at("http://localhost/k")),
+        (vec![jwks("http://[::1]:9/k")], at("http://[::1]:9/k")),
+        (
+            vec![jwks("http://a.example/k")],
+            Err("must begin with https://"),
+        ),
+        (
+            vec![jwks("http://127.0.0.1.a.example/k")],
+            Err("must begin with https://"),
+        ),
+        (
+            vec![jwks("https://u:p@a.example/k")],
+            Err("without credentials"),
+        ),
+        (vec![jwks("https:///k")], Err("without credentials")),
+        (
+            vec![jwks("http://auth:9/k"), auth("http://auth:9")],
+            at("http://auth:9/k"),
+        ),
+        (
+            vec![project("https://p.example/")],
+            at("https://p.example/auth/v1/.well-known/jwks.json"),
+        ),
+        (
+            vec![project("http://p.example")],
+            Err("must begin with https://"),
+        ),
+        (
+            vec![project("https://p.example"), auth("http://auth:9/")],
+            at("http://auth:9/.well-known/jwks.json"),
+        ),
+        (
+            vec![project("https://p.example"), jwks("https://a.example/k")],
+            at("https://a.example/k"),
+        ),
+        (vec![], Err("is not set")),
+    ] {
+        let found = load_without_secret(&pairs, "").map(|config| config.auth.jwks);
+        match (found, expected) {
+            (Err(error), Err(text)) => assert!(error.contains(text), "{pairs:?} {error}"),
+            (found, expected) => assert_eq!(found, expected.map_err(str::to_owned), "{pairs:?}"),
+        }
+    }
+    // With a secret, the project's key set is used only if it is named.
+    let config = load(&[project("https://p.example")], "", vec![]).unwrap();
+    assert_eq!(config.auth.jwks, None);
+}
+
+#[test]
+fn issuers_have_their_own_keys() {
+    let text = r#"
+        [[auth.issuers]]
+        issuer = "https://a.example/"
+        [[auth.issuers]]
+        issuer = ["https://b.example", "http://inner:1"]
+        discovery = true
+        audience = ["x", "y"]
+        roles = ["authenticated", "nurse"]
+        person = "account"
+        [[auth.issuers]]
+        issuer = "c"
+        jwks = '{"keys":[]}'
+        audience = "z"
+    "#;
+    let config = load_without_secret(&[], text).unwrap();
+    let texts = |texts: &[&str]| -> Vec<String> { texts.iter().map(|&it| it.into()).collect() };
+    let url = Uri::from_static;
+    let issuer =
+        |names: &[&str], keys, audience: &[&str], roles: &[&str], person: &str| IssuerConfig {
+            names: texts(names),
+            keys,
+            audience: texts(audience),
+            roles: texts(roles),
+            person: person.to_owned(),
+        };
+    let users = ["authenticated"];
+    assert_eq!(
+        config.auth.issuers,
+        [
+            issuer(
+                &["https://a.example/"],
+                KeySource::Url(url("https://a.example/.well-known/jwks.json")),
+                &[],
+                &users,
+                "sub"
+            ),
+            issuer(
+                &["https://b.example", "http://inner:1"],
+                KeySource::Discovery(url("https://b.example/.well-known/openid-configuration")),
+                &["x", "y"],
+                &["authenticated", "nurse"],
+                "account"
+            ),
+            issuer(
+                &["c"],
+                KeySource::Text(Secret::new(r#"{"keys":[]}"#)),
+                &["z"],
+                &users,
+                "sub"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn mistakes_in_issuers_are_reported() {
+    for (table, problem) in [
+        ("jwks = 'https://a.example/k'", "`issuer` is required"),
+        ("issuer = 'a'", "`jwks` is required"),
+        ("issuer = 'http://a.example'", "must begin with https://"),
+        (
+            "issuer = ['https://a.example', 1]",
+            "`issuer` must be a text",
+        ),
+        ("issuer = ''", "`issuer` must be a text"),
+        (
+            "issuer = 'https://a.example'\naudiance = 'x'",
+            "`audiance` is not a setting",
+        ),
+        (
+            "issuer = 'https://a.example'\njwks = 'https://a.example/k'\ndiscovery = true",
+            "exclude each other",
+        ),
+        (
+            "issuer = ['https://a.example', 'https://a.example']",
+            "twice",
+        ),
+        ("issuer = 'https://first.example'", "twice"),
+    ] {
+        let text = format!("[auth]\nissuer = 'https://first.example'\n[[auth.issuers]]\n{table}");
+        let error = load(&[], &text, vec![]).err().unwrap_or_default();
+        assert!(error.contains(problem), "{table}: {error}");
+    }
+    let error = load(&[("RAPPORT_AUTH_ISSUERS", "a,b")], "", vec![])
+        .err()
+        .unwrap();
+    assert!(error.contains("must be a list of tables"), "{error}");
+}
+
+#[test]
+fn the_name_of_the_session_cookie_is_described() {
+    for (url, name) in [
+        ("https://abcdef.supabase.co/", Some("sb-abcdef-auth-token")),
+        ("http://127.0.0.1:54321", Some("sb-127-auth-token")),
+        ("http://localhost:8000", Some("sb-localhost-auth-token")),
+        ("http://kong", Some("sb-kong-auth-token")),
+        ("", None),
+    ] {
+        let mut variables = environment(REQUIRED);
+        variables.extend(environment(&[("SUPABASE_URL", url)]));
+        let inputs = Inputs {
+            file: None,
+            environment: &variables,
+            flags: vec![],
+        };
+        let described = describe(&inputs).unwrap();
+        let found = described
+            .split_once("session cookie ")
+            .and_then(|(_, rest)| rest.split(". ").next());
+        assert_eq!(found, name, "{url}");
+        assert!(described.parse::<toml::Table>().is_ok());
+    }
+}
+
+#[test]
+fn secrets_of_issuers_are_masked() {
+    let text = r#"
+        [[auth.issuers]]
+        issuer = "a"
+        jwks = '{"keys":[{"kty":"oct","k":"a-symmetric-key-of-enough-bytes-to-be-accepted"}]}'
+    "#;
+    let (variables, file) = (environment(REQUIRED), file(text));
+    let inputs = Inputs {
+        file: Some(file.path().to_owned()),
+        environment: &variables,
+        flags: vec![],
+    };
+    let described = describe(&inputs).unwrap();
+    assert!(
+        described.contains("***") && !described.contains("a-symmetric-key"),
+        "{described}"
+    );
+}
+
+#[test]
+fn the_required_level_is_empty_or_the_second_factor() {
+    let level = |level| load(&[("RAPPORT_CHAT_REQUIRED_AAL", level)], "", vec![]);
+    assert!(!level("").unwrap().chat.requires_second_factor);
+    assert!(level("aal2").unwrap().chat.requires_second_factor);
+    assert!(
+        level("aal1")
+            .err()
+            .unwrap()
+            .contains("must be empty or aal2")
+    );
 }
 
 #[test]

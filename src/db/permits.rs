@@ -188,6 +188,7 @@ mod tests {
             role: "authenticated".to_owned(),
             subject: Some(Uuid::from_u128(number).to_string()),
             expires_at: i64::MAX,
+            signer: None,
         }
     }
 

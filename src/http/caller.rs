@@ -59,10 +59,32 @@ impl Authentication {
         &self.origins
     }
 
+    /// Returns the caller like [`Self::caller`]. If the keys of the token must be fetched first,
+    /// waits for them for a limited time.
+    ///
+    /// # Errors
+    /// Same as [`Self::caller`].
+    pub async fn caller_with_keys(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Caller, ApiError> {
+        match self.caller(method, headers) {
+            Err(error) if error.code() == ErrorCode::KeysUnavailable => {
+                if !self.verifier.await_keys().await {
+                    return Err(error);
+                }
+                self.caller(method, headers)
+            }
+            found => found,
+        }
+    }
+
     /// Returns the caller of a request with this method and these headers.
     ///
     /// # Errors
-    /// 401 without a valid token, or with an unknown `apikey`. 403 for a service token or a
+    /// 503 if the keys of the token are not available. 401 without a valid token, or with an
+    /// unknown `apikey`. 403 for a service token, a user whom the chat does not admit, or a
     /// possible cross-site request forgery.
     pub fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
         self.check_api_key(headers)?;
@@ -113,15 +135,15 @@ impl Authentication {
             .api_keys
             .iter()
             .any(|known| known.expose().as_bytes() == key.as_bytes());
-        if is_known
-            || key
-                .to_str()
-                .is_ok_and(|key| self.verifier.verify_socket(key).is_ok())
-        {
+        if is_known {
             return Ok(());
         }
-        Err(ApiError::new(ErrorCode::Unauthorized)
-            .with_hint("The apikey header is not a key of this project"))
+        match key.to_str().map(|key| self.verifier.verify_socket(key)) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error @ TokenError::KeysUnavailable)) => Err(error.into()),
+            _ => Err(ApiError::new(ErrorCode::Unauthorized)
+                .with_hint("The apikey header is not a key of this project")),
+        }
     }
 }
 
@@ -179,7 +201,11 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = match parts.extensions.get::<Identity>() {
             Some(Identity(found)) => found.clone()?,
-            None => Authentication::from_ref(state).caller(&parts.method, &parts.headers)?,
+            None => {
+                Authentication::from_ref(state)
+                    .caller_with_keys(&parts.method, &parts.headers)
+                    .await?
+            }
         };
         let parameters = Parameters::of(&parts.uri)?;
         caller.must_be(parameters.uuid("current_user_id")?)?;

@@ -198,6 +198,66 @@ mod tests {
         }
     }
 
+    /// Splits a value into cookies as `@supabase/ssr` 0.12 does: at most 3180 characters of the
+    /// URI-encoded value, never within an escape.
+    fn chunks(name: &str, value: &str) -> Vec<String> {
+        let encoded: String = value
+            .bytes()
+            .map(|byte| match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+                b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' => {
+                    char::from(byte).to_string()
+                }
+                _ => format!("%{byte:02X}"),
+            })
+            .collect();
+        let (mut rest, mut cookies) = (&*encoded, Vec::new());
+        while !rest.is_empty() {
+            let mut end = rest.len().min(3180);
+            if end < rest.len()
+                && let Some(escape) = rest[end - 2..end].find('%')
+            {
+                end = end - 2 + escape;
+            }
+            let number = cookies.len();
+            cookies.push(format!("{name}.{number}={}", &rest[..end]));
+            rest = &rest[end..];
+        }
+        cookies
+    }
+
+    #[test]
+    fn long_sessions_are_read_in_every_encoding() {
+        let name = "sb-abc-auth-token";
+        let user = "Zoë 🙂 ".repeat(700);
+        let with_user = format!(r#"{{"access_token":"good","user":{{"name":"{user}"}}}}"#);
+        // `tokens-only` keeps the user elsewhere.
+        let tokens = r#"{"access_token":"good","refresh_token":"r","expires_at":1}"#;
+        let none: Vec<String> = Vec::new();
+        for value in [
+            encoded(&with_user),
+            with_user,
+            encoded(tokens),
+            tokens.to_owned(),
+        ] {
+            let cookies = chunks(name, &value);
+            let found = |header: &str, names: &[String]| access_token([header].into_iter(), names);
+            let header = cookies.join("; ");
+            assert_eq!(found(&header, &none).as_deref(), Some("good"));
+            // Chunks of a longer session that remain after a gap are not joined.
+            let stale = format!("{header}; {name}.{}=stale", cookies.len() + 1);
+            assert_eq!(found(&stale, &none).as_deref(), Some("good"));
+            // A session in one cookie wins over the chunks of an earlier one.
+            let undivided = format!("{header}; {name}={}", encoded(r#"{"access_token":"new"}"#));
+            assert_eq!(found(&undivided, &none).as_deref(), Some("new"));
+            // `cookieOptions.name` may be any name.
+            let renamed = header.replace(name, "session");
+            assert_eq!(found(&renamed, &none), None);
+            let names = ["session".to_owned()];
+            assert_eq!(found(&renamed, &names).as_deref(), Some("good"));
+        }
+    }
+
     #[test]
     fn the_number_of_sessions_that_are_tried_is_limited() {
         let good = encoded(r#"{"access_token":"good"}"#);

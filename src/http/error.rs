@@ -14,6 +14,10 @@ use crate::auth::TokenError;
 use crate::db::DbError;
 use crate::error_code::ErrorCode;
 
+/// Seconds until a retry if keys are not available. After a failure, fetching them is repeated in a
+/// second, and then after increasing delays.
+pub const KEYS_RETRY_SECONDS: u64 = 2;
+
 /// A refusal to be sent to the client.
 ///
 /// As a response, it has only a status and headers. It is also an extension of that response, from
@@ -181,6 +185,12 @@ impl From<TokenError> for ApiError {
             TokenError::Missing => {
                 Self::new(ErrorCode::Unauthorized).with_hint("Sign in, and send the access token")
             }
+            TokenError::KeysUnavailable => {
+                Self::new(ErrorCode::KeysUnavailable).with_retry_after(KEYS_RETRY_SECONDS)
+            }
+            TokenError::Anonymous => Self::new(ErrorCode::AnonymousNotAllowed),
+            TokenError::SecondFactorRequired => Self::new(ErrorCode::MfaRequired)
+                .with_hint("Sign in with a second factor, and send the new access token"),
             // These texts contain no data other than the client's own.
             other => Self::new(ErrorCode::Unauthorized).with_hint(other.to_string()),
         }
@@ -197,6 +207,8 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::ApiKeyInvalid
         | ErrorCode::SecretKeyInBrowser => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden
+        | ErrorCode::AnonymousNotAllowed
+        | ErrorCode::MfaRequired
         | ErrorCode::IdentityMismatch
         | ErrorCode::NotAllowedRecipient
         | ErrorCode::EditWindowPassed => StatusCode::FORBIDDEN,
@@ -217,6 +229,7 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::PoolExhausted
         | ErrorCode::RowLocked
         | ErrorCode::DatabaseUnavailable
+        | ErrorCode::KeysUnavailable
         | ErrorCode::UpstreamNotConfigured
         | ErrorCode::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
@@ -230,6 +243,8 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::Unauthorized | ErrorCode::TokenExpired => "Unauthorized",
         ErrorCode::Forbidden => "Insufficient permissions",
+        ErrorCode::AnonymousNotAllowed => "Sign in with an account",
+        ErrorCode::MfaRequired => "Sign in with a second factor",
         ErrorCode::IdentityMismatch => "You can only act as yourself",
         ErrorCode::NotAllowedRecipient => "You cannot message this person",
         ErrorCode::NotFound => "Not found",
@@ -253,6 +268,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::PoolExhausted => "The server is busy, try again",
         ErrorCode::RowLocked => "Another transaction is changing the same data, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
+        ErrorCode::KeysUnavailable => "The keys for access tokens are not available, try again",
         // These two texts are those of Supabase's gateway, because users search for them.
         ErrorCode::ApiKeyMissing => "No API key found in request",
         ErrorCode::ApiKeyInvalid => "Invalid authentication credentials",

@@ -5,6 +5,7 @@
 //! address never becomes a label value, because every combination of label values that has occurred
 //! is kept for the lifetime of the process.
 
+mod auth;
 mod upstream;
 
 use std::fmt::{self, Write as _};
@@ -19,6 +20,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::readiness::{ReplicationState, Report};
+pub use auth::{AuthMetrics, KeySetMetrics};
 pub use upstream::{ServiceMetrics, UpstreamMetrics};
 
 /// The prefix of every metric's name.
@@ -42,6 +44,8 @@ pub struct Metrics {
     pub chat: ChatMetrics,
     /// Metrics of HTTP requests.
     pub http: HttpMetrics,
+    /// Metrics of tokens and published key sets.
+    pub auth: AuthMetrics,
     /// Metrics of forwarded requests.
     pub upstream: UpstreamMetrics,
     /// Metrics of database connections for user requests.
@@ -74,6 +78,8 @@ impl Metrics {
         chat.register(registry.sub_registry_with_prefix("chat"));
         let http = HttpMetrics::default();
         http.register(registry.sub_registry_with_prefix("http"));
+        let auth = AuthMetrics::default();
+        auth.register(registry.sub_registry_with_prefix("auth"));
         let upstream = UpstreamMetrics::default();
         upstream.register(registry.sub_registry_with_prefix("upstream"));
         let database = DatabaseMetrics::default();
@@ -81,6 +87,7 @@ impl Metrics {
         let process = ProcessMetrics::default();
         process.register(&mut registry);
         Self {
+            auth,
             bus,
             presence,
             chat,

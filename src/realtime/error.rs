@@ -73,6 +73,10 @@ impl HandshakeRefusal {
                 | TokenError::MissingClaims
                 | TokenError::NotYetValid),
             ) => (StatusCode::UNAUTHORIZED, Some(error.to_string())),
+            // Clients connect again after an interval that grows.
+            Self::Token(error @ TokenError::KeysUnavailable) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some(error.to_string()))
+            }
             // Other failures to verify a token have a fixed text in the protocol.
             Self::Token(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,

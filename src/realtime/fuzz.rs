@@ -441,6 +441,7 @@ fn new_session() -> (Session, UnixMillis) {
         mark: marks.of("key"),
         claims: Arc::new(Claims {
             expires_at: 2_000_000_000,
+            signer: None,
             ..Claims::of_nobody()
         }),
     };

@@ -28,6 +28,7 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod hub;
+pub mod key_changes;
 pub mod messages;
 pub mod permissions;
 pub mod protocol;

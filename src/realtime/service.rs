@@ -16,7 +16,7 @@ use super::messages::store::Store;
 use super::session::Shared;
 use super::wire::outbound::Sockets;
 use super::work::{self, Workshop};
-use super::{change_feed, publication_feed, recheck, server_broadcast};
+use super::{change_feed, key_changes, publication_feed, recheck, server_broadcast};
 use crate::auth::Verifier;
 use crate::bus::Listener;
 use crate::bus::rechecks::Rechecks;
@@ -110,6 +110,10 @@ impl Realtime {
         tasks.spawn(
             "publication feed",
             publication_feed::run(visibility.clone(), Arc::clone(&hub), tasks.clone()),
+        );
+        tasks.spawn(
+            "key changes",
+            key_changes::run(verifier.clone(), Arc::clone(&hub), tasks.clone()),
         );
         tasks.spawn(
             "presence feed",

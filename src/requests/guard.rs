@@ -11,6 +11,7 @@ use super::allowance::Allowance;
 use super::class::{Class, Exemption};
 use super::idempotency::{IDEMPOTENCY_KEY, KeyStatements, is_replay, with_key};
 use super::rate_limits::RateLimits;
+use crate::error_code::ErrorCode;
 use crate::http::anonymous_limiter::AnonymousLimiter;
 use crate::http::{Authentication, Identity};
 use crate::observability::metrics::RateLimitRefusals;
@@ -74,15 +75,20 @@ impl<C: Class> Guard<C> {
     where
         F: Future<Output = Response>,
     {
-        let identity = self
+        let mut identity = self
             .authentication
             .caller(request.method(), request.headers());
-        let person = identity.as_ref().map(|caller| caller.user_id).ok();
-        if person.is_none()
-            && let Err(refusal) = self.anonymous_limiter.admit(&request)
-        {
-            return refusal.into_response();
+        if let Err(error) = &identity {
+            if let Err(refusal) = self.anonymous_limiter.admit(&request) {
+                return refusal.into_response();
+            }
+            // Only requests that the limit admits may wait for keys.
+            if error.code() == ErrorCode::KeysUnavailable {
+                let (method, headers) = (request.method(), request.headers());
+                identity = self.authentication.caller_with_keys(method, headers).await;
+            }
         }
+        let person = identity.as_ref().map(|caller| caller.user_id).ok();
         request.extensions_mut().insert(Identity(identity));
         let Some(person) = person else {
             return handler(request).await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::Uri;
 use hyper::rt::Executor;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -73,6 +74,15 @@ impl Connector {
             .enable_http1()
             .wrap_connector(tcp);
         Self { inner, limit }
+    }
+
+    /// Returns a client for key sets. It keeps no idle connections, because key sets are fetched
+    /// rarely.
+    pub(super) fn key_client(&self, tasks: Tasks) -> Client<Self, Body> {
+        Client::builder(Spawner(tasks))
+            .pool_max_idle_per_host(0)
+            .http1_max_buf_size(MAX_BUFFER_BYTES)
+            .build(self.clone())
     }
 
     /// Returns a client that closes idle connections after `idle`.

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::route::Service;
 use crate::error_code::ErrorCode;
 use crate::http::ApiError;
+use crate::http::error::KEYS_RETRY_SECONDS;
 
 /// If a response has this header, Supabase's client library reports an error of the gateway instead
 /// of one of the function.
@@ -35,6 +36,8 @@ pub(super) enum Refusal {
     KeyMissing,
     /// The key is unknown or does not suffice.
     KeyInvalid,
+    /// The keys that verify the key are not available.
+    KeysUnavailable,
     /// A browser sent a server-side key.
     SecretKeyInBrowser,
     /// The service has no URL.
@@ -63,6 +66,7 @@ impl Refusal {
             Self::Limited { .. } => ErrorCode::RateLimited,
             Self::KeyMissing => ErrorCode::ApiKeyMissing,
             Self::KeyInvalid => ErrorCode::ApiKeyInvalid,
+            Self::KeysUnavailable => ErrorCode::KeysUnavailable,
             Self::SecretKeyInBrowser => ErrorCode::SecretKeyInBrowser,
             Self::NotConfigured => ErrorCode::UpstreamNotConfigured,
             Self::Busy => ErrorCode::UpstreamBusy,
@@ -97,6 +101,7 @@ impl Refusal {
         match self {
             Self::Unavailable(_) | Self::Timeout => Some(RETRY_FAILED_SECONDS),
             Self::Busy => Some(RETRY_BUSY_SECONDS),
+            Self::KeysUnavailable => Some(KEYS_RETRY_SECONDS),
             Self::Limited { retry_after } => *retry_after,
             _ => None,
         }

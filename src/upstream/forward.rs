@@ -46,6 +46,8 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     targets: Targets,
     keys: Keys,
+    /// Whether API keys may be tokens whose keys are fetched.
+    has_published_keys: bool,
     proxies: TrustedProxies,
     public_address: Option<PublicAddress>,
     stall: Duration,
@@ -79,6 +81,7 @@ impl Gateway {
         let clients = Clients::new(|idle| connector.client(idle, tasks.clone()));
         Ok(Self(Arc::new(Inner {
             targets: Targets::new(upstream, &clients, metrics),
+            has_published_keys: !verifier.feeds().is_empty(),
             keys: Keys::new(&config.auth, upstream, verifier),
             proxies: TrustedProxies::new(&config.server.trusted_proxies),
             public_address: upstream.public_url.as_ref().and_then(PublicAddress::of_url),
@@ -158,6 +161,12 @@ impl Inner {
         let target = self.targets.get(service).ok_or(Refusal::NotConfigured)?;
         let client = self.proxies.client(request.extensions(), request.headers());
         let (parts, body) = request.into_parts();
+        if target.is_direct && self.has_published_keys {
+            let (method, headers) = (&parts.method, &parts.headers);
+            self.keys
+                .await_unverified(route.key, method, headers, uri.query())
+                .await;
+        }
         let prepared = self.prepare(
             parts.method,
             parts.headers,

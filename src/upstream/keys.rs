@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Refusal;
 use super::route::{KeyRule, Service, decode};
-use crate::auth::{PUBLIC_ROLE, SERVICE_ROLE, Verifier, is_opaque_key, mint};
+use crate::auth::{PUBLIC_ROLE, SERVICE_ROLE, TokenError, Verifier, is_opaque_key, mint};
 use crate::config::{AuthConfig, Secret, UpstreamConfig};
 
 pub(super) const API_KEY: HeaderName = HeaderName::from_static("apikey");
@@ -100,6 +100,21 @@ impl Keys {
         }
     }
 
+    /// Waits for a limited time if the key of a request is a token whose own keys must be fetched
+    /// first.
+    pub(super) async fn await_unverified(
+        &self,
+        rule: KeyRule,
+        method: &Method,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) {
+        let admitted = self.admit(rule, method, headers, query);
+        if matches!(admitted, Err(Refusal::KeysUnavailable)) {
+            self.verifier.await_keys().await;
+        }
+    }
+
     /// Finds the key of a request and checks that it satisfies `rule`. Returns `None` if no key is
     /// needed and the request contains no key of the project.
     ///
@@ -126,12 +141,11 @@ impl Keys {
                 Ok(None)
             };
         };
-        let Some(role) = self.role(&text) else {
-            return if is_needed {
-                Err(Refusal::KeyInvalid)
-            } else {
-                Ok(None)
-            };
+        let role = match self.role(&text) {
+            Ok(role) => role,
+            Err(refusal) => {
+                return if is_needed { Err(refusal) } else { Ok(None) };
+            }
         };
         if role == Role::Service && is_browser(headers) {
             return Err(Refusal::SecretKeyInBrowser);
@@ -188,18 +202,25 @@ impl Keys {
         }
     }
 
-    fn role(&self, key: &str) -> Option<Role> {
+    fn role(&self, key: &str) -> Result<Role, Refusal> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         if let Some((_, role)) = self.known.iter().find(|(known, _)| *known == hash) {
-            return Some(*role);
+            return Ok(*role);
         }
         if is_opaque_key(key) {
-            return None;
+            return Err(Refusal::KeyInvalid);
         }
-        let claims = self.verifier.verify_api_key(key).ok()?;
+        let claims = self
+            .verifier
+            .verify_api_key(key)
+            .map_err(|error| match error {
+                TokenError::KeysUnavailable => Refusal::KeysUnavailable,
+                _ => Refusal::KeyInvalid,
+            })?;
         [Role::Anon, Role::Service]
             .into_iter()
             .find(|role| role.name() == claims.role)
+            .ok_or(Refusal::KeyInvalid)
     }
 
     /// Returns the value of `Authorization` for a key.

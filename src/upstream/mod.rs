@@ -14,6 +14,8 @@ mod forward;
 pub mod fuzz;
 mod headers;
 mod in_flight;
+mod key_request;
+mod key_sets;
 mod keys;
 mod route;
 mod sandbox;
@@ -22,3 +24,4 @@ mod upgrade;
 
 pub use connect::TlsError;
 pub use forward::Gateway;
+pub use key_sets::fetch_key_sets;

@@ -106,19 +106,30 @@ function session(name, accessToken = token(name)) {
   return { access_token: accessToken, refresh_token: randomUUID(), token_type: 'bearer', expires_in: 3_600, expires_at, user }
 }
 
-/** Returns the `Cookie` header of a browser that has signed in through `@supabase/ssr`. */
-async function cookieOfSsr(name) {
+/** Returns the `Cookie` header of a browser with these cookies. */
+const header = (jar) => [...jar].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('; ')
+
+/** Returns the cookies of a browser that has signed in through `@supabase/ssr`. */
+async function jarOfSsr(name, { encode, ...options } = {}) {
   const jar = new Map()
   const client = createServerClient(await startAuth(() => session(name)), server.env.ANON_KEY, {
+    ...options,
     cookies: {
+      encode,
       getAll: () => [...jar].map(([name, value]) => ({ name, value })),
       setAll: (cookies) => cookies.forEach(({ name, value }) => jar.set(name, value)),
     },
   })
   const { error } = await client.auth.setSession(session(name))
   assert.equal(error, null)
+  return jar
+}
+
+/** Returns the `Cookie` header of a browser that has signed in through `@supabase/ssr`. */
+async function cookieOfSsr(name) {
+  const jar = await jarOfSsr(name)
   assert.ok(jar.size > 1, `in pieces: ${[...jar.keys()]}`)
-  return [...jar].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('; ')
+  return header(jar)
 }
 
 /** Returns the same header for the older auth-helpers. */
@@ -130,7 +141,7 @@ async function cookieOfHelpers(name) {
     deleteCookie = (key) => jar.delete(key)
   })()
   storage.setItem('sb-project-auth-token', JSON.stringify(session(name)))
-  return [...jar].map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join('; ')
+  return header(jar)
 }
 
 // Returns a `fetch` that works like one from a page of the same site, with its cookies and the
@@ -143,6 +154,24 @@ const IDENTITIES = {
   'the cookie of @supabase/ssr': async (name) => new UserChatAPI({ baseUrl: server.base, fetch: fetchWith(await cookieOfSsr(name)) }),
   'the cookie of auth-helpers': async (name) => new UserChatAPI({ baseUrl: server.base, fetch: fetchWith(await cookieOfHelpers(name)) }),
 }
+
+test('every form of the cookies of @supabase/ssr identifies the user', async () => {
+  const forms = {
+    'base64url': {},
+    'raw': { cookieEncoding: 'raw' },
+    'tokens only': { encode: 'tokens-only' },
+    'the name of the former URL': { cookieOptions: { name: 'sb-former-auth-token' } },
+  }
+  for (const [form, options] of Object.entries(forms)) {
+    const jar = await jarOfSsr('ANA', options)
+    const names = [...jar.keys()]
+    assert.ok(names.every((name) => name.startsWith(options.cookieOptions?.name ?? 'sb-127-auth-token')), `${names}`)
+    const read = (cookie) => ok(new UserChatAPI({ baseUrl: server.base, fetch: fetchWith(cookie) }).getConversations())
+    await read(header(jar))
+    // A chunk that remains of a longer session, after a gap.
+    await read(`${header(jar)}; sb-127-auth-token.${names.length + 1}=stale`)
+  }
+})
 
 for (const [kind, apiBy] of Object.entries(IDENTITIES)) {
   test(`every method of UserChatAPI works with ${kind}`, async () => {

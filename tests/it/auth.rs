@@ -267,3 +267,28 @@ async fn sessions_are_read_only_from_the_configured_cookie_names() {
         assert_eq!(list.status, status, "{name}");
     }
 }
+
+#[tokio::test]
+async fn anonymous_users_and_sign_ins_without_a_second_factor_are_refused_where_required() {
+    let (anonymous, with_factor) = (json!({ "is_anonymous": true }), json!({ "aal": "aal2" }));
+    let allowing = ("RAPPORT_CHAT_ALLOW_ANONYMOUS", "true");
+    let requiring = ("RAPPORT_CHAT_REQUIRED_AAL", "aal2");
+    for (settings, changes, refusal) in [
+        (vec![], &anonymous, Some("anonymous_not_allowed")),
+        (vec![allowing], &anonymous, None),
+        (
+            vec![requiring],
+            &json!({ "aal": "aal1" }),
+            Some("mfa_required"),
+        ),
+        (vec![requiring], &with_factor, None),
+    ] {
+        let server = ChatServer::start_with(&settings).await;
+        let token = mint(&claims_with(changes.clone()));
+        let answer = ask(&server, |request| request.bearer_auth(token)).await;
+        match refusal {
+            Some(code) => answer.assert_refused(403, code),
+            None => assert_eq!(answer.status, 200, "{settings:?}"),
+        }
+    }
+}

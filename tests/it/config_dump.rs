@@ -220,6 +220,7 @@ fn used_metrics() -> Metrics {
     metrics.chat.rate_limited.get_or_create(&class).inc();
     metrics.realtime.permission_checked(PermissionWay::Known);
     metrics.realtime.closed(CloseLabel::Client).inc();
+    metrics.auth.key_set("project").fetched(true);
     let service = metrics.upstream.service("rest");
     service.answered(200, std::time::Duration::ZERO);
     metrics

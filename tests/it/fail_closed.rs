@@ -35,6 +35,7 @@ fn claims(role: &str, subject: Uuid) -> Claims {
         role: role.to_owned(),
         subject: Some(subject.to_string()),
         expires_at: i64::MAX,
+        signer: None,
     }
 }
 

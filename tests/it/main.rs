@@ -20,6 +20,7 @@ mod examples;
 mod fail_closed;
 mod hosts;
 mod house;
+mod key_sets;
 mod nextjs_guide;
 mod openapi;
 mod operations;

@@ -153,6 +153,8 @@ impl Operation {
                 ErrorCode::Unauthorized,
                 ErrorCode::TokenExpired,
                 ErrorCode::Forbidden,
+                ErrorCode::AnonymousNotAllowed,
+                ErrorCode::MfaRequired,
                 ErrorCode::IdentityMismatch,
                 ErrorCode::ValidationFailed,
                 ErrorCode::RateLimited,
@@ -160,6 +162,7 @@ impl Operation {
                 ErrorCode::PoolExhausted,
                 ErrorCode::RowLocked,
                 ErrorCode::DatabaseUnavailable,
+                ErrorCode::KeysUnavailable,
             ])
     }
 

@@ -7,7 +7,8 @@ use axum::http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use axum::http::{HeaderMap, HeaderName};
 use serde_json::{Map, Value};
 
-use crate::auth::{Claims, Verifier, is_opaque_key};
+use super::refusal::Refusal;
+use crate::auth::{Claims, TokenError, Verifier, is_opaque_key};
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
@@ -25,26 +26,55 @@ const SECRET_HEADERS: [HeaderName; 5] = [
     GATEWAY_KEY,
 ];
 
-/// Returns the caller's claims. The token in `Authorization: Bearer` wins over the header `apikey`,
-/// which in turn wins over the query parameter `apikey` that some clients send. Returns `None` if
-/// the first one that is present is invalid, or if none is present.
+/// Returns the caller's claims like [`caller`]. If the keys of the token must be fetched first,
+/// waits for them for a limited time.
 ///
-/// While no user is signed in, clients send an opaque key as the bearer token. Such a key is used
-/// last, as an API key.
-pub(super) fn caller(
+/// # Errors
+/// Same as [`caller`].
+pub(super) async fn caller_with_keys(
     verifier: &Verifier,
     headers: &HeaderMap,
     parameter: Option<&str>,
-) -> Option<Arc<Claims>> {
+) -> Result<Arc<Claims>, Refusal> {
+    match caller(verifier, headers, parameter) {
+        Err(Refusal::KeysUnavailable) if verifier.await_keys().await => {
+            caller(verifier, headers, parameter)
+        }
+        found => found,
+    }
+}
+
+/// Returns the caller's claims. The token in `Authorization: Bearer` wins over the header `apikey`,
+/// which in turn wins over the query parameter `apikey` that some clients send.
+///
+/// While no user is signed in, clients send an opaque key as the bearer token. Such a key is used
+/// last, as an API key.
+///
+/// # Errors
+/// [`Refusal::Unauthorized`] if the first one that is present is invalid, or if none is present.
+/// [`Refusal::KeysUnavailable`] if it cannot be verified yet.
+fn caller(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    parameter: Option<&str>,
+) -> Result<Arc<Claims>, Refusal> {
     let bearer = bearer(headers);
     if let Some(token) = bearer.filter(|token| !is_opaque_key(token)) {
-        return verifier.verify_socket(token).ok();
+        return verifier.verify_socket(token).map_err(refusal);
     }
     let key = match headers.get(API_KEY) {
-        Some(value) => value.to_str().ok()?,
-        None => parameter.or(bearer)?,
+        Some(value) => value.to_str().ok(),
+        None => parameter.or(bearer),
     };
-    verifier.verify_api_key(key.trim()).ok()
+    let key = key.ok_or(Refusal::Unauthorized)?;
+    verifier.verify_api_key(key.trim()).map_err(refusal)
+}
+
+fn refusal(error: TokenError) -> Refusal {
+    match error {
+        TokenError::KeysUnavailable => Refusal::KeysUnavailable,
+        _ => Refusal::Unauthorized,
+    }
 }
 
 /// Returns the token of an `Authorization` header. Schemes other than `Bearer` are ignored.
@@ -130,7 +160,7 @@ mod tests {
         for (pairs, parameter, role) in cases {
             let pairs: Vec<_> = pairs.iter().map(|(name, text)| (*name, &**text)).collect();
             let claims = caller(&verifier, &headers(&pairs), parameter.map(String::as_str));
-            let got = claims.as_ref().map(|claims| &*claims.role);
+            let got = claims.as_ref().map(|claims| &*claims.role).ok();
             assert_eq!(got, role, "{pairs:?}");
         }
     }

@@ -81,8 +81,8 @@ async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusa
     let parameters = Parameters::from_uri(request.uri());
     let headers = request.headers().clone();
     let verifier = &realtime.shared.verifier;
-    let claims = access::caller(verifier, &headers, parameters.apikey.as_deref())
-        .ok_or(Refusal::Unauthorized)?;
+    let parameter = parameters.apikey.as_deref();
+    let claims = access::caller_with_keys(verifier, &headers, parameter).await?;
     let body = bodies::receive(realtime, request).await?;
     // Receiving the body may have taken long, so the rate is checked again.
     if realtime.shared.hub.rates().events.is_over() {

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -13,6 +14,8 @@ use super::super::error::store_refusal;
 use super::super::messages::store::StoreError;
 use super::super::protocol::{BroadcastError, PersistError};
 use super::request::Unreadable;
+use crate::auth::TokenError;
+use crate::http::error::KEYS_RETRY_SECONDS;
 use crate::http::input::BodyError;
 use crate::observability::metrics::{Limit, RealtimeMetrics};
 
@@ -28,6 +31,8 @@ const MORE: &str = "more";
 pub(super) enum Refusal {
     /// The token is missing or invalid.
     Unauthorized,
+    /// The keys of the token's issuer are not available.
+    KeysUnavailable,
     /// The server exceeds its rate of events.
     TooManyRequests,
     /// The server exceeded its rate while the body was read.
@@ -93,8 +98,14 @@ impl Refusal {
         if let Some(limit) = self.limit() {
             metrics.limited(limit);
         }
+        let is_passing = matches!(self, Self::KeysUnavailable);
         let (status, body) = self.status_and_body();
-        (status, Json(body)).into_response()
+        let mut response = (status, Json(body)).into_response();
+        if is_passing {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from(KEYS_RETRY_SECONDS));
+        }
+        response
     }
 
     /// Returns the limit that was reached, if any.
@@ -132,6 +143,10 @@ impl Refusal {
         let message = |text: &str| json!({ "message": text });
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, message("Unauthorized")),
+            Self::KeysUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                message(&TokenError::KeysUnavailable.to_string()),
+            ),
             Self::Forbidden => (StatusCode::FORBIDDEN, message("Unauthorized")),
             Self::TooManyRequests | Self::TooManyBodies => {
                 (StatusCode::TOO_MANY_REQUESTS, message("Too many requests"))

@@ -28,7 +28,7 @@ use super::super::protocol::{Ref, Reply, ServerMessage, SystemNotice, sub_topic}
 use super::holder::Holder;
 use super::postgres_changes::Subscription;
 use super::rights::{Access, Rights};
-use super::waiting::Waiting;
+use super::waiting::{OwnedMessage, Waiting};
 use crate::limits::{UnixMillis, Window};
 use crate::visibility::ChannelId;
 
@@ -63,6 +63,8 @@ pub struct Channel {
     pub subscription: Option<Box<Subscription>>,
     /// Whether the join has been answered.
     pub join_state: JoinState,
+    /// The last message with a new token, if the keys of the token must be fetched first.
+    pub unverified: Option<Box<OwnedMessage>>,
     /// Messages of the topic that wait until the current work is done.
     pub waiting: Option<Box<Waiting>>,
 }
@@ -72,7 +74,12 @@ impl Channel {
     pub fn held_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
         let storing = self.storing.unwrap_or(0);
-        self.bytes as usize + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
+        let unverified = self.unverified.as_ref();
+        self.bytes as usize
+            + TRACKED_COPIES * self.tracking.tracked.bytes()
+            + waiting
+            + storing
+            + unverified.map_or(0, |message| message.payload_bytes())
     }
 
     /// Returns the number of `postgres_changes` bindings.

@@ -227,6 +227,13 @@ impl Hub {
         }
     }
 
+    /// Makes all sockets check the keys of their tokens.
+    pub fn request_key_checks(&self) {
+        for socket in self.sockets.all() {
+            socket.request_key_check();
+        }
+    }
+
     /// Returns whether the channel's permissions must be rechecked. Clears the mark.
     pub fn take_recheck(&self, channel: ChannelId) -> bool {
         self.member(channel)

@@ -193,7 +193,7 @@ impl Session {
                 }
             }
             ClientEvent::AccessToken(payload) => {
-                self.refresh(&message.topic, payload, now, effects);
+                self.refresh(message, payload, now, effects);
             }
             ClientEvent::Broadcast(payload) => {
                 self.broadcast(message, &Push::Text(payload), now, effects);

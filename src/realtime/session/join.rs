@@ -205,6 +205,7 @@ impl Session {
                 replay: replay.map_or(Replay::None, Replay::Pending),
                 awaits_messages: broadcast.replication_ready,
             })),
+            unverified: None,
             waiting: None,
         };
         effects.push(Effect::Attach(
@@ -448,8 +449,12 @@ impl Session {
     /// connection.
     fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
         let Some(token) = token else {
-            return match expiry(&self.opener.claims, now.seconds()) {
-                None => Ok(self.opener.clone()),
+            let claims = &self.opener.claims;
+            return match expiry(claims, now.seconds()) {
+                None => match self.shared.verifier.check_signer(claims) {
+                    Ok(()) => Ok(self.opener.clone()),
+                    Err(error) => Err(JoinRefusal::Token(error)),
+                },
                 Some(error) => Err(JoinRefusal::Token(error)),
             };
         };

@@ -7,14 +7,15 @@
 //! topics continue.
 //!
 //! Read `effect` and `state` first, then `dispatch`, which passes each event to the file that
-//! handles it: `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` or
-//! `presence`. While the work of one of them keeps a channel busy, `waiting` holds the channel's
-//! further messages.
+//! handles it: `join`, `subscribe`, `token`, `keys`, `permission`, `recheck`, `broadcast`,
+//! `persist` or `presence`. While the work of one of them keeps a channel busy, `waiting` holds the
+//! channel's further messages.
 
 mod broadcast;
 mod dispatch;
 mod effect;
 mod join;
+mod keys;
 mod permission;
 mod persist;
 mod presence;

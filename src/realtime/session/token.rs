@@ -4,16 +4,17 @@ use serde_json::value::RawValue;
 
 use super::super::channel::{Channel, Holder, JoinState, NewToken, Tracking, WriteState};
 use super::super::error::{expiry, token_text};
-use super::super::protocol::AccessToken;
+use super::super::protocol::{AccessToken, ClientMessage};
 use super::effect::Effect;
 use super::state::Session;
+use crate::auth::TokenError;
 use crate::limits::UnixMillis;
 
 impl Session {
     /// Handles `access_token`, which never receives a reply (protocol 3.6).
     pub(super) fn refresh(
         &mut self,
-        topic: &str,
+        message: &ClientMessage<'_>,
         payload: &RawValue,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
@@ -21,9 +22,11 @@ impl Session {
         let AccessToken::Token(token) = AccessToken::parse(payload) else {
             return;
         };
+        let topic = &*message.topic;
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
+        channel.unverified = None;
         let mark = self.shared.marks.of(&token);
         let newer = channel
             .access
@@ -32,7 +35,14 @@ impl Session {
         if newer.unwrap_or(&channel.holder).mark == mark {
             return;
         }
-        match self.shared.verifier.verify_socket(&token) {
+        let verified = self.shared.verifier.verify_socket(&token);
+        if matches!(verified, Err(TokenError::KeysUnavailable)) && self.keep_unverified(message) {
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        match verified {
             Err(error) => self.close_channel(topic, token_text(&error), now, effects),
             Ok(claims) => {
                 let holder = Holder { claims, mark };

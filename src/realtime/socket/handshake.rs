@@ -57,7 +57,15 @@ pub async fn upgrade(
     let parameters = query
         .map(|Query(pairs)| Parameters::read(pairs))
         .unwrap_or_default();
-    match handshake(&realtime, &parameters, &mut request) {
+    let mut result = handshake(&realtime, &parameters, &mut request);
+    if matches!(
+        result,
+        Err(HandshakeRefusal::Token(TokenError::KeysUnavailable))
+    ) && realtime.shared.verifier.await_keys().await
+    {
+        result = handshake(&realtime, &parameters, &mut request);
+    }
+    match result {
         Ok(handshake) => {
             let response = switching_protocols(&handshake.accept);
             let tasks = realtime.tasks.clone();

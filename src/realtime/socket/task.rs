@@ -271,6 +271,7 @@ impl Socket {
                 return Poll::Ready(End::Closing);
             }
             self.poll_rechecks();
+            self.poll_key_checks();
             self.poll_work(cx);
             // Deadlines may start new work. The work must be polled once, so that it registers this
             // task's waker.
@@ -351,6 +352,14 @@ impl Socket {
             let hub = Arc::clone(&self.shared.hub);
             self.session
                 .recheck(|channel| hub.take_recheck(channel), &mut self.effects);
+            self.run_effects();
+        }
+    }
+
+    fn poll_key_checks(&mut self) {
+        if self.outbound.take_key_check() {
+            self.session
+                .keys_changed(UnixMillis::now(), &mut self.effects);
             self.run_effects();
         }
     }

@@ -46,6 +46,8 @@ pub struct Outbound {
     sockets: Arc<Sockets>,
     /// Set when the permissions of some of the socket's channels must be rechecked.
     needs_recheck: AtomicBool,
+    /// Set when the keys of the socket's tokens must be checked.
+    needs_key_check: AtomicBool,
 }
 
 /// The result of queueing a frame.
@@ -121,6 +123,7 @@ impl Outbound {
             holdings: Holdings::default(),
             sockets: Arc::clone(sockets),
             needs_recheck: AtomicBool::new(false),
+            needs_key_check: AtomicBool::new(false),
         }
     }
 
@@ -142,6 +145,18 @@ impl Outbound {
     pub fn take_recheck(&self) -> bool {
         self.needs_recheck.load(Ordering::Relaxed)
             && self.needs_recheck.swap(false, Ordering::SeqCst)
+    }
+
+    /// Wakes the socket's task to check the keys of its tokens.
+    pub fn request_key_check(&self) {
+        self.needs_key_check.store(true, Ordering::SeqCst);
+        self.task.wake();
+    }
+
+    /// Returns whether a check of the keys was requested since the last call.
+    pub fn take_key_check(&self) -> bool {
+        self.needs_key_check.load(Ordering::Relaxed)
+            && self.needs_key_check.swap(false, Ordering::SeqCst)
     }
 
     /// Sets how much memory of the kind `held` the socket's task holds.

@@ -264,6 +264,7 @@ fn claims(role: &str, n: u32) -> Claims {
         role: role.to_owned(),
         subject,
         expires_at: i64::MAX,
+        signer: None,
     }
 }
 

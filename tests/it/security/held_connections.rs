@@ -42,6 +42,7 @@ fn claims(person: Person) -> Claims {
         role: "authenticated".to_owned(),
         subject: Some(person.id().to_string()),
         expires_at: i64::MAX,
+        signer: None,
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) struct ChatServer {
     client: reqwest::Client,
     tasks: Tasks,
     state: ChatState,
-    config: Config,
+    config: Box<Config>,
 }
 
 /// A response.
@@ -178,13 +178,18 @@ impl ChatServer {
         settings: &[(&str, &str)],
     ) -> Self {
         let request_url = [("RAPPORT_DATABASE_REQUEST_URL", request_url)];
-        let config = config(database.url(), &[&request_url, DEFAULTS, settings].concat());
+        let config = Box::new(config(
+            database.url(),
+            &[&request_url, DEFAULTS, settings].concat(),
+        ));
         let tasks = Tasks::new();
         let metrics = Metrics::new();
         let readiness = Readiness::new();
         let connector = Connector::new(config.database.request_url.expose()).unwrap();
         let db = Db::new(connector, &config.database, readiness.clone(), &tasks).unwrap();
-        let verifier = Verifier::from_config(&config.auth).unwrap();
+        let verifier = Verifier::from_config(&config.auth)
+            .unwrap()
+            .for_chat(&config.chat);
         let anonymous_limiter =
             AnonymousLimiter::new(verifier.clone(), &config.server, metrics.http.clone());
         let authentication = Authentication::new(verifier, &config.server, &config.auth);

@@ -26,9 +26,9 @@ impl WholeServer {
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let settings = [&[("RAPPORT_SERVER_METRICS_TOKEN", "scrape")], settings].concat();
         let tasks = Tasks::new();
-        let app = App::start(&config(database_url, &settings), &tasks)
-            .await
-            .unwrap();
+        // The future is large, and so would be the future of every test that contains it.
+        let config = config(database_url, &settings);
+        let app = Box::pin(App::start(&config, &tasks)).await.unwrap();
         Self {
             app,
             _tasks: StopOnDrop(tasks),
@@ -69,6 +69,11 @@ impl WholeServer {
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
         let (_, value) = lines.find(|(found, _)| *found == name).unwrap();
         value.parse().unwrap()
+    }
+
+    /// Fetches all published key sets again.
+    pub(crate) fn refresh_keys(&self) {
+        self.app.refresh_keys();
     }
 
     /// Stops the server in an orderly way. Returns whether it stopped within its deadline.

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use super::Forwarder;
 use super::recorder::{EMPTY, Recorded, Recorder};
-use crate::support::token::{JWT_SECRET, user_token};
+use crate::key_sets::server::{A, KeyServer, Reply, set};
+use crate::support::eventually::eventually;
+use crate::support::token::{JWT_SECRET, now_s, user_token};
 
 const PUBLISHABLE: &str = "sb_publishable_0123456789012345678901_01234567";
 const SECRET: &str = "sb_secret_0123456789012345678901_01234567";
@@ -188,4 +190,40 @@ async fn a_function_receives_the_key_as_a_token() {
     let recorded = recorder.next().await;
     let token = recorded.header("authorization").unwrap();
     assert_eq!(recorded.header("sb-api-key"), Some(token));
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_verified_yet_can_be_sent_again() {
+    let recorder = Recorder::start(EMPTY).await;
+    let failing = |_: &str, _: &_| Reply {
+        status: 500,
+        ..Reply::ok("")
+    };
+    let keys = KeyServer::responding(failing).await;
+    let settings = [
+        ("SUPABASE_JWT_SECRET", ""),
+        ("RAPPORT_AUTH_JWKS", &keys.url()),
+        ("RAPPORT_UPSTREAM_ANON_JWT", "a.b.c"),
+        ("RAPPORT_UPSTREAM_SERVICE_JWT", "a.b.c"),
+    ];
+    let server = direct(&recorder, &settings).await;
+    let key = A.sign(&json!({ "role": "anon", "exp": now_s() + 3_600 }));
+    let get = async |path: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: rapport.example\r\napikey: {key}\r\n\r\n");
+        server.send(&head).await
+    };
+    let refused = get("/rest/v1/todos").await;
+    assert_eq!(
+        (refused.status(), &*refused.code()),
+        (503, "keys_unavailable")
+    );
+    assert_eq!(refused.header("retry-after"), Some("2"));
+    // Storage checks keys itself.
+    assert_eq!(get("/storage/v1/object/a").await.status(), 200);
+
+    keys.publish(set(&[&A]));
+    eventually("the key is accepted", async || {
+        (get("/rest/v1/todos").await.status() == 200).then_some(())
+    })
+    .await;
 }

@@ -23,7 +23,7 @@ use rapport::http::heads::{HEAD_DEADLINE, Heads};
 use rapport::http::serve::serve;
 use rapport::observability::metrics::Metrics;
 use rapport::shutdown::Tasks;
-use rapport::upstream::Gateway;
+use rapport::upstream::{Gateway, fetch_key_sets};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -49,9 +49,11 @@ impl Forwarder {
         let config = config("postgres://nobody@localhost/none", settings);
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let front = tasks.child();
+        let verifier = Verifier::from_config(&config.auth).unwrap();
+        fetch_key_sets(&config, &verifier, &metrics.auth, &tasks).unwrap();
         let gateway = Gateway::new(
             &config,
-            Verifier::from_config(&config.auth).unwrap(),
+            verifier,
             AnonymousLimiter::default(),
             &metrics.upstream,
             &front,

@@ -150,6 +150,7 @@ mod tests {
             role: "authenticated".to_owned(),
             subject: None,
             expires_at: i64::MAX,
+            signer: None,
         };
         let check = Check {
             kind: CheckKind::Write,
