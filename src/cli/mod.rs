@@ -3,9 +3,11 @@
 mod check_config;
 mod dev;
 mod doctor;
+mod health;
 mod migrate;
 mod open_files;
 mod serve;
+mod service_manager;
 mod stop;
 mod token;
 
@@ -53,6 +55,8 @@ enum Command {
     Migrate(migrate::MigrateArguments),
     /// Check that the configured database has what the server needs
     Doctor,
+    /// Ask the configured server whether it is running
+    Health(health::HealthArguments),
     /// Print a token signed with the configured secret
     Token(token::TokenArguments),
     /// Print the effective settings with their sources, secrets masked
@@ -84,6 +88,8 @@ enum CliError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Health(#[from] health::HealthError),
     #[error("{0}: {1}")]
     File(String, #[source] io::Error),
     #[error("The process could not be set up: {0}")]
@@ -140,6 +146,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(serve, inputs),
         Command::Migrate(migrate) => migrate::run(migrate, &inputs(Vec::new())),
         Command::Doctor => doctor::run(&inputs(Vec::new())),
+        Command::Health(health) => health::run(health, inputs),
         Command::Token(token) => token::run(token, &inputs(Vec::new())),
         Command::CheckConfig => check_config::run(&inputs(Vec::new())),
     };

@@ -7,20 +7,44 @@ use clap::Args;
 use super::migrate::migrate;
 use super::open_files;
 use super::stop::{StopSignals, stop};
-use super::{CliError, runtime};
+use super::{CliError, runtime, service_manager};
 use crate::app::App;
 use crate::config::{Config, Flag, Inputs, MigrateConfig};
 use crate::observability::logging;
 use crate::shutdown::Tasks;
 
+/// The address of the listener, for all commands that refer to it.
 #[derive(Debug, Args)]
-pub(super) struct ServeArguments {
-    /// Address to listen on
+pub(super) struct ListenArguments {
+    /// Address of the server
     #[arg(long)]
     address: Option<IpAddr>,
-    /// Port to listen on; 0 selects any free one
+    /// Port of the server; 0 selects any free one
     #[arg(long)]
     port: Option<u16>,
+}
+
+impl ListenArguments {
+    /// Returns the settings that were given.
+    pub(super) fn flags(&self) -> Vec<Flag> {
+        let address = self.address.map(|address| Flag {
+            name: "--address",
+            key: "server.address",
+            value: address.to_string(),
+        });
+        let port = self.port.map(|port| Flag {
+            name: "--port",
+            key: "server.port",
+            value: port.to_string(),
+        });
+        address.into_iter().chain(port).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    #[command(flatten)]
+    listen: ListenArguments,
     /// Update the database to this version's schema first
     #[arg(long)]
     migrate: bool,
@@ -31,17 +55,7 @@ pub(super) fn run<'a>(
     arguments: &ServeArguments,
     inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
 ) -> Result<(), CliError> {
-    let address = arguments.address.map(|address| Flag {
-        name: "--address",
-        key: "server.address",
-        value: address.to_string(),
-    });
-    let port = arguments.port.map(|port| Flag {
-        name: "--port",
-        key: "server.port",
-        value: port.to_string(),
-    });
-    let inputs = inputs(address.into_iter().chain(port).collect());
+    let inputs = inputs(arguments.listen.flags());
     let config = Config::load(&inputs)?;
     logging::start(&config.log)?;
     open_files::raise_limit(config.realtime.max_sockets);
@@ -58,7 +72,9 @@ pub(super) fn run<'a>(
             );
         }
         let app = App::start(&config, &tasks).await?;
+        let watchdog = service_manager::started(app.local_address(), &tasks);
         signals.wait().await;
+        service_manager::stopping(&watchdog);
         stop(app, signals).await
     })
 }

@@ -19,6 +19,7 @@ mod reader;
 mod realtime;
 mod replication;
 mod secret;
+mod secret_file;
 mod server;
 pub mod source;
 mod supabase;
@@ -163,6 +164,14 @@ impl DoctorConfig {
 /// Same as [`Config::load`].
 pub fn load_auth(inputs: &Inputs<'_>) -> Result<AuthConfig, ConfigError> {
     resolve(inputs, AuthConfig::read).map(|(config, _)| config)
+}
+
+/// Reads and validates only `[server]`, for `health`.
+///
+/// # Errors
+/// Same as [`Config::load`].
+pub fn load_server(inputs: &Inputs<'_>) -> Result<ServerConfig, ConfigError> {
+    resolve(inputs, ServerConfig::read).map(|(config, _)| config)
 }
 
 /// Reads and validates only `[dev]` and `[log]`, the sections that `dev` needs before it can set
