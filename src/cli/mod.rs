@@ -8,6 +8,7 @@ mod migrate;
 mod open_files;
 mod serve;
 mod service_manager;
+mod sql_files;
 mod stop;
 mod token;
 

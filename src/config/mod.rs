@@ -166,6 +166,18 @@ pub fn load_auth(inputs: &Inputs<'_>) -> Result<AuthConfig, ConfigError> {
     resolve(inputs, AuthConfig::read).map(|(config, _)| config)
 }
 
+/// Reads and validates only `[supabase]` and `[chat]`, for the SQL files of `migrate`, which are
+/// written without a database.
+///
+/// # Errors
+/// Same as [`Config::load`].
+pub fn load_for_sql_files(
+    inputs: &Inputs<'_>,
+) -> Result<(SupabaseConfig, ChatConfig), ConfigError> {
+    let read = |reader: &mut Reader| (SupabaseConfig::read(reader), ChatConfig::read(reader));
+    resolve(inputs, read).map(|(config, _)| config)
+}
+
 /// Reads and validates only `[server]`, for `health`.
 ///
 /// # Errors

@@ -8,11 +8,13 @@ mod error;
 mod files;
 mod install;
 mod ledger;
+mod parts;
 mod script;
 mod statements;
 
 pub use error::SchemaError;
 pub use install::{InstallOptions, Installed, install, pending_sql, plan};
+pub use parts::{Contained, IfNewer, MAX_PART_BYTES, parts};
 pub use script::install_script;
 
 /// A demonstration application around the chat, applied to an empty database before the schema.

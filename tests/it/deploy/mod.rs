@@ -2,3 +2,5 @@
 //! in which the schema can be applied, and the documents and files for deployments.
 
 mod health;
+mod least_rights;
+mod sql_files;
