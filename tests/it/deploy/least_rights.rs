@@ -21,7 +21,7 @@ const GRANTS: &str = "grant rapport_request, anon, authenticated, service_role t
      grant temporary on database postgres to rapport_server;";
 
 /// A policy that is evaluated on a stored row, because its function reads the table.
-const STORED_ROW_POLICY: &str = "
+pub(super) const STORED_ROW_POLICY: &str = "
     create function public.is_stored(wanted uuid) returns boolean
     language sql stable security definer set search_path = ''
     as 'select exists (select from realtime.messages where id = wanted)';
@@ -29,7 +29,7 @@ const STORED_ROW_POLICY: &str = "
     using (topic = 'stored' and public.is_stored(id));";
 
 /// Installs Rapport with the project's login and returns the connection string of the new login.
-async fn prepared(project: &Project, more: &str) -> String {
+pub(super) async fn prepared(project: &Project, more: &str) -> String {
     project.migrate().await;
     project.run_as_superuser(more).await;
     project.run_as_superuser(LOGIN).await;
