@@ -13,7 +13,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::serve::ListenArguments;
+use super::listen::ListenArguments;
 use super::{CliError, print, runtime};
 use crate::config::{Flag, Inputs, load_server};
 

@@ -4,6 +4,7 @@ mod check_config;
 mod dev;
 mod doctor;
 mod health;
+mod listen;
 mod migrate;
 mod open_files;
 mod serve;

@@ -1,9 +1,8 @@
 //! `rapport serve`: runs the server with an existing database.
 
-use std::net::IpAddr;
-
 use clap::Args;
 
+use super::listen::ListenArguments;
 use super::migrate::migrate;
 use super::open_files;
 use super::stop::{StopSignals, stop};
@@ -12,34 +11,6 @@ use crate::app::App;
 use crate::config::{Config, Flag, Inputs, MigrateConfig};
 use crate::observability::logging;
 use crate::shutdown::Tasks;
-
-/// The address of the listener, for all commands that refer to it.
-#[derive(Debug, Args)]
-pub(super) struct ListenArguments {
-    /// Address of the server
-    #[arg(long)]
-    address: Option<IpAddr>,
-    /// Port of the server; 0 selects any free one
-    #[arg(long)]
-    port: Option<u16>,
-}
-
-impl ListenArguments {
-    /// Returns the settings that were given.
-    pub(super) fn flags(&self) -> Vec<Flag> {
-        let address = self.address.map(|address| Flag {
-            name: "--address",
-            key: "server.address",
-            value: address.to_string(),
-        });
-        let port = self.port.map(|port| Flag {
-            name: "--port",
-            key: "server.port",
-            value: port.to_string(),
-        });
-        address.into_iter().chain(port).collect()
-    }
-}
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::error::ConfigError;
-use super::secret_file::{SECRETS, file_key};
+use super::secret_file::{self, SECRETS, file_key};
 use super::source::Source;
 
 /// The default settings, which also define the known keys.
@@ -263,7 +263,58 @@ impl Raw {
         }
     }
 
-    pub(super) fn set_text(&mut self, key: &str, text: &str, origin: Origin) {
+    /// Makes the keys of the paths of secrets known.
+    fn expect_secret_files(&mut self) {
+        for key in SECRETS {
+            let unset = Setting {
+                value: Value::String(String::new()),
+                origin: Origin::Default,
+            };
+            self.settings.insert(file_key(key), unset);
+        }
+    }
+
+    /// Replaces each path of a secret by the content of its file. The keys of the paths are then
+    /// unknown again, so no other code has to distinguish the two forms.
+    fn read_secret_files(&mut self) {
+        for key in SECRETS {
+            let path = self.settings.remove(&file_key(key));
+            let (Some(path), Some(setting)) = (path, self.settings.get(*key)) else {
+                continue;
+            };
+            let file = PathBuf::from(path.value.as_str().unwrap_or_default());
+            // A flag replaces what the environment says. `rapport dev` relies on this.
+            if file.as_os_str().is_empty() || matches!(setting.origin, Origin::Flag(_)) {
+                continue;
+            }
+            let naming = path.origin.naming(&file_key(key));
+            let is_list = setting.value.is_array();
+            let is_empty = match &setting.value {
+                Value::Array(values) => values.is_empty(),
+                value => value.as_str() == Some(""),
+            };
+            if !is_empty {
+                let other = setting.origin.naming(key);
+                self.problems
+                    .push(format!("{naming} and {other} are both set; remove one"));
+                continue;
+            }
+            match secret_file::read(&file) {
+                Ok(text) => {
+                    // The values of a list may be on separate lines.
+                    let text = if is_list {
+                        text.replace('\n', ",")
+                    } else {
+                        text
+                    };
+                    self.set_text(key, &text, Origin::File(file));
+                }
+                Err(problem) => self.problems.push(format!("{naming} {problem}")),
+            }
+        }
+    }
+
+    fn set_text(&mut self, key: &str, text: &str, origin: Origin) {
         let Some(setting) = self.settings.get_mut(key) else {
             self.problems
                 .push(format!("{} is not a setting", origin.naming(key)));

@@ -61,8 +61,9 @@ fn shows(text: &str, heading: &str) -> bool {
 /// Runs a command that must fail, and returns what it prints.
 async fn failure(command: &mut Command) -> String {
     let output = process::run(command).await;
-    assert!(!output.status.success());
-    text(&output.stdout) + &text(&output.stderr)
+    let printed = text(&output.stdout) + &text(&output.stderr);
+    assert!(!output.status.success(), "{command:?}:\n{printed}");
+    printed
 }
 
 /// Starts the server and returns the first line of its log that contains `wanted`.
@@ -134,14 +135,12 @@ async fn errors_of_the_schema(seen: &mut Vec<String>) {
     let mut migrate = rapport(&["migrate"]);
     migrate.env("DATABASE_URL", database.url());
     let client = database.connect().await;
-    client
-        .batch_execute(
-            "update chat.schema_definitions set checksum = 'earlier' where path = 'chat/90_policies.sql';
-             begin;
-             lock table public.user_messages in access exclusive mode",
-        )
-        .await
-        .unwrap();
+    for statement in [
+        "update chat.schema_definitions set checksum = 'earlier' where path = 'chat/90_policies.sql'",
+        "begin; lock table public.user_messages in access exclusive mode",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
     seen.push(failure(&mut migrate).await);
     client
         .batch_execute(
@@ -177,7 +176,13 @@ async fn errors_of_the_database(seen: &mut Vec<String>) {
     seen.push(logged(&url, &[], "The slot is in use").await);
     errors_of_clients(&first, seen).await;
     admin.batch_execute(STORED_ROW_POLICY).await.unwrap();
-    let reply = joined(&first, &user_token(Person::Ana.id()), "realtime:stored").await;
+    let token = user_token(Person::Ana.id());
+    seen.push(joined(&first, &token, "realtime:stored").await);
+    admin
+        .batch_execute("create table realtime.messages_rest partition of realtime.messages default")
+        .await
+        .unwrap();
+    let reply = joined(&first, &token, "realtime:stored").await;
     assert!(reply.contains("Unauthorized"), "{reply}");
     let (_, _, log) = first.stop().await;
     seen.push(log);
