@@ -22,7 +22,9 @@ pub(super) fn started(address: SocketAddr, tasks: &Tasks) -> Tasks {
         NotifyState::Ready,
         NotifyState::Status(&format!("Listening on {address}")),
     ]);
-    let Some(period) = sd_notify::watchdog_enabled() else {
+    // The timer below does not accept a period of zero.
+    let period = sd_notify::watchdog_enabled().filter(|period| period.as_micros() > 0);
+    let Some(period) = period else {
         return watchdog;
     };
     let stop = watchdog.token().clone();

@@ -14,7 +14,7 @@ mod statements;
 
 pub use error::SchemaError;
 pub use install::{InstallOptions, Installed, install, pending_sql, plan};
-pub use parts::{Contained, IfNewer, MAX_PART_BYTES, parts};
+pub use parts::{Contained, IfNewer, parts};
 pub use script::install_script;
 
 /// A demonstration application around the chat, applied to an empty database before the schema.

@@ -18,7 +18,7 @@ use super::statements::{CHECK_OWNERS, PREPARE, SET_STORAGE_URL, quoted};
 
 /// Maximum size of a file. The Supabase CLI refuses statements of 256 KiB, and SQL editors in
 /// browsers become slow far beyond this size.
-pub const MAX_PART_BYTES: usize = 200 * 1024;
+const MAX_PART_BYTES: usize = 200 * 1024;
 
 /// Starts the line of a generated file that names a file of `sql/` and its checksum.
 const CONTAINS: &str = "-- rapport-file: ";
@@ -78,7 +78,7 @@ pub fn parts(
     for piece in new {
         let stored = store(piece);
         match bodies.last_mut() {
-            Some(body) if BEGIN.len() + body.len() + stored.len() <= MAX_PART_BYTES => {
+            Some(body) if HEAD_BYTES + body.len() + stored.len() <= MAX_PART_BYTES => {
                 body.push_str(&stored);
             }
             _ => bodies.push(stored),
@@ -87,8 +87,9 @@ pub fn parts(
     let Some(last) = bodies.last_mut() else {
         return Ok(Vec::new());
     };
+    let begin = begin();
     let end = install_all(&pieces, options, if_newer)?;
-    if BEGIN.len() + last.len() + end.len() <= MAX_PART_BYTES {
+    if HEAD_BYTES + last.len() + end.len() <= MAX_PART_BYTES {
         last.push_str(&end);
     } else {
         bodies.push(end);
@@ -103,7 +104,7 @@ pub fn parts(
         };
         format!(
             "-- The database schema of Rapport {version}, file {number} of {count}. Run all files in order.\n\
-             -- {what}\n{BEGIN}{body}"
+             -- {what}\n{begin}{body}"
         )
     });
     Ok(texts.collect())
@@ -155,11 +156,23 @@ fn refuse_other_migrations(pieces: &[Piece], earlier: &Contained) -> Result<(), 
     Ok(())
 }
 
-/// Starts every file: the table that holds the content of the files until the last one has run.
-const BEGIN: &str = "
+/// Room for what precedes the stored texts in each file, in bytes. A test checks it.
+const HEAD_BYTES: usize = 4 * 1024;
+
+/// Returns the statements that start every file. They create the table that holds the content of
+/// the files until the last one has run.
+///
+/// The owner of the schema is checked once the schema exists, because another role could create it
+/// before, with a table of this name and a trigger that would run with the rights of the installer.
+fn begin() -> String {
+    format!(
+        "
 create schema if not exists chat;
+{CHECK_OWNERS};
 create table if not exists chat.install_parts (path text primary key, content text not null);
-";
+"
+    )
+}
 
 /// Returns the statement that stores the text of a file of `sql/`.
 fn store(piece: &Piece) -> String {
@@ -308,7 +321,7 @@ mod tests {
         let mut contained = Contained::default();
         let mut lines = 0;
         for text in &texts {
-            assert!(text.len() <= MAX_PART_BYTES + 1024, "{}", text.len());
+            assert!(text.len() <= MAX_PART_BYTES, "{}", text.len());
             contained.add(text);
             lines += text.matches(CONTAINS).count();
         }

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::schema_install::{dump, forbid_ddl, ledger, migrated, run};
 use crate::supabase::{ACCOUNTS, PRIVATE_CHANNELS, Project};
-use crate::support::database::{TestDatabase, connect};
+use crate::support::database::{TestDatabase, connect, own_cluster};
 use crate::support::process;
 use crate::support::process::{rapport, text};
 
@@ -169,6 +171,49 @@ async fn the_last_file_refuses_a_missing_or_changed_text() {
     );
 }
 
+/// The owner of the schema could put a trigger on the table, which would run as the installer.
+#[tokio::test]
+async fn every_file_refuses_a_schema_of_another_role() {
+    let cluster = own_cluster().await;
+    let url = &cluster.url_for("postgres");
+    let client = connect(url).await;
+    client
+        .batch_execute(
+            "create role stranger;
+             create schema chat authorization stranger;
+             create table chat.install_parts (path text primary key, content text);
+             create function chat.seize() returns trigger language plpgsql as $$
+             begin
+               alter role stranger superuser;
+               return new;
+             end $$;
+             create trigger seize before insert on chat.install_parts
+               for each row execute function chat.seize();",
+        )
+        .await
+        .unwrap();
+    for form in Form::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        for file in form.write(directory.path()).await {
+            let error = form.apply(&[file], url).await.unwrap_err();
+            assert!(
+                error.contains("The schema chat belongs to role stranger"),
+                "{error}"
+            );
+        }
+    }
+    let row = client
+        .query_one(
+            "select rolsuper from pg_roles where rolname = 'stranger'",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert!(!row.get::<_, bool>(0));
+    drop(client);
+    tokio::task::spawn_blocking(|| drop(cluster)).await.unwrap();
+}
+
 #[tokio::test]
 async fn files_are_applied_to_a_hosted_project_without_superuser_rights() {
     for form in Form::ALL {
@@ -229,6 +274,47 @@ async fn supabase_migrations_are_added_to_and_never_rewritten() {
     assert_eq!(fs::read_to_string(holder).unwrap(), earlier);
     let text = fs::read_to_string(&added[0]).unwrap();
     assert_eq!(text.matches("\n-- rapport-file: ").count(), 1);
+}
+
+#[tokio::test]
+async fn the_files_of_two_releases_give_the_schema_of_the_second() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut files = Form::Supabase.write(directory.path()).await;
+    // Makes the files those of an earlier release, in which one definition had another text.
+    let path = "sql/definitions/chat/10_refusals.sql";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let text = fs::read_to_string(path).unwrap();
+    let earlier = format!("{text}-- earlier\n");
+    let sum = |text: &str| -> String {
+        let sum = Sha256::digest(text);
+        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let mut count = 0;
+    for file in &files {
+        let written = fs::read_to_string(file).unwrap();
+        count += written.matches(&text).count();
+        let written = written.replace(&text, &earlier);
+        fs::write(file, written.replace(&sum(&text), &sum(&earlier))).unwrap();
+    }
+    assert_eq!(count, 1);
+    let in_place = TestDatabase::bare().await;
+    Form::Supabase.apply(&files, in_place.url()).await.unwrap();
+
+    let added = Form::Supabase.write(directory.path()).await;
+    assert_eq!(added.len(), 1);
+    Form::Supabase.apply(&added, in_place.url()).await.unwrap();
+    let by_program = TestDatabase::bare().await;
+    migrated(by_program.url()).await;
+    let expected = (ledger(by_program.url()).await, dump(by_program.url()).await);
+    let result = (ledger(in_place.url()).await, dump(in_place.url()).await);
+    assert_eq!(result, expected);
+
+    // A new database runs the files of both releases.
+    files.extend(added);
+    let fresh = TestDatabase::bare().await;
+    Form::Supabase.apply(&files, fresh.url()).await.unwrap();
+    let result = (ledger(fresh.url()).await, dump(fresh.url()).await);
+    assert_eq!(result, expected);
 }
 
 #[tokio::test]
