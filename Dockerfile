@@ -1,7 +1,7 @@
 # Builds the server. The image contains only the program and root certificates.
 #
-#   docker build -t rapport .
-#   docker run -p 4000:4000 -e DATABASE_URL=… -e SUPABASE_JWT_SECRET=… rapport
+#   docker build -t rapport:0.1.0 .
+#   docker run -p 4000:4000 -e DATABASE_URL=… -e SUPABASE_JWT_SECRET=… rapport:0.1.0
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /rapport
@@ -17,16 +17,23 @@ COPY src src
 RUN cargo build --release --locked
 
 FROM debian:bookworm-slim
-# Needed for TLS connections to the database with sslmode=verify-full.
+LABEL org.opencontainers.image.title="Rapport" \
+    org.opencontainers.image.description="Real-time chat alongside Supabase or PostgreSQL" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="0.1.0"
+# Certificates change often and old ones disappear from the mirrors, so their version is not pinned.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --no-create-home rapport
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /rapport/target/release/rapport /usr/local/bin/rapport
-USER rapport
+# A number, so that Kubernetes can check that it is not root. The user owns no file.
+USER 10001:10001
 # In a container, the surrounding network restricts access.
 ENV RAPPORT_SERVER_ADDRESS=0.0.0.0
 EXPOSE 4000
-# Stops on SIGTERM within server.shutdown_deadline_ms. /health and /ready report the server's state.
+# On SIGTERM, the server stops within server.shutdown_deadline_ms.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["rapport", "health"]
 ENTRYPOINT ["rapport"]
 CMD ["serve"]

@@ -1,11 +1,14 @@
 //! `rapport migrate`: updates the schema to this version, or shows what would be applied.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use tokio_postgres::Client;
 use tokio_postgres::error::{DbError, Severity};
 
+use super::sql_files::{write_parts, write_supabase_migrations};
 use super::{CliError, print, runtime};
-use crate::config::{Inputs, MigrateConfig};
+use crate::config::{ChatConfig, Inputs, MigrateConfig, SupabaseConfig, load_for_sql_files};
 use crate::db::connect::Connector;
 use crate::schema::{self, InstallOptions, Installed};
 use crate::shutdown::Tasks;
@@ -18,10 +21,32 @@ pub(super) struct MigrateArguments {
     /// Print the pending SQL for an SQL editor, without changing anything
     #[arg(long)]
     sql: bool,
+    /// With --sql: write the whole schema to files of at most 200 KiB, without using the database
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        requires = "sql",
+        num_args = 0..=1,
+        default_missing_value = "rapport-sql"
+    )]
+    parts: Option<PathBuf>,
+    /// Write what the files in supabase/migrations lack to new files there, without using the
+    /// database
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        conflicts_with_all = ["sql", "dry_run"],
+        num_args = 0..=1,
+        default_missing_value = "supabase/migrations"
+    )]
+    supabase: Option<PathBuf>,
 }
 
 /// Updates the schema, or shows the pending changes.
 pub(super) fn run(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(), CliError> {
+    if arguments.parts.is_some() || arguments.supabase.is_some() {
+        return write_files(arguments, inputs);
+    }
     let config = MigrateConfig::load(inputs)?;
     crate::observability::logging::start(&config.log)?;
     runtime()?.block_on(async {
@@ -32,7 +57,9 @@ pub(super) fn run(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(
         }
         if arguments.sql {
             let mut client = connect(&config, &tasks).await?;
-            return print(&schema::pending_sql(&mut client, &options(&config)).await?);
+            return print(
+                &schema::pending_sql(&mut client, &options(&config.supabase, &config.chat)).await?,
+            );
         }
         let installed = migrate(&config, &tasks).await?;
         let files = [installed.migrations, installed.definitions].concat();
@@ -44,10 +71,28 @@ pub(super) fn run(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(
     })
 }
 
+/// Writes the schema to files and prints their paths.
+fn write_files(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(), CliError> {
+    let (supabase, chat) = load_for_sql_files(inputs)?;
+    let options = options(&supabase, &chat);
+    let mut written = Vec::new();
+    if let Some(directory) = &arguments.parts {
+        written.extend(write_parts(directory, &options)?);
+    }
+    if let Some(directory) = &arguments.supabase {
+        written.extend(write_supabase_migrations(directory, &options)?);
+    }
+    if written.is_empty() {
+        return print("The files are up to date.\n");
+    }
+    let lines = written.iter().map(|path| format!("{}\n", path.display()));
+    print(&lines.collect::<String>())
+}
+
 /// Updates the configured database to this program's schema.
 pub(super) async fn migrate(config: &MigrateConfig, tasks: &Tasks) -> Result<Installed, CliError> {
     let mut client = connect(config, tasks).await?;
-    Ok(schema::install(&mut client, &options(config)).await?)
+    Ok(schema::install(&mut client, &options(&config.supabase, &config.chat)).await?)
 }
 
 pub(super) async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliError> {
@@ -64,15 +109,11 @@ pub(super) async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Cli
         .await?)
 }
 
-pub(super) fn options(config: &MigrateConfig) -> InstallOptions {
+pub(super) fn options(supabase: &SupabaseConfig, chat: &ChatConfig) -> InstallOptions {
     InstallOptions {
-        host_preset: config.chat.host_preset.as_str().to_owned(),
+        host_preset: chat.host_preset.as_str().to_owned(),
         // The path below which Supabase's gateway serves files (Supabase, "Storage").
-        storage_url: config
-            .supabase
-            .url
-            .as_ref()
-            .map(|url| format!("{url}/storage/v1")),
+        storage_url: supabase.url.as_ref().map(|url| format!("{url}/storage/v1")),
     }
 }
 

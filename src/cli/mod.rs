@@ -3,10 +3,14 @@
 mod check_config;
 mod dev;
 mod doctor;
+mod health;
 mod host;
+mod listen;
 mod migrate;
 mod open_files;
 mod serve;
+mod service_manager;
+mod sql_files;
 mod stop;
 mod token;
 
@@ -54,6 +58,8 @@ enum Command {
     Migrate(migrate::MigrateArguments),
     /// Check that the configured database has what the server needs
     Doctor(doctor::DoctorArguments),
+    /// Ask the configured server whether it is running
+    Health(health::HealthArguments),
     /// Show where users and teams can be found, or choose it
     Host(host::HostArguments),
     /// Print a token signed with the configured secret
@@ -87,6 +93,8 @@ enum CliError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Health(#[from] health::HealthError),
     #[error("{0}: {1}")]
     File(String, #[source] io::Error),
     #[error("The process could not be set up: {0}")]
@@ -159,6 +167,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(serve, inputs),
         Command::Migrate(migrate) => migrate::run(migrate, &inputs(Vec::new())),
         Command::Doctor(doctor) => doctor::run(doctor, &inputs(Vec::new())),
+        Command::Health(health) => health::run(health, inputs),
         Command::Host(host) => host::run(host, &inputs(Vec::new())),
         Command::Token(token) => token::run(token, &inputs(Vec::new())),
         Command::CheckConfig => check_config::run(&inputs(Vec::new())),

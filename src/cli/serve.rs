@@ -1,13 +1,12 @@
 //! `rapport serve`: runs the server with an existing database.
 
-use std::net::IpAddr;
-
 use clap::Args;
 
+use super::listen::ListenArguments;
 use super::migrate::migrate;
 use super::open_files;
 use super::stop::{RefreshSignal, StopSignals, stop};
-use super::{CliError, runtime};
+use super::{CliError, runtime, service_manager};
 use crate::app::App;
 use crate::config::{Config, Flag, Inputs, MigrateConfig};
 use crate::observability::logging;
@@ -15,12 +14,8 @@ use crate::shutdown::Tasks;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
-    /// Address to listen on
-    #[arg(long)]
-    address: Option<IpAddr>,
-    /// Port to listen on; 0 selects any free one
-    #[arg(long)]
-    port: Option<u16>,
+    #[command(flatten)]
+    listen: ListenArguments,
     /// Update the database to this version's schema first
     #[arg(long)]
     migrate: bool,
@@ -31,17 +26,7 @@ pub(super) fn run<'a>(
     arguments: &ServeArguments,
     inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
 ) -> Result<(), CliError> {
-    let address = arguments.address.map(|address| Flag {
-        name: "--address",
-        key: "server.address",
-        value: address.to_string(),
-    });
-    let port = arguments.port.map(|port| Flag {
-        name: "--port",
-        key: "server.port",
-        value: port.to_string(),
-    });
-    let inputs = inputs(address.into_iter().chain(port).collect());
+    let inputs = inputs(arguments.listen.flags());
     let config = Config::load(&inputs)?;
     logging::start(&config.log)?;
     open_files::raise_limit(config.realtime.max_sockets);
@@ -59,10 +44,12 @@ pub(super) fn run<'a>(
             );
         }
         let app = App::start(&config, &tasks).await?;
+        let watchdog = service_manager::started(app.local_address(), &tasks);
         tokio::select! {
             () = signals.wait() => {}
             () = refresh.refresh(&app) => {}
         }
+        service_manager::stopping(&watchdog);
         stop(app, signals).await
     })
 }

@@ -21,6 +21,7 @@ mod reader;
 mod realtime;
 mod replication;
 mod secret;
+mod secret_file;
 mod server;
 pub mod source;
 mod supabase;
@@ -173,6 +174,26 @@ impl DoctorConfig {
 /// Same as [`Config::load`].
 pub fn load_auth(inputs: &Inputs<'_>) -> Result<AuthConfig, ConfigError> {
     resolve(inputs, AuthConfig::read).map(|(config, _)| config)
+}
+
+/// Reads and validates only `[supabase]` and `[chat]`, for the SQL files of `migrate`, which are
+/// written without a database.
+///
+/// # Errors
+/// Same as [`Config::load`].
+pub fn load_for_sql_files(
+    inputs: &Inputs<'_>,
+) -> Result<(SupabaseConfig, ChatConfig), ConfigError> {
+    let read = |reader: &mut Reader| (SupabaseConfig::read(reader), ChatConfig::read(reader));
+    resolve(inputs, read).map(|(config, _)| config)
+}
+
+/// Reads and validates only `[server]`, for `health`.
+///
+/// # Errors
+/// Same as [`Config::load`].
+pub fn load_server(inputs: &Inputs<'_>) -> Result<ServerConfig, ConfigError> {
+    resolve(inputs, ServerConfig::read).map(|(config, _)| config)
 }
 
 /// Reads and validates only `[dev]` and `[log]`, the sections that `dev` needs before it can set

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::error::ConfigError;
+use super::secret_file::{self, SECRETS, file_key};
 use super::source::Source;
 
 /// The default settings, which also define the known keys.
@@ -31,7 +32,8 @@ pub(super) const FILE_VARIABLE: &str = "RAPPORT_CONFIG";
 const PREFIX: &str = "RAPPORT_";
 
 /// Variables of other programs that may already be set, and the keys that they correspond to. A
-/// Rapport variable takes precedence.
+/// Rapport variable takes precedence, and of two synonyms the later one in this list. `JWT_…` are
+/// the names in the `.env` of a self-hosted Supabase, and `API_JWT_…` those of its Realtime.
 const SYNONYMS: &[(&str, &str)] = &[
     (
         "CLIENT_PRESENCE_MAX_CALLS",
@@ -39,9 +41,15 @@ const SYNONYMS: &[(&str, &str)] = &[
     ),
     ("CLIENT_PRESENCE_WINDOW_MS", "realtime.presence_window_ms"),
     ("DATABASE_URL", "database.url"),
+    ("JWT_JWKS", "auth.jwks"),
+    ("JWT_SECRET", "auth.jwt_secret"),
+    ("API_JWT_JWKS", "auth.jwks"),
+    ("API_JWT_SECRET", "auth.jwt_secret"),
     ("PORT", "server.port"),
     ("SUPABASE_ANON_KEY", "auth.anon_key"),
     ("SUPABASE_JWT_SECRET", "auth.jwt_secret"),
+    ("SUPABASE_PUBLISHABLE_KEY", "auth.publishable_keys"),
+    ("SUPABASE_SECRET_KEY", "auth.secret_keys"),
     ("SUPABASE_SERVICE_ROLE_KEY", "auth.service_role_key"),
     ("SUPABASE_URL", "supabase.url"),
     (
@@ -155,6 +163,7 @@ impl Raw {
             settings,
             problems: Vec::new(),
         };
+        raw.expect_secret_files();
         if let Some(path) = &inputs.file {
             raw.add_file(path)?;
         }
@@ -162,6 +171,7 @@ impl Raw {
         for flag in &inputs.flags {
             raw.set_text(flag.key, &flag.value, Origin::Flag(flag.name));
         }
+        raw.read_secret_files();
         raw.add_preset()?;
         Ok(raw)
     }
@@ -221,6 +231,12 @@ impl Raw {
             if let Some(text) = environment.get(variable).filter(|text| !text.is_empty()) {
                 self.set_text(key, &text, Origin::Variable((*variable).to_owned()));
             }
+            if SECRETS.contains(key) {
+                let variable = format!("{variable}_FILE");
+                if let Some(path) = environment.get(&variable).filter(|path| !path.is_empty()) {
+                    self.set_text(&file_key(key), &path, Origin::Variable(variable));
+                }
+            }
         }
         let known: BTreeMap<String, String> = self
             .settings
@@ -243,6 +259,57 @@ impl Raw {
             };
             if let Some(text) = environment.get(&variable) {
                 self.set_text(key, &text, Origin::Variable(variable));
+            }
+        }
+    }
+
+    /// Makes the keys of the paths of secrets known.
+    fn expect_secret_files(&mut self) {
+        for key in SECRETS {
+            let unset = Setting {
+                value: Value::String(String::new()),
+                origin: Origin::Default,
+            };
+            self.settings.insert(file_key(key), unset);
+        }
+    }
+
+    /// Replaces each path of a secret by the content of its file. The keys of the paths are then
+    /// unknown again, so no other code has to distinguish the two forms.
+    fn read_secret_files(&mut self) {
+        for key in SECRETS {
+            let path = self.settings.remove(&file_key(key));
+            let (Some(path), Some(setting)) = (path, self.settings.get(*key)) else {
+                continue;
+            };
+            let file = PathBuf::from(path.value.as_str().unwrap_or_default());
+            // A flag replaces what the environment says. `rapport dev` relies on this.
+            if file.as_os_str().is_empty() || matches!(setting.origin, Origin::Flag(_)) {
+                continue;
+            }
+            let naming = path.origin.naming(&file_key(key));
+            let is_list = setting.value.is_array();
+            let is_empty = match &setting.value {
+                Value::Array(values) => values.is_empty(),
+                value => value.as_str() == Some(""),
+            };
+            if !is_empty {
+                let other = setting.origin.naming(key);
+                self.problems
+                    .push(format!("{naming} and {other} are both set; remove one"));
+                continue;
+            }
+            match secret_file::read(&file) {
+                Ok(text) => {
+                    // The values of a list may be on separate lines.
+                    let text = if is_list {
+                        text.replace('\n', ",")
+                    } else {
+                        text
+                    };
+                    self.set_text(key, &text, Origin::File(file));
+                }
+                Err(problem) => self.problems.push(format!("{naming} {problem}")),
             }
         }
     }

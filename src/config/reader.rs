@@ -258,6 +258,17 @@ impl Reader {
             .collect()
     }
 
+    /// Returns the keys whose values are secrets.
+    #[cfg(test)]
+    pub(super) fn secret_keys(&self) -> Vec<&str> {
+        let secret = [Shown::Hidden, Shown::UrlWithoutPassword];
+        self.read_keys
+            .iter()
+            .filter(|(_, shown)| secret.contains(shown))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
     fn text_shown(&mut self, key: &'static str, shown: Shown) -> Option<String> {
         match self.value(key, shown) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),

@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use axum::http::Uri;
 
-use super::raw::{DEFAULTS, SUPABASE_LIMITS};
+use super::raw::{DEFAULTS, SUPABASE_LIMITS, variable_for};
+use super::secret_file::SECRETS;
 use super::*;
 
 /// The settings without a usable default.
@@ -255,6 +256,136 @@ fn messages_and_debug_output_show_no_secret() {
         assert!(!error.contains("hush"), "{error}");
         assert!(error.contains("line 2"), "{error}");
     }
+}
+
+#[test]
+fn every_secret_can_be_read_from_a_file() {
+    let variables = environment(REQUIRED);
+    let inputs = Inputs {
+        file: None,
+        environment: &variables,
+        flags: vec![],
+    };
+    let (_, reader) = resolve(&inputs, Config::read).unwrap();
+    assert_eq!(reader.secret_keys(), SECRETS);
+
+    let value = "postgres://hush@db/hush-and-at-least-thirty-two-bytes";
+    let secret = file(&format!("{value}\n"));
+    let path = secret.path().display().to_string();
+    for key in SECRETS {
+        let variable = format!("{}_FILE", variable_for(key));
+        let pairs: Vec<_> = REQUIRED
+            .iter()
+            .copied()
+            .filter(|(name, _)| {
+                !matches!((*name, *key), ("DATABASE_URL", "database.url"))
+                    && !matches!((*name, *key), ("SUPABASE_JWT_SECRET", "auth.jwt_secret"))
+            })
+            .chain([(variable.as_str(), path.as_str())])
+            .collect();
+        let inputs = environment(&pairs);
+        let inputs = Inputs {
+            file: None,
+            environment: &inputs,
+            flags: vec![],
+        };
+        let raw = Raw::read(&inputs).unwrap();
+        let read = match &raw.settings[*key].value {
+            toml::Value::Array(values) => values[0].as_str(),
+            read => read.as_str(),
+        };
+        assert_eq!(read, Some(value), "{key}");
+        let printed = describe(&inputs).unwrap();
+        assert!(printed.contains(&path), "{printed}");
+        assert!(!printed.contains("_file"), "{printed}");
+        let masked = printed.replace("postgres://hush@db/hush", "");
+        assert!(!masked.contains("hush"), "{printed}");
+    }
+}
+
+#[test]
+fn secrets_in_files_have_the_names_of_other_programs_too() {
+    let url = file("postgres://ana:pw@other/chat");
+    let keys = file("sb_secret_a\nsb_secret_b\n");
+    let text = format!("[auth]\nsecret_keys_file = \"{}\"", keys.path().display());
+    let path = url.path().display().to_string();
+    let config = load(
+        &[("DATABASE_URL", ""), ("DATABASE_URL_FILE", &path)],
+        &text,
+        vec![],
+    )
+    .unwrap();
+    assert_eq!(config.database.url.expose(), "postgres://ana:pw@other/chat");
+    let keys: Vec<&str> = config.auth.secret_keys.iter().map(Secret::expose).collect();
+    assert_eq!(keys, ["sb_secret_a", "sb_secret_b"]);
+
+    // A flag replaces a file, as `rapport dev` needs.
+    let flag = Flag {
+        name: "rapport dev",
+        key: "database.url",
+        value: "postgres://private/chat".to_owned(),
+    };
+    let config = load(&[("DATABASE_URL_FILE", &path)], "", vec![flag]).unwrap();
+    assert_eq!(config.database.url.expose(), "postgres://private/chat");
+}
+
+#[test]
+fn a_secret_in_a_file_that_cannot_be_used_is_an_error() {
+    let (empty, secret) = (file(" \n"), file("hush"));
+    let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
+    for (path, problem) in [
+        (
+            path(&empty),
+            "RAPPORT_AUTH_JWT_SECRET_NEXT_FILE names an empty file",
+        ),
+        (
+            "/does/not/exist".to_owned(),
+            "RAPPORT_AUTH_JWT_SECRET_NEXT_FILE names a file that cannot be read: /does/not/exist",
+        ),
+        (path(&secret), "has 4 bytes"),
+    ] {
+        let error = load(&[("RAPPORT_AUTH_JWT_SECRET_NEXT_FILE", &path)], "", vec![]).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let error = load(&[("DATABASE_URL_FILE", &path(&secret))], "", vec![]).unwrap_err();
+    assert!(
+        error.contains("DATABASE_URL_FILE and DATABASE_URL are both set; remove one"),
+        "{error}"
+    );
+    // Only secrets have this form.
+    let error = load(&[("RAPPORT_SERVER_PORT_FILE", "/x")], "", vec![]).unwrap_err();
+    assert!(error.contains("is not a setting"), "{error}");
+}
+
+#[test]
+fn names_of_a_self_hosted_supabase_are_synonyms() {
+    let keys = r#"{"keys":[]}"#;
+    let pairs = [
+        ("SUPABASE_JWT_SECRET", ""),
+        ("JWT_SECRET", "of-the-env-file-and-at-least-32-bytes"),
+        ("API_JWT_JWKS", keys),
+        ("SUPABASE_PUBLISHABLE_KEY", "sb_publishable_a"),
+        ("SUPABASE_SECRET_KEY", "sb_secret_a"),
+    ];
+    let auth = load(&pairs, "", vec![]).unwrap().auth;
+    let exposed =
+        |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    assert_eq!(
+        exposed(&auth.jwt_secret).as_deref(),
+        Some("of-the-env-file-and-at-least-32-bytes")
+    );
+    assert_eq!(exposed(&auth.jwks).as_deref(), Some(keys));
+    assert_eq!(auth.publishable_keys[0].expose(), "sb_publishable_a");
+    assert_eq!(auth.secret_keys[0].expose(), "sb_secret_a");
+    // The name that states whose secret it is takes precedence.
+    let mut both = pairs;
+    both[0].1 = "of-the-project-and-at-least-32-bytes";
+    let auth = load(&both, "", vec![]).unwrap().auth;
+    assert_eq!(
+        exposed(&auth.jwt_secret).as_deref(),
+        Some("of-the-project-and-at-least-32-bytes")
+    );
 }
 
 #[test]

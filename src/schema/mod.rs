@@ -9,6 +9,7 @@ mod files;
 mod host;
 mod install;
 mod ledger;
+mod parts;
 mod script;
 mod statements;
 
@@ -16,6 +17,7 @@ pub use error::SchemaError;
 pub use files::{Policy, policies};
 pub use host::{HostChoice, HostReport, host_choice, host_report};
 pub use install::{InstallOptions, Installed, install, pending_sql, plan};
+pub use parts::{Contained, IfNewer, parts};
 pub use script::install_script;
 
 /// A demonstration application around the chat, applied to an empty database before the schema.

@@ -97,7 +97,7 @@ const END: &str = r"commit;
 ";
 
 /// Refuses the same cases as [`super::install()`]: a newer schema, a gap, an edited migration.
-fn check(migrations: &[Migration]) -> String {
+pub(super) fn check(migrations: &[Migration]) -> String {
     let known: Vec<String> = migrations
         .iter()
         .map(|file| {

@@ -12,6 +12,7 @@ mod auth;
 mod chat;
 mod commands;
 mod config_dump;
+mod deploy;
 mod dev_cluster;
 mod dev_sign_in;
 mod doctor;

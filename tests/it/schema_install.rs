@@ -18,7 +18,7 @@ async fn migrate(url: &str) -> Result<Installed, SchemaError> {
     schema::install(&mut connect(url).await, &InstallOptions::default()).await
 }
 
-async fn migrated(url: &str) -> Installed {
+pub(crate) async fn migrated(url: &str) -> Installed {
     match migrate(url).await {
         Ok(installed) => installed,
         Err(error) => panic!("{error}"),
@@ -26,7 +26,7 @@ async fn migrated(url: &str) -> Installed {
 }
 
 /// Runs a program of PostgreSQL and returns its output.
-async fn run(program: &'static str, arguments: Vec<String>) -> Result<String, String> {
+pub(crate) async fn run(program: &'static str, arguments: Vec<String>) -> Result<String, String> {
     tokio::task::spawn_blocking(move || {
         let output = Command::new(client_program(program))
             .args(arguments)
@@ -62,7 +62,7 @@ async fn dump_major() -> u32 {
 /// without the daily partitions, which change from day to day. Returns `None` if the only available
 /// `pg_dump` is older than the server, because it refuses such a server. In that case, only the
 /// ledgers are compared. Runs on other versions compare the definitions.
-async fn dump(url: &str) -> Option<String> {
+pub(crate) async fn dump(url: &str) -> Option<String> {
     if dump_major().await < binaries().major() {
         return None;
     }
@@ -95,7 +95,7 @@ fn normalised(dump: &str) -> String {
 }
 
 /// Returns the contents of the ledger without the times.
-async fn ledger(url: &str) -> Vec<(String, String)> {
+pub(crate) async fn ledger(url: &str) -> Vec<(String, String)> {
     let rows = connect(url)
         .await
         .query(

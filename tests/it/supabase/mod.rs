@@ -25,11 +25,12 @@ const SHAPE: &str = include_str!("shape.sql");
 
 /// The policies of the private channels. On Supabase, `postgres` can create them through an
 /// extension that is missing here, so the superuser creates them instead.
-const PRIVATE_CHANNELS: &str = include_str!("../../../sql/definitions/realtime/30_policies.sql");
+pub(crate) const PRIVATE_CHANNELS: &str =
+    include_str!("../../../sql/definitions/realtime/30_policies.sql");
 
 /// Two accounts with a team, as Supabase Auth creates them for a project that has no tables of
 /// users.
-const ACCOUNTS: &str = r#"
+pub(crate) const ACCOUNTS: &str = r#"
     set role supabase_auth_admin;
     insert into auth.users (id, aud, role, email, raw_app_meta_data, raw_user_meta_data)
     select id::uuid, 'authenticated', 'authenticated', name || '@example.com', '{"team_id": "support"}',
@@ -56,15 +57,15 @@ const MEMBERSHIPS: &str = "
     insert into public.organization_members select o.id, p.id, 'member' from public.organizations o, public.profiles p;";
 
 /// A database with accounts, before Rapport is installed.
-struct Project {
+pub(crate) struct Project {
     cluster: Cluster,
     /// The connection string of the login for the application.
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Project {
     /// Starts a hosted project.
-    async fn hosted() -> Self {
+    pub(crate) async fn hosted() -> Self {
         let cluster = own_cluster_of("supabase_admin").await;
         let admin = connect(&cluster.url_for("postgres")).await;
         admin.batch_execute(SHAPE).await.unwrap();
@@ -80,18 +81,18 @@ impl Project {
     }
 
     /// Starts a plain cluster. Its superuser installs Rapport and runs the server.
-    async fn plain() -> Self {
+    pub(crate) async fn plain() -> Self {
         let cluster = own_cluster().await;
         let url = cluster.url_for("postgres");
         Self { cluster, url }
     }
 
     /// Returns the connection string of the superuser.
-    fn admin_url(&self) -> String {
+    pub(crate) fn admin_url(&self) -> String {
         self.cluster.url_for("postgres")
     }
 
-    async fn run_as_superuser(&self, sql: &str) {
+    pub(crate) async fn run_as_superuser(&self, sql: &str) {
         connect(&self.admin_url())
             .await
             .batch_execute(sql)
@@ -99,19 +100,19 @@ impl Project {
             .unwrap();
     }
 
-    async fn migrate(&self) -> String {
+    pub(crate) async fn migrate(&self) -> String {
         let output = run(rapport(&["migrate"]).env("DATABASE_URL", &self.url)).await;
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     }
 
-    async fn doctor(&self) {
+    pub(crate) async fn doctor(&self) {
         let output = run(rapport(&["doctor"]).env("DATABASE_URL", &self.url)).await;
         let report = text(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{report}");
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         tokio::task::spawn_blocking(|| drop(self.cluster))
             .await
             .unwrap();
@@ -161,7 +162,7 @@ async fn follower(address: SocketAddr, person: Person) -> PhoenixSocket {
 
 /// Sends a message from Ana to Ben. Ben must receive it on his sockets and find it in the history.
 /// Returns the conversation and the contents of all its messages.
-async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
+pub(crate) async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     let (ana, ben) = (Person::Ana, Person::Ben);
     let mut rows = follower(address, ben).await;
     let topic = format!("realtime:user:{}", ben.id());
