@@ -766,7 +766,7 @@ fn a_short_rsa_key_is_refused() {
 fn users_without_an_account_or_a_second_factor_are_refused_if_the_chat_requires_them() {
     let verifier = |allow_anonymous, requires_second_factor| {
         verifier().for_chat(&ChatConfig {
-            host_preset: HostPreset::Auto,
+            host_preset: HostPreset::AUTO,
             presence_grace: Duration::ZERO,
             presence_lease: Duration::ZERO,
             allow_anonymous,

@@ -58,7 +58,7 @@ async fn choose(config: &MigrateConfig, preset: &str, tasks: &Tasks) -> Result<(
     }
     let options = InstallOptions {
         host_preset: preset.to_owned(),
-        ..options(config)
+        ..options(&config.supabase, &config.chat)
     };
     let installed = schema::install(&mut connect(config, tasks).await?, &options).await?;
     print(&format!(

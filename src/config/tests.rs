@@ -375,7 +375,7 @@ fn names_of_a_self_hosted_supabase_are_synonyms() {
         exposed(&auth.jwt_secret).as_deref(),
         Some("of-the-env-file-and-at-least-32-bytes")
     );
-    assert_eq!(exposed(&auth.jwks).as_deref(), Some(keys));
+    assert_eq!(auth.jwks, Some(KeySource::Text(Secret::new(keys))));
     assert_eq!(auth.publishable_keys[0].expose(), "sb_publishable_a");
     assert_eq!(auth.secret_keys[0].expose(), "sb_secret_a");
     // The name that states whose secret it is takes precedence.
