@@ -449,13 +449,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '7728761fcf6390fa30bc9a0872a3ed79e25b20aed68bac8fc05a8a2eeb052b71'
+  where path = 'chat/30_host_mapping.sql' and checksum = '20a8f40a82c6a46237c48f47c0281fc5354219c29dbfa9a2866dc47fe11a2aa8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '7728761fcf6390fa30bc9a0872a3ed79e25b20aed68bac8fc05a8a2eeb052b71')
+  ('chat/30_host_mapping.sql', '20a8f40a82c6a46237c48f47c0281fc5354219c29dbfa9a2866dc47fe11a2aa8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -569,13 +569,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'd1a8139ba2177e39b0167a3e154813bdd36500479ad97df8969494c0a2e0ed9f'
+  where path = 'chat/61_message_insert.sql' and checksum = '88e5b40124d1949c54630b3aae751fbc2585fe5a7c73e0b41b0200ca4a709491'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'd1a8139ba2177e39b0167a3e154813bdd36500479ad97df8969494c0a2e0ed9f')
+  ('chat/61_message_insert.sql', '88e5b40124d1949c54630b3aae751fbc2585fe5a7c73e0b41b0200ca4a709491')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -641,13 +641,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'ed329ab5700bafb4984e259c4b2624d0af4a6acaae4c52aa66eb049fb25b49da'
+  where path = 'chat/80_presence.sql' and checksum = '802a0c27561c0220604590cb0231cbd91e1daf08f61082bc1dbca47a8bec1701'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'ed329ab5700bafb4984e259c4b2624d0af4a6acaae4c52aa66eb049fb25b49da')
+  ('chat/80_presence.sql', '802a0c27561c0220604590cb0231cbd91e1daf08f61082bc1dbca47a8bec1701')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -701,25 +701,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = 'c4f0df70e9eb5c8343f8cc96858f30d85ad4e83088f4c278e866ea25dabef7c8'
+  where path = 'chat/87_message_search.sql' and checksum = 'cfc244fd88f2cdf0e70b339ad408e89bcc66dd7d4a0379757bc9517c5b5c3b58'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', 'c4f0df70e9eb5c8343f8cc96858f30d85ad4e83088f4c278e866ea25dabef7c8')
+  ('chat/87_message_search.sql', 'cfc244fd88f2cdf0e70b339ad408e89bcc66dd7d4a0379757bc9517c5b5c3b58')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '583fd1c23b3a22493cbe826d548587e297e251e9c56a226b5f7c341bf91c7f3e'
+  where path = 'chat/88_sync.sql' and checksum = '618caebe49f2d554cb1031fe7497d49c06a223f0adf70de22b6ed482fdd00532'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '583fd1c23b3a22493cbe826d548587e297e251e9c56a226b5f7c341bf91c7f3e')
+  ('chat/88_sync.sql', '618caebe49f2d554cb1031fe7497d49c06a223f0adf70de22b6ed482fdd00532')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -737,13 +737,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '62615c657eeef6bf59d742414ccd0ff55b0f70849f9a89a2d658f33f232f8970'
+  where path = 'chat/90_policies.sql' and checksum = '8ea5ab5eee784c6da37f4e38514bdd1bf7d05c0f6d85ab0d958ea7dce924e58e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '62615c657eeef6bf59d742414ccd0ff55b0f70849f9a89a2d658f33f232f8970')
+  ('chat/90_policies.sql', '8ea5ab5eee784c6da37f4e38514bdd1bf7d05c0f6d85ab0d958ea7dce924e58e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -785,25 +785,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = 'ce8a7cb3a0d1adac6051192ac9b20ea88ea669658dd6f2e026852c6c713c8539'
+  where path = 'realtime/20_partitions.sql' and checksum = '6fb0714a2ea34b80789c98f1fe1b689be5fe8a88f4efb8d292bc68fdd2accaa4'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', 'ce8a7cb3a0d1adac6051192ac9b20ea88ea669658dd6f2e026852c6c713c8539')
+  ('realtime/20_partitions.sql', '6fb0714a2ea34b80789c98f1fe1b689be5fe8a88f4efb8d292bc68fdd2accaa4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'b1addcd8f64a524ba41380dbbc9695ee2a3efeb47801f5114e6140747a4254de'
+  where path = 'realtime/30_policies.sql' and checksum = '59cf3e26c53f9b5ce3158cffdb7f3e40086601985b2f0b993090fddf0c26ac07'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'b1addcd8f64a524ba41380dbbc9695ee2a3efeb47801f5114e6140747a4254de')
+  ('realtime/30_policies.sql', '59cf3e26c53f9b5ce3158cffdb7f3e40086601985b2f0b993090fddf0c26ac07')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
