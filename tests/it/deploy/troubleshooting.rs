@@ -190,8 +190,14 @@ async fn errors_of_the_database(seen: &mut Vec<String>) {
     let (_, _, log) = first.stop().await;
     seen.push(log);
 
+    // Since PostgreSQL 16, only the superuser could create the other publication here. Without any,
+    // the text is another one.
     admin
-        .batch_execute("drop publication supabase_realtime")
+        .batch_execute(
+            "drop publication if exists supabase_realtime_messages_publication;
+             create publication supabase_realtime_messages_publication for table realtime.messages;
+             drop publication supabase_realtime",
+        )
         .await
         .unwrap();
     seen.push(logged(&url, &[], "publication is missing").await);
