@@ -124,7 +124,7 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     }
     let method = labels.method;
     tracing::info!(
-        method,
+        method = %method,
         route,
         status,
         code,
