@@ -125,6 +125,16 @@ export class ScrollKeeper {
     return chunk && (lastStartingAbove(chunk.querySelectorAll('[data-key]'), edge) ?? chunk.querySelector('[data-key]'))
   }
 
+  /** Returns the day of the highest row in view. Null if the separator of that day is in view too. */
+  topDay(): string | null {
+    const row = this.topRow()
+    let before = row?.previousElementSibling
+    if (before?.matches('[data-slot="unread-line"]')) before = before.previousElementSibling
+    const edge = this.scroller.getBoundingClientRect().top
+    if (before?.matches('[data-slot="day"]') && before.getBoundingClientRect().bottom > edge) return null
+    return row?.getAttribute('data-day') || null
+  }
+
   /**
    * Returns the position for `restore`: the lowest row in view and the offset of its lower edge.
    * Returns null near the bottom.

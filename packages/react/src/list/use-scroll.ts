@@ -27,7 +27,10 @@ export interface Scroll {
   pill: boolean
   /** The number of unseen messages of others below the view. */
   newCount: number
-  /** The day of the highest row in view. Null if the list has not scrolled recently. */
+  /**
+   * The day of the highest row in view. Null if the list has not scrolled recently, or if the
+   * separator of that day is in view.
+   */
   day: string | null
   followPill(): void
   toBottom(): void
@@ -127,8 +130,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
       update.current()
       if (Math.abs(outer.scrollTop - lastTop) < 2) return
       lastTop = outer.scrollTop
-      const text = keep.topRow()?.getAttribute('data-day') ?? null
-      setDay(keep.position().fromTop > 0 && text ? text : null)
+      setDay(keep.position().fromTop > 0 ? keep.topDay() : null)
       clearTimeout(timer)
       timer = setTimeout(() => setDay(null), DAY_SHOWN_MS)
     })

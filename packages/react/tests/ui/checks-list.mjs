@@ -126,6 +126,27 @@ export const checks = {
     await page.close()
   },
 
+  async '10 at the beginning, no day floats above its own separator'({ browser, server }) {
+    const sue = server.user('sue')
+    const conversation = await sue.conversationWith('zoe')
+    for (let i = 1; i <= 6; i++) await sue.send(conversation, `beginning 10 ${i} ${'some more words '.repeat(60)}`)
+    const page = await browser.newPage({ viewport: { width: 390, height: 700 } })
+    await page.goto(`${server.url}/demo/?as=sue&c=${conversation}`)
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    await settle(page)
+    /** Scrolls, and returns whether a day floats then. It would be hidden again after a moment. */
+    const floatsAfter = (pixels) =>
+      page.evaluate(async (pixels) => {
+        document.querySelector('[data-slot="scroller"]').scrollBy(0, pixels)
+        for (let frames = 0; frames < 4; frames++) await new Promise((done) => requestAnimationFrame(done))
+        return document.querySelector('[data-slot="day-float"][data-visible]') !== null
+      }, pixels)
+    assert.equal(await floatsAfter(-300), true)
+    await floatsAfter(-100_000)
+    assert.equal(await floatsAfter(30), false)
+    await page.close()
+  },
+
   async '11 when messages arrive, a reader at the bottom stays at the bottom'(t) {
     const { conversation, ana, close } = await both(t)
     const ben = t.server.user('ben')
