@@ -25,12 +25,13 @@ impl Positions {
 }
 
 /// Returns a number for the subscriber line behind an address, as far as it can be determined. An
-/// IPv4 address belongs to one subscriber, and so do all IPv6 addresses with the same first 64 bits
-/// (RFC 6177).
+/// IPv4 address belongs to one subscriber. Of IPv6, a subscriber receives up to a /48 network
+/// (RFC 6177), so all addresses with the same first 48 bits count together. A few subscribers with
+/// smaller networks share a limit.
 fn subscriber(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => (address.to_bits() >> 64) << 64,
+        IpAddr::V6(address) => (address.to_bits() >> 80) << 80,
     }
 }
 
@@ -110,8 +111,8 @@ mod tests {
         let take = |text: &str| limit.take(Some(text.parse().unwrap()));
         // IPv6 addresses of one subscriber count together.
         let first = take("2001:db8::1").unwrap();
-        let second = take("2001:db8::2").unwrap();
-        assert!(take("2001:db8::3").is_none());
+        let second = take("2001:db8:0:ff::2").unwrap();
+        assert!(take("2001:db8:0:1::3").is_none());
         drop(first);
         let third = take("2001:db8::3").unwrap();
         assert!(take("2001:db8::1").is_none());

@@ -289,7 +289,7 @@ mod tests {
         let behind_proxy: Vec<_> = (0..5).map(|_| open(&idle, "10.9.0.1")).collect();
         // IPv6 addresses of one subscriber count together.
         let hostile: Vec<_> = (1..=5)
-            .map(|last| open(&idle, &format!("2001:db8:0:1::{last}")))
+            .map(|last| open(&idle, &format!("2001:db8:1:{last}::1")))
             .collect();
         let closed: Vec<_> = hostile.iter().map(Place::is_refused).collect();
         assert_eq!(closed, [true, true, true, false, false]);

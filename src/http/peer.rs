@@ -44,8 +44,7 @@ impl TrustedProxies {
         let mut named = values
             .iter()
             .rev()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.rsplit(','));
+            .flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
         while self.trusts(hop) {
             // If this entry is not an address, the proxy that sent it counts as the client.
             let Some(address) = named.next().and_then(address) else {
@@ -92,9 +91,9 @@ fn peer(extensions: &Extensions) -> Option<IpAddr> {
     Some(peer.ip().to_canonical())
 }
 
-/// Parses an address with or without a port.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
+/// Parses an address with or without a port. Other entries of the same header may contain any bytes.
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?.trim();
     let address: Option<IpAddr> = text.parse().ok();
     address
         .or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
@@ -110,7 +109,9 @@ mod tests {
         let networks = ["10.0.0.0/8", "::1"].map(|text| Network::parse(text).unwrap());
         let proxies = TrustedProxies::new(&networks);
         // (peer, X-Forwarded-For, client)
-        let cases: [(&str, &[&'static str], &str); 10] = [
+        let cases: [(&str, &[&'static str], &str); 12] = [
+            ("10.0.0.1:5", &["x\u{e9}, 2.2.2.2"], "2.2.2.2"),
+            ("10.0.0.1:5", &["2.2.2.2, \u{e9}"], "10.0.0.1"),
             ("1.1.1.1:5", &["2.2.2.2"], "1.1.1.1"),
             ("10.0.0.1:5", &[], "10.0.0.1"),
             ("10.0.0.1:5", &["2.2.2.2"], "2.2.2.2"),
@@ -127,7 +128,10 @@ mod tests {
             extensions.insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
             let mut headers = HeaderMap::new();
             for value in forwarded {
-                headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
+                headers.append(
+                    FORWARDED_FOR,
+                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                );
             }
             let client = proxies.client(&extensions, &headers).unwrap();
             assert_eq!(

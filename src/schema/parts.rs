@@ -169,7 +169,23 @@ fn begin() -> String {
         "
 create schema if not exists chat;
 {CHECK_OWNERS};
-create table if not exists chat.install_parts (path text primary key, content text not null);
+-- One statement, so that no other session sees the table before the rights are revoked. Default
+-- privileges may grant users rights on new tables, and a trigger of a user would run as the
+-- installer.
+do $$
+declare
+  grantee text;
+begin
+  create table if not exists chat.install_parts (path text primary key, content text not null);
+  for grantee in
+    select distinct case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end
+    from pg_class c, aclexplode(c.relacl) acl
+    where c.oid = 'chat.install_parts'::regclass and acl.grantee <> c.relowner
+  loop
+    execute format('revoke all on chat.install_parts from %s', grantee);
+  end loop;
+end
+$$;
 "
     )
 }

@@ -215,6 +215,44 @@ async fn every_file_refuses_a_schema_of_another_role() {
 }
 
 #[tokio::test]
+async fn default_privileges_give_nobody_rights_on_the_stored_files() {
+    let cluster = own_cluster().await;
+    let url = &cluster.url_for("postgres");
+    let client = connect(url).await;
+    client
+        .batch_execute(
+            "create role anyone;
+             alter default privileges grant usage on schemas to anyone;
+             alter default privileges grant all on tables to anyone, public;
+             create table public.control ();",
+        )
+        .await
+        .unwrap();
+    for form in Form::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        let first = form.write(directory.path()).await.remove(0);
+        form.apply(&[first], url).await.unwrap();
+        let row = client
+            .query_one(
+                "select has_table_privilege('anyone', 'chat.install_parts', 'TRIGGER'),
+                   has_table_privilege('anyone', 'chat.install_parts', 'INSERT'),
+                   has_table_privilege('anyone', 'public.control', 'TRIGGER')",
+                &[],
+            )
+            .await
+            .unwrap();
+        let rights = [0, 1, 2].map(|column| row.get::<_, bool>(column));
+        assert_eq!(rights, [false, false, true]);
+        client
+            .batch_execute("drop table chat.install_parts; drop schema chat cascade")
+            .await
+            .unwrap();
+    }
+    drop(client);
+    tokio::task::spawn_blocking(|| drop(cluster)).await.unwrap();
+}
+
+#[tokio::test]
 async fn files_are_applied_to_a_hosted_project_without_superuser_rights() {
     for form in Form::ALL {
         let project = Project::hosted().await;
