@@ -50,9 +50,8 @@ pub(super) async fn caller_with_keys(
 /// While no user is signed in, clients send an opaque key as the bearer token. Such a key is used
 /// last, as an API key.
 ///
-/// # Errors
-/// [`Refusal::Unauthorized`] if the first one that is present is invalid, or if none is present.
-/// [`Refusal::KeysUnavailable`] if it cannot be verified yet.
+/// # Errors [`Refusal::Unauthorized`] if none of the three is present, or if the first of them that
+/// is present is invalid. [`Refusal::KeysUnavailable`] if the first one cannot be verified yet.
 fn caller(
     verifier: &Verifier,
     headers: &HeaderMap,

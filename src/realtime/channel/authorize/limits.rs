@@ -14,6 +14,6 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// the ten seconds after which clients give up on a join, which leaves time to send the reason.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a check may take after that. This exceeds [`STATEMENT_TIMEOUT`], so it only takes
-/// effect when the network loses packets.
+/// How long a check may take after it has left the queue. This exceeds [`STATEMENT_TIMEOUT`], so it
+/// only takes effect when the network loses packets.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
