@@ -39,7 +39,7 @@ pub(super) const MAX_WAIT: i64 = 25;
 /// commit usually becomes visible within microseconds, but a synchronous standby may delay it for
 /// any time.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
-/// The longest such pause. Each pause is twice as long as the previous one.
+/// The longest pause between two such checks. Each pause is twice as long as the previous one.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 const SYNC: &str = "\
