@@ -67,7 +67,8 @@ impl Db {
     /// Runs `queries` in order as the caller, in one transaction. Returns one list of rows per
     /// query.
     ///
-    /// # Errors See [`DbError`]. After an error, nothing was written. The exception is
+    /// # Errors
+    /// See [`DbError`]. After an error, nothing was written. The exception is
     /// [`DbError::Unavailable`]: the connection may have been lost during the commit, so the
     /// outcome is unknown.
     pub async fn run_as(

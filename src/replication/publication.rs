@@ -77,8 +77,9 @@ pub(super) async fn inspect(
 /// Creates the publication for row changes, without tables, if it does not exist and the role may
 /// create it. Returns which publications exist.
 ///
-/// # Errors [`ConnectionError::PublicationMissing`] if neither publication exists afterwards. If
-/// only one is missing, the other is read.
+/// # Errors
+/// [`ConnectionError::PublicationMissing`] if neither publication exists afterwards. If only one is
+/// missing, the other is read.
 pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, ConnectionError> {
     let mut found = inspect(client, name).await?;
     if !found.changes {

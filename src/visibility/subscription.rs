@@ -221,8 +221,9 @@ impl Candidates {
 impl Subscriptions {
     /// Registers the subscriptions of a channel in place of its previous ones.
     ///
-    /// # Errors If the user would have too many subscriptions, or too many conditions that
-    /// PostgreSQL evaluates. The channel then keeps its previous subscriptions.
+    /// # Errors
+    /// If the user would have too many subscriptions, or too many conditions that PostgreSQL
+    /// evaluates. The channel then keeps its previous subscriptions.
     pub(super) fn register(
         &mut self,
         channel: ChannelId,

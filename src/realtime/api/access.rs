@@ -50,8 +50,9 @@ pub(super) async fn caller_with_keys(
 /// While no user is signed in, clients send an opaque key as the bearer token. Such a key is used
 /// last, as an API key.
 ///
-/// # Errors [`Refusal::Unauthorized`] if none of the three is present, or if the first of them that
-/// is present is invalid. [`Refusal::KeysUnavailable`] if the first one cannot be verified yet.
+/// # Errors
+/// [`Refusal::Unauthorized`] if none of the three is present, or if the first of them that is
+/// present is invalid. [`Refusal::KeysUnavailable`] if the first one cannot be verified yet.
 fn caller(
     verifier: &Verifier,
     headers: &HeaderMap,
