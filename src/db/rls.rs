@@ -69,8 +69,8 @@ impl Db {
     ///
     /// # Errors
     /// See [`DbError`]. After an error, nothing was written. The exception is
-    /// [`DbError::Unavailable`]: the connection may have been lost during the commit, so the
-    /// outcome is unknown.
+    /// [`DbError::Unavailable`]: the connection may have been lost during the commit, and the
+    /// outcome is then unknown.
     pub async fn run_as(
         &self,
         caller: &Claims,
