@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::observability::metrics::BusMetrics;
 
 /// Capacity of the queue. A broadcast has a few hundred bytes and takes some microseconds to send,
-/// or more with many members. So the queue takes at most some MB, and covers a burst of some tens
+/// or more with many members. So the queue takes at most a few MB, and covers a burst of some tens
 /// of milliseconds.
 const CAPACITY: usize = 8_192;
 

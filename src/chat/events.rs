@@ -29,7 +29,7 @@ const REACTIONS: &str = "message_reactions";
 /// in a turn become one event with the latest values.
 const EVENTS_PER_TURN: usize = 256;
 
-/// The columns of a membership that its owner's devices receive, with their JSON types.
+/// The columns of a membership that the member's devices receive, with their JSON types.
 const MEMBERSHIP: [(&str, Form); 12] = [
     ("unread_count", Form::Number),
     ("mention_count", Form::Number),

@@ -87,7 +87,8 @@ pub(super) async fn set_presence(
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
-    // If `manual_until` is null, the request chooses a status without an end, or ends the choice.
+    // With a null `manual_until`, a chosen status has no end. With `online` or without a status,
+    // null ends an earlier choice.
     let is_manual = fields
         .flag("is_manual")?
         .or(fields.is_null("manual_until").then_some(true));

@@ -64,8 +64,8 @@ struct ReportQueue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     at: Instant,
-    /// Whether a socket was opened since the last report. If so, the report overrides an "offline"
-    /// that the user reported earlier, for instance by signing out.
+    /// Whether a socket was opened since the last report that is still valid. If so, the report
+    /// overrides an "offline" that the user reported earlier, for instance by signing out.
     arrived: bool,
 }
 

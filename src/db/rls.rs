@@ -1,10 +1,10 @@
 //! Runs statements as a caller, under row-level security.
 //!
 //! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
-//! pipeline, and their results are read together. A request therefore costs one round trip. This is
-//! safe even if one of the messages fails. An error inside the transaction turns `COMMIT` into a
-//! rollback. After a lost `BEGIN`, the statements run as [`super::PARKED_ROLE`], which has no
-//! rights.
+//! pipeline, and their results are read together. A request whose statements are already prepared
+//! on the connection therefore costs one round trip. This is safe even if one of the messages
+//! fails. An error inside the transaction turns `COMMIT` into a rollback. After a lost `BEGIN`, the
+//! statements run as [`super::PARKED_ROLE`], which has no rights.
 //!
 //! If a request is dropped halfway, PostgreSQL still completes its pipeline, because everything
 //! was already sent. The connection, and the caller's permit to use one, are occupied until then.
@@ -68,8 +68,9 @@ impl Db {
     /// query.
     ///
     /// # Errors
-    /// See [`DbError`]. After an error, nothing was written. If the connection was lost, however,
-    /// the outcome is unknown.
+    /// See [`DbError`]. After an error, nothing was written. The exception is
+    /// [`DbError::Unavailable`]: the connection may have been lost during the commit, and the
+    /// outcome is then unknown.
     pub async fn run_as(
         &self,
         caller: &Claims,

@@ -1,8 +1,8 @@
 //! Determines whether a transaction whose commit is in the WAL is visible in a snapshot.
 //!
-//! A commit record is written, and may reach the replication stream, before the transaction ends
-//! for other sessions. PostgreSQL removes the transaction from the list of running ones only
-//! afterwards, and with synchronous replication only after the standby has confirmed (PostgreSQL
+//! A commit record is written, and may reach the replication stream, before other transactions see
+//! the changes. PostgreSQL removes the transaction from the list of running ones only afterwards,
+//! and with synchronous replication only after the standby has confirmed the commit (PostgreSQL
 //! manual, section 27.2.8).
 
 use tokio_postgres::Row;

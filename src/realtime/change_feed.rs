@@ -23,8 +23,8 @@ use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 
 /// Once this many changes have accumulated, no further event is taken from the bus. Changes
 /// accumulate while the database is queried about the previous batch. A query costs little more for
-/// many rows than for a few, so batches may grow until they keep up with the load. In a larger
-/// batch, the first row would wait too long for the last.
+/// many rows than for a few, so batches may grow until they keep up with the load. In a batch above
+/// this limit, the first row would wait too long for the last.
 const MAX_BACKLOG_CHANGES: usize = 4_096;
 
 /// The same limit for the total size of the changes, in bytes. While either limit is reached, the

@@ -78,7 +78,7 @@ pub(super) async fn inspect(
 /// create it. Returns which publications exist.
 ///
 /// # Errors
-/// [`ConnectionError::PublicationMissing`] if neither publication exists then. If only one is
+/// [`ConnectionError::PublicationMissing`] if neither publication exists afterwards. If only one is
 /// missing, the other is read.
 pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, ConnectionError> {
     let mut found = inspect(client, name).await?;

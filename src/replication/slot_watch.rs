@@ -38,8 +38,8 @@ pub(super) struct SlotWatch {
 }
 
 /// The condition that must be met before a newly created publication can be read. A change of a
-/// transaction that began earlier is decoded with the catalogue of that time. It does not contain
-/// the publication, so reading the slot would fail forever (before PostgreSQL 18).
+/// transaction that began earlier is decoded with the catalogue of that time. That catalogue does
+/// not contain the publication, so reading the slot would fail forever (before PostgreSQL 18).
 enum PublicationWait {
     /// All transactions with a lower id must have ended.
     ForTransactions(i64),

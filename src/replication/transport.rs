@@ -194,9 +194,9 @@ pub(super) struct Opened {
     pub pid: i32,
 }
 
-/// Opens a replication connection. `attempt` selects one of several hosts, `reading` contains the
-/// publications to read, and `start` is the position to start at. The server does not start before
-/// the slot's acknowledged position.
+/// Opens a replication connection. `attempt` selects one of several hosts, `publications` are those
+/// to read, and `start` is the position to start at. The server does not start before the slot's
+/// acknowledged position.
 pub(super) async fn open(
     address: &Address,
     attempt: usize,

@@ -18,7 +18,7 @@ pub struct Binding {
     pub request: SubscriptionRequest,
 }
 
-/// Whom a channel subscribes for.
+/// The identity, address and options with which a channel subscribes.
 #[derive(Clone, Debug)]
 pub struct Subscriber {
     /// The identity, which determines the visible rows.

@@ -101,7 +101,8 @@ join pg_catalog.pg_type t on t.oid = used.oid";
 /// Policies that apply to `select`, in the order in which PostgreSQL considers them. A policy
 /// without USING (`for all with check (…)`) neither shows nor hides rows, so it is omitted. The
 /// columns come from the recorded dependencies. Column number 0 stands for the table itself and is
-/// skipped. The last column but one is true for policies that must be planned for each caller.
+/// skipped. The last column but one is true for policies that must be planned for each caller. The
+/// last column is true for policies that may read other rows.
 fn policies_statement() -> String {
     format!(
         "

@@ -163,9 +163,10 @@ impl Attempt {
 }
 
 /// Runs all checks and returns one result for each. Waits while the database is unreachable, and
-/// narrows failures down to the inputs that cause them. One execution has at most `max_inputs`
-/// inputs, which bounds the work under one statement timeout. An outage ends a snapshot, so checks
-/// in a snapshot are not repeated after it, and their inputs are not accepted.
+/// narrows failures down to the inputs that cause them. One execution of a policy has at most
+/// `max_inputs` inputs, which bounds the work under one statement timeout. An outage ends a
+/// snapshot, so checks in a snapshot are not repeated after an outage, and their inputs are not
+/// accepted.
 ///
 /// # Errors
 /// [`StaleCatalog`] if `may_be_stale` is set and a statement fails because of itself or an object
@@ -268,7 +269,8 @@ pub(super) async fn run_checks(
     Ok(results)
 }
 
-/// Returns one attempt for each check, or several if the check has more than `max_inputs` inputs.
+/// Returns one attempt for each check, or several if a check of policies has more than `max_inputs`
+/// inputs.
 fn first_attempts(checks: &[AccessCheck], max_inputs: usize) -> VecDeque<Attempt> {
     let mut open = VecDeque::new();
     // Checks with the same list of inputs share the pieces of the list, so that a piece is encoded

@@ -19,12 +19,12 @@ use crate::change::ColumnValue;
 
 /// Number of conditions of one user in the first round. The time that they take is counted after
 /// each round, and the changes of all tables wait for them, so only a few run at first. Each may
-/// take all the time that the user has left, because they run on several connections.
+/// take all the time that the user has left, because they run in parallel on several connections.
 const FIRST_ROUND: usize = 4;
 
 /// Maximum number of conditions of one user in a round. Each round has twice as many as the one
-/// before, so that many fast conditions take few rounds, and each may take a smaller share of the
-/// time.
+/// before, so that many fast conditions take few rounds. The time limit of each condition becomes
+/// smaller in the same proportion.
 const LARGEST_ROUND: usize = 32;
 
 /// Maximum number of conditions of one user per table batch. Each costs a statement, even if it

@@ -192,7 +192,8 @@ impl QueryError {
         }
     }
 
-    /// Like [`ErrorKind::is_statement_error`]. False for an error without SQLSTATE.
+    /// Returns the same as [`ErrorKind::is_statement_error`], or `false` for an error without an
+    /// SQLSTATE.
     pub(crate) fn is_statement_error(&self) -> bool {
         let kind = self.kind();
         self.sqlstate()

@@ -115,8 +115,8 @@ impl Engine {
         })
     }
 
-    /// Computes one column for all images, or for none if the expression fails on one of them.
-    /// Otherwise, a new image without a value would take the value of its old image.
+    /// Computes one column for all images, or for none if the expression fails on one of them. If
+    /// only some images had a value, a new image without one would take the value of its old image.
     async fn compute(
         &self,
         catalog: &Catalog,

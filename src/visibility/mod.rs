@@ -3,8 +3,8 @@
 //! A change is delivered to a subscriber exactly if `select` under the subscriber's role and claims
 //! would return the row *as the WAL contains it*. An image that a subscriber could not see is not
 //! sent, whatever the row contains now. When in doubt, the row is not visible. If a check fails,
-//! bindings without a filter receive an error; with a filter, the error would show that the row
-//! satisfies the filter.
+//! bindings without a filter receive an error. Bindings with a filter do not, because the error
+//! would show that the row satisfies the filter.
 //!
 //! The steps, in this order:
 //! 0. `generated` adds generated columns that the WAL does not contain.

@@ -7,7 +7,8 @@
 //!
 //! A snapshot is valid until the transaction that exported it ends (PostgreSQL manual 9.28.5). One
 //! transaction exports snapshots for one [`TERM`], and stays open for another. The history
-//! therefore reaches back for at least one term, which covers a stream that lags behind.
+//! therefore reaches back for at least one term, so it also covers a stream that lags behind by as
+//! much.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +74,8 @@ struct Entry<H = Arc<HeldSnapshot>> {
     visible: Snapshot,
     /// A time after the snapshot was taken.
     taken: Instant,
-    /// The latest time after which the snapshot was found to be still current.
+    /// A time at which the snapshot was still current: the start of the last check that found it
+    /// so.
     current: Instant,
 }
 
@@ -110,8 +112,8 @@ impl SnapshotHistory {
         Some(Arc::clone(&entry.held))
     }
 
-    /// Starts the task that takes snapshots while `is_needed` returns true, and waits until one has
-    /// been taken after this call or could not be taken.
+    /// Starts the task that takes snapshots while `is_needed` returns true. Waits until a snapshot
+    /// has been taken after this call, or an attempt has failed.
     pub(super) async fn start(
         self: &Arc<Self>,
         is_needed: impl Fn() -> bool + Send + Sync + 'static,

@@ -172,8 +172,8 @@ pub(super) struct Subscriptions {
     patterns: Set,
     /// The principal of each identity, with the number of its channels.
     principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
-    /// What each user has registered, by the user's key, and each address without users; see
-    /// [`limited_as`].
+    /// The totals of each user, and of each address whose clients have no `sub`, by the key that
+    /// [`limited_as`] returns.
     counted: HashMap<Arc<str>, Totals>,
     /// Channels that will be registered once their tables are published.
     pub(super) waiting: WaitingChannels,
@@ -222,7 +222,8 @@ impl Subscriptions {
     /// Registers the subscriptions of a channel in place of its previous ones.
     ///
     /// # Errors
-    /// If the user would have too many subscriptions. The channel then keeps its previous ones.
+    /// If the user would have too many subscriptions, or too many conditions that PostgreSQL
+    /// evaluates. The channel then keeps its previous subscriptions.
     pub(super) fn register(
         &mut self,
         channel: ChannelId,

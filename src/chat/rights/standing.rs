@@ -145,8 +145,8 @@ impl Standings {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;
                 let standing: i64 = row.try_get(1).map_err(unexpected)?;
-                // Drafts and `can_send` depend on the standing. The first standing that is known
-                // is no change.
+                // Drafts and `can_send` depend on the standing. The first known standing is not a
+                // change.
                 if self.differs(id, standing) {
                     match subject {
                         Subject::Person => self.composing.standing_changed(id),

@@ -39,7 +39,7 @@ pub(super) const MAX_WAIT: i64 = 25;
 /// commit usually becomes visible within microseconds, but a synchronous standby may delay it for
 /// any time.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
-/// The longest such pause. Each pause is twice as long as the previous one.
+/// The longest pause between two such checks. Each pause is twice as long as the previous one.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 const SYNC: &str = "\
@@ -212,8 +212,8 @@ fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
 }
 
 impl SyncRequest {
-    /// Reads the page after the cursor. If it is empty, waits for changes. Returns an empty page at
-    /// `end`, or when the server stops.
+    /// Reads the page after the cursor. If it is empty, waits for changes, unless the request has
+    /// no cursor or is within a chain. Returns an empty page at `end`, or when the server stops.
     ///
     /// The request is registered for signals before it reads the page that turns out to be empty,
     /// so a change is either in that page or signalled. If a commit is signalled before it is

@@ -162,10 +162,10 @@ impl Signals {
 }
 
 impl Waiting {
-    /// Waits for commits that may affect the request, and returns their transaction ids. If the
-    /// future is dropped early, no commits are lost unless changes were missed. In that case, the
-    /// notice of missed changes may be lost as well, but the request reads the page again when it
-    /// ends anyway.
+    /// Waits for commits that may affect the request, and returns their transaction ids. After
+    /// missed changes, the list may be empty. If the future is dropped early, no commits are lost
+    /// unless changes were missed. In that case, the notice of missed changes may be lost as well,
+    /// but the request reads the page again when it ends anyway.
     pub(super) async fn commits(&self) -> VecDeque<u32> {
         loop {
             let pending = std::mem::take(&mut *self.mailbox.lock());

@@ -51,8 +51,8 @@ pub(super) async fn caller_with_keys(
 /// last, as an API key.
 ///
 /// # Errors
-/// [`Refusal::Unauthorized`] if the first one that is present is invalid, or if none is present.
-/// [`Refusal::KeysUnavailable`] if it cannot be verified yet.
+/// [`Refusal::Unauthorized`] if none of the three is present, or if the first of them that is
+/// present is invalid. [`Refusal::KeysUnavailable`] if the first one cannot be verified yet.
 fn caller(
     verifier: &Verifier,
     headers: &HeaderMap,

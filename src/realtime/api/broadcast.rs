@@ -151,8 +151,8 @@ async fn batch(
 
 /// Returns the private topics of a batch to which this caller may not send, each with a reason.
 /// Each topic is checked once. The checks run one after another, so that a batch does not use all
-/// connections. After a failure of the database, the remaining topics are not checked, because they
-/// would wait just as long and fail as well.
+/// connections. After a failure of the database, the remaining topics are not checked, because
+/// their checks would wait just as long and fail as well.
 async fn refusals<'a>(
     realtime: &Realtime,
     admitted: &Admitted,

@@ -42,8 +42,8 @@ pub(super) fn routes(realtime: Realtime) -> ApiRouter {
                     realtime.shared.config.max_request_bytes,
                 ))
                 .layer(from_fn_with_state(realtime.clone(), check_rate))
-                // This is inside the CORS layer, because a preflight uses a method that no route
-                // has.
+                // The fallback is inside the CORS layer, because a preflight uses a method that no
+                // route has.
                 .method_not_allowed_fallback(method_not_allowed)
                 .layer(cors())
                 .with_state(realtime)

@@ -22,8 +22,8 @@
 //!   Retrying ──access_token──► Checking
 //!
 //! recheck
-//!   Current ──change──► Due ──the join is answered──► Running ──result──► Current
-//!   Due ──answer to the join──► Current
+//!   Current ──change──► Due ──the join has been answered──► Running ──result──► Current
+//!   Due ──the check of the join allows reading──► Current
 //!   Running ──no result, or a new check is needed──► Running
 //! ```
 //!

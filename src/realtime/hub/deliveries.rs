@@ -57,8 +57,8 @@ impl Hub {
     }
 }
 
-/// A batch that has reached this many bytes takes no further broadcast. In a larger batch, the
-/// first broadcast would wait too long for the last. One read of a socket rarely yields more.
+/// A batch that has reached this many bytes takes no further broadcast. Otherwise, the first
+/// broadcast would wait too long for the last. One read of a socket rarely yields more.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// Number of members that are read before the first of them is written to, so that the processor
@@ -68,7 +68,7 @@ const MEMBERS_AHEAD: usize = 16;
 
 /// The deliveries of one turn, that is, of a task that does not await in between. Frames accumulate
 /// and are written when this value is dropped. A batch of broadcasts that becomes too large is
-/// queued earlier.
+/// handed over earlier.
 #[derive(Debug)]
 pub struct Deliveries<'a> {
     hub: &'a Hub,
@@ -293,7 +293,8 @@ impl Deliveries<'_> {
         self.frames
     }
 
-    /// Queues the accumulated broadcasts, so that later frames follow them.
+    /// Writes or queues the accumulated broadcasts and then their acknowledgements, so that later
+    /// frames follow them.
     pub fn flush_batch(&mut self) {
         if let Some(batch) = self.batch.take() {
             self.hand_over(batch);

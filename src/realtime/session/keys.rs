@@ -15,7 +15,7 @@ use crate::limits::UnixMillis;
 const MAX_TOKEN_MESSAGE_BYTES: usize = 16 * 1024;
 
 impl Session {
-    /// Verifies the tokens again that could not be verified before. Closes the channels whose token
+    /// Verifies again the tokens that could not be verified before. Closes the channels whose token
     /// was verified with a key that has disappeared.
     pub fn keys_changed(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
         let topics: Vec<Arc<str>> = self.channels.keys().cloned().collect();

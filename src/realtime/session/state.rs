@@ -17,7 +17,7 @@ use crate::limits::{Bucket, UnixMillis};
 /// counted in the metrics. A client that sends a thousand refused pushes does not need a thousand
 /// notices.
 pub(super) const NOTICE_BURST: u32 = 5;
-/// Number of such notices per second after the burst.
+/// Number of notices about refused pushes per second after the burst.
 const NOTICES_PER_SECOND: u32 = 1;
 
 /// Data that all sessions share.
@@ -51,7 +51,7 @@ pub struct Session {
     pub(super) counts_as_user: bool,
     /// The budget for notices about refused pushes that receive no reply.
     pub(super) notices: Bucket,
-    /// The start of the current time without channels. `None` if the connection has channels.
+    /// The time since which the connection has had no channels. `None` if it has channels.
     pub(super) without_channel: Option<UnixMillis>,
     /// The time before which no timed event is due.
     pub(super) deadline: Option<UnixMillis>,

@@ -37,7 +37,7 @@ pub struct Outbound {
     queue: Mutex<Queue>,
     /// Wakes the socket's task when something is left for it to do.
     task: AtomicWaker,
-    /// The position of the client's address, if it is known.
+    /// The position of the client's address, if the address is known (see [`Evict::address`]).
     address: Option<u16>,
     /// The memory that this socket holds.
     holdings: Holdings,
@@ -127,8 +127,7 @@ impl Outbound {
         }
     }
 
-    /// Sets the position of the client's address. Sockets without one count as clients of their
-    /// own.
+    /// Sets the position of the client's address (see [`Evict::address`]).
     #[must_use]
     pub fn of_address(mut self, position: Option<u16>) -> Self {
         self.address = position;

@@ -1,9 +1,10 @@
 //! All open sockets, and the memory budgets for all of them together.
 //!
 //! Anyone with the public key can open sockets, so a limit per socket does not bound the total. The
-//! memory that sockets hold is counted by kind, and each kind has a budget. When a budget is
-//! exceeded, the client whose sockets hold the most together loses its largest sockets. A client
-//! with a few sockets is therefore not affected by one with many, whatever their sizes.
+//! memory that sockets hold is counted by kind (unfinished frames, queues, channels), and each kind
+//! has a budget. When a budget is exceeded, the client whose sockets hold the most together loses
+//! its largest sockets. A client with a few sockets is therefore not affected by one with many,
+//! whatever their sizes.
 //!
 //! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
 //! owns is released only when that task runs. Until then, all sockets pause reading if the budget

@@ -28,8 +28,8 @@ use crate::shutdown::Tasks;
 /// it. When this time has passed, another worker runs the waiting checks.
 const SLOW_CHECK: Duration = Duration::from_millis(100);
 
-/// Maximum number of attempts to run the checks of one pipeline. An attempt fails if the
-/// reading of the catalogue turns out to be outdated, or if statements must be prepared again.
+/// Maximum number of attempts to run the checks of one pipeline. An attempt fails if the reading of
+/// the catalogue turns out to be outdated, or if statements must be prepared again.
 const MAX_READINGS: usize = 5;
 
 /// A role name that `set_config` interprets as a reset to the login's own role.
@@ -358,8 +358,8 @@ impl Inner {
         self.start_worker(true);
     }
 
-    /// Returns checks to the front of the queue after their connection broke. A check that is
-    /// repeated for the second time fails instead.
+    /// Returns checks to the front of the queue after their connection broke. A check whose
+    /// connection breaks for the second time fails instead.
     fn requeue(&self, checks: Vec<PendingCheck>) {
         for mut pending in checks.into_iter().rev() {
             if std::mem::replace(&mut pending.is_repeated, true) {

@@ -52,7 +52,7 @@ impl Connections {
             .filter(|_| lock(&self.evaluators).is_empty())
     }
 
-    /// Takes an idle connection for a worker that is still open.
+    /// Takes an idle connection for workers, if one is still open.
     pub(super) fn take_evaluator(&self) -> Option<Evaluator> {
         take_open(&self.evaluators, Evaluator::client)
     }
@@ -68,7 +68,7 @@ impl Connections {
         lock(&self.evaluators).push(evaluator);
     }
 
-    /// Takes an idle connection for insertions that is still open.
+    /// Takes an idle connection for insertions, if one is still open.
     pub(super) fn take_prober(&self) -> Option<Prober> {
         take_open(&self.probers, |prober| &prober.client)
     }
