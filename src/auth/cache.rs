@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-/// Maximum entries of one generation. There are two generations, so the tokens of about ten
-/// thousand users stay cached. At about 700 bytes per token, they take some megabytes.
+/// Maximum entries of one generation. There are two generations, so the tokens of up to ten
+/// thousand users stay cached. At about 700 bytes per token, the cache takes at most about 7 MB.
 const GENERATION_SIZE: usize = 5_000;
 
 /// The verified content of the most recently used tokens.

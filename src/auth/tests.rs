@@ -777,7 +777,7 @@ fn users_without_an_account_or_a_second_factor_are_refused_if_the_chat_requires_
         Err(TokenError::Anonymous),
         Err(TokenError::SecondFactorRequired),
     );
-    // (claims, with neither requirement relaxed, with anonymous users, with a second factor)
+    // (claims, by default, if anonymous users are allowed, if a second factor is required)
     for (changes, plain, allowed, strict) in [
         (json!({}), Ok(()), Ok(()), factor.clone()),
         (
