@@ -20,8 +20,8 @@ pub(super) struct Cache<V> {
     generation_size: usize,
 }
 
-/// Two maps instead of an ordered list. An entry that is read moves to the young map. When the
-/// young map is full, it becomes the old one, and the previous old map is dropped. The size is
+/// Two maps take the place of an ordered list. An entry that is read moves to the young map. When
+/// the young map is full, it becomes the old one, and the previous old map is dropped. The size is
 /// bounded, a look-up takes constant time, and no order of entries has to be maintained.
 struct Generations<V> {
     young: HashMap<TokenHash, Arc<V>>,

@@ -167,7 +167,8 @@ impl KeySet {
     }
 }
 
-/// Checks the `signature` (base64url) of `signed` with the keys of these sets. Returns the key.
+/// Checks the `signature` (base64url) of `signed` with the keys of these sets. Returns the id of
+/// the key that matches.
 ///
 /// # Errors
 /// [`TokenError::Signer`] if no key matches, [`TokenError::BadSignature`] if the signature is

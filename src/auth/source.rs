@@ -23,7 +23,7 @@ const DEMAND_INTERVAL: Duration = Duration::from_secs(30);
 /// An issuer: its keys, and the requirements that its tokens must meet.
 pub(super) struct Source {
     pub(super) requirements: Requirements,
-    /// Held for one copy of a pointer, and never across an await.
+    /// The lock is held for one copy of a pointer, and never across an await.
     keys: RwLock<Arc<Keys>>,
     /// The generation of `keys`. The cached result of a signature check counts only if it has the
     /// same generation.
@@ -68,7 +68,7 @@ impl Keys {
             .collect()
     }
 
-    /// Checks a signature. Returns the key, if it is one of the published set.
+    /// Checks a signature. Returns the id of the key, if the published set contains the key.
     pub(super) fn verify(
         &self,
         algorithm: Algorithm,
@@ -238,7 +238,7 @@ impl KeyFeed {
             .collect()
     }
 
-    /// Returns where the set is.
+    /// Returns the location of the set.
     pub fn location(&self) -> &KeySource {
         &self.location
     }
