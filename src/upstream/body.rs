@@ -45,8 +45,9 @@ enum Cut {
     Stopping,
 }
 
-/// How fast a client sends a request body. Times are in milliseconds since the beginning of the
-/// request. Time in which the service does not accept bytes does not count.
+/// How fast a client sends a request body. Times are in milliseconds, and points in time are
+/// measured from the beginning of the request. Time in which the service does not accept bytes does
+/// not count.
 struct ClientSpeed {
     bytes: AtomicU64,
     /// How long the server has waited for the client, without the current wait.

@@ -119,8 +119,8 @@ async fn run(feed: KeyFeed, mut fetch: impl Fetch, intervals: Intervals, metrics
             }
         };
         feed.end(failures == 0);
-        // At most half of the maximum age passes between two attempts, so a set that can be fetched
-        // never reaches that age.
+        // Two attempts are at most about half of the maximum age apart, so a set that can be
+        // fetched never reaches that age.
         let next = Instant::now() + varied(delay.min(intervals.max_age / 2));
         loop {
             let wake = expiry.map_or(next, |expiry| expiry.min(next));

@@ -1,4 +1,4 @@
-//! Tests when a set is fetched, with a paused clock.
+//! Tests of the times at which a set is fetched, with a paused clock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -180,7 +180,7 @@ async fn a_set_is_fetched_as_often_as_its_issuer_asks_within_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_repeated_after_increasing_delays() {
+async fn failed_attempts_are_repeated_after_increasing_delays() {
     let mut scene = Scene::start(&[Reply::Failure]);
     for (count, expected) in [
         (2, 1.0),
