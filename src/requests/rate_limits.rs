@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_buckets_are_dropped() {
+    fn full_buckets_are_dropped() {
         let limits = limits();
         for person in 0..100_000_u64 {
             // A thousand users per second, whose buckets are full again after a second.
