@@ -59,7 +59,7 @@ pub(super) struct Fetched {
     pub(super) max_age: Option<Duration>,
 }
 
-/// Fetches the key set of one issuer. Tests replace it by planned responses.
+/// Fetches the key set of one issuer. In tests, an implementation returns planned responses.
 pub(super) trait Fetch: Send {
     /// Fetches the set. The result contains no set if it has not changed since the last call.
     fn fetch(&mut self) -> impl Future<Output = Result<Fetched, FetchError>> + Send;

@@ -27,7 +27,7 @@ pub(super) struct Target {
     base_path: String,
     /// The value of `Host`.
     pub(super) host: HeaderValue,
-    /// Scheme and authority of this server. A `Location` that starts with them is converted.
+    /// Scheme and authority of the target. A `Location` that starts with them is converted.
     pub(super) origin: String,
     /// Whether this is the service itself and not the gateway of a project.
     pub(super) is_direct: bool,
@@ -39,7 +39,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Returns the path prefix that clients add to the paths of this server, or an empty string.
+    /// Returns the path prefix that clients add to the paths of the target, or an empty string.
     pub(super) fn missing_prefix(&self, route: &Route<'_>) -> &'static str {
         if self.is_direct { route.prefix } else { "" }
     }

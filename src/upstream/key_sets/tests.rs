@@ -264,8 +264,8 @@ async fn a_set_that_cannot_be_fetched_is_used_until_its_maximum_age() {
     changes.changed().await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(86_399));
     assert_eq!(scene.refusal("a"), TokenError::KeysUnavailable);
-    // If the `ETag` were still sent, an unchanged set would not be fetched, and there would be
-    // none.
+    // If the `ETag` were still sent, the issuer would respond that the set has not changed, and no
+    // set would be in use.
     assert!(*scene.has_forgotten.lock().unwrap());
 }
 
