@@ -57,8 +57,9 @@ impl Claims {
         Self::of_role("service_role")
     }
 
-    /// Returns whether these are the claims of the server itself. A caller's claims never are:
-    /// every route that runs statements as its caller refuses tokens of services.
+    /// Returns whether these are the claims of the server itself. Those of a service key look the
+    /// same, but the chat routes refuse such keys, so no statement of a chat request runs with
+    /// them.
     pub fn is_of_service(&self) -> bool {
         self.role == "service_role" && self.subject.is_none()
     }
