@@ -1,7 +1,7 @@
 //! Opaque API keys and their roles.
 //!
-//! A hosted gateway exchanges an opaque key for a short-lived token before the request reaches a
-//! server. Without a gateway, only the configured keys are accepted.
+//! The gateway of a hosted project exchanges an opaque key for a short-lived token, so the servers
+//! behind it receive no opaque keys. Rapport accepts an opaque key only if it is configured.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ pub const SERVICE_ROLE: &str = "service_role";
 /// The opaque keys of the project.
 #[derive(Default)]
 pub(super) struct ApiKeys {
-    /// Hashes are compared, so that the time of a comparison reveals nothing about a key.
+    /// SHA-256 of each key, and its claims. Hashes are compared, so that the time of a comparison
+    /// reveals nothing about a key.
     known: Vec<([u8; 32], Arc<Claims>)>,
 }
 

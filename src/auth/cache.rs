@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-/// Maximum entries of one generation. There are two generations, so the tokens of about ten
-/// thousand users stay cached. At about 700 bytes per token, they take some megabytes.
+/// Maximum entries of one generation. There are two generations, so the tokens of up to ten
+/// thousand users stay cached. At about 700 bytes per token, the cache takes at most about 7 MB.
 const GENERATION_SIZE: usize = 5_000;
 
 /// The verified content of the most recently used tokens.
@@ -20,8 +20,8 @@ pub(super) struct Cache<V> {
     generation_size: usize,
 }
 
-/// Two maps instead of an ordered list. An entry that is read moves to the young map. When the
-/// young map is full, it becomes the old one, and the previous old map is dropped. The size is
+/// Two maps take the place of an ordered list. An entry that is read moves to the young map. When
+/// the young map is full, it becomes the old one, and the previous old map is dropped. The size is
 /// bounded, a look-up takes constant time, and no order of entries has to be maintained.
 struct Generations<V> {
     young: HashMap<TokenHash, Arc<V>>,

@@ -9,8 +9,9 @@ use super::keys::KeyId;
 
 /// Verified claims.
 ///
-/// Two values are equal if their JSON texts are equal. A policy may read any claim, so two users,
-/// or one user before and after a change of role, never compare equal.
+/// Two values are equal if their JSON texts are equal. All claims count, because a policy may read
+/// any of them. So the claims of two users are never equal, and neither are those of one user
+/// before and after a change of role.
 #[derive(Clone, Debug)]
 pub struct Claims {
     /// All claims as JSON. The keys are sorted and unique, and the values have the same digits as
@@ -21,9 +22,11 @@ pub struct Claims {
     pub role: String,
     /// The `sub` claim: the user id, if there is one.
     pub subject: Option<String>,
-    /// The `exp` claim in Unix seconds, rounded if the token has a fraction.
+    /// The `exp` claim in Unix seconds, rounded if it has a fraction. `i64::MAX` for claims that do
+    /// not expire.
     pub expires_at: i64,
-    /// The published key that verified the token. `None` for a configured key or secret.
+    /// The published key that verified the token. `None` if a configured key or secret did, or if
+    /// the claims do not come from a token.
     pub signer: Option<PublishedKey>,
 }
 
@@ -54,9 +57,9 @@ impl Claims {
         Self::of_role("service_role")
     }
 
-    /// Returns whether these are the claims of the server itself. No token of a user has them,
-    /// because a request with a service's token is refused on every route that runs statements as
-    /// its caller.
+    /// Returns whether these are the claims of the server itself. Those of a service key look the
+    /// same, but the chat routes refuse such keys, so no statement of a chat request runs with
+    /// them.
     pub fn is_of_service(&self) -> bool {
         self.role == "service_role" && self.subject.is_none()
     }

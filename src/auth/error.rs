@@ -4,17 +4,18 @@ use thiserror::Error;
 
 /// Why a token is refused.
 ///
-/// The first seven texts are those of the Realtime protocol (protocol 1.3 and 3.4). They contain
-/// only what the client sent, so they may be sent to the client.
+/// The first seven texts are those of the Realtime protocol (protocol 1.3 and 3.4). No text
+/// contains more than the client itself sent, so all of them may be sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// No token was given.
     #[error("API key is missing")]
     Missing,
-    /// The token is not three base64url parts, or its header or payload is not a JSON object.
+    /// The token is not three base64url parts, its header or payload is not a JSON object, or its
+    /// header changes the meaning of the payload. Also an unknown opaque API key.
     #[error("The token provided is not a valid JWT")]
     Malformed,
-    /// The signature does not match the key.
+    /// The signature is invalid for every key that matches the token's algorithm and key id.
     #[error("Failed to validate JWT signature")]
     BadSignature,
     /// No key matches the token's algorithm and key id.
@@ -38,13 +39,13 @@ pub enum TokenError {
         /// The claim's name.
         claim: &'static str,
     },
-    /// `nbf` is in the future.
+    /// `nbf` is more than 30 seconds in the future.
     #[error("Token is not valid yet")]
     NotYetValid,
     /// `aud` does not contain the required audience.
     #[error("Token is meant for another audience")]
     WrongAudience,
-    /// `iss` is not the required issuer.
+    /// `iss` is not an accepted issuer.
     #[error("Token is from another issuer")]
     WrongIssuer,
     /// `sub` is not the id of a user.
@@ -92,7 +93,7 @@ fn signer_text(kid: Option<&str>) -> String {
     }
 }
 
-/// Why the configured keys are unusable. Never contains key material.
+/// Why keys are unusable. Never contains key material.
 #[derive(Debug, Error)]
 pub enum KeyError {
     /// The key set is not JSON of the form `{"keys":[…]}`.

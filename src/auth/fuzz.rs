@@ -21,8 +21,8 @@ use super::{Claims, KeySet, Requirements, TokenError, Verifier};
 /// The secret that valid tokens are signed with.
 const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
 
-/// A public key (RFC 8037, appendix A.2). A publicly known text must not be accepted as a shared
-/// secret.
+/// A public key (RFC 8037, appendix A.2). Everyone knows its text, so it must not be accepted as a
+/// shared secret.
 const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
@@ -94,7 +94,7 @@ pub fn key_set(data: &[u8]) {
         return;
     };
     assert!(published.len() + unusable <= 32);
-    // A configured set is stricter, except that it may contain secrets.
+    // A configured set may also contain secrets, and is refused if one of its keys is invalid.
     if let Ok(configured) = configured {
         assert!(configured.len() >= published.len());
     }
@@ -109,12 +109,12 @@ pub fn key_set(data: &[u8]) {
     }
 }
 
-/// Returns the claims, if the token is accepted for a socket. A token that is accepted for a user
-/// must also be accepted for a socket.
+/// Returns the claims, if the token is accepted for a socket. Also checks that the chat routes
+/// accept no token that is refused for a socket.
 fn passes(token: &str) -> Option<Claims> {
     let found = VERIFIER.verify_socket(token).ok();
     if found.is_none() {
-        // The exception is the clock leeway, which only the chat routes allow.
+        // The exception is an expired token: only the chat routes allow a leeway for `exp`.
         let error = VERIFIER.verify_socket(token).err();
         let is_expired = matches!(error, Some(TokenError::Expired { .. }));
         assert!(is_expired || VERIFIER.verify_caller(token).is_err());

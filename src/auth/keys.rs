@@ -32,11 +32,11 @@ const RSA: [Algorithm; 3] = [Algorithm::RS256, Algorithm::RS384, Algorithm::RS51
 pub struct KeySet {
     /// The current secret, then the next one during a rotation.
     secrets: Vec<DecodingKey>,
-    /// The keys of the key set. Keys of different types may share an id.
+    /// The keys of the JSON Web Key Set. Keys of different types may share an id.
     keys: Vec<SetKey>,
 }
 
-/// A key of the key set.
+/// A key of a JSON Web Key Set.
 struct SetKey {
     key: DecodingKey,
     id: Arc<KeyId>,
@@ -44,7 +44,7 @@ struct SetKey {
     algorithms: Vec<Algorithm>,
 }
 
-/// Identifies a key of a key set, even if its place or other members of the set change.
+/// Identifies a key of a key set, even if its place or other keys of the set change.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KeyId {
     /// The `kid`, which tokens name in their header.
@@ -60,7 +60,7 @@ struct RawKeySet {
     keys: Vec<serde_json::Value>,
 }
 
-/// The key of a valid signature: a shared secret, or a key of a set.
+/// The id of the key that verified a signature, or `None` for a shared secret.
 pub(super) type Signer<'a> = Option<&'a Arc<KeyId>>;
 
 impl KeySet {
@@ -71,7 +71,8 @@ impl KeySet {
     /// `alg`; RFC 7517, 4.2 to 4.4) are ignored.
     ///
     /// # Errors
-    /// Fails if the set cannot be parsed, a key in it is invalid, or no key remains.
+    /// Fails if the set cannot be parsed or a key in it is invalid, or if there is neither a secret
+    /// nor a usable key.
     pub fn new(
         secret: Option<&str>,
         secret_next: Option<&str>,
@@ -166,7 +167,8 @@ impl KeySet {
     }
 }
 
-/// Checks the `signature` (base64url) of `signed` with the keys of these sets. Returns the key.
+/// Checks the `signature` (base64url) of `signed` with the keys of these sets. Returns the id of
+/// the key that matches.
 ///
 /// # Errors
 /// [`TokenError::Signer`] if no key matches, [`TokenError::BadSignature`] if the signature is
@@ -207,7 +209,7 @@ fn candidates<'a>(
         // HMAC tokens without a `kid` are signed with the secret.
         None if is_hmac => Vec::new(),
         None => {
-            // Without a `kid`, the key must be the only one that is possible.
+            // Without a `kid`, the key must be the only one for the algorithm.
             let all: Vec<_> = fitting.collect();
             if all.len() == 1 { all } else { Vec::new() }
         }
@@ -314,7 +316,7 @@ fn algorithms(parameters: &AlgorithmParameters) -> Vec<Algorithm> {
     }
 }
 
-/// Returns whether the modulus is too short, also if it is written with leading zeros.
+/// Returns whether the modulus is too short. Leading zeros do not count.
 fn is_too_short(key: &RSAKeyParameters) -> bool {
     URL_SAFE_NO_PAD.decode(&key.n).is_ok_and(|modulus| {
         let zeros = modulus.iter().take_while(|byte| **byte == 0).count();

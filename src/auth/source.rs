@@ -23,9 +23,10 @@ const DEMAND_INTERVAL: Duration = Duration::from_secs(30);
 /// An issuer: its keys, and the requirements that its tokens must meet.
 pub(super) struct Source {
     pub(super) requirements: Requirements,
-    /// Held for one copy of a pointer, and never across an await.
+    /// The lock is held for one copy of a pointer, and never across an await.
     keys: RwLock<Arc<Keys>>,
-    /// The generation of `keys`. A signature that was verified with other keys counts no more.
+    /// The generation of `keys`. The cached result of a signature check counts only if it has the
+    /// same generation.
     generation: AtomicU64,
     remote: Option<Remote>,
 }
@@ -44,7 +45,7 @@ struct Remote {
     attempts: Mutex<Attempts>,
     /// Wakes the task that fetches the set.
     wanted: Notify,
-    /// The number of sources that are being fetched or will be at once, of all issuers.
+    /// The number of published sets, of all issuers, whose fetch is running or requested.
     pending: watch::Sender<usize>,
 }
 
@@ -52,8 +53,9 @@ struct Remote {
 struct Attempts {
     /// Whether an attempt is running or requested.
     is_pending: bool,
+    /// Whether the last attempt failed.
     has_failed: bool,
-    /// The last request because of an unknown key.
+    /// When an unknown key last caused a request.
     demanded: Option<Instant>,
     /// Whether a token was refused that may be valid after the next attempt.
     has_waiting: bool,
@@ -66,7 +68,7 @@ impl Keys {
             .collect()
     }
 
-    /// Checks a signature. Returns the key, if it is one of the published set.
+    /// Checks a signature. Returns the id of the key, if the published set contains the key.
     pub(super) fn verify(
         &self,
         algorithm: Algorithm,
@@ -133,8 +135,10 @@ impl Source {
         self.remote.is_some()
     }
 
-    /// Decides about a token whose key is not among `keys`. If the current set may contain the key,
-    /// the set is fetched, and the token cannot be verified yet.
+    /// Decides about a token whose key is not among `keys`, and requests a fetch if the last one
+    /// for an unknown key was requested at least 30 seconds ago. Returns
+    /// [`TokenError::KeysUnavailable`] if the issuer's current set may contain the key: a fetch is
+    /// pending, the last one failed, or none has succeeded. Otherwise returns `error`.
     pub(super) fn unknown_key(
         &self,
         algorithm: Algorithm,
@@ -166,7 +170,7 @@ impl Source {
         TokenError::KeysUnavailable
     }
 
-    /// Requests a fetch, whatever happened before.
+    /// Requests a fetch, without the minimum time between two requests.
     pub(super) fn refresh(&self) {
         if let Some(remote) = &self.remote {
             remote.request(&mut remote.attempts());
@@ -234,13 +238,13 @@ impl KeyFeed {
             .collect()
     }
 
-    /// Returns where the set is.
+    /// Returns the location of the set.
     pub fn location(&self) -> &KeySource {
         &self.location
     }
 
     /// Returns the accepted values of `iss`. If there are none, this is the first issuer, and any
-    /// value is accepted.
+    /// value is accepted that no other issuer has.
     pub fn issuers(&self) -> &[String] {
         &self.source().requirements.issuers
     }

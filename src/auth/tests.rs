@@ -406,7 +406,7 @@ fn malformed_tokens_are_refused() {
 #[test]
 fn headers_that_change_what_a_token_means_are_refused() {
     let refused = [
-        // extensions, which a recipient that does not support them must not ignore
+        // `crit` names extensions that a recipient must support.
         r#"{"alg":"HS256","crit":["exp2"],"exp2":1}"#,
         r#"{"alg":"HS256","crit":["b64"],"b64":true}"#,
         r#"{"alg":"HS256","\u0063rit":["exp2"],"exp2":1}"#,
@@ -415,22 +415,22 @@ fn headers_that_change_what_a_token_means_are_refused() {
         r#"{"alg":"HS256","crit":"exp2"}"#,
         r#"{"alg":"HS256","crit":[1]}"#,
         r#"{"alg":"HS256","crit":["exp2"],"crit":null}"#,
-        // a payload that is not base64url
+        // With `b64: false`, the payload is not base64url.
         r#"{"alg":"HS256","b64":false}"#,
         r#"{"alg":"HS256","b64":null}"#,
         r#"{"alg":"HS256","b64":"true"}"#,
         r#"{"alg":"HS256","b64":false,"b64":true}"#,
-        // other kinds of tokens
+        // These are not types of access tokens.
         r#"{"alg":"HS256","typ":"logout+jwt"}"#,
         r#"{"alg":"HS256","typ":"dpop+jwt"}"#,
         r#"{"alg":"HS256","typ":""}"#,
         r#"{"alg":"HS256","typ":1}"#,
-        // members that two parsers may read differently
+        // Two parsers may read different values of a repeated member.
         r#"{"alg":"HS256","alg":"HS256"}"#,
         r#"{"alg":"none","alg":"HS256"}"#,
         r#"{"alg":"HS256","kid":"a","kid":"b"}"#,
         r#"{"alg":"HS256","typ":"JWT","typ":"JWT"}"#,
-        // an array in the order of the fields
+        // Serde would read this array as the header, in the order of its fields.
         r#"["HS256",null,"JWT",[],true]"#,
     ];
     let accepted = [
@@ -777,7 +777,7 @@ fn users_without_an_account_or_a_second_factor_are_refused_if_the_chat_requires_
         Err(TokenError::Anonymous),
         Err(TokenError::SecondFactorRequired),
     );
-    // (claims, with neither requirement relaxed, with anonymous users, with a second factor)
+    // (claims, by default, if anonymous users are allowed, if a second factor is required)
     for (changes, plain, allowed, strict) in [
         (json!({}), Ok(()), Ok(()), factor.clone()),
         (

@@ -155,7 +155,7 @@ pub(super) fn normalize(token: &str) -> Cow<'_, str> {
             }
         }
     }
-    // A token is ASCII, so invalid UTF-8 is refused below anyway.
+    // A token is ASCII, so `Unverified::read` refuses invalid UTF-8 anyway.
     let text = String::from_utf8_lossy(&decoded);
     Cow::Owned(text.chars().filter(|c| !c.is_whitespace()).collect())
 }
@@ -183,7 +183,7 @@ fn malformed(_: serde_json::Error) -> TokenError {
 }
 
 /// Reads the claims of a verified token. If the user's id is in another claim than `sub`, it
-/// becomes the `sub`, because policies read the id there.
+/// replaces the `sub`, because policies read the id there.
 fn read_claims(
     text: &str,
     person: Option<&str>,

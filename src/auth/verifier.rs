@@ -61,9 +61,9 @@ struct Inner {
     sources: Arc<[Source]>,
     api_keys: ApiKeys,
     cache: Cache<SignedToken>,
-    /// The number of published sets that are being fetched or will be at once.
+    /// The number of published sets whose fetch is running or requested.
     pending: watch::Receiver<usize>,
-    /// Changes when keys disappear or a refused token may have become valid.
+    /// Changes when a published set changes, and when a fetch ends for which a token waited.
     changes: watch::Sender<()>,
     waiting: Semaphore,
 }
@@ -72,14 +72,14 @@ struct Inner {
 struct SignedToken {
     /// The position of the token's issuer in [`Inner::sources`].
     source: usize,
-    /// The generation of the issuer's keys.
+    /// The generation of the keys that verified the signature.
     generation: u64,
     content: Content,
 }
 
 impl Verifier {
-    /// Creates a verifier from the configuration. Published key sets are used once they have been
-    /// passed to [`Self::feeds`].
+    /// Creates a verifier from the configuration. Published key sets are used once a task has
+    /// passed them to [`KeyFeed::replace`].
     ///
     /// # Errors
     /// Fails if the keys are unusable.
@@ -188,7 +188,7 @@ impl Verifier {
     /// Checks that the key which verified these claims has not disappeared.
     ///
     /// # Errors
-    /// [`TokenError::Signer`]
+    /// [`TokenError::Signer`] if it has disappeared.
     pub fn check_signer(&self, claims: &Claims) -> Result<(), TokenError> {
         let Some(PublishedKey { source, id }) = &claims.signer else {
             return Ok(());
@@ -222,8 +222,9 @@ impl Verifier {
         self.verify_socket_at(token, now())
     }
 
-    /// Verifies a token for the chat routes. In addition, it requires a user in `sub` and the role
-    /// and audience of signed-in users, and allows 30 seconds of leeway for `exp`.
+    /// Verifies a token for the chat routes. In addition to [`Self::verify_socket`], it requires a
+    /// UUID in `sub`, the role of signed-in users, their audience unless another one is configured,
+    /// and what [`Self::for_chat`] sets. It allows 30 seconds of leeway for `exp`.
     ///
     /// # Errors
     /// See [`TokenError`].

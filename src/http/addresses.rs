@@ -1,4 +1,4 @@
-//! Counts what each client address holds, for clients that nothing else identifies.
+//! Counts what each client address holds, for clients that can be identified only by their address.
 //!
 //! The memory is fixed. An address is represented by a position, which is a hash with a new seed in
 //! every process. Addresses with the same position share a limit, and a client cannot choose its

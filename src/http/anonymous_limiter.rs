@@ -57,7 +57,8 @@ impl AnonymousLimiter {
         };
         let headers = request.headers();
         // The tokens are verified before the address is counted, so that requests with a valid one
-        // use no permit. Verification changes no state.
+        // use no permit. A token with an unknown key can at most cause a fetch of keys, which has a
+        // limit of its own.
         if inner.is_known(request.uri(), headers) {
             return Ok(());
         }

@@ -30,9 +30,9 @@ use crate::observability::metrics::HttpMetrics;
 /// Otherwise it may send a request on a connection that was just closed.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Maximum size of an incomplete head that is still read further. This is the largest size that
-/// AWS's load balancers forward. A larger head results in 431, unless its end arrived with the last
-/// read, which has at most the same size.
+/// Maximum size in bytes of an incomplete head. While a head is smaller, the server continues to
+/// read it. This is the largest size that AWS's load balancers forward. A larger head results in
+/// 431, unless its end arrived with the last read, which has at most the same size.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Size of a head that is allowed regardless of how many other heads are incomplete. The heads of
@@ -92,7 +92,8 @@ impl Heads {
     }
 }
 
-/// The head that a connection is receiving.
+/// The state of one connection: the head that it receives, the request in progress and the last
+/// response.
 #[derive(Debug)]
 pub(super) struct Head {
     share: Share,
@@ -102,7 +103,7 @@ pub(super) struct Head {
     response_bytes: AtomicUsize,
     /// Whether all clients share the body of the last response.
     response_is_shared: AtomicBool,
-    /// The client of the last response.
+    /// The client of the last response, as the position of its address.
     client: AtomicU16,
     /// Whether the head is complete and its request in progress. Arriving bytes then belong to the
     /// body.
@@ -174,7 +175,7 @@ impl Head {
         self.responses.client(peer, request)
     }
 
-    /// Records the response that is written next to the client of its request. hyper begins no
+    /// Records the response that is written next, and the client that requested it. hyper begins no
     /// further response before this one is written.
     pub(super) fn respond<B: HttpBody>(&self, client: u16, response: &Response<B>) {
         // A stream has no exact size. It holds one part at a time.
@@ -262,8 +263,8 @@ impl Connection {
         }
     }
 
-    /// Counts the response if the kernel does not accept all of the `offered` bytes, and fails if
-    /// the connection must be closed for that.
+    /// Counts the response as unread while the kernel accepts none of the `offered` bytes, and
+    /// fails if the connection must be closed for that.
     fn note_write(
         &mut self,
         cx: &mut Context<'_>,

@@ -67,7 +67,8 @@ impl Origins {
             return true;
         }
         // The page has an origin of its own, for example because it is in a sandbox (see
-        // `upstream/sandbox.rs`). Whatever the browser reports about its site, it is not trusted.
+        // `upstream/sandbox.rs`). Such a page is not trusted, whatever the browser reports about
+        // its site.
         if origin == Some("null") {
             return false;
         }

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::input::Parameters;
 use crate::error_code::ErrorCode;
 
-/// The cursor of the next page, for clients that do not read `Link`.
+/// The header with the cursor of the next page, for clients that do not read `Link`.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// The first element of a cursor. A new format must have a new number, so that an old cursor is

@@ -66,7 +66,8 @@ type Client = u16;
 #[derive(Debug, Default)]
 struct ClientResponses {
     bytes: usize,
-    /// The size of each response, sorted by the time when the client last accepted bytes of it.
+    /// The size of each response, by its number. A response gets a new number whenever the client
+    /// accepts bytes of it, so the first one has waited longest.
     responses: BTreeMap<u64, (usize, Arc<Slot>)>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A connection on which no complete request head arrives in time is closed, whether it is new or
 //! idle between requests. So is a connection whose client does not read its response. The memory of
-//! incomplete heads and of unread responses is bounded, and so is the number of connections without
-//! a request. At a shutdown, requests in progress finish.
+//! incomplete heads and of unread responses is bounded, and so is the number of connections that
+//! wait for their client. At a shutdown, requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Writes log lines to standard error and limits their length.
 //!
-//! [`Excerpt`] limits the texts of clients where they are logged. This limit applies to every line,
-//! including those of libraries.
+//! [`Excerpt`] limits the texts of clients where they are logged. The limit in this file applies to
+//! every line, including those of libraries.
 
 use std::borrow::Cow;
 use std::io;

@@ -701,7 +701,8 @@ pub enum CloseLabel {
     Fault,
     /// The client read too slowly.
     SlowConsumer,
-    /// The sockets together held too much memory, and this one held the most.
+    /// The sockets together held too much memory, and this was one of the largest of the client
+    /// that held the most.
     Memory,
     /// The server is shutting down.
     Restarting,

@@ -18,9 +18,9 @@ pub(super) struct Allowance<C: Class> {
     person: Uuid,
     limits: Arc<RateLimits<C>>,
     refusals: RateLimitRefusals,
-    /// Set if the route's class had no token left. The request was admitted anyway, because it may
-    /// turn out to be a retry or to find an existing resource, and then costs no token of this
-    /// class. Only [`Writer`](super::Writer) can decide this.
+    /// Set if the route's class had no token left. A request that may be exempt
+    /// ([`Exemption`](super::Exemption)) is admitted anyway, because it may turn out to cost no
+    /// token of this class. Only [`Writer`](super::Writer) can decide this.
     debt: Option<Debt<C>>,
     /// Set if the request turned out to be a read, whatever the class of its route.
     is_read_request: Arc<AtomicBool>,
@@ -91,8 +91,8 @@ impl<C: Class> Allowance<C> {
         ApiError::new(ErrorCode::RateLimited).with_retry_after(debt.exceeded.retry_after)
     }
 
-    /// Returns the status for the response headers: of the limit that refused the request, or
-    /// otherwise of a class.
+    /// Returns the status for the response headers: that of the limit that refused the request, or
+    /// otherwise that of `class`.
     pub(super) fn status(&self, class: C) -> Option<LimitStatus> {
         let exceeded = self.exceeded.get().copied();
         exceeded.or_else(|| self.limits.status(self.person, class, self.limits.now()))

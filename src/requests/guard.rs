@@ -82,7 +82,7 @@ impl<C: Class> Guard<C> {
             if let Err(refusal) = self.anonymous_limiter.admit(&request) {
                 return refusal.into_response();
             }
-            // Only requests that the limit admits may wait for keys.
+            // Only requests that the limit per address admits may wait for keys.
             if error.code() == ErrorCode::KeysUnavailable {
                 let (method, headers) = (request.method(), request.headers());
                 identity = self.authentication.caller_with_keys(method, headers).await;
@@ -105,9 +105,9 @@ impl<C: Class> Guard<C> {
         } else {
             request.extensions_mut().insert(allowance.clone());
             let response = with_key(self.keys, request, handler).await;
-            // The request took a token of its own class but is a retry or found an existing
-            // resource, so it costs one read token instead. If no read token is left, the token of
-            // its own class is not put back, so that every request is limited.
+            // The request took a token of its own class but turned out to be a read or a retry, or
+            // found an existing resource, so it costs one read token instead. If no read token is
+            // left, the token of its own class is not put back, so that every request is limited.
             let finds = matches!(class.exemption(), Exemption::KeyOrId | Exemption::Existing);
             let is_existing =
                 allowance.is_read_request() || finds && response.status() == StatusCode::OK;

@@ -2,8 +2,9 @@
 //!
 //! This file reads the key. [`Writer`](super::Writer) claims it before the statements of a write
 //! and stores it after them, in the same transaction and round trip. So a write never succeeds
-//! without its key, a key is never stored without its write, and any end of the transaction
-//! releases the key. Responses are not stored: a retry reads the current state of the resource.
+//! without its key, and a key is never stored without its write. The claim ends with the
+//! transaction, however it ends. Responses are not stored: a retry reads the current state of the
+//! resource.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ const MAX_KEY: usize = 255;
 /// The statements with which a feature remembers its callers' keys. They run as the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyStatements {
-    /// Claims a key (`$1`, text) for a request with a hash (`$2`, bytea) until the end of the
+    /// Claims a key (`$1`, text) for the request with this hash (`$2`, bytea) until the end of the
     /// transaction. Raises [`DbError::DoneBefore`](crate::db::DbError::DoneBefore) if the same
     /// request was carried out, and another error if the key is in use or was used for another
     /// request.
@@ -37,8 +38,8 @@ pub struct KeyStatements {
     /// Stores the key after the write, with the same parameters. It may also store the data that
     /// the response needs besides the resource, such as its id and whether it was created.
     pub store: &'static str,
-    /// Restores the data that was stored with the key (`$1`, text) for the statements after this
-    /// one.
+    /// Makes the data that was stored with the key (`$1`, text) available to the statements after
+    /// this one.
     pub recall: &'static str,
     /// Raises `rate_limited`. It runs after the claim if the caller has no token left for the
     /// write. For a retry, the claim fails first, so this statement does not run.

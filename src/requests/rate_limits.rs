@@ -28,8 +28,8 @@ pub(super) struct LimitExceeded {
 }
 
 /// For each rate of a class, the time when its bucket is full again (the theoretical arrival time
-/// of the generic cell rate algorithm). Each time is a single number, which neither drifts nor has
-/// to be refilled.
+/// of the generic cell rate algorithm). In contrast to a count of tokens, such a time does not have
+/// to be refilled, and rounding errors do not add up.
 type FullAt = [u64; 2];
 
 /// The buckets of all users.
@@ -42,8 +42,8 @@ pub(super) struct RateLimits<C: Class> {
 
 struct Buckets<C> {
     full_at: HashMap<(Uuid, C), FullAt>,
-    /// Number of buckets at which idle ones are swept next: twice the number left by the last
-    /// sweep, so that sweeping costs each new bucket a constant amount of work.
+    /// Number of buckets at which full ones are dropped next: twice the number that the last sweep
+    /// left, so that sweeping costs each new bucket a constant amount of work.
     sweep_at: usize,
 }
 
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_buckets_are_dropped() {
+    fn full_buckets_are_dropped() {
         let limits = limits();
         for person in 0..100_000_u64 {
             // A thousand users per second, whose buckets are full again after a second.

@@ -9,8 +9,9 @@ pub type Rates = [Option<Rate>; 2];
 /// The size of a bucket, and how fast it refills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
+    /// Tokens in a full bucket.
     pub(super) burst: u64,
-    /// Time in which one token is refilled.
+    /// Nanoseconds in which one token is refilled.
     pub(super) period: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The bodies of forwarded requests and responses, which pass through frame by frame.
 //!
-//! Nothing is collected: a frame is requested only when the other side has taken the previous one.
+//! Nothing is collected: a frame is read only when the receiver has taken the previous one.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -20,13 +20,13 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::in_flight::InFlight;
 use crate::observability::excerpt::Excerpt;
 
-/// How long the server waits in all for the bytes of a body from its client. Each byte adds to this
-/// time; see [`MIN_BYTES_PER_SECOND`].
+/// How long the server waits in total for a client to send a body. Every [`MIN_BYTES_PER_SECOND`]
+/// bytes that arrive add a second.
 const BODY_WAIT: Duration = Duration::from_secs(20);
 
-/// The average speed at which a client must send a body, while the server waits for it. Without a
-/// minimum, a client could occupy a service with one byte from time to time. The slowest mobile
-/// networks are ten times faster.
+/// The minimum average speed at which a client must send a body while the server waits for it.
+/// Without a minimum, a client could occupy a service with one byte from time to time. The slowest
+/// mobile networks are ten times faster than this minimum.
 const MIN_BYTES_PER_SECOND: u64 = 500;
 
 /// Minimum time between two checks of a client's speed.
@@ -45,8 +45,9 @@ enum Cut {
     Stopping,
 }
 
-/// How fast a client sends a request body. Times are in milliseconds since the beginning of the
-/// request. Time in which the service does not accept bytes does not count.
+/// How fast a client sends a request body. Times are in milliseconds, and points in time are
+/// measured from the beginning of the request. Time in which the service does not accept bytes does
+/// not count.
 struct ClientSpeed {
     bytes: AtomicU64,
     /// How long the server has waited for the client, without the current wait.
@@ -69,7 +70,8 @@ impl Default for ClientSpeed {
 }
 
 impl ClientSpeed {
-    /// Records that the client must send more. A wait that has begun goes on.
+    /// Records that the server waits for more bytes of the client. A wait that has already begun
+    /// continues.
     fn begin_wait(&self, now: u64) {
         let _ = self.waits_since.compare_exchange(
             NOT_WAITING,
@@ -102,8 +104,9 @@ impl ClientSpeed {
     }
 }
 
-/// When bytes of a request or response were last transferred. Both bodies share it, so that a
-/// direction may pause while the other one is active.
+/// When bytes of a request or its response were last transferred. The two bodies share this value,
+/// so that one direction may pause while the other is active. Also contains the state of the
+/// request body.
 pub(super) struct Activity {
     started: Instant,
     /// Milliseconds from `started` to the last transfer.
@@ -132,7 +135,7 @@ impl Activity {
         self.last.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Returns the milliseconds since the beginning.
+    /// Returns the milliseconds since `started`.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -252,7 +255,7 @@ impl HttpBody for Upload {
 }
 
 impl Drop for Upload {
-    /// The HTTP library drops the body when it has sent the last frame.
+    /// The HTTP library may not ask for the end of the body, but drops the body once it is sent.
     fn drop(&mut self) {
         self.activity.end_upload();
     }
@@ -306,7 +309,7 @@ impl Download {
                 if deadline <= Instant::now() {
                     return Poll::Ready(Cut::Stalled);
                 }
-                // The timer is not reset for each frame, but when it fires.
+                // The timer is reset only when it fires, and not for each frame.
                 let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                 ready!(timer.as_mut().poll(cx));
                 timer.as_mut().reset(deadline);

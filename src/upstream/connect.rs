@@ -135,9 +135,9 @@ where
     }
 }
 
-/// Returns the TLS settings: the authorities in the PEM file `authorities`, or else those of the
-/// operating system. `is_used` is false if every service is reached without TLS. Those of the
-/// operating system are then not read.
+/// Returns the TLS settings with the certificate authorities in the PEM file `authorities` or,
+/// without such a file, with those of the operating system. `is_used` is false if no URL requires
+/// TLS. The authorities of the operating system are then not read.
 ///
 /// # Errors
 /// [`TlsError`]

@@ -1,4 +1,4 @@
-//! Answers preflight requests of web pages. Every origin is allowed, as by the gateways of
+//! Answers preflight requests of web pages. Every origin is allowed, as in the gateways of
 //! Supabase.
 //!
 //! The services authenticate by token and ignore cookies, so every page may call them (Fetch

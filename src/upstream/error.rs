@@ -34,9 +34,9 @@ pub(super) enum Refusal {
     Limited { retry_after: Option<u64> },
     /// The request has no key.
     KeyMissing,
-    /// The key is unknown or does not suffice.
+    /// The key is unknown, or the path requires a server-side key.
     KeyInvalid,
-    /// The keys that verify the key are not available.
+    /// The API key is a token, and the keys that would verify it are not available.
     KeysUnavailable,
     /// A browser sent a server-side key.
     SecretKeyInBrowser,
@@ -107,8 +107,8 @@ impl Refusal {
         }
     }
 
-    /// Returns the response. Pages of all origins may read it, because a browser otherwise reports
-    /// every failure as one of CORS.
+    /// Returns the response. Pages of all origins may read it, because a browser would otherwise
+    /// report every refusal as a CORS error.
     pub(super) fn into_response(self, service: Service) -> Response {
         let mut error = ApiError::new(self.code()).for_client_libraries();
         if let Some(hint) = self.hint(service) {

@@ -20,7 +20,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn of(error: ClientError) -> Self {
         let text = causes(&error);
-        // A service that does not accept connections now does not accept the next one either.
+        // After a failure to connect, a second attempt would fail as well.
         let is_lost = !error.is_connect() && chain(&error).any(is_lost_connection);
         if is_lost {
             Self::NoResponse(text)

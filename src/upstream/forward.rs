@@ -46,7 +46,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     targets: Targets,
     keys: Keys,
-    /// Whether API keys may be tokens whose keys are fetched.
+    /// Whether an API key may be a token that is verified with a published key set.
     has_published_keys: bool,
     proxies: TrustedProxies,
     public_address: Option<PublicAddress>,

@@ -86,7 +86,7 @@ pub fn forwarded_headers(data: &[u8]) {
         }
         assert_eq!(kept.contains_key("connection"), switches);
         assert_eq!(kept.contains_key("upgrade"), switches);
-        // What passes is what was sent.
+        // All other values that pass are unchanged.
         for (name, value) in &kept {
             let is_changed = ["location", "content-location", "connection", "upgrade"]
                 .contains(&name.as_str())

@@ -1,6 +1,6 @@
-//! The changes that the headers of a request and a response undergo. Pure: no I/O.
+//! Changes the headers of forwarded requests and responses. Pure: no I/O.
 //!
-//! `docs/upstream.md` lists all of them. Every other header passes unchanged.
+//! `docs/upstream.md` lists all changes. Every other header passes unchanged.
 
 use std::borrow::Cow;
 
@@ -37,8 +37,9 @@ const OF_ONE_CONNECTION: [HeaderName; 9] = [
 pub(super) const SB_FORWARDED_FOR: HeaderName = HeaderName::from_static("sb-forwarded-for");
 
 /// Headers that only proxies set: the address of a client, the URL that it requested, its
-/// certificate, and who it is. A service that believes them would believe anything that a client
-/// writes. What a trusted proxy reports is added again in the `X-Forwarded-*` headers.
+/// certificate, and who it is. A service that trusts them would trust anything that a client
+/// writes. The addresses and the URL that a trusted proxy reports are added again in the
+/// `X-Forwarded-*` headers.
 const CLAIMS: [&str; 22] = [
     // Defined by RFC 7239, RFC 9440 and RFC 9110, section 7.6.3.
     "client-cert",
@@ -68,7 +69,7 @@ const CLAIMS: [&str; 22] = [
     "x-credential-username",
 ];
 
-/// Beginnings of the names of further [`CLAIMS`], for proxies that set many headers.
+/// Further headers that only proxies set, by the beginning of their names.
 const CLAIM_PREFIXES: [&str; 22] = [
     "cf-",
     "fastly-",
@@ -94,14 +95,14 @@ const CLAIM_PREFIXES: [&str; 22] = [
     "x-vercel-forwarded-",
 ];
 
-/// Headers that begin like a claim, but that no proxy adds.
+/// Headers whose names match [`CLAIM_PREFIXES`] although no proxy adds them.
 const NO_CLAIMS: [&str; 1] = [
     // The secret with which Cloudflare's notifications identify themselves to a function.
     "cf-webhook-auth",
 ];
 
-/// Two servers may read different bodies from this request, so it is not forwarded (RFC 9112,
-/// section 11.2).
+/// The length of a body is ambiguous: two servers could read different bodies, so the request is
+/// not forwarded (RFC 9112, section 11.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous;
 
@@ -157,10 +158,11 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Removes from a request what is not forwarded: the headers of the connection, what a client
 /// claims about proxies and addresses, and cookies. Call it before the API key is read, because
-/// `Connection` may name any header, also that of the key. If the request switches to the WebSocket
-/// protocol, the two headers for that stay.
+/// `Connection` may name any header, even `apikey`. If the request switches to the WebSocket
+/// protocol, `Connection: Upgrade` and `Upgrade: websocket` stay.
 ///
-/// Returns the removed [`SB_FORWARDED_FOR`], which counts if the request has a server-side key.
+/// Returns the removed [`SB_FORWARDED_FOR`], which is forwarded if the request has a server-side
+/// key.
 pub(super) fn strip_request(
     headers: &mut HeaderMap,
     keeps_cookies: bool,
@@ -179,7 +181,7 @@ pub(super) fn strip_request(
     for name in &claims {
         headers.remove(name);
     }
-    // The HTTP library has answered it.
+    // The HTTP library sends `100 Continue` itself.
     headers.remove(EXPECT);
     if !keeps_cookies {
         headers.remove(COOKIE);
@@ -188,7 +190,7 @@ pub(super) fn strip_request(
 }
 
 /// Returns whether a header claims something about proxies or addresses. Some servers read an
-/// underscore in a name as a hyphen, so it counts as one.
+/// underscore in a name as a hyphen, so both are treated alike.
 fn is_claim(name: &HeaderName) -> bool {
     let name = name.as_str();
     let name = if name.contains('_') {
@@ -220,8 +222,8 @@ impl PublicAddress {
         Self::new(proto, url.authority()?.as_str())
     }
 
-    /// Determines the address from a request as received. `X-Forwarded-*` count only from a trusted
-    /// proxy.
+    /// Determines the address from a request as received. `X-Forwarded-*` headers count only if a
+    /// trusted proxy sent them.
     pub(super) fn of_request(headers: &HeaderMap, is_trusted: bool) -> Option<Self> {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let claimed = |name: &HeaderName| text(name).filter(|_| is_trusted);
@@ -266,9 +268,9 @@ pub(super) fn complete_request(
     }
 }
 
-/// Adds the address under which clients reach a service. Only services that Rapport reaches
-/// directly receive it. The gateway of a project adds its own headers, and could derive the name of
-/// a hosted project from these.
+/// Adds the address and the path prefix under which clients reach a service. Only services that
+/// Rapport reaches directly receive them: the gateway of a project adds such headers itself, and
+/// could derive the name of a hosted project from those of Rapport.
 pub(super) fn add_public_address(
     headers: &mut HeaderMap,
     address: Option<PublicAddress>,
@@ -285,7 +287,7 @@ pub(super) fn add_public_address(
 }
 
 /// Changes the headers of a response. `origin` is the scheme and authority of the server that
-/// responded, and `prefix` is the path prefix that its own paths lack.
+/// responded. `prefix` is the path prefix that clients add to that server's paths, or empty.
 pub(super) fn convert_response(
     headers: &mut HeaderMap,
     origin: &str,
@@ -296,7 +298,7 @@ pub(super) fn convert_response(
     if switches {
         add_websocket(headers);
     }
-    // They describe the host of the service, which the client does not know.
+    // These headers describe the host of the service, to which the client does not connect.
     headers.remove(ALT_SVC);
     headers.remove(STRICT_TRANSPORT_SECURITY);
     for name in [LOCATION, CONTENT_LOCATION] {
@@ -312,8 +314,9 @@ pub(super) fn convert_response(
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
 }
 
-/// Returns a URL on `origin` as a reference relative to this server's root, which is valid under
-/// every address of this server (RFC 9110, section 10.2.2). Returns `None` for other URLs.
+/// Converts a URL on `origin` to a reference relative to this server's root, which is valid under
+/// every address of this server (RFC 9110, section 10.2.2). Returns `None` for other URLs, and for
+/// URLs whose reference would name another host.
 fn relative(url: &str, origin: &str, prefix: &str) -> Option<String> {
     let head = url.get(..origin.len())?;
     let path = &url[origin.len()..];

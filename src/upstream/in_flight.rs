@@ -31,7 +31,8 @@ impl InFlightLimit {
     }
 
     /// Starts a request of the client with this address, unless too many are in progress. It does
-    /// not wait, because requests that wait would take the resources that the limit protects.
+    /// not wait for a free permit, because waiting requests would take the resources that the limit
+    /// protects.
     pub(super) fn start(&self, client: Option<IpAddr>) -> Option<InFlight> {
         let address_share = self.addresses.take(client)?;
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;

@@ -19,7 +19,7 @@ use crate::config::KeySource;
 /// How long a response may take, from the connection to the end of the body.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Maximum size of a key set or a discovery document, in bytes. A key takes less than 2 KiB, also
+/// Maximum size of a key set or a discovery document, in bytes. A key takes less than 2 KiB, even
 /// with its certificates.
 const MAX_BYTES: usize = 64 * 1024;
 
@@ -39,7 +39,8 @@ pub(super) enum FetchError {
     Late,
     #[error("{0}")]
     Connection(String),
-    /// A redirect is an error as well, because it may lead to a server of an attacker.
+    /// The status is not 200. A redirect is an error as well, because it may lead to an attacker's
+    /// server.
     #[error("status {0}")]
     Status(StatusCode),
     #[error("the response is larger than {MAX_BYTES} bytes, or broke off")]
@@ -58,16 +59,16 @@ pub(super) struct Fetched {
     pub(super) max_age: Option<Duration>,
 }
 
-/// What is requested for one issuer.
+/// Fetches the key set of one issuer. In tests, an implementation returns planned responses.
 pub(super) trait Fetch: Send {
-    /// Fetches the set, or learns that it has not changed since the last call.
+    /// Fetches the set. The result contains no set if it has not changed since the last call.
     fn fetch(&mut self) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 
     /// Makes the next call fetch the set even if it has not changed.
     fn forget(&mut self);
 }
 
-/// Fetches the set of one issuer.
+/// Fetches the set of one issuer over HTTP.
 pub(super) struct HttpFetch {
     client: Client<Connector, Body>,
     location: KeySource,
@@ -75,7 +76,7 @@ pub(super) struct HttpFetch {
     issuers: Vec<String>,
     /// The URL of the set, once a discovery document has named it.
     discovered: Option<Uri>,
-    /// The version of the last set.
+    /// The `ETag` of the last set.
     tag: Option<HeaderValue>,
 }
 

@@ -15,9 +15,10 @@ use crate::config::Config;
 use crate::observability::metrics::{AuthMetrics, KeySetMetrics};
 use crate::shutdown::Tasks;
 
-/// Bounds of the time after which a set is fetched again if the response has a `max-age`. A set
-/// must not become older than an hour, because a revoked key is accepted until then.
+/// The shortest time after which a set is fetched again if the response has a `max-age`.
 const MIN_REFRESH: Duration = Duration::from_secs(60);
+
+/// The longest such time. A revoked key is accepted until the set is fetched again.
 const MAX_REFRESH: Duration = Duration::from_secs(3_600);
 
 /// The delay after the first failure. It doubles with each further one.
@@ -30,7 +31,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 /// not fetch together.
 const JITTER: f64 = 0.1;
 
-/// The name in metrics of the first issuer, if it accepts any `iss`.
+/// The name of the first issuer in metrics and logs, if no `iss` is configured for it.
 const FIRST_ISSUER: &str = "project";
 
 /// Starts a task for each published key set of the verifier.
@@ -86,7 +87,7 @@ struct Intervals {
     max_age: Duration,
 }
 
-/// Fetches a set again and again.
+/// Fetches a set periodically, and removes it when it reaches its maximum age.
 async fn run(feed: KeyFeed, mut fetch: impl Fetch, intervals: Intervals, metrics: KeySetMetrics) {
     let mut failures: u32 = 0;
     // When the current set must be removed, unless it is fetched again.
@@ -101,7 +102,8 @@ async fn run(feed: KeyFeed, mut fetch: impl Fetch, intervals: Intervals, metrics
                     tracing::info!(%url, "key set is available again");
                 }
                 failures = 0;
-                // The age counts from the request, because the response may be late.
+                // The age counts from the request, because the issuer may have changed the set
+                // before the response arrives.
                 expiry = Some(begun + intervals.max_age);
                 let has_changed = keys.is_some_and(|keys| feed.replace(keys));
                 metrics.fetched(has_changed);
@@ -117,7 +119,8 @@ async fn run(feed: KeyFeed, mut fetch: impl Fetch, intervals: Intervals, metrics
             }
         };
         feed.end(failures == 0);
-        // A set that can be fetched never reaches its maximum age.
+        // Two attempts are at most about half of the maximum age apart, so a set that can be
+        // fetched never reaches that age.
         let next = Instant::now() + varied(delay.min(intervals.max_age / 2));
         loop {
             let wake = expiry.map_or(next, |expiry| expiry.min(next));

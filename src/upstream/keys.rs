@@ -1,8 +1,8 @@
 //! Checks API keys, and exchanges them for tokens that the services accept.
 //!
 //! This applies only to services that Rapport reaches directly. The services verify JSON Web Tokens
-//! and know no opaque keys, so their gateway must exchange them. Keys are compared by hash, so that
-//! the time of a comparison reveals nothing about a key. Keys and tokens are never logged.
+//! and cannot read opaque keys, so their gateway must exchange these. Keys are compared by hash, so
+//! that the time of a comparison reveals nothing about a key. Keys and tokens are never logged.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,8 +21,8 @@ pub(super) const API_KEY: HeaderName = HeaderName::from_static("apikey");
 /// The header in which a function receives the key of its caller as a token.
 const FUNCTION_KEY: HeaderName = HeaderName::from_static("sb-api-key");
 
-/// Lifetime of a token that is created for a key, in seconds. It must be valid only until the
-/// service has read one request, which takes minutes at most.
+/// Lifetime of a token that is created for a key, in seconds. The token must be valid until the
+/// service has read one request, which takes a few minutes at most.
 const TOKEN_SECONDS: i64 = 300;
 
 /// A created token is not used in its last seconds, so that the services accept it even if their
@@ -100,8 +100,8 @@ impl Keys {
         }
     }
 
-    /// Waits for a limited time if the key of a request is a token whose own keys must be fetched
-    /// first.
+    /// If the key of a request is a token whose own keys must be fetched first, waits for them for
+    /// a limited time.
     pub(super) async fn await_unverified(
         &self,
         rule: KeyRule,
@@ -127,7 +127,8 @@ impl Keys {
         headers: &HeaderMap,
         query: Option<&str>,
     ) -> Result<Option<Given>, Refusal> {
-        // The user of a page knows all keys that it sends, also those that do not count.
+        // The user of a page can read all keys that the page sends, so the token in `Authorization`
+        // is checked even if it does not decide about the request.
         let sent = headers.get(AUTHORIZATION).filter(|_| is_browser(headers));
         let token = sent.and_then(|sent| bearer_token(sent.to_str().ok()?));
         if token.and_then(|token| self.role(token).ok()) == Some(Role::Service) {
@@ -172,8 +173,9 @@ impl Keys {
         role == Some(Role::Service) && !is_browser(headers)
     }
 
-    /// Replaces an `Authorization` that the service would not understand by the token of the key's
-    /// role. A user's token stays. For functions, also sets `sb-api-key` or removes it.
+    /// Sets `Authorization` to the token of the key's role, unless it contains a token or a
+    /// signature that the service reads itself. For functions, also sets `sb-api-key` to the token,
+    /// or removes it if the request has no key.
     pub(super) fn exchange(
         &self,
         service: Service,
@@ -281,8 +283,8 @@ impl Tokens {
 }
 
 /// Returns the key of a request, and whether it is in the query. Only `GET` and `HEAD` requests can
-/// have it there, because browsers open such URLs without headers. If there are several, the last
-/// one counts, as in the handshake of the socket.
+/// have it there, because browsers open such URLs without headers. If the query contains several,
+/// the last one counts, as in the handshake of the socket.
 fn given(method: &Method, headers: &HeaderMap, query: Option<&str>) -> Option<(String, bool)> {
     let header = headers.get(API_KEY).and_then(|value| value.to_str().ok());
     if let Some(key) = header.map(str::trim).filter(|key| !key.is_empty()) {
@@ -300,8 +302,8 @@ fn given(method: &Method, headers: &HeaderMap, query: Option<&str>) -> Option<(S
     (!key.is_empty()).then_some((key, true))
 }
 
-/// Returns the query without its keys, or `None` if nothing is left. PostgREST would take the key
-/// for a filter, and a URL that a service logs must not contain it.
+/// Returns the query without its `apikey` parameters, or `None` if nothing is left. PostgREST would
+/// read such a parameter as a filter, and a URL that a service logs must not contain a key.
 pub(super) fn without_key(query: &str) -> Option<String> {
     let rest: Vec<&str> = parameters(query)
         .filter(|parameter| !is_key(parameter))
@@ -317,8 +319,9 @@ fn is_key(parameter: &str) -> bool {
     parameter.split('=').next() == Some("apikey")
 }
 
-/// Returns whether a request comes from a browser: only browsers send `Origin`, and all of them
-/// call themselves Mozilla. A server-side key that a browser has is known to its user.
+/// Returns whether a request seems to come from a browser: few other programs send `Origin`, and
+/// the `User-Agent` of every browser begins with `Mozilla/`. A server-side key in a browser is
+/// known to its user.
 fn is_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN)
         || headers
@@ -326,7 +329,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
             .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
-/// Returns whether the client's `Authorization` reaches the service.
+/// Returns whether the client's `Authorization` (or its absence) stays as it is.
 fn stays(service: Service, sent: Option<&HeaderValue>, query: Option<&str>) -> bool {
     let text = sent.and_then(|value| value.to_str().ok());
     let token = text.and_then(bearer_token);

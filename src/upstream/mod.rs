@@ -1,8 +1,9 @@
 //! Forwards requests for the other services of Supabase, so that an application needs only one URL.
+//! Also fetches the key sets of issuers, because that requires the same HTTP client.
 //!
-//! The bytes of path, query and bodies are forwarded as received. `docs/upstream.md` lists every
-//! change that a request and a response undergo. Paths that belong to no service are never
-//! forwarded, and keys and tokens are never logged.
+//! The bytes of path, query and bodies are forwarded as received, except for the changes that
+//! `docs/upstream.md` lists. Paths that belong to no service are never forwarded, and keys and
+//! tokens are never logged.
 
 mod body;
 mod connect;

@@ -1,6 +1,6 @@
 //! Decides which service of Supabase a path belongs to. Pure: no I/O and no settings.
 //!
-//! A prefix is compared with the bytes as received, so a path that spells a prefix with escapes
+//! A prefix is compared with the bytes as received, so a path that contains escapes in its prefix
 //! belongs to no service. A path that belongs to no service is never forwarded. In particular,
 //! `/pg`, `/mcp` and the paths of Studio are for operators and have no entry here.
 
@@ -110,9 +110,9 @@ pub(super) struct Route<'a> {
     pub(super) service: Service,
     /// The key that the request needs.
     pub(super) key: KeyRule,
-    /// The part of the path that the service's own paths do not have.
+    /// The prefix of the path under which clients address the service. Empty if the path has none.
     pub(super) prefix: &'static str,
-    /// The path at the service itself.
+    /// The path as the service itself expects it.
     pub(super) own_path: Cow<'a, str>,
 }
 
@@ -138,7 +138,8 @@ pub(super) fn find(path: &str) -> Result<Option<Route<'_>>, Ambiguous> {
     for service in Service::ALL {
         if let Some(rest) = below(path, service.prefix()) {
             let plain = check(path, service)?;
-            // The prefix contains no escapes, so it has the same length when decoded.
+            // The prefix of the path contains no escapes, so it has the same length in the decoded
+            // path.
             let plain_rest = &plain[service.prefix().len()..];
             return Ok(Some(Route {
                 service,

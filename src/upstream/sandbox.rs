@@ -18,10 +18,12 @@ const NO_SCRIPTS: &str = "sandbox";
 const OWN_ORIGIN: &str = "sandbox allow-downloads allow-forms allow-modals allow-popups \
     allow-popups-to-escape-sandbox allow-scripts";
 
-/// Puts a response into a sandbox. This affects only responses that a browser opens as a page. They
-/// cannot be told apart: a browser may open a response that it has cached as an image.
+/// Puts a response into a sandbox, which affects only responses that a browser opens as a page. The
+/// policy is added to all responses except PDF files, because the server cannot know which ones
+/// will be opened: a browser may open a response that it has cached as an image.
 pub(super) fn add(headers: &mut HeaderMap, service: Service) {
-    // The media type is the service's decision. Otherwise a browser could find a page in a text.
+    // The service decides the media type. Without this header, a browser could treat a text as a
+    // page.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !is_pdf(headers) {
         let policy = match service {
@@ -35,7 +37,7 @@ pub(super) fn add(headers: &mut HeaderMap, service: Service) {
 
 /// Returns whether the response is a PDF and nothing else. Chromium does not display a PDF in a
 /// sandbox, and the viewers of browsers run its scripts outside the page's origin. If there are
-/// several media types, browsers may choose another one, so they do not count.
+/// several media types, a browser may choose another one, so the response does not count as a PDF.
 fn is_pdf(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let is_pdf = types

@@ -12,8 +12,8 @@ use crate::config::UpstreamConfig;
 use crate::observability::metrics::{ServiceMetrics, UpstreamMetrics};
 
 /// How long an idle connection to a service is kept. Services on Node.js close it after five
-/// seconds. If the service closes a connection first, a request that is just being sent on it is
-/// lost.
+/// seconds. If the service closes a connection first, a request that is sent on it at that moment
+/// is lost.
 const IDLE_SERVICE: Duration = Duration::from_secs(4);
 
 /// How long an idle connection to the gateway of a project is kept. nginx, on which Kong is built,
@@ -27,7 +27,7 @@ pub(super) struct Target {
     base_path: String,
     /// The value of `Host`.
     pub(super) host: HeaderValue,
-    /// Scheme and authority, with which a `Location` on this server starts.
+    /// Scheme and authority of the target. A `Location` that starts with them is converted.
     pub(super) origin: String,
     /// Whether this is the service itself and not the gateway of a project.
     pub(super) is_direct: bool,
@@ -39,7 +39,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Returns the path prefix that the server's own paths lack.
+    /// Returns the path prefix that clients add to the paths of the target, or an empty string.
     pub(super) fn missing_prefix(&self, route: &Route<'_>) -> &'static str {
         if self.is_direct { route.prefix } else { "" }
     }
@@ -69,8 +69,8 @@ impl Target {
     }
 }
 
-/// The HTTP clients for services and for gateways of projects. They keep idle connections for
-/// different times.
+/// The HTTP clients for services and for gateways of projects. The two keep idle connections for
+/// different lengths of time.
 pub(super) struct Clients {
     service: HttpClient,
     gateway: HttpClient,

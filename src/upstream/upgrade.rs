@@ -53,8 +53,8 @@ pub(super) async fn run(
     drop(in_flight);
 }
 
-/// Returns the TCP stream of the client, whose bytes no longer count as a request head, and the
-/// bytes that were already read from it.
+/// Returns the TCP stream of the client and the bytes that were already read from it. Further bytes
+/// of the stream no longer count as a request head.
 fn into_stream(upgraded: Upgraded) -> Option<(TcpStream, axum::body::Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Connection>>().ok()?;
     Some((parts.io.into_inner().into_stream(), parts.read_buf))
@@ -89,7 +89,7 @@ async fn copy(
         }
         activity.touch();
         to.write_all(&buffer[..count]).await?;
-        // A TLS stream may hold the bytes back.
+        // A TLS stream may buffer the bytes until it is flushed.
         to.flush().await?;
     }
 }

@@ -1,4 +1,4 @@
-//! Serves `GET /docs`: Swagger UI, a page for reading the document and trying the routes.
+//! Serves `GET /docs`: Swagger UI, a page for reading the OpenAPI document and trying the routes.
 //!
 //! All assets of the page are embedded in the program. Its content security policy allows it to
 //! load only these assets and to connect only to this server.

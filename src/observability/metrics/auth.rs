@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 /// The metrics of all issuers. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct AuthMetrics {
-    /// Tokens of an issuer with a published key set whose key was not known.
+    /// Tokens whose key was not known, although their issuer publishes a key set.
     pub unknown_kid: Counter,
     /// Tokens that were issued more than five minutes in the future.
     pub clock_ahead: Counter,
@@ -32,7 +32,7 @@ struct RefreshLabels {
     outcome: &'static str,
 }
 
-/// When each key set that is in use was fetched. The age is computed when it is read.
+/// When each key set that is in use was fetched. The age is computed when the metrics are exported.
 #[derive(Clone, Debug, Default)]
 struct Ages(Arc<Mutex<BTreeMap<Arc<str>, Instant>>>);
 
@@ -94,7 +94,7 @@ pub struct KeySetMetrics {
 }
 
 impl KeySetMetrics {
-    /// Counts a response of the issuer.
+    /// Counts a successful fetch, after which the age of the set is zero.
     pub fn fetched(&self, has_changed: bool) {
         self.count(if has_changed { "changed" } else { "unchanged" });
         let mut ages = self.ages();

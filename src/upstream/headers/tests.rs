@@ -318,7 +318,8 @@ fn a_changed_location_never_leads_to_another_host() {
         }
     }
     assert!(changed > 1_000, "{changed}");
-    // Controls: these values would lead elsewhere, so they stay as the service sent them.
+    // As relative references, these paths would lead to another host, so the `Location` stays as
+    // the service sent it.
     for path in [
         "//evil.test/",
         "/\\evil.test/",

@@ -1,4 +1,4 @@
-//! Tests when a set is fetched, with a paused clock.
+//! Tests of the times at which a set is fetched, with a paused clock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ enum Reply {
     Keys(Option<u64>),
     Unchanged,
     Failure,
-    /// None ever arrives.
+    /// No response ever arrives.
     Silence,
 }
 
@@ -73,7 +73,7 @@ impl Fetch for Plan {
     }
 }
 
-/// A set that is fetched, with a clock that jumps over waiting times.
+/// A set that is fetched by a task. The clock is paused and jumps over waiting times.
 struct Scene {
     verifier: Verifier,
     replies: Arc<Mutex<VecDeque<Reply>>>,
@@ -124,7 +124,7 @@ impl Scene {
         }
     }
 
-    /// Returns the seconds between the last two of this many requests.
+    /// Waits for request number `count`, and returns the seconds since the one before it.
     async fn pause_before(&mut self, count: usize) -> u64 {
         let times = self.requests.wait_for(|times| times.len() >= count);
         let times = times.await.unwrap().clone();
@@ -180,7 +180,7 @@ async fn a_set_is_fetched_as_often_as_its_issuer_asks_within_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_repeated_after_increasing_delays() {
+async fn failed_attempts_are_repeated_after_increasing_delays() {
     let mut scene = Scene::start(&[Reply::Failure]);
     for (count, expected) in [
         (2, 1.0),
@@ -230,7 +230,7 @@ async fn a_token_of_a_key_that_may_exist_is_not_refused_for_good() {
     assert_eq!(scene.refusal("b"), TokenError::KeysUnavailable);
     scene.pause_before(2).await;
     scene.settled().await;
-    // The failed attempt does not show that the key does not exist.
+    // After a failed attempt, the key may still exist.
     assert_eq!(scene.refusal("b"), TokenError::KeysUnavailable);
     // Known keys are still used.
     assert_eq!(scene.refusal("a"), TokenError::BadSignature);
@@ -264,7 +264,8 @@ async fn a_set_that_cannot_be_fetched_is_used_until_its_maximum_age() {
     changes.changed().await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(86_399));
     assert_eq!(scene.refusal("a"), TokenError::KeysUnavailable);
-    // Otherwise, a response that the set has not changed would leave no set.
+    // If the `ETag` were still sent, the issuer would respond that the set has not changed, and no
+    // set would be in use.
     assert!(*scene.has_forgotten.lock().unwrap());
 }
 

@@ -229,7 +229,7 @@ fn a_request_is_admitted_by_its_key() {
             None,
             Ok(Some(Role::Anon)),
         ),
-        // In `Authorization`, too, beside a public key or alone.
+        // A server-side key in `Authorization` is refused as well, beside a public key or alone.
         (
             Any,
             Method::POST,
@@ -274,7 +274,7 @@ fn a_request_is_admitted_by_its_key() {
     }
 }
 
-/// Returns the `Authorization` that a service receives. A token that Rapport minted is shown as
+/// Returns the `Authorization` that a service receives. A token that Rapport minted is replaced by
 /// `minted` and its role.
 fn received(keys: &Keys, service: Service, pairs: &[(&'static str, &str)], query: &str) -> String {
     let mut headers = headers(pairs);

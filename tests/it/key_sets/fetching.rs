@@ -41,7 +41,7 @@ async fn a_key_that_disappears_verifies_nothing() {
     let verified = fetcher.verify(&of_a).await.unwrap();
     assert!(fetcher.verifier.check_signer(&verified).is_ok());
 
-    // Another key with the same id is another key.
+    // A different key with the same id does not replace the key that has disappeared.
     for keys in [set(&[&B]), set(&[&OTHER_A, &B])] {
         server.publish(keys);
         fetcher.refresh().await;
@@ -49,7 +49,7 @@ async fn a_key_that_disappears_verifies_nothing() {
         assert_eq!(fetcher.verifier.check_signer(&verified), unknown("a"));
         assert!(fetcher.verify(&of_b).await.is_ok());
     }
-    // The unknown key caused one more fetch of the first of these sets.
+    // The token with the unknown key caused one more fetch of the first of these sets.
     assert_eq!(fetcher.attempts("changed"), Some(3.0));
     assert_eq!(fetcher.attempts("unchanged"), Some(1.0));
     // The order of the keys and other members of the set do not matter.

@@ -1,4 +1,4 @@
-//! Several issuers beside one server.
+//! One server that accepts the tokens of several issuers.
 
 use rapport::auth::TokenError;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ async fn an_issuer_has_its_own_audience_roles_and_claim_of_the_user() {
         let verified = plain.verify(&of(json!({ "role": role }))).await.map(drop);
         assert_eq!(verified, Err(TokenError::RoleOfIssuer), "{role}");
     }
-    // A token of an issuer that is not configured has no keys at all.
+    // There are no keys at all for an issuer that is not configured.
     let stranger = plain.verify(&A.sign(&claims(&json!({})))).await;
     assert_eq!(
         stranger.map(drop),

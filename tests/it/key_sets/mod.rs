@@ -26,13 +26,13 @@ struct Fetcher {
 }
 
 impl Fetcher {
-    /// Starts with a key set at this URL, and without a secret.
+    /// Creates a verifier with the key set at this URL, and without a secret.
     fn start(url: &str) -> Self {
         let settings = [("SUPABASE_JWT_SECRET", ""), ("RAPPORT_AUTH_JWKS", url)];
         Self::with(&config("postgres://nobody@localhost/none", &settings))
     }
 
-    /// Starts with the settings of a file.
+    /// Creates a verifier with the settings of a file that contains this text.
     fn with_file(text: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
@@ -80,7 +80,7 @@ impl Fetcher {
         assert!(self.verifier.await_keys().await);
     }
 
-    /// Returns the value of a metric, given as exported.
+    /// Returns the value of the metric with this name and labels, as they are exported.
     fn metric(&self, name: &str) -> Option<f64> {
         let text = self.metrics.encode().unwrap();
         let line = text.lines().find(|line| line.starts_with(name))?;

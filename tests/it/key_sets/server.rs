@@ -68,7 +68,7 @@ pub(crate) fn set(pairs: &[&Pair]) -> Value {
     json!({ "keys": keys })
 }
 
-/// What the server responds to a path.
+/// A response of the server.
 #[derive(Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,

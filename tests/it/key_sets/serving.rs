@@ -42,7 +42,7 @@ async fn conversations(server: &WholeServer, token: &str) -> Answer {
 #[tokio::test]
 async fn until_the_keys_are_known_requests_can_be_repeated() {
     let database = TestDatabase::new().await;
-    // The port is reserved, but connections to it are not accepted.
+    // This port was free a moment ago, so connections to it are refused.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -113,7 +113,7 @@ async fn channels_end_when_the_key_of_their_token_disappears() {
     conversations(&server, &token)
         .await
         .assert_refused(401, "unauthorized");
-    // The channel of the other key stays.
+    // The channel whose token has the other key stays open.
     let broadcast = json!({ "type": "broadcast", "event": "x", "payload": {} });
     socket
         .push(json!("2"), "3", "realtime:room", "broadcast", broadcast)
@@ -136,7 +136,8 @@ async fn a_new_token_waits_for_its_keys_without_ending_the_channel() {
         socket.expect_reply(reference, "ok").await;
     }
 
-    // The issuer replaces its key, and one of the two channels receives a token of the new one.
+    // The issuer replaces its key, and one of the two channels receives a token that the new key
+    // signed.
     keys.publish(set(&[&B]));
     let new = json!({ "access_token": B.sign(&claims(&json!({}))) });
     let push = async |socket: &mut PhoenixSocket, reference, payload| {
@@ -151,7 +152,7 @@ async fn a_new_token_waits_for_its_keys_without_ending_the_channel() {
     assert!(text.contains("(kid) \"a\""), "{text}");
     socket.expect("realtime:old", "phx_close").await;
     socket.heartbeat("4").await;
-    // Only a channel that still exists answers.
+    // Only a channel that still exists responds to an invalid token.
     push(&mut socket, "5", json!({ "access_token": "nonsense" })).await;
     let (_, text) = socket.expect_system("realtime:new").await;
     assert_eq!(text, "The token provided is not a valid JWT");

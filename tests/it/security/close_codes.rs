@@ -20,7 +20,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(0x88, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Returns the code with which the server closes the socket after these bytes.
+/// Sends these bytes, and returns the code with which the server closes the socket.
 async fn answer(server: &Server, bytes: &[u8]) -> u16 {
     let mut client = server.client(Version::Two).await;
     client.tcp().write_all(bytes).await.unwrap();

@@ -287,7 +287,7 @@ async fn a_held_receipt_does_not_keep_the_deliveries_of_others_from_being_record
 }
 
 #[tokio::test]
-async fn an_open_read_of_messages_does_not_keep_old_ones() {
+async fn an_open_read_of_messages_does_not_keep_old_ones_from_being_deleted() {
     let database = database().await;
     let (owner, zoe) = (database.connect().await, database.connect().await);
     server(&owner).await;

@@ -141,7 +141,8 @@ async fn unread_responses_count_as_idle_connections() {
     let mut hostile = Vec::new();
     for _ in 0..8 {
         let mut stream = server.connect([127, 0, 0, 1]).await;
-        // Of the pipelined requests, the second arrives while the first response is not read.
+        // The requests are pipelined, so the second one arrives while the first response is not
+        // read.
         stream.write_all(&BIG.repeat(20)).await.unwrap();
         eventually("the response waits", async || {
             (server.metrics.responses_bytes.get() > 0).then_some(())

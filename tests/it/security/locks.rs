@@ -14,7 +14,7 @@ const TAKE_ALL: &str = "
            pg_advisory_lock(hashtext('chat.maintain_message_partitions')),
            pg_advisory_lock(32195282895598196)";
 
-/// Makes the session act as a user.
+/// Makes the connection act as a user.
 async fn act_as(client: &Client, person: Person) {
     let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, person.id());
     client

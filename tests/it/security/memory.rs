@@ -102,8 +102,9 @@ async fn unfinished_frames_are_bounded_over_all_sockets() {
         })
         .await;
         assert_eq!(server.closed_for_memory(), server.limited(Limit::AllFrames));
-        // Among sockets of equal size, the largest is the one from which the server has read most
-        // so far. A socket with unread bytes is cut off without a code.
+        // All hostile sockets send the same number of bytes, so the largest at any time is the one
+        // from which the server has read most. A socket with unread bytes is cut off without a
+        // code.
         let ends = hostile
             .iter_mut()
             .map(|socket| Box::pin(socket.last_code()));
@@ -245,8 +246,8 @@ async fn a_message_must_end_in_time_even_if_bytes_keep_arriving() {
     ] {
         let mut hostile = server.client(Version::Two).await;
         hostile.tcp().write_all(&first).await.unwrap();
-        // The client sends a byte or a fragment at an interval, because the test is about such a
-        // client.
+        // The test needs a timer, because it is about a client that sends a byte or a fragment from
+        // time to time.
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         let code = loop {
             ticks.tick().await;

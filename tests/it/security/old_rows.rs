@@ -76,7 +76,8 @@ async fn an_earlier_version_of_a_row_is_shown_only_to_users_who_could_see_it() {
             (case(ana, "more"), case(ana, "for Ana")),
         ];
         assert_eq!([next(&mut anas).await, next(&mut anas).await], expected);
-        // Ben receives the row when it returns to him, without the version in between.
+        // Ben receives the row when it returns to him. Only with the setting, he also receives the
+        // version in between, which he could not see.
         let (record, old) = next(&mut bens).await;
         assert_eq!(record, case(ben, "about Ana"));
         let hidden = if settings.is_empty() {

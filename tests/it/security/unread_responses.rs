@@ -118,7 +118,7 @@ async fn rest(stream: &mut TcpStream) -> usize {
     bytes.len()
 }
 
-/// Reads a complete response, whose body has this length.
+/// Reads `length` bytes of a response.
 async fn read_whole(stream: &mut TcpStream, length: usize) {
     let mut bytes = vec![0; length];
     let reading = stream.read_exact(&mut bytes);

@@ -1,5 +1,5 @@
 //! A statement that waits for a lock uses no right that is revoked meanwhile. A user can make their
-//! own statement wait for as long as they like, with a second session that holds the lock.
+//! own statement wait for as long as they like, with a second database session that holds the lock.
 
 use tokio_postgres::Client;
 use uuid::Uuid;

@@ -66,7 +66,7 @@ async fn a_claim_of_a_client_reaches_no_service() {
             assert_eq!(server.send(&request).await.status(), 200);
             let recorded = recorder.next().await;
             assert!(!recorded.head.contains("6.6.6.6"), "{}", recorded.head);
-            // Controls.
+            // The controls are a header that passes, and the address of the peer.
             assert_eq!(recorded.header("x-client-info"), Some("a/1"));
             let last = recorded.header("x-forwarded-for").unwrap();
             assert!(last.ends_with("127.0.0.1"), "{last}");

@@ -20,7 +20,7 @@ fn preflight(path: &str) -> String {
     )
 }
 
-/// An address that refuses connections.
+/// Returns a URL at which connections are refused.
 async fn closed() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())

@@ -318,7 +318,7 @@ async fn one_address_does_not_occupy_a_service() {
         }
     }
     assert!(is_served);
-    // The request ends with its client.
+    // The request ends when its client disconnects.
     drop(client);
     closed(&mut upstream).await;
     server.idle("rest").await;

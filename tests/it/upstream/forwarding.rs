@@ -1,5 +1,4 @@
-//! A request reaches a service, and its response the client, without other changes than those in
-//! `docs/upstream.md`.
+//! Requests and responses pass without changes other than those that `docs/upstream.md` lists.
 
 use super::recorder::{EMPTY, Recorder};
 use super::{Answer, Forwarder};
@@ -84,7 +83,7 @@ async fn a_service_that_is_reached_directly_sees_its_own_paths() {
         ("/auth/v1/user", "/user", "/auth/v1"),
         ("/functions/v1/hello/x", "/hello/x", "/functions/v1"),
         ("/graphql/v1", "/rpc/graphql", "/graphql/v1"),
-        // The key of the query is a filter to PostgREST.
+        // The key is in the header, so `apikey` in the query is a filter and stays.
         (
             "/rest/v1/todos?apikey=sb_publishable_x&a=b",
             "/todos?apikey=sb_publishable_x&a=b",
@@ -307,7 +306,8 @@ async fn redirects_are_passed_on_and_not_followed() {
         format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
     let mut recorder = Recorder::start(&response).await;
     let url = format!("http://{}", recorder.address);
-    // In both modes, browsers arrive at these paths without a key.
+    // Browsers arrive at these paths without a key, whether the service is reached through the
+    // gateway of the project or directly.
     for name in ["SUPABASE_URL", "RAPPORT_UPSTREAM_AUTH_URL"] {
         let server =
             Forwarder::start(&[(name, &url), ("RAPPORT_AUTH_ANON_KEY", "sb_publishable_x")]).await;

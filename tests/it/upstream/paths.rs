@@ -62,7 +62,7 @@ async fn only_paths_of_services_are_forwarded() {
 }
 
 #[tokio::test]
-async fn methods_that_no_service_has_are_refused() {
+async fn methods_that_a_service_does_not_have_are_refused() {
     let mut recorder = Recorder::start(EMPTY).await;
     let server = Forwarder::before(recorder.address, &[]).await;
     for (method, path, status) in [
