@@ -86,7 +86,7 @@ async fn the_channels_of_a_socket_are_limited() {
         }
     }
     assert_eq!(server.limited(Limit::Channels), 2);
-    // Leaving a channel frees a slot.
+    // A channel that was left no longer counts.
     client
         .push(json!("1"), "5", "realtime:1", "phx_leave", json!({}))
         .await;

@@ -216,8 +216,8 @@ async fn without_a_primary_key_only_deletions_are_delivered() {
     );
 }
 
-/// Returns statements that create a table under row-level security whose identity is an index
-/// without the primary key.
+/// Returns statements that create a table under row-level security. Its replica identity is an
+/// index that does not contain the primary key.
 fn indexed(name: &str) -> String {
     format!(
         "create table {name} (id int primary key, a int not null, b int not null, c int, unique (a, b));

@@ -196,8 +196,8 @@ pub(crate) async fn talk(address: SocketAddr, content: &str) -> (String, Vec<Str
     (conversation, said.collect())
 }
 
-/// Checks everything in the order of a first setup. The installation chooses this preset. The
-/// superuser runs `more` after it.
+/// Installs, checks and uses Rapport in the order of a first setup. The installation must choose
+/// `preset`. The superuser runs `more` after it.
 async fn works(project: Project, preset: &str, more: &str) {
     let applied = project.migrate().await;
     assert!(applied.contains("applied: migrations/0001_"), "{applied}");

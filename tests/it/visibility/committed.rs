@@ -49,7 +49,8 @@ async fn a_check_waits_until_the_commit_is_visible() {
     for (n, table) in [(1, "notes"), (2, "plain")] {
         bench.watch(n, &identity("authenticated", n), table).await;
     }
-    // The catalogue must be read and the loop functions created before commits are held.
+    // Before commits are held, the catalogue must be read, and the functions must be created that
+    // check many identities in one call.
     let notes = bench.relation("notes").await;
     bench
         .insert("notes", "insert into notes values (1)", "true")
