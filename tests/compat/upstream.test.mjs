@@ -18,7 +18,7 @@ const KEY = 'sb_publishable_0123456789012345678901_01234567'
 const SECRET = 'sb_secret_0123456789012345678901_01234567'
 const JWT_SECRET = 'a-secret-for-tests-that-is-long-enough-for-hs256'
 
-/** The requests that the service received, without the differences that `docs/upstream.md` lists. */
+/** The requests that the service received, without the parts that `docs/upstream.md` lists. */
 let recorded = []
 let service, projectUrl, project, gateway
 

@@ -1,5 +1,5 @@
-// Packs both packages as they are published, installs them into an empty Vite app and an empty
-// Next.js app, and uses the chat there in Chromium against a real server. Run `npm run build` first.
+// Packs both packages as they are published, and installs them in a Vite app and a Next.js app.
+// Then uses the chat of these apps in Chromium with a real server. Run `npm run build` first.
 //
 //   node tests/packages/run.mjs [vite] [next]
 import assert from 'node:assert/strict'
@@ -107,7 +107,7 @@ async function use(name, app, env) {
   }
 }
 
-/** Ana reads a message from Ben, answers, and opens each part of the page that is loaded on demand. */
+/** Ana reads a message from Ben, answers, and opens each part that is loaded on demand. */
 async function chat(name, origin, context) {
   const ben = server.user('ben')
   const conversation = await ben.conversationWith('ana')
