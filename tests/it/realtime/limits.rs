@@ -215,7 +215,7 @@ async fn a_channel_that_sends_above_the_event_rate_is_closed() {
 }
 
 #[tokio::test]
-async fn the_sockets_per_address_are_limited() {
+async fn the_rate_of_connections_per_address_is_limited() {
     let mut config = config();
     config.connection_burst_per_address = 2;
     config.connections_per_second_per_address = 1;
