@@ -105,8 +105,8 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         // Nothing waits for the drop. Waiting would block the test's runtime, perhaps during a
         // login. PostgreSQL drops a database only after every backend of the cluster has responded
-        // to a signal. A backend that waits for a password does not respond. Leftovers of the last
-        // test are removed with the cluster, or by the next run.
+        // to a signal. A backend that waits for a password responds only when its login has ended.
+        // Leftovers of the last test are removed with the cluster, or by the next run.
         self.thread.send(Request::Drop {
             name: self.name.clone(),
         });
