@@ -775,7 +775,7 @@ async fn chat_topics_are_for_members_and_only_the_server_sends() {
         (&conversation, by(Ada), false, false, false),
         (&conversation, anon_key(), false, false, false),
         (&conversation, service_role_key(), true, true, true),
-        // No other user could see Ana on her own topic, so the policy of the application applies.
+        // The chat lets Ana track presence on her own topic, because no other user can join it.
         (&user, by(Ana), true, false, true),
         (&user, by(Ben), false, false, false),
         (&user, anon_key(), false, false, false),

@@ -212,7 +212,7 @@ async fn works(project: Project, preset: &str, more: &str) {
     let (status, _, log) = server.stop().await;
     assert!(status.success(), "{status}\n{log}");
 
-    // The second start finds what the first one left: its slot, sessions and partitions.
+    // The second start finds what the first one left in the database, such as partitions.
     let server = Process::start(&project.url, &[]).await;
     let (again, mut said) = talk(server.address, "second").await;
     said.sort_unstable();

@@ -1,4 +1,4 @@
-//! Changes are checked only after other sessions can see their commit.
+//! Changes are checked only after other transactions can see their commit.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
     (held.get::<_, i64>(0) > 0).then_some(())
 }
 
-/// A commit is in the WAL before other sessions can see it, normally for microseconds only. A
-/// synchronous standby that does not respond prolongs that time.
+/// A commit is in the WAL before other transactions can see it, normally only microseconds earlier.
+/// A synchronous standby that does not respond prolongs that time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_waits_until_the_commit_is_visible() {
     let cluster = own_cluster().await;

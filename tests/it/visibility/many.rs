@@ -349,7 +349,7 @@ async fn plans_of_all_connections_may_be_outdated() {
     gate.batch_execute(&format!("select pg_advisory_lock({GATE})"))
         .await
         .unwrap();
-    // The busy connection must be free by the time the policies are read again.
+    // This lock delays the next reading of the policies until the busy connection is free.
     catalog
         .batch_execute("begin; lock table pg_catalog.pg_policy in access exclusive mode")
         .await
