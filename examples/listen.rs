@@ -87,16 +87,16 @@ fn show(message: &Value) -> Result<(), String> {
     let (event, payload) = (&message["event"], &message["payload"]);
     let field = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     match event.as_str() {
-        // From this message on, every committed row that the policies permit is delivered. If the
-        // database is slow, the reply to the join arrives before that. The server also sends
-        // `system` messages about other matters with the status `ok`.
+        // Every row that is committed after this message and that the policies permit is delivered.
+        // The reply to the join may arrive earlier. The server also sends `system` messages about
+        // other matters with the status `ok`.
         Some("system")
             if payload["extension"] == "postgres_changes" && payload["status"] == "ok" =>
         {
             println!("listening for messages");
         }
-        // For example, delivery was interrupted. The server resumes it by itself and then sends the
-        // message above again. Or the token expires soon.
+        // For example, the token expires soon, or delivery was interrupted. In the latter case, the
+        // server resumes delivery by itself and then sends the message above again.
         Some("system") => eprintln!("{}", field(&payload["message"])),
         Some("postgres_changes") => {
             let row = &payload["data"]["record"];

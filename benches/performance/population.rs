@@ -1,5 +1,5 @@
-//! A database with a realistic history for the rows about REST: a million messages in plausible
-//! proportions.
+//! A database with a realistic history for the rows about REST: many conversations of plausible
+//! lengths, and a single long one.
 
 use uuid::Uuid;
 

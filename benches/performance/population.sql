@@ -1,7 +1,7 @@
 -- Fills a database with users who have been chatting for a while. Most conversations are short and
 -- a few are huge. All grew at the same time, so adjacent rows of the table rarely belong to one
--- conversation. All rows pass through the triggers, as in an import. {people}, {messages} and
--- {long} are replaced by numbers.
+-- conversation. All rows pass through the triggers, as in an import. The benchmark replaces
+-- {people}, {messages} and {long} by numbers.
 
 select setseed(0.5);
 

@@ -38,7 +38,7 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Sends requests over `connections` clients for this duration. Returns the response times in
+/// Sends requests over this many connections for this duration. Returns the response times in
 /// microseconds. `next` creates the next request. Each response must have the expected status.
 pub(crate) fn ask(
     server: SocketAddr,

@@ -1,5 +1,5 @@
-//! Writes rows on a separate thread. Clients receive their row changes or broadcasts. The markers
-//! of all rows have the same lane.
+//! Writes rows on a separate thread. Clients receive them as row changes or as broadcasts. The
+//! markers of all rows have the same lane.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

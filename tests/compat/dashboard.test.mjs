@@ -168,7 +168,8 @@ test('every form of the cookies of @supabase/ssr identifies the user', async () 
     assert.ok(names.every((name) => name.startsWith(options.cookieOptions?.name ?? 'sb-127-auth-token')), `${names}`)
     const read = (cookie) => ok(new UserChatAPI({ baseUrl: server.base, fetch: fetchWith(cookie) }).getConversations())
     await read(header(jar))
-    // A chunk that remains of a longer session, after a gap.
+    // Adds a chunk that remains of a longer session. Its number follows a gap, so it does not
+    // count.
     await read(`${header(jar)}; sb-127-auth-token.${names.length + 1}=stale`)
   }
 })

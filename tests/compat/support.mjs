@@ -1,5 +1,5 @@
 // What these tests share: the real server with its own database, the tested clients, a proxy that
-// fails, and waiting for signals instead of fixed times.
+// interrupts connections, and waiting for signals instead of fixed times.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { createHmac, randomUUID } from 'node:crypto'
@@ -31,7 +31,7 @@ export async function startServer(...args) {
   const file = join(folder, 'server.env')
   const child = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    // Tests write faster than users.
+    // Tests write faster than users, so the limits for sending are off.
     env: { RAPPORT_CHAT_LIMITS_SEND_PER_SECOND: '0', RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE: '0', ...process.env },
   })
   const output = []

@@ -18,7 +18,7 @@ const KEY = 'sb_publishable_0123456789012345678901_01234567'
 const SECRET = 'sb_secret_0123456789012345678901_01234567'
 const JWT_SECRET = 'a-secret-for-tests-that-is-long-enough-for-hs256'
 
-/** The requests that the service received, as strings without what `docs/upstream.md` lists. */
+/** The requests that the service received, without the parts that `docs/upstream.md` lists. */
 let recorded = []
 let service, projectUrl, project, gateway
 
@@ -122,7 +122,7 @@ function answer(request, response) {
   return json(200, [{ id: 1 }], { 'content-range': '0-0/1234' })
 }
 
-/** Accepts a WebSocket and sends back every byte after the handshake. */
+/** Accepts a WebSocket, sends one frame, and closes the connection when data arrives. */
 function accept(request, socket) {
   const accepted = createHash('sha1').update(`${request.headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
   socket.write(

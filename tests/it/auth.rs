@@ -192,7 +192,8 @@ async fn a_write_with_a_cookie_must_come_from_an_allowed_page() {
         vec![("sec-fetch-site", text("same-site"))],
         vec![("origin", text("https://evil.example"))],
         vec![("origin", text("null"))],
-        // A page in a sandbox, which a browser could report as one of the same host.
+        // A sandboxed page. Its origin is `null`, although a browser could report it as
+        // same-origin.
         vec![
             ("origin", text("null")),
             ("sec-fetch-site", text("same-origin")),

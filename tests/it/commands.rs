@@ -414,7 +414,7 @@ async fn migrate_stops_if_no_user_would_have_a_team() {
     ] {
         assert!(refusal.contains(part), "{part} is missing in\n{refusal}");
     }
-    // The choice is all that is missing.
+    // Only the missing choice counts as a failure.
     let url = ("DATABASE_URL", database.url());
     let (code, checks) = findings(&[url]).await;
     assert_eq!(code, 3, "{checks:?}");

@@ -392,7 +392,8 @@ async fn a_page_under_a_foreign_name_cannot_sign_in() {
             );
         }
     }
-    // The chat itself requires a token, which such a page does not have.
+    // The routes of the chat are served under every name, because they require a token, which such
+    // a page does not have.
     let me = server
         .client
         .get(server.address(&format!("{}/me", chat::BASE_PATH)));

@@ -38,8 +38,9 @@ const ROUNDS: usize = 7;
 /// another one follows.
 const MAX_ROUNDS: usize = 30;
 
-/// Minimum number of killed walsenders, in total and in the middle of a transaction.
+/// Minimum number of killed walsenders.
 const KILLS: usize = 10;
+/// Minimum number of walsenders that are killed in the middle of a transaction.
 const KILLS_INSIDE: usize = 3;
 
 /// The numbers of the rows that a subscriber has received, in the order of their arrival.
@@ -198,7 +199,7 @@ async fn rows_arrive_once_and_in_order_despite_killed_walsenders_and_a_restart()
         }
         let begin = writer.next;
         writer.commit(LARGE_TRANSACTION).await;
-        // A subscriber has received a row of the transaction, so the walsender has begun to send
+        // When a subscriber has received a row of the transaction, the walsender has begun to send
         // it.
         first.wait_for(begin + (3 - begin % 3) % 3).await;
         kills_inside += usize::from(kill_walsender(&writer.client).await);

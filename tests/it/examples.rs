@@ -64,8 +64,8 @@ async fn the_curl_script_sends_a_message_and_reads_it() {
     assert_eq!(unread, 0, "the script marks the messages that it has read");
 }
 
-/// The maximum of `realtime.expiry_warning_s`, so that every channel is warned right after it was
-/// joined. Tokens of tests expire sooner.
+/// The maximum of `realtime.expiry_warning_s`. The tokens of tests expire sooner, so every channel
+/// is warned right after it was joined.
 const WARN_AT_ONCE: [(&str, &str); 1] = [("RAPPORT_REALTIME_EXPIRY_WARNING_S", "86400")];
 
 /// Returns the next line. Panics with the client's error output if there is none.

@@ -385,7 +385,7 @@ async fn try_open(url: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_thousand_stuck_readers_cost_no_memory_and_delay_no_others() {
+async fn a_thousand_stuck_readers_cost_little_memory_and_delay_no_others() {
     const READERS: usize = 1_000;
     const PAYLOAD: usize = 8_192;
     let files = getrlimit(Resource::Nofile);

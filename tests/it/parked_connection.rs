@@ -176,8 +176,8 @@ async fn results_that_may_belong_to_another_caller_do_not_count() {
     }
 }
 
-/// A caller may lack the rights to resolve the names in a statement. The connection does not keep
-/// the rights with which the statement was prepared.
+/// A caller may lack the rights to resolve the names in a statement, so it is prepared with those
+/// of the login. The connection must not keep these rights.
 #[tokio::test]
 async fn statements_are_prepared_with_the_rights_of_the_login() {
     let bench = Bench::new().await;

@@ -307,8 +307,8 @@ async fn an_unreadable_ledger_is_not_treated_as_missing() {
     );
 }
 
-/// What other roles have created before the installation, and the object that both installers name.
-/// The owner of such an object could later replace what is installed there.
+/// If another role has created an object before the installation, that role could later replace
+/// what is installed there. Both installers refuse such an object and name it.
 #[tokio::test]
 async fn objects_of_other_roles_are_not_adopted() {
     const FUNCTION: &str =
@@ -531,7 +531,6 @@ async fn generated_document_of_the_schema_is_fresh() {
     check_or_write_file(&path, &format!("{}\n", lines.join("\n")));
 }
 
-/// Editors show the comment of a table or function, so each one that clients can use has a comment.
 /// Planning for each caller took more than half of the database's time for a private join, and
 /// delayed each message. Policies of the application that need it are in `realtime::permissions`
 /// and `visibility::row_security`.
@@ -565,6 +564,7 @@ async fn one_plan_of_each_policy_serves_all_callers() {
     assert_eq!(names, ["of the application"]);
 }
 
+/// Editors show the comment of a table or function, so each one that clients can use has a comment.
 #[tokio::test]
 async fn tables_and_functions_for_clients_have_comments() {
     let database = TestDatabase::bare().await;

@@ -1,5 +1,5 @@
-// Packs both packages as they are published, installs them into an empty Vite app and an empty
-// Next.js app, and uses the chat there in Chromium against a real server. Run `npm run build` first.
+// Packs both packages as they are published, and installs them in a Vite app and a Next.js app.
+// Then uses the chat of these apps in Chromium with a real server. Run `npm run build` first.
 //
 //   node tests/packages/run.mjs [vite] [next]
 import assert from 'node:assert/strict'
@@ -16,10 +16,10 @@ const execute = promisify(execFile)
 const here = import.meta.dirname
 const root = join(here, '..', '..')
 
-/** Where each app keeps its modules, and the files that the app serves as they are. */
+/** The apps, each with the folder of its modules. */
 const APPS = { vite: { source: 'src' }, next: { source: 'app' } }
 
-/** What the slowest step in the page may take on a busy machine. */
+/** Timeout of a step in the page, long enough for a busy machine. */
 const PATIENCE_MS = 30_000
 
 const chosen = process.argv.slice(2)
@@ -56,7 +56,7 @@ async function pack() {
 }
 
 async function check(name, source) {
-  // Outside of the repository, so that nothing of its node_modules is found.
+  // The app is outside of the repository, so that it finds no modules of the repository.
   const app = join(folder, name)
   await cp(join(here, name), app, { recursive: true, filter: (path) => !/node_modules|\.next|dist$/.test(path) })
   await cp(join(here, '.npmrc'), join(app, '.npmrc'))
@@ -70,12 +70,12 @@ async function check(name, source) {
     recursive: true,
   })
   await timed(name, 'build', () => withoutNetwork(['npm', 'run', 'build'], { cwd: app, env }))
-  // After the build, which writes the types of its routes.
+  // Runs after the build, which writes the types of the app's routes.
   await timed(name, 'types', () => execute('npm', ['run', 'types'], { cwd: app, env }))
   await timed(name, 'use', () => use(name, app, env))
 }
 
-/** Where the system allows it, in a network of its own that leads nowhere. */
+/** Runs a command, without access to the network if the system allows that. */
 function withoutNetwork(command, options) {
   const isPossible = spawnSync('unshare', ['--map-root-user', '--net', 'true']).status === 0
   if (!isPossible) console.log('# the network cannot be taken away here: unshare is not allowed')
@@ -102,12 +102,12 @@ async function use(name, app, env) {
     await chat(name, origin, context)
   } finally {
     await context.close()
-    // The whole group, because npm does not pass the signal on.
+    // Ends the whole process group, because npm does not pass the signal on.
     process.kill(-serving.pid, 'SIGTERM')
   }
 }
 
-/** Ana sees what Ben wrote, answers, and opens each part that is loaded later. */
+/** Ana reads a message from Ben, answers, and opens each part that is loaded on demand. */
 async function chat(name, origin, context) {
   const ben = server.user('ben')
   const conversation = await ben.conversationWith('ana')
@@ -140,7 +140,7 @@ async function chat(name, origin, context) {
     return messages.some(({ content }) => content === `answer from ${name}`)
   }
   await eventually(isThere, 'the answer reaches the server')
-  // What Ben writes now comes over the socket.
+  // Ben's next message arrives over the socket.
   await ben.send(conversation, `live ${name}`)
   await page.locator(`[data-slot="message-row"]:has-text("live ${name}")`).waitFor()
   assert.equal(sockets.length, 1, 'one socket')
@@ -164,7 +164,7 @@ async function timed(name, step, run) {
   console.log(`# ${name}: ${step} ${((performance.now() - start) / 1000).toFixed(1)} s`)
 }
 
-/** A port that was free a moment ago. */
+/** Returns a port that was free a moment ago. */
 async function freePort() {
   const listening = createServer()
   await new Promise((done) => listening.listen(0, '127.0.0.1', done))

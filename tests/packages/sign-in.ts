@@ -6,7 +6,7 @@ interface People {
   readonly people: readonly { readonly id: string; readonly email: string }[]
 }
 
-/** Signs in the first person of `rapport dev`. */
+/** Signs in Ana, a demonstration user of `rapport dev`. */
 export async function signIn(): Promise<ChatClientOptions> {
   const { anon_key: anonKey, password, people }: People = await (await fetch('/dev/people')).json()
   const person = people.find(({ email }) => email.startsWith('ana@'))

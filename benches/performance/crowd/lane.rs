@@ -1,10 +1,11 @@
-//! A lane: the messages of one topic or writer that have not reached every receiver yet.
+//! Receipts of a lane. A lane is the messages of one topic or writer, which have their own sequence
+//! numbers.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// If another thread sends, a receipt may be at most this many messages ahead of the last known
-/// one. A larger distance means that the message belongs to another run.
+/// If another thread sends, a received sequence number may be at most this far above that of the
+/// last known message. A larger distance means that the message belongs to another run.
 const AHEAD: u32 = 100_000;
 
 /// A message in flight.
@@ -79,7 +80,7 @@ impl Lane {
         sequence
     }
 
-    /// Records that all messages below `next` were sent.
+    /// Records that all messages with numbers below `next` were sent.
     pub(crate) fn reach(&mut self, next: u32, now: Instant) {
         while self.next < next {
             self.sent(now);

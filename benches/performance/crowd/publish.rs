@@ -16,7 +16,7 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 /// When to send the next broadcast.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// Sends this many per topic with one write, and the next ones once all receivers have them.
+    /// Sends this many per topic with one write, then waits until all receivers have received them.
     InFlight(u32),
     /// Sends this many per second, whether or not the previous ones have arrived.
     PerSecond(f64),

@@ -20,8 +20,7 @@ use crate::client::phoenix;
 pub(super) enum Kind {
     /// A frame of almost the maximum size whose last bytes never arrive.
     Frames,
-    /// Almost the maximum size again, but as fragments of a message whose last fragment never
-    /// arrives.
+    /// A message of almost the maximum size in fragments, of which the last one never arrives.
     Fragments,
     /// Broadcasts to the sender itself that are never read.
     Queues,
@@ -110,8 +109,8 @@ impl Kind {
 const BYTES_PER_SECOND: usize = 60_000_000;
 const TICK: Duration = Duration::from_millis(10);
 
-/// Maximum number of finished sockets per tick that send one more byte, which shows whether the
-/// server has closed them.
+/// Maximum number of sockets per tick that have sent all their data and send one more byte. This
+/// shows whether the server has closed them.
 const SILENT_PER_TICK: usize = 5;
 
 struct Hostile {
@@ -203,7 +202,7 @@ fn run(
                     bytes.fetch_add(written as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The server closed the socket, so it reconnects.
+                // The server closed the socket, so another one is opened.
                 Err(_) => {
                     *socket = open(server)?;
                     opened.fetch_add(1, Ordering::Relaxed);

@@ -31,7 +31,8 @@ const ROWS_EVERY: Duration = Duration::from_millis(100);
 /// their lane.
 const ROWS: usize = 0xffff;
 
-/// How long all users may take to connect, and outstanding deliveries at the end of a phase.
+/// Maximum time for all users to connect, and for outstanding deliveries to arrive at the end of a
+/// phase.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = "

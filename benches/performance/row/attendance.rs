@@ -18,8 +18,8 @@ const FIRST: usize = 100_000;
 const STAY: Duration = Duration::from_mins(1);
 
 /// Time until PostgreSQL has counted the work of its sessions. Sessions report just before they
-/// become idle, but at most once per second (PostgreSQL manual, section 28.2). A postponed report
-/// follows after up to ten idle seconds.
+/// become idle, but at most once per second (PostgreSQL manual, "The Cumulative Statistics
+/// System"). A postponed report follows after up to ten idle seconds.
 const COUNTED: Duration = Duration::from_secs(12);
 
 /// The work of PostgreSQL during a period: transactions, rows written to the tables of presence,

@@ -12,7 +12,7 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, Writer};
 
-/// The statement ignores the place, because there is only one topic.
+/// Does not use its first parameter, the place of each row, because there is only one topic.
 const SEND: &str = "select realtime.send(jsonb_build_object('m', body), 'message', 'room', false)
     from unnest($1::int[], $2::text[]) as messages (place, body)";
 

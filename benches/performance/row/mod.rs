@@ -156,7 +156,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Returns the number of clients, which is reduced for a quick run.
+    /// Returns the number of clients: `many`, or at most 20 in a quick run.
     pub(crate) fn clients(&self, many: usize) -> usize {
         if self.is_quick { many.min(20) } else { many }
     }

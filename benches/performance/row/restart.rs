@@ -244,7 +244,7 @@ impl Fleet {
     /// Opens due sockets, repeats due joins, sends due heartbeats, and handles everything that
     /// arrived.
     fn turn(&mut self, sockets: &mut Sockets) -> Result<(), Failure> {
-        // The initial connections may take any time and come in any order.
+        // The initial connections are not measured, so their number at a time may be limited.
         let at_once =
             if self.manner == Manner::Official && self.attempts_made >= self.clients.len() as u64 {
                 usize::MAX

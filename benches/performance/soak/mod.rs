@@ -1,6 +1,6 @@
 //! A soak test that compresses hours of normal use into minutes: random joins, leaves, broadcasts
 //! from clients and from the database, presence, row changes and lost connections, in public and
-//! private channels, on sockets of both versions.
+//! private channels, on sockets of both protocol versions.
 //!
 //! Each message must arrive exactly once at every member that was joined throughout, and at no
 //! other client. Afterwards the server must not hold more resources than before.
@@ -294,7 +294,8 @@ impl<'a> Soak<'a> {
         let room = self.random.usize(0..CLIENTS / 2);
         let sequence = self.next_sequence(ROWS);
         let marker = Marker {
-            // The room number, with which a receiver can decide whether it should see the row.
+            // The number of the room instead of a time. Receivers use it to check whether they may
+            // see the row.
             sent_ns: room as u64,
             lane: ROWS,
             sequence,
@@ -381,7 +382,8 @@ impl<'a> Soak<'a> {
     /// Stops all activity and waits until every required delivery has arrived.
     fn drain(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        // Presence and joins in flight are not tracked as required deliveries.
+        // Presence and joins in flight do not count as required deliveries, so there is a minimum
+        // wait.
         let at_least = Duration::from_secs(3);
         while begun.elapsed() < at_least
             || (self.clients.account.outstanding() > 0 && begun.elapsed() < QUIET)
@@ -430,7 +432,7 @@ impl<'a> Soak<'a> {
     }
 
     /// Returns the server's resources once they have fallen to `wanted`, or after [`QUIET`]. If
-    /// `wanted` is empty, they need only be without sockets and channels.
+    /// `wanted` is empty, it suffices that no sockets and channels are open.
     fn resources_at_rest(&self, wanted: &Holdings) -> Result<Holdings, Failure> {
         let begun = Instant::now();
         loop {

@@ -99,8 +99,8 @@ impl Holdings {
 
     /// Returns descriptions of all resources that exceed `before`.
     pub(super) fn leftovers(&self, before: &Self) -> Vec<String> {
-        // Each pooled connection has a descriptor and a task. The pools keep their connections
-        // open.
+        // The pools keep connections open that they opened in the meantime. Each of these has a
+        // descriptor and a task, which do not count.
         let pooled = self.backends - before.backends;
         let mut left = Vec::new();
         let mut compare = |what: &str, now: i64, then: i64| {

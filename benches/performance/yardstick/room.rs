@@ -10,7 +10,7 @@ struct Room {
     members: Vec<usize>,
     /// Complete frames, as sent to every member.
     queued: Vec<u8>,
-    /// The last sender of the queued frames, to whom they are not written.
+    /// The client that sent the last of the queued frames. They are not written to it.
     sender: Option<usize>,
 }
 

@@ -108,8 +108,8 @@ impl Scene {
         keyed(&self.server, "edit", Method::PATCH, &path, &body).await
     }
 
-    /// Returns all responses with message content, by request: everything that a user can read,
-    /// responses to repeated writes, and writes that return a row.
+    /// Returns all responses with message content, by request: to every read, to repeated writes,
+    /// and to writes that return a row.
     async fn read(&self, person: Person) -> Vec<(String, String)> {
         let Self {
             conversation,

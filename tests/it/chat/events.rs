@@ -58,8 +58,8 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     assert_eq!(touched, updated);
     assert_eq!(next_composing(&mut device).await["draft"], "begun");
 
-    // A muted conversation causes events but does not count as unread, even if another role changes
-    // it. Here, that role is the database's owner.
+    // A muted conversation causes events but does not count as unread. This also holds if a role
+    // other than the user's mutes it, as the owner of the database does here.
     let owner = database.connect().await;
     owner
         .batch_execute(&format!(
@@ -81,7 +81,7 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     assert_eq!(unread["total"], 0);
 }
 
-/// Returns the next event with the membership fields that are not in the WAL.
+/// Returns the next event with `draft` and `can_send`, which are not columns of the membership.
 async fn next_composing(device: &mut PhoenixSocket) -> Value {
     loop {
         let updated = next_event(device, "conversation.updated").await;
@@ -125,7 +125,8 @@ async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
     assert_eq!(next_composing(&mut ben).await, expected(None, true));
     assert_eq!(next_composing(&mut ana).await, expected(None, true));
 
-    // After two more comparisons, both memberships are known.
+    // The second of the next two comparisons began after the sockets had joined, so it contains
+    // both users.
     let compared = || server.metric("rapport_chat_standings_compared_total");
     let before = compared().await;
     eventually(
@@ -143,7 +144,7 @@ async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
 }
 
 #[tokio::test]
-async fn a_reaction_that_is_taken_back_is_named() {
+async fn a_removed_reaction_is_reported_with_its_message_and_user() {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let conversation = server.open(Ana, Ben).await;
@@ -200,7 +201,7 @@ async fn receipts_report_delivery_and_reading_to_the_sender() {
     assert_eq!(receipt, expected);
 
     // A user who does not share receipts shows none and receives none. The next receipt is for a
-    // message that was read after Ben shares them again.
+    // message that Ben reads after he shares receipts again.
     let share = json!({ "share_read_receipts": false });
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ana, &conversation, "again").await;

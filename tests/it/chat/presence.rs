@@ -46,7 +46,7 @@ async fn presence_can_be_set_read_and_ended() {
         (&json!("online"), &json!("at work"))
     );
 
-    // The beacon that a page sends while it is closed.
+    // A page sends this beacon when it is closed.
     let beacon = server
         .request(Ana, Method::POST, "/presence")
         .header("content-type", "text/plain;charset=UTF-8");

@@ -103,7 +103,7 @@ async fn a_user_is_online_as_long_as_one_device_is() {
 }
 
 #[tokio::test]
-async fn idle_users_cause_no_writes_and_a_reload_is_not_a_departure() {
+async fn idle_users_cause_no_writes_and_reloading_a_page_does_not_end_presence() {
     let (_database, owner, server) = start(&PATIENT).await;
     let first = device(&server, Ana).await;
     wait_until_shown(&owner, Ana, "online", 1).await;
@@ -187,7 +187,7 @@ async fn the_users_of_a_dead_process_go_offline() {
         .await
         .ready()
         .await;
-    // Only the first process reads the slot, so the second one never becomes ready for changes. It
+    // Only the first process reads the slot, so the second one is never reported as ready. It
     // accepts sockets anyway.
     let two = WholeServer::start(database.url(), &FAST).await;
     let _at_one = device(&one, Ana).await;

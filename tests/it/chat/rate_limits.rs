@@ -213,7 +213,7 @@ async fn exhaust_and_wait(
 #[tokio::test]
 async fn every_class_has_a_limit_and_admits_clients_that_wait() {
     let server = ChatServer::start_with(&[
-        // One token is refilled in a second.
+        // In each of these classes, one token is refilled per second.
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "60"),
         ("RAPPORT_CHAT_LIMITS_MARK_READ_BURST", "2"),
         ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "1"),
@@ -370,7 +370,8 @@ async fn only_authenticated_requests_are_counted() {
     assert_eq!(write.header("x-ratelimit-limit"), None, "no limit");
 }
 
-/// A path that does not exist costs as much as one that exists. Paths without a limit cost nothing.
+/// A request to a path that does not exist costs a token like any other. Requests to paths without
+/// a limit cost none.
 #[tokio::test]
 async fn requests_without_a_route_are_limited_by_their_method() {
     let server = ChatServer::start_with(&[

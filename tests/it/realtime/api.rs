@@ -96,7 +96,8 @@ async fn a_batch_reaches_the_members_of_each_topic_in_order() {
     }
 }
 
-/// Content type, body, payload in version 1, payload in version 2, and encoding.
+/// The content type and body of a request, the payload that members receive in version 1 and in
+/// version 2, and the encoding.
 type Sent = (
     Option<&'static str>,
     &'static [u8],
@@ -475,8 +476,8 @@ async fn rates_are_reported_and_an_excess_is_refused() {
     );
 }
 
-/// Permissions per topic, and topics for which the check fails in different ways. Signed-in users
-/// may read every topic.
+/// Policies that grant the right to write by topic, and that fail for some topics in different
+/// ways. Signed-in users may read every topic.
 const WRITERS: &str = r"
 create function fail_with(state text) returns boolean language plpgsql as
   $$ begin raise exception using errcode = state, message = 'as the test wants it'; end $$;

@@ -13,7 +13,7 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 
 const TOPIC: &str = "realtime:room";
 
-/// Returns a binary push (kind 3).
+/// Returns a binary push (kind 3 of protocol 2.4).
 fn push(reference: &str, event: &str, metadata: &str, encoding: u8, payload: &[u8]) -> Vec<u8> {
     let parts = ["1", reference, TOPIC, event, metadata];
     let mut bytes = vec![3];
@@ -320,8 +320,8 @@ async fn a_member_that_does_not_read_is_closed_without_affecting_others() {
 
 #[tokio::test]
 async fn the_private_and_the_public_topic_of_one_name_are_separate() {
-    // Reading a private topic requires a database. This test only checks that no client can join
-    // without one.
+    // The server has no database, so the private join and its push are refused. The refused push
+    // must not reach the public topic.
     let server = Server::start(config()).await;
     let mut public = member(&server, Version::Two, join(true, false)).await;
     let mut private = server.client(Version::Two).await;

@@ -25,7 +25,7 @@ create policy \"people send\" on realtime.messages for insert to authenticated
   with check (realtime.topic() = 'room:1');
 ";
 
-/// A server on a separate database with the schema. Its messages are live.
+/// A server on a separate database with the schema. Broadcasts from the database are live.
 pub(super) struct Stack {
     pub server: Server,
     pub admin: Client,
@@ -215,8 +215,8 @@ async fn a_member_with_permission_for_presence_only_receives_no_broadcasts() {
     looks.expect_quiet().await;
 }
 
-/// A policy of the chat admits Ana's row, because she may track presence in her conversation. The
-/// row is still not broadcast.
+/// Ana inserts a row of the extension `presence`. A policy of the chat allows it, because she may
+/// track presence in her conversation. The row is still not broadcast.
 #[tokio::test]
 async fn rows_of_other_extensions_are_not_broadcast() {
     const ANA: &str = "00000000-0000-4000-8000-00000000000a";

@@ -130,7 +130,7 @@ async fn refused_joins_are_answered_immediately_with_the_reason() {
             response,
             json!({"reason": "ChannelRateLimitReached: Too many channels"})
         );
-        // A rejoin does not use a second slot.
+        // A rejoin does not count as a second channel.
         client.join("4", "realtime:first", plain_join()).await;
         client.expect_reply("4", "ok").await;
         client.expect("realtime:first", "phx_close").await;

@@ -86,7 +86,7 @@ async fn the_channels_of_a_socket_are_limited() {
         }
     }
     assert_eq!(server.limited(Limit::Channels), 2);
-    // Leaving a channel frees a slot.
+    // A channel that was left no longer counts.
     client
         .push(json!("1"), "5", "realtime:1", "phx_leave", json!({}))
         .await;
@@ -215,7 +215,7 @@ async fn a_channel_that_sends_above_the_event_rate_is_closed() {
 }
 
 #[tokio::test]
-async fn the_sockets_per_address_are_limited() {
+async fn the_rate_of_connections_per_address_is_limited() {
     let mut config = config();
     config.connection_burst_per_address = 2;
     config.connections_per_second_per_address = 1;

@@ -58,8 +58,9 @@ pub(crate) struct Server {
 /// The publication of the tables that the tests create.
 const PUBLICATION: &str = "supabase_realtime";
 
-/// The project's API keys of the newer kind.
+/// The project's public API key of the newer kind.
 const OPAQUE_PUBLIC_KEY: &str = "sb_publishable_for_tests";
+/// The project's secret API key of the newer kind.
 const OPAQUE_SERVICE_KEY: &str = "sb_secret_for_tests";
 
 fn auth_config() -> AuthConfig {

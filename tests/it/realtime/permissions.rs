@@ -234,7 +234,8 @@ impl Case {
             let clauses = match (policy.command, &policy.with_check) {
                 ("select", _) => format!("using ({})", policy.using),
                 ("insert", _) => format!("with check ({})", policy.using),
-                // A policy for writes only, which has no USING.
+                // "update" stands for `for all with check`, a policy for writing only, which has no
+                // USING.
                 ("update", _) => format!("with check ({})", policy.using),
                 (_, None) => format!("using ({})", policy.using),
                 (_, Some(with_check)) => {
@@ -468,8 +469,8 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
     let result = runner.run(&case(), |case| {
         runtime.block_on(async {
             admin.batch_execute(&case.sql()).await.unwrap();
-            // The checks start simultaneously, so that callers share connections and round
-            // trips.
+            // The checks start simultaneously, so that a pipeline contains those of several
+            // callers.
             let answers = futures_util::future::join_all(checks.iter().map(
                 |(kind, topic, claims, headers)| authorizer.check(*kind, topic, claims, headers),
             ))

@@ -30,7 +30,7 @@ async fn member(stack: &Stack, version: Version, topic: &str, broadcast: Value) 
     client
 }
 
-/// Returns a binary push (kind 3).
+/// Returns a binary push (kind 3 of protocol 2.4).
 fn push(
     reference: &str,
     topic: &str,

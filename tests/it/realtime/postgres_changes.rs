@@ -30,7 +30,7 @@ async fn set_up(admin: &Client) {
     admin.batch_execute(NOTES).await.unwrap();
 }
 
-/// A policy under which only their owner sees notes.
+/// A policy under which a note is visible only to its owner.
 const OWN_NOTES: &str = "
 alter table notes enable row level security;
 create policy own on notes for select to authenticated using (owner = auth.uid());
@@ -446,7 +446,7 @@ async fn a_join_during_an_outage_is_subscribed_after_it() {
         .await;
     client.expect_reply("2", "ok").await;
     proxy.refuse(false);
-    // A final error notice may precede the success notice.
+    // One more error notice may precede the success notice.
     while client.expect_system("realtime:notes").await.0 != "ok" {}
     stack.run("insert into notes values (1, null, 'x')").await;
     loop {

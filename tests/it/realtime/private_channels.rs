@@ -90,7 +90,7 @@ async fn policies_decide_joins_and_no_rows_are_left() {
         ("lobby", true, Some(&other), true),
         ("lobby", false, Some(&other), false),
         ("elsewhere", true, Some(&token), false),
-        // A policy fails, and a role does not exist.
+        // In the first of these two cases, a policy fails. In the second, the role does not exist.
         ("lobby", true, None, false),
         ("lobby", true, Some(&nobody), false),
         // After these failures, the connection is still usable.
@@ -141,7 +141,8 @@ async fn policies_see_the_x_headers_of_the_handshake_without_the_key() {
     }
 }
 
-/// Permissions by the name of the topic. Its letters define what `authenticated` may do.
+/// Policies that grant permissions by the letters in the topic's name. They apply to
+/// `authenticated`.
 const BY_TOPIC: &str = r"
 create policy read_broadcasts on realtime.messages for select to authenticated
   using (realtime.topic() ~ '^rights:[^:]*b' and extension = 'broadcast');
@@ -346,7 +347,7 @@ async fn failed_checks_have_reasons_and_delay_no_other_topics() {
         .await;
     client.join("3", &own, private(false, Some(&token))).await;
     client.join("4", "realtime:open", super::plain_join()).await;
-    // The server replies to messages after the slow join before it replies to that join.
+    // The server replies to later messages before it replies to the slow join.
     let mut answered = std::collections::HashMap::new();
     for _ in 0..3 {
         let reply = client.receive().await;
@@ -774,7 +775,7 @@ async fn chat_topics_are_for_members_and_only_the_server_sends() {
         (&conversation, by(Ada), false, false, false),
         (&conversation, anon_key(), false, false, false),
         (&conversation, service_role_key(), true, true, true),
-        // No other user could see Ana on her own topic, so the policy of the application applies.
+        // The chat lets Ana track presence on her own topic, because no other user can join it.
         (&user, by(Ana), true, false, true),
         (&user, by(Ben), false, false, false),
         (&user, anon_key(), false, false, false),

@@ -110,8 +110,8 @@ async fn a_missing_table_suspends_all_bindings_of_a_channel() {
         .run("alter publication supabase_realtime drop table notes")
         .await;
     expect_refused(&mut client).await;
-    // The channel receives nothing, as after a refused join. A binding without a table name
-    // continues with the remaining tables.
+    // The channel with a binding on `notes` receives no changes of `tasks` either, as after a
+    // refused join. A binding without a table name continues with the remaining tables.
     stack.run("insert into tasks values (1)").await;
     let message = client.expect(all, "postgres_changes").await;
     assert_eq!(message.payload["data"]["record"]["id"], 1);

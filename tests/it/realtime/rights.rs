@@ -306,8 +306,8 @@ async fn under_load_no_row_after_a_change_is_checked_by_earlier_rules() {
             (to >= from + ROWS).then_some(to)
         })
         .await;
-        // Rows may be checked under newer rules, so these rows must be checked before the next
-        // change. The last row may not be committed yet.
+        // Rows may be checked under newer rules, so the next change must wait until the rows before
+        // `to` have been checked. Row `to` may not be committed yet.
         stack
             .run(&format!("insert into app.fence values ({round})"))
             .await;

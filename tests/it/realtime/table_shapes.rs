@@ -216,8 +216,8 @@ async fn without_a_primary_key_only_deletions_are_delivered() {
     );
 }
 
-/// Returns statements that create a table under row-level security whose identity is an index
-/// without the primary key.
+/// Returns statements that create a table under row-level security. Its replica identity is an
+/// index that does not contain the primary key.
 fn indexed(name: &str) -> String {
     format!(
         "create table {name} (id int primary key, a int not null, b int not null, c int, unique (a, b));
@@ -738,9 +738,9 @@ async fn a_generated_primary_key_is_in_the_record() {
     .await;
 }
 
-/// Virtual columns are available since PostgreSQL 18.
+/// Requires PostgreSQL 18, which has virtual columns and can publish stored ones.
 #[tokio::test]
-async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
+async fn generated_columns_are_in_the_record_if_the_wal_has_them_or_they_can_be_computed() {
     let (stack, mut client) = start("").await;
     if stack.version().await < 18 {
         return;

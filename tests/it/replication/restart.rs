@@ -205,7 +205,8 @@ async fn a_full_sink_stops_the_reading_but_not_the_keepalives() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // The timeout for a silent client, a sixtieth of its default.
+    // PostgreSQL disconnects a client that is silent for this long. The value is a sixtieth of the
+    // default.
     sql.batch_execute(&format!(
         "alter database {} set wal_sender_timeout = '1s'",
         database.name()

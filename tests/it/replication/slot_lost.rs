@@ -181,8 +181,8 @@ async fn a_slot_older_than_its_publication_is_recreated() {
     )
     .await
     .unwrap();
-    // Decoding this row requires the publication as it was when the row was inserted. It did not
-    // exist then.
+    // PostgreSQL decodes a row with the catalogue as it was when the row was inserted. The
+    // publication did not exist then.
     insert(&sql, 1).await;
     sql.batch_execute("create publication supabase_realtime for table note")
         .await

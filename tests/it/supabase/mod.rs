@@ -196,8 +196,8 @@ pub(crate) async fn talk(address: SocketAddr, content: &str) -> (String, Vec<Str
     (conversation, said.collect())
 }
 
-/// Checks everything in the order of a first setup. The installation chooses this preset. The
-/// superuser runs `more` after it.
+/// Installs, checks and uses Rapport in the order of a first setup. The installation must choose
+/// `preset`. The superuser runs `more` after it.
 async fn works(project: Project, preset: &str, more: &str) {
     let applied = project.migrate().await;
     assert!(applied.contains("applied: migrations/0001_"), "{applied}");
@@ -212,7 +212,7 @@ async fn works(project: Project, preset: &str, more: &str) {
     let (status, _, log) = server.stop().await;
     assert!(status.success(), "{status}\n{log}");
 
-    // The second start finds what the first one left: its slot, sessions and partitions.
+    // The second start finds what the first one left in the database, such as partitions.
     let server = Process::start(&project.url, &[]).await;
     let (again, mut said) = talk(server.address, "second").await;
     said.sort_unstable();

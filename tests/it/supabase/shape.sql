@@ -7,13 +7,16 @@
 --
 -- Known differences:
 -- * supautils is absent. On Supabase, it lets "postgres" create policies on realtime.messages and
---   storage.objects; PostgreSQL itself allows that only to the owner. It also refuses to grant or change reserved
---   roles (authenticator, dashboard_user, supabase_*); PostgreSQL itself allows that to every role with ADMIN on
---   the granted role.
--- * safeupdate is absent. On Supabase, it refuses an UPDATE or DELETE without WHERE in a session of authenticator.
--- * "postgres" has fewer rights here, so that Rapport cannot depend on them: it is not a member of pg_monitor,
---   pg_read_all_data, pg_signal_backend and pg_create_subscription, and may not write auth.users.
--- * realtime.messages has no partition and no publication, as before the first start of Supabase's Realtime server.
+--   storage.objects, which PostgreSQL itself allows only to their owner. It also refuses to grant
+--   or change reserved roles (authenticator, dashboard_user, supabase_*), which PostgreSQL itself
+--   allows to every role with ADMIN on the reserved role.
+-- * safeupdate is absent. On Supabase, it refuses an UPDATE or DELETE without WHERE on connections
+--   of authenticator.
+-- * "postgres" has fewer rights here, so that Rapport cannot depend on more: "postgres" is not a
+--   member of pg_monitor, pg_read_all_data, pg_signal_backend and pg_create_subscription, and may
+--   not write auth.users.
+-- * realtime.messages has no partition and no publication. This is the state before the first start
+--   of Supabase's Realtime server.
 
 -- ------------------------------------------------------------------------------------------------------ roles
 
@@ -110,8 +113,7 @@ alter table auth.users enable row level security;
 grant select, references, trigger on auth.users to postgres;
 grant all on auth.users to dashboard_user;
 
--- Policies identify the caller through these functions. Rapport compiles policies only if the
--- functions have exactly these texts.
+-- Policies identify the caller through these functions. The texts are Supabase's.
 create function auth.uid() returns uuid language sql stable as $$
   select
   coalesce(

@@ -104,9 +104,9 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         // Nothing waits for the drop. Waiting would block the test's runtime, perhaps during a
-        // login. PostgreSQL does not drop a database before every backend has noticed, including a
-        // backend that waits for a password. Leftovers of the last test are removed with the
-        // cluster, or by the next run.
+        // login. PostgreSQL drops a database only after every backend of the cluster has responded
+        // to a signal. A backend that waits for a password responds only when its login has ended.
+        // Leftovers of the last test are removed with the cluster, or by the next run.
         self.thread.send(Request::Drop {
             name: self.name.clone(),
         });
@@ -318,8 +318,9 @@ async fn run_database_thread(
     }
 }
 
-/// A slot in use prevents even `drop database … with (force)`, so its reader is terminated first.
-/// The reader cannot reconnect, because the database no longer accepts connections.
+/// Drops a database. A slot in use prevents even `drop database … with (force)`, so its reader is
+/// terminated first. The reader cannot reconnect, because the database no longer accepts
+/// connections.
 async fn drop_database(admin: &Client, name: &str) {
     admin
         .batch_execute(&format!(

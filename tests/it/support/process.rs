@@ -70,7 +70,7 @@ impl Process {
         panic!("the server ended:\n{log}");
     }
 
-    /// Returns the log as the error if the server exits before it is ready.
+    /// Tries to start the server. If it exits before it is ready, the error is its log.
     async fn try_start(database_url: &str, settings: &[(&str, &str)]) -> Result<Self, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut child = rapport(&["serve"])

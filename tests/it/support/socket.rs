@@ -98,8 +98,8 @@ impl PhoenixSocket {
         Self { stream, version }
     }
 
-    /// Connects from a local address of this client, so that it does not count as the client of the
-    /// other sockets.
+    /// Connects from the loopback address `client`, so that the server counts the socket for a
+    /// different client than the other sockets.
     pub(crate) async fn from_client(
         client: [u8; 4],
         address: SocketAddr,

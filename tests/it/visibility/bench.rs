@@ -1,5 +1,5 @@
-//! The bench of the visibility tests. It has a database with Supabase's roles, and builds changes
-//! from the rows in that database.
+//! The setup of the visibility tests: a database with Supabase's roles, and changes that are built
+//! from its rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -25,8 +25,8 @@ use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 use crate::support::supabase::{AUTH, ROLES, create_roles};
 
-/// Roles of the application: an owner of tables and its heir, an editor and its member, and a role
-/// that only one test uses, which alters it.
+/// Roles of the application: an owner of tables and its heir, an editor and its member, and
+/// `vis_altered`, which only one test uses, because it alters the role.
 const APPLICATION_ROLES: &[(&str, &str)] = &[
     ("vis_owner", ""),
     ("vis_heir", "in role vis_owner"),
@@ -180,7 +180,7 @@ impl Bench {
         }
     }
 
-    /// Returns the table definition as the replication stream describes it. The value is a new one
+    /// Returns the table definition as the replication stream describes it. The `Arc` is a new one
     /// only if the definition has changed.
     pub(crate) async fn relation(&self, table: &str) -> Arc<Relation> {
         self.relation_in("public", table).await

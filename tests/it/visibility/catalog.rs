@@ -159,8 +159,8 @@ async fn statements_survive_changes_of_their_objects() {
         bench.insert("t", &insert(2), "id = 2").await,
         [rows(&[1, 2])]
     );
-    // After the function is renamed, the text of the prepared statement is wrong. The policy itself
-    // uses the new name.
+    // After the function is renamed, a statement that was prepared from the policy's earlier text
+    // would fail. The policy itself then uses the new name.
     bench
         .run("create function private.yes() returns boolean language sql stable as 'select true';
               drop policy members on t;

@@ -1,4 +1,4 @@
-//! Changes are checked only after other sessions can see their commit.
+//! Changes are checked only after other transactions can see their commit.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
     (held.get::<_, i64>(0) > 0).then_some(())
 }
 
-/// A commit is in the WAL before other sessions can see it, normally for microseconds only. A
-/// synchronous standby that does not respond prolongs that time.
+/// A commit is in the WAL before other transactions can see it, normally only microseconds earlier.
+/// A synchronous standby that does not respond prolongs that time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_waits_until_the_commit_is_visible() {
     let cluster = own_cluster().await;
@@ -49,7 +49,8 @@ async fn a_check_waits_until_the_commit_is_visible() {
     for (n, table) in [(1, "notes"), (2, "plain")] {
         bench.watch(n, &identity("authenticated", n), table).await;
     }
-    // The catalogue must be read and the loop functions created before commits are held.
+    // Before commits are held, the catalogue must be read, and the functions must be created that
+    // check many identities in one call.
     let notes = bench.relation("notes").await;
     bench
         .insert("notes", "insert into notes values (1)", "true")

@@ -323,7 +323,7 @@ async fn recipients(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<u64>
     channels
 }
 
-/// Creates a post, enough members for one call, and one outsider. All of them are subscribed.
+/// Creates a post, this many members, and one outsider. All users are subscribed.
 async fn members(people: u32) -> Bench {
     let bench = Bench::new(POSTS).await;
     for n in 1..=people {

@@ -243,7 +243,8 @@ fn decisions_equal_select() {
         identity("vis_heir", 2),
         identity("vis_editor", 1),
         identity("vis_editor_member", 2),
-        // Enough identities of one role for a call, and a few of other roles for single executions.
+        // So many identities of one role that they are checked in one call, and a few of other
+        // roles that are checked one by one.
         identity("authenticated", 4),
         claims(
             "authenticated",

@@ -498,8 +498,8 @@ async fn many_filters_that_never_end_are_suspended_together() {
     }
 }
 
-/// Creates a table with columns whose comparisons take time. One with `slow` takes 50 ms per value.
-/// One of `wait` with the value `wait` takes until an advisory lock is free.
+/// Creates a table with columns whose comparisons take time. A comparison with `slow` takes 50 ms
+/// per value. A comparison of `wait` with the value `wait` lasts until an advisory lock is free.
 async fn slow_values() -> Bench {
     Bench::new(
         "create domain slow as text check (pg_sleep(0.05) is not null);
@@ -547,7 +547,7 @@ async fn the_filters_of_one_user_share_their_time() {
     let seen = bench.insert("t", &insert(1), "id = 1").await;
     assert!(seen[0].unanswered[&1].contains("57014"), "{seen:?}");
     assert!(seen[0].rows.is_superset(&[2, 4].into()), "{seen:?}");
-    // Now all filters of the first user are suspended, those of another token too.
+    // Now all filters of the first user are suspended, including those with another token.
     let seen = bench.insert("t", &insert(2), "id = 2").await;
     assert_eq!(seen[0].rows, [2, 4].into());
     assert_eq!(

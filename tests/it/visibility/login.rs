@@ -1,5 +1,5 @@
-//! The login role is not a superuser. Queries are prepared with its rights and executed with those
-//! of the subscriber.
+//! The login is not a superuser. Queries are prepared with its rights and executed with those of
+//! the subscriber.
 
 use rapport::change::RowChange;
 use uuid::Uuid;

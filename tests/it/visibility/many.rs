@@ -42,7 +42,7 @@ async fn insert(bench: &Bench, id: u32, owner: u32) -> Seen {
         .remove(0)
 }
 
-/// Returns the number of loop functions in the whole database.
+/// Returns the number of functions in the whole database that check many identities in one call.
 async fn loops(bench: &Bench) -> i64 {
     let sql = "select count(*) from pg_proc where proname like 'rapport_ask_%'";
     bench.admin.query_one(sql, &[]).await.unwrap().get(0)
@@ -53,7 +53,7 @@ fn channels(but: &[u32]) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn each_turn_has_its_own_claims() {
+async fn each_identity_has_its_own_claims() {
     let bench = watched(
         strict(),
         "create policy own on notes for select to authenticated using (owner = (select auth.uid()));",
@@ -349,7 +349,7 @@ async fn plans_of_all_connections_may_be_outdated() {
     gate.batch_execute(&format!("select pg_advisory_lock({GATE})"))
         .await
         .unwrap();
-    // The busy connection must be free by the time the policies are read again.
+    // This lock delays the next reading of the policies until the busy connection is free.
     catalog
         .batch_execute("begin; lock table pg_catalog.pg_policy in access exclusive mode")
         .await

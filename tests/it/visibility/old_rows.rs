@@ -105,13 +105,13 @@ async fn a_row_that_becomes_visible_does_not_show_its_earlier_version() {
             ],
         ]
     );
-    // Each of the two users is checked for both owners. The three images with the second owner are
-    // a single input.
+    // Each of the two users is checked for both owners. The policy reads only the owner, so the
+    // three images with the second owner are checked once.
     assert_eq!(bench.metrics.asked_by_image.get() - asked, 4);
 }
 
 #[tokio::test]
-async fn an_old_row_with_equal_values_costs_no_additional_input() {
+async fn an_old_row_with_equal_values_is_not_checked_separately() {
     let bench = notes(strict(), "alter table notes replica identity full").await;
     let relation = bench.relation("notes").await;
     let old = format!("1, '{}', 'a', 'before'", user(1));
@@ -121,7 +121,7 @@ async fn an_old_row_with_equal_values_costs_no_additional_input() {
     let told = old_records(&bench, &relation, vec![full(old, new)]).await;
     assert_eq!(told[0].len(), 3);
     assert_eq!(told[0][0].1["body"], "before");
-    // There is one input for each of the two users.
+    // Each of the two users is checked once.
     assert_eq!(bench.metrics.asked_by_image.get() - asked, 2);
 }
 
@@ -176,7 +176,8 @@ async fn old_rows_of_an_index_identity_are_sent_if_they_can_be_checked() {
             old: Some(key_image(&relation, &old)),
             new: new.clone(),
         };
-        // If the identity has not changed, the old row has the identity of the new row.
+        // If the columns of the identity have not changed, the WAL contains no old row. Its values
+        // in these columns are those of the new row.
         let unchanged = RowChange::Update { old: None, new };
         let told = old_records(&bench, &relation, vec![change, unchanged]).await;
         assert_eq!(told[0][0], (1, expected), "{index} {policy}");

@@ -356,7 +356,7 @@ async fn a_failing_policy_does_not_show_which_filters_a_hidden_row_satisfies() {
            using (team = ((current_setting('request.jwt.claims')::json ->> 'team')::int)::text);",
     )
     .await;
-    // Numbers 1, 2 and 3 have claims with which the policy fails. Number 5 has a valid one.
+    // With the claims of channels 1, 2 and 3, the policy fails. Those of channel 5 are valid.
     let failing = identity("authenticated", 1);
     let valid = claims("authenticated", &json!({"sub": user(5), "team": "7"}));
     let filters = [

@@ -3,7 +3,8 @@ const RAPPORT_URL = process.env.RAPPORT_URL ?? 'http://127.0.0.1:4000'
 /** @type {import('next').NextConfig} */
 export default {
   reactStrictMode: true,
-  // The app is built in a folder of its own; Next.js would look for a workspace around it.
+  // The app is built in a separate folder. Without this setting, Next.js would look for a workspace
+  // in the folders above it.
   turbopack: { root: import.meta.dirname },
   async rewrites() {
     return {

@@ -167,7 +167,7 @@ impl Mirror {
     }
 }
 
-/// Returns what a client would show that loads everything again through the other routes.
+/// Returns what a client would show after loading everything again through the other routes.
 pub(super) async fn fresh(server: &ChatServer, person: Person) -> Value {
     let mut conversations = Map::new();
     let mut path = "/conversations?archived=all&limit=100".to_owned();

@@ -187,7 +187,8 @@ async fn a_cursor_with_future_transactions_is_refused() {
     let mut json: Value = serde_json::from_slice(&json).unwrap();
     json[1]["since"] = json!("1000000000:1000000000:");
     let ahead = URL_SAFE_NO_PAD.encode(json.to_string());
-    // This is the state after a restore to an earlier point in time that kept the identity.
+    // Clients have such a cursor after a restore to an earlier point in time that did not change
+    // the identity of the database.
     server
         .get(Ana, &format!("/sync?since={ahead}"))
         .await

@@ -27,17 +27,18 @@ const SEED_VARIABLE: &str = "RAPPORT_TEST_SEED";
 
 const PEOPLE: [Person; 4] = [Ana, Ben, Ada, Sue];
 
-/// A connection, the user of its transaction, and whether one is open.
+/// A connection, the user of its last transaction, and whether that transaction is open.
 struct Writer {
     client: Client,
     person: Person,
     is_open: bool,
 }
 
-/// Candidates of a step: committed messages and conversations of a user.
+/// The committed messages of a user from which a step chooses.
 const MESSAGES: &str = "select m.id::text, m.conversation_id::text \
     from user_messages m join user_conversation_members mine using (conversation_id) \
     where mine.user_id = $1 order by m.created_at desc, m.id limit 25";
+/// The conversations of a user from which a step chooses.
 const CONVERSATIONS: &str = "select m.conversation_id::text from user_conversation_members m where m.user_id = $1 order by 1";
 
 #[expect(

@@ -96,7 +96,7 @@ async fn changes_wake_only_the_requests_that_they_concern() {
             json!({}),
             "conversations",
         ),
-        // A wait of another device of Ben's.
+        // Ben acts on one device, which wakes the request of his other device.
         (
             Ben,
             Method::POST,
@@ -135,7 +135,7 @@ async fn changes_wake_only_the_requests_that_they_concern() {
     }
     assert!(!stranger.is_finished(), "no change concerns Zoe");
 
-    // A user who is added to a conversation is signalled, here by its first message.
+    // Opening a conversation wakes the request of the other user.
     server.open(Person::Sue, Zoe).await;
     let page = timeout(SOON, stranger).await.unwrap().unwrap();
     assert_eq!(page["conversations"].as_array().unwrap().len(), 1);

@@ -1,4 +1,5 @@
-// A server component: it renders parts of the packages without 'use client' of its own.
+// A server component. It renders components of the packages, although this file has no 'use
+// client'.
 import { Messenger } from '@rapport-chat/react'
 import { MessagesBadge, PresenceMenu } from '@rapport-chat/react/navigation'
 import type { ReactNode } from 'react'
