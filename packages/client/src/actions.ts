@@ -306,7 +306,8 @@ export async function setStatus(
   status: PresenceStatus,
   { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null } = {},
 ): Promise<Result<null>> {
-  // With `online`, null ends the status that the user chose. With another status, it means no end.
+  // With `online`, null ends the status that the user chose. With another status, null
+  // means that it has no end.
   const manualUntil = until ?? null
   const { data, error } = await engine.api.setPresence({
     status,

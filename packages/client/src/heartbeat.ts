@@ -1,6 +1,6 @@
 import type { Cancel } from './clock'
 
-/** The server closes a socket that was silent for 60 s. */
+/** The interval between heartbeats. The server closes a socket that was silent for 60 s. */
 export const HEARTBEAT_MS = 25_000
 
 /**

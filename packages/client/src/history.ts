@@ -14,8 +14,9 @@ const SLACK = 100
 /** A page of messages. */
 export interface LoadedPage {
   messages: readonly wire.Message[]
-  /** The `seq` that the page was requested for, if it is the one before or after a message. */
+  /** If the page was requested as the one before a message: the `seq` of that message. */
   before?: number
+  /** If the page was requested as the one after a message: the `seq` of that message. */
   after?: number
   hasOlder: boolean
   hasNewer: boolean

@@ -90,7 +90,7 @@ export class Outbox {
     const message = this.#messages.find((other) => other.key === key && other.state === 'failed')
     if (!message) return
     this.#waiting.delete(message.conversationId)
-    // The message gets a new time, because its day may be over.
+    // The message gets a new time, so that it can be retried for another day.
     this.#queue(message)
   }
 
@@ -110,7 +110,7 @@ export class Outbox {
 
   /**
    * Starts sending. `isReachable` means that the server responds again, which ends the pauses after
-   * failures, but not that of a rate limit.
+   * failures, but not the pause of a rate limit.
    */
   resume(isReachable = false): void {
     this.#isRunning = true

@@ -28,7 +28,7 @@ describe('what the user did is painted first', () => {
     return { requests, seen, paint: () => paint() }
   }
 
-  test('a write waits for the frame, a read and the last request of a page do not', async () => {
+  test('a write waits for the frame; a read and the last request of a page do not', async () => {
     const { requests, seen, paint } = waiting()
     void requests.send('POST', '/messages', { body: {} })
     void requests.send('GET', '/messages')

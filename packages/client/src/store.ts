@@ -513,5 +513,5 @@ export class Store {
   }
 }
 
-/** Compares rows as JSON. They are small. */
+/** Compares small values as JSON. */
 const isEqual = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b)
