@@ -29,9 +29,9 @@ export interface ChatProviderProps {
   /** The text direction. By default, that of `strings`. */
   dir?: 'ltr' | 'rtl'
   components?: ChatComponents
-  /** Replacements for pieces of a message. Create the object outside of rendering, as the next one. */
+  /** Replacements for pieces of a message. Create the object outside of rendering. */
   slots?: ChatSlots
-  /** Attributes for elements of ours, such as classes. */
+  /** Attributes, such as classes, to add to elements. Create the object outside of rendering. */
   slotProps?: SlotProps
   /** Returns the address of a conversation or of the list. Items are then rendered as links. */
   linkTo?: (target: ChatTarget) => string
@@ -52,7 +52,7 @@ export interface ChatProviderProps {
   emojiDataUrl?: string
   /** `false` disables the single-letter shortcuts. */
   letterShortcuts?: boolean
-  /** Adds this reaction by a double click or a double tap, such as "❤️". */
+  /** The reaction that a double click or a double tap adds, such as "❤️". */
   doubleClickReaction?: string
   children: ReactNode
 }
