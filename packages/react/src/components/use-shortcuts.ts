@@ -54,9 +54,9 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
       )
       const known = list.findIndex(({ id }) => id === current)
       const from = known >= 0 ? known : by === 1 ? -1 : list.length
-      // The search for an unread conversation continues at the other end of the list. A conversation
-      // can become unread before its new message moves it to the top, so it may be on either side of
-      // the current one.
+      // The search for an unread conversation continues at the other end of the list. A
+      // conversation can become unread before its new message moves it to the top, so it may be on
+      // either side of the current one.
       const steps = onlyUnread ? list.length : 1
       for (let step = 1; step <= steps; step++) {
         const at = from + step * by
