@@ -1,6 +1,6 @@
-// The user's actions on conversations, messages and settings, and what a displayed conversation
-// needs. This module is loaded later than the rest of the client: when the first conversation is
-// displayed, or when an action is first used.
+// The user's actions on conversations, messages and settings, and the code that only displayed
+// conversations need. This module is loaded later than the rest of the client: when the first
+// conversation is displayed, or when an action is first used.
 
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'

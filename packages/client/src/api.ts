@@ -99,8 +99,8 @@ export class UserChatAPI {
       options instanceof Requests ? options : new Requests({ ...options, token: new Token(options.accessToken) })
   }
 
-  // Methods with the names and parameters that existing dashboards use. The server refuses a user
-  // id of the caller that does not match the session.
+  // Methods with the names and parameters that existing dashboards use. As the caller's id, the
+  // server accepts only the id of the session's user.
 
   /**
    * Returns the first 100 of the caller's unarchived conversations: pinned ones first, then by last

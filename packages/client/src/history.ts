@@ -14,9 +14,9 @@ const SLACK = 100
 /** A page of messages. */
 export interface LoadedPage {
   messages: readonly wire.Message[]
-  /** If the page was requested as the one before a message: the `seq` of that message. */
+  /** The position before which the page was requested, if any. */
   before?: number
-  /** If the page was requested as the one after a message: the `seq` of that message. */
+  /** The position after which the page was requested, if any. */
   after?: number
   hasOlder: boolean
   hasNewer: boolean

@@ -287,7 +287,7 @@ test('a row of the list does not restore an old status', () => {
   expect(store.getState().presence[PEER]?.status).toBe('online')
 })
 
-test("a row of the list does not tell the user's own status, which they may have chosen", () => {
+test("a row of the list does not change the user's own status, which the user may have chosen", () => {
   const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
   expect(Object.keys(store.getState().presence)).toEqual([PEER])
 })

@@ -28,6 +28,7 @@ export interface ChatProviderProps {
   theme?: 'light' | 'dark' | 'auto'
   /** The text direction. By default, that of `strings`. */
   dir?: 'ltr' | 'rtl'
+  /** Replacements for components. Create the object outside of rendering. */
   components?: ChatComponents
   /** Replacements for pieces of a message. Create the object outside of rendering. */
   slots?: ChatSlots
@@ -46,7 +47,7 @@ export interface ChatProviderProps {
   renderText?: (text: string) => ReactNode
   /** Stores attachments. If omitted, there is no button for files. */
   upload?: Upload
-  /** Files that are refused before they are uploaded. */
+  /** Files outside of these limits are refused. Create the object outside of rendering. */
   uploadLimits?: UploadLimits
   /** The address of the application's copy of `@rapport-chat/react/emoji-data`. */
   emojiDataUrl?: string

@@ -13,7 +13,7 @@ export interface SupabaseStorage {
 }
 
 export interface SupabaseStorageOptions {
-  /** Precedes the name of each file. For example the user's id, if policies require it. */
+  /** The folder of the files, for example the user's id if policies require it. */
   folder?: string
 }
 
