@@ -71,8 +71,8 @@ describe('merging', () => {
         store.apply(synced(fresh))
         takeIncomplete()
         order.slice(at).forEach(take)
-        // When a change was announced without its content, the engine requests a `/sync`. This is
-        // its page.
+        // When a change was announced without its content, the engine requests a `/sync`. Here,
+        // `fresh` is the response.
         if (takeIncomplete()) store.apply(synced(fresh))
         expect(messagesOf(store)).toEqual(messagesOf(expected))
         expect(store.getState().conversations).toEqual(expected.getState().conversations)
