@@ -343,7 +343,10 @@ export class UserChatAPI {
     return this.#get('/me', {}, options)
   }
 
-  /** Returns the counts for a badge. The total excludes muted and archived conversations. */
+  /**
+   * Returns the counts for a badge. The totals exclude muted and archived conversations;
+   * `by_conversation` includes them.
+   */
   getUnreadCount(options?: RequestOptions): Promise<Result<wire.UnreadCounts>> {
     return this.#get('/unread-count', {}, options)
   }

@@ -10,7 +10,10 @@ import type { ChatStorage } from './storage'
 import type { ChatError, Result } from './types'
 import type * as wire from './wire'
 
-/** Maximum messages sent per second. The server allows 5 on average. */
+/**
+ * Maximum messages sent per second. By default, the server allows 5 per second on average, and 120
+ * per minute.
+ */
 const MAX_PER_SECOND = 4
 
 /** A message that could not be sent for a day is no longer retried automatically. */
