@@ -1,7 +1,7 @@
 import { NotificationSettings } from '@rapport-chat/react'
 import { useRef, type ReactNode } from 'react'
 
-/** A button, and the user's settings in a dialog. */
+/** A button that opens the user's settings in a dialog. */
 export function Settings(): ReactNode {
   const dialog = useRef<HTMLDialogElement>(null)
   return (

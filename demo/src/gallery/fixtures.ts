@@ -278,7 +278,7 @@ export function clientWith(all: readonly Line[], rest: Partial<ChatState> = {}, 
 
 export const BEN_CONVERSATION = WITH_BEN
 
-/** Three files on their way: one that takes long, a picture, and one that was refused. */
+/** Creates a client with three uploads: a document and a picture in progress, and a failed one. */
 export function uploadingClient(): FakeClient {
   const client = clientWith(everyday.slice(-3))
   const uploads = uploadsOf(client, client.conversation(WITH_BEN))

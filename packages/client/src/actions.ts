@@ -1,6 +1,6 @@
-// The user's actions on conversations, messages and settings, and what a displayed conversation
-// needs. This module is loaded later than the rest of the client: when the first conversation is
-// displayed, or when an action is first used.
+// The user's actions on conversations, messages and settings, and the code that only displayed
+// conversations need. This module is loaded later than the rest of the client: when the first
+// conversation is displayed, or when an action is first used.
 
 import type { ReportReason, UserChatAPI } from './api'
 import type { Engine } from './engine'
@@ -306,7 +306,8 @@ export async function setStatus(
   status: PresenceStatus,
   { until, text, emoji }: { until?: string | null; text?: string | null; emoji?: string | null } = {},
 ): Promise<Result<null>> {
-  // With `online`, null ends the status that the user chose. With another status, it means no end.
+  // With `online`, null ends the status that the user chose. With another status, null
+  // means that it has no end.
   const manualUntil = until ?? null
   const { data, error } = await engine.api.setPresence({
     status,

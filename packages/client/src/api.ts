@@ -99,7 +99,8 @@ export class UserChatAPI {
       options instanceof Requests ? options : new Requests({ ...options, token: new Token(options.accessToken) })
   }
 
-  // Methods as existing dashboards call them. The server verifies parameters with the caller's id.
+  // Methods with the names and parameters that existing dashboards use. As the caller's id, the
+  // server accepts only the id of the session's user.
 
   /**
    * Returns the first 100 of the caller's unarchived conversations: pinned ones first, then by last
@@ -148,8 +149,8 @@ export class UserChatAPI {
   }
 
   /**
-   * Reports typing to a user. Call it every three seconds while the caller types. `null` ends
-   * typing.
+   * Reports that the caller is typing to another user. Call it every three seconds while the caller
+   * types. `null` ends typing.
    */
   updateTypingStatus(userId: string, typingToUserId: string | null, options?: RequestOptions): Promise<Result<null>> {
     return this.#requests.send('PUT', '/presence/typing', {
@@ -342,7 +343,10 @@ export class UserChatAPI {
     return this.#get('/me', {}, options)
   }
 
-  /** Returns the counts for a badge. The total excludes muted and archived conversations. */
+  /**
+   * Returns the counts for a badge. The totals exclude muted and archived conversations;
+   * `by_conversation` includes them.
+   */
   getUnreadCount(options?: RequestOptions): Promise<Result<wire.UnreadCounts>> {
     return this.#get('/unread-count', {}, options)
   }

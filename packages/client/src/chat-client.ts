@@ -159,8 +159,8 @@ export interface ConversationClient {
   jumpToNewest(): Promise<void>
 
   /**
-   * Queues a message and returns its key. The timeline contains it in the same task, at the end of the
-   * conversation, which is displayed from then on.
+   * Queues a message and returns its key. The timeline contains the message in the same task, at
+   * the end of the conversation, which is displayed from then on.
    */
   send(content: string, options?: SendOptions): string
   /** Sends a failed message again. */

@@ -308,7 +308,10 @@ test('typing and sending do not change the list, which shows the draft when the 
 })
 
 describe('sending from the middle of history', () => {
-  /** Opens at the first of many unread messages. Requests for pages wait for `answer` once `hold` was called. */
+  /**
+   * Opens the conversation at the first of many unread messages. After `hold`, requests for pages
+   * wait for `answer`.
+   */
   async function inTheMiddle() {
     const routes = fakeRoutes(history(200), { unread_count: 160, last_read_seq: 40 })
     const built = clientOf(routes)
@@ -359,7 +362,7 @@ describe('sending from the middle of history', () => {
     expect(newest()).toMatchObject({ key })
   })
 
-  test.each(['loadNewer', 'loadOlder'] as const)('a page that was on the way leads nowhere: %s', async (load) => {
+  test.each(['loadNewer', 'loadOlder'] as const)('a page that was requested before does not move the list: %s', async (load) => {
     const { room, timeline, newest, hold, answer } = await inTheMiddle()
     await room.jumpTo('m60')
     hold()
@@ -370,7 +373,7 @@ describe('sending from the middle of history', () => {
     expect(timeline().hasNewer).toBe(false)
   })
 
-  test('a jump that was on the way leads nowhere', async () => {
+  test('a jump that was requested before does not move the list', async () => {
     const { room, timeline, newest, hold, answer } = await inTheMiddle()
     hold()
     const jumped = room.jumpTo('m150')
@@ -381,7 +384,7 @@ describe('sending from the middle of history', () => {
     expect(timeline().jump?.target.at).toBe('newest')
   })
 
-  test('while the conversation is loading, it continues at the end', async () => {
+  test('opens a conversation that is still loading at its end', async () => {
     const routes = fakeRoutes(history(200), { unread_count: 160, last_read_seq: 40 })
     const { client, goLive, room, timeline } = clientOf(routes)
     client.start()
@@ -393,7 +396,7 @@ describe('sending from the middle of history', () => {
     expect(timeline().messages.at(-1)).toMatchObject({ key, state: 'sent' })
   })
 
-  test('while the first unread message is being loaded, too', async () => {
+  test('opens the conversation at its end even while the first unread message is being loaded', async () => {
     const routes = fakeRoutes(history(200), { unread_count: 160, last_read_seq: 40 })
     const { client, goLive, room, timeline } = clientOf(routes)
     client.start()
@@ -451,7 +454,7 @@ describe('sending from the middle of history', () => {
     expect(timeline().jump).toBe(before.jump)
   })
 
-  test('is reported, wherever the user went meanwhile', async () => {
+  test('is reported even if the user has jumped elsewhere in the meantime', async () => {
     const { routes, room, timeline, events } = await inTheMiddle()
     const elsewhere = async (content: string) => {
       const key = room.send(content)
@@ -503,7 +506,7 @@ describe('going to the newest messages', () => {
     expect(timeline()).toMatchObject({ hasNewer: false, pageError: null, jump: { target: { at: 'newest' } } })
   })
 
-  test('a page that failed is offered again when the server answers again', async () => {
+  test('the failure of a page disappears when the server responds again', async () => {
     const routes = fakeRoutes(history(200))
     const { client, goLive, socket, clock, room, timeline } = clientOf(routes)
     client.start()
@@ -519,7 +522,7 @@ describe('going to the newest messages', () => {
     expect(timeline().pageError).toBeNull()
   })
 
-  test('the last wish counts', async () => {
+  test('of several jumps, the last one applies', async () => {
     const routes = fakeRoutes(history(200))
     const { client, goLive, room, timeline } = clientOf(routes)
     client.start()
@@ -531,7 +534,7 @@ describe('going to the newest messages', () => {
     const first = room.jumpTo('m20')
     const second = room.jumpTo('m110')
     await answered()
-    // Answered in the opposite order.
+    // The requests are answered in the opposite order.
     held[1]?.()
     await second
     held[0]?.()
@@ -693,7 +696,7 @@ describe('changing', () => {
 })
 
 describe('what is marked as read', () => {
-  /** Messages 151 to 200 are displayed, and 41 to 200 are unread. */
+  /** Displays messages 151 to 200. The user has read up to message 40. */
   async function ready() {
     const routes = fakeRoutes(history(200), { last_read_seq: 40, unread_count: 20 })
     const marked: unknown[] = []
@@ -777,7 +780,7 @@ describe('what is marked as read', () => {
   })
 })
 
-test('the unread line is not shown in a later part than the first unread message', async () => {
+test('the unread line is not shown in a part after the first unread message', async () => {
   const { client, room, goLive, timeline } = clientOf(
     fakeRoutes(history(200), { last_read_seq: 40, unread_count: 160 }),
   )
@@ -793,7 +796,10 @@ test('the unread line is not shown in a later part than the first unread message
 })
 
 describe('returning to a conversation with unread messages', () => {
-  /** `unread` of 200 messages are unread, after a visit to which the test adds with `during`. */
+  /**
+   * Opens the conversation, runs `during`, and leaves. `arrive` then delivers the last `unread` of
+   * 200 messages.
+   */
   async function returned(unread: number, during: (room: Built['room'], routes: FakeRoutes) => unknown) {
     const routes = fakeRoutes(history(200 - unread), { last_read_seq: 200 - unread })
     const built = clientOf(routes)

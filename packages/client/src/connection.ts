@@ -38,7 +38,7 @@ export interface ConnectionSettings {
   clock: Clock
   page: Page
   userId: string
-  /** Loads the code of the socket. Null if none is configured. Changes are then polled. */
+  /** Loads the code of the socket. Null if the client has no socket and polls changes. */
   loadSocket: (() => Promise<ChatSocket>) | null
   sync: SyncEngine
   token: { get(): Promise<string | null>; replace(refused: string | null): Promise<string | null> }
@@ -238,8 +238,8 @@ export class Connection {
       this.#socket?.join(`conversation:${conversationId}`, [], {
         onInput: (input) => this.#settings.onInput(input),
         onSystem: () => {},
-        // Typing is then not shown until the next connection, or until the user's channel is joined
-        // again.
+        // After that, typing is not shown until the next connection, or until the user's channel is
+        // joined again.
         onClosed: () => (entry.leave = null),
       }) ?? null
   }

@@ -18,16 +18,17 @@ export class Conversation implements ConversationClient {
   /** The lowest visible row that the list has reported. */
   visible: { seq: number; isAtEnd: boolean } | null = null
   /**
-   * True until it is decided which messages are shown first. Nothing counts as read before, because
-   * the end of the conversation may be displayed for a moment before its first unread message.
+   * True until it is decided which messages are shown first. Until then, nothing counts as read,
+   * because the end of the conversation may be displayed for a moment before its first unread
+   * message.
    */
   isOpening = false
   #opened = 0
   #release: (() => void)[] = []
   #jumps = 0
   /**
-   * Counts the user's moves. A page that was requested before the last one does not change what is
-   * displayed.
+   * Counts the user's moves to another position. A page that was requested before the latest move
+   * does not change what is displayed.
    */
   #moves = 0
 
@@ -61,7 +62,7 @@ export class Conversation implements ConversationClient {
     }
   }
 
-  /** Loads again what was displayed: everything was forgotten, or an attempt failed. */
+  /** Loads the displayed messages again if they were forgotten or could not be loaded. */
   reload(): void {
     if (this.#opened === 0) return
     const { status, pageError } = this.loaded
@@ -190,7 +191,7 @@ export class Conversation implements ConversationClient {
     void this.loadOlder()
   }
 
-  /** Returns true until the user's next move. */
+  /** Returns a function that returns true until the user's next move. */
   #untilMoved(): () => boolean {
     const moves = this.#moves
     return () => moves === this.#moves
@@ -208,7 +209,8 @@ export class Conversation implements ConversationClient {
     this.reader?.close()
     this.reader = null
     this.visible = null
-    // The line and the jump belong to this visit. The next one must not begin with them.
+    // The line above the first unread message and the jump belong to this visit. The next visit
+    // must not begin with them.
     this.change((history) => {
       history.firstUnreadSeq = null
       history.jump = null

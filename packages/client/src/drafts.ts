@@ -4,7 +4,7 @@
 import type { Cancel, Clock } from './clock'
 import type { ChatStorage } from './storage'
 
-/** The pause in typing after which a draft is saved. */
+/** The pause in typing after which a draft is saved on the server. */
 const DRAFT_SAVE_MS = 800
 
 export interface DraftsSettings {

@@ -62,7 +62,7 @@ export class Engine {
   #cancelImpatience: Cancel = () => {}
   /** Resolved when there is a cursor. Changes are followed from it, so histories can be loaded. */
   positioned: Signal
-  /** Null if it is not used or not loaded yet. */
+  /** Stores the recent conversations. Null if they are not stored, or before its code is loaded. */
   #recent: Recent | null = null
   #isRestored = false
   #isStarted = false
@@ -199,8 +199,8 @@ export class Engine {
   async signOut(): Promise<void> {
     this.tabs.post({ type: 'sign_out' })
     const forgotten = this.#forget()
-    // Both run in parallel, so that an unresponsive IndexedDB does not delay the request, nor an
-    // unresponsive server the deletion.
+    // The deletion and the request run in parallel, so that an unresponsive IndexedDB does not
+    // delay the request, and an unresponsive server does not delay the deletion.
     await Promise.all([forgotten, this.api.endPresence(undefined, { keepalive: true })])
   }
 
@@ -360,7 +360,7 @@ export class Engine {
     }
   }
 
-  /** Sends what this tab knows to a new one. */
+  /** Sends this tab's state to a new tab. */
   #welcome(): void {
     const snapshot = this.snapshot()
     const { connection, presence } = this.store.getState()
@@ -383,7 +383,7 @@ export class Engine {
     }
   }
 
-  /** Takes the state of another tab or of an earlier page. */
+  /** Applies the state of another tab or of an earlier page. */
   restore({ cursor, conversations, receipts, me, hasMore }: Snapshot): void {
     this.store.putMe(me)
     this.sync.moveTo(cursor)
@@ -419,7 +419,7 @@ export class Engine {
 
   #signedOut(error: ChatError): void {
     if (this.tabs.leads) this.connection.signedOut(error)
-    // The leading tab has the same session, so its `/sync` fails in the same way and signs out.
+    // The leading tab has the same session, so its `/sync` fails in the same way, and it signs out.
     else this.requestSync()
   }
 
@@ -444,7 +444,7 @@ export class Engine {
     this.report(error)
   }
 
-  /** Of a message whose conversation may be displayed elsewhere, or not at all. */
+  /** Returns the view of a message whose conversation need not be displayed. */
   #storedView(message: wire.Message): TimelineMessage {
     return storedView(message, this.store.sender(message.sender_id), this.options.userId)
   }

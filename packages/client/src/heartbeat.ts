@@ -1,6 +1,9 @@
 import type { Cancel } from './clock'
 
-/** The server closes a socket that was silent for 60 s. */
+/**
+ * The interval between heartbeats. By default, the server closes a socket that is silent for 120
+ * seconds.
+ */
 export const HEARTBEAT_MS = 25_000
 
 /**

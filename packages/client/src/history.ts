@@ -14,8 +14,9 @@ const SLACK = 100
 /** A page of messages. */
 export interface LoadedPage {
   messages: readonly wire.Message[]
-  /** The `seq` that the page was requested for, if it is the one before or after a message. */
+  /** The position before which the page was requested, if any. */
   before?: number
+  /** The position after which the page was requested, if any. */
   after?: number
   hasOlder: boolean
   hasNewer: boolean

@@ -7,7 +7,7 @@ const VERSION = 1
 
 /**
  * Creates storage in IndexedDB, in one database per user, so that signing out deletes exactly that
- * user's data. If the browser refuses it (private windows, full disks), nothing is stored.
+ * user's data. If the browser refuses storage (private windows, full disks), nothing is stored.
  */
 export function idbStorage(userId: string): ChatStorage {
   const name = `rapport:${userId}`
@@ -24,7 +24,8 @@ export function idbStorage(userId: string): ChatStorage {
           db.close()
           opened = null
         }
-        // Another tab is deleting the database, or the browser closed it. The next call opens it.
+        // Another tab is deleting the database, or the browser closed it. The next call opens it
+        // again.
         db.onversionchange = forget
         db.onclose = forget
       },

@@ -217,7 +217,7 @@ for (const [name, open] of [
       await first.requests[1]!.answer(refusal(403))
       first.add()
       first.add()
-      // The write happens during the request. The page is then closed before the request ends.
+      // The messages are stored during the request. The page is closed before the request ends.
       await until(async () => (await storage.all('outbox')).length === 3)
       const second = outboxOf({ storage: name === 'memory' ? storage : open() })
       await second.outbox.restore()

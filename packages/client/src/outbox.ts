@@ -10,7 +10,10 @@ import type { ChatStorage } from './storage'
 import type { ChatError, Result } from './types'
 import type * as wire from './wire'
 
-/** Maximum messages sent per second. The server allows 5 on average. */
+/**
+ * Maximum messages sent per second. By default, the server allows 5 per second on average, and 120
+ * per minute.
+ */
 const MAX_PER_SECOND = 4
 
 /** A message that could not be sent for a day is no longer retried automatically. */
@@ -90,7 +93,7 @@ export class Outbox {
     const message = this.#messages.find((other) => other.key === key && other.state === 'failed')
     if (!message) return
     this.#waiting.delete(message.conversationId)
-    // The message gets a new time, because its day may be over.
+    // The message gets a new time, so that it can be retried for another day.
     this.#queue(message)
   }
 
@@ -110,7 +113,7 @@ export class Outbox {
 
   /**
    * Starts sending. `isReachable` means that the server responds again, which ends the pauses after
-   * failures, but not that of a rate limit.
+   * failures, but not the pause of a rate limit.
    */
   resume(isReachable = false): void {
     this.#isRunning = true

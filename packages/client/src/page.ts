@@ -17,7 +17,10 @@ export interface Page {
   hasFocus(): boolean
   isOnline(): boolean
   listen(listener: (signal: PageSignal) => void): () => void
-  /** Resolves after the next frame, so that what changed until now is painted; at once if the page is hidden. */
+  /**
+   * Resolves after the next frame, so that all changes made until now are painted. If the page is
+   * hidden, resolves at once.
+   */
   painted(): Promise<void>
 }
 

@@ -65,7 +65,7 @@ async function displayUnread(
   const history = conversation.loaded
   const first = lastRead + 1
   const held = countUnread(history, lastRead, engine.options.userId)
-  // The count arrives separately from the messages, and can be earlier.
+  // The count arrives separately from the messages, and can arrive before them.
   const areLate = held !== undefined && held < unread
   if (areLate || !history.rangeAt(first)) {
     const isNearEnd = unread <= MAX_UNREAD_AT_END
@@ -94,12 +94,12 @@ function showUnread(engine: Engine, conversation: Conversation, lastRead: number
   const first = conversation.loaded.messages.find(
     ({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted,
   )
-  // In a later part of the conversation, the first unread message is not the first of that part.
+  // If a later part is displayed, its first unread message is not the first of the conversation.
   if (!first || !(isTarget || conversation.loaded.contains(lastRead + 1))) return
   const { seq } = first.row
   conversation.change((history) => (history.firstUnreadSeq = seq))
   if (!isTarget) return
-  // The list reports what is visible there as soon as it has moved.
+  // The list reports what is visible at the target as soon as it has moved there.
   conversation.visible = null
   conversation.jump({ at: 'first_unread', seq })
 }
@@ -144,7 +144,7 @@ async function loadNewest(engine: Engine, conversation: Conversation, isWanted: 
   return ok(null)
 }
 
-/** Loads the page before or after the displayed part. A failure becomes the timeline's `pageError`. */
+/** Loads the page before or after the displayed part. A failure becomes `Timeline.pageError`. */
 export async function loadBeside(
   engine: Engine,
   conversation: Conversation,
@@ -172,8 +172,8 @@ export async function loadBeside(
     hasOlder: !isOlder || data.has_more,
     hasNewer: isOlder || data.has_more,
   }
-  // The anchor is beside this end, so that the end that is trimmed is the other one. In the
-  // meantime, the user may have moved to another part.
+  // The anchor is placed where the page was added, so that trimming drops messages at the other
+  // end. If the user has moved to another part in the meantime, the anchor stays there.
   addPage(engine, conversation, page, history.contains(seq) ? seq : null)
   return ok(null)
 }

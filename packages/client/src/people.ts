@@ -79,8 +79,8 @@ export class People {
   }
 
   /**
-   * Takes the status from a conversation's row if the user's presence is not known yet. That status
-   * can be outdated, because rows are kept and merged for as long as the page is open.
+   * Stores the status that a conversation's row contains, if the user's presence is not known yet.
+   * This status can be outdated, because rows are kept and merged as long as the page is open.
    */
   suggestPresence(userId: string, row: Partial<wire.Presence>): void {
     if (!this.#presence.has(userId)) this.putPresence(userId, row)

@@ -38,8 +38,8 @@ export class PresenceWatch {
   }
 
   /**
-   * Loads the presence of these users, with one request at a time. Stops at the first failure. The
-   * user may have signed out, and the next reconnect loads everything again.
+   * Loads the presence of these users, with one request at a time. Stops at the first failure,
+   * because the user may have signed out. The next reconnect loads all presence again.
    */
   async load(userIds: readonly string[]): Promise<void> {
     for (let at = 0; at < userIds.length; at += MAX_IDS) {

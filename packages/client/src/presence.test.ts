@@ -46,7 +46,7 @@ test('hiding the page for a while does not make the user away', async () => {
   expect(reports).toEqual([])
 })
 
-test('a closing page reports offline with a request that outlives it', () => {
+test('a closing page reports offline', () => {
   const { page, reports } = presenceOf()
   page.signal('leave')
   expect(reports).toEqual(['offline'])

@@ -124,7 +124,7 @@ export async function show(
   return ok(null)
 }
 
-/** What is visible counts as read from now on, if it is decided which messages are shown first. */
+/** Lets visible messages count as read, once it is decided which messages are shown first. */
 export function startReading(engine: Engine, conversation: Conversation): void {
   if (!conversation.isOpening) readerOf(engine, conversation)?.show(conversation.visible)
 }

@@ -44,7 +44,7 @@ export class Receipts {
     this.#conversations.set(conversation_id, members)
   }
 
-  /** Takes the positions of the other member from the conversation's row. */
+  /** Stores the positions of the other member that the conversation's row contains. */
   putPeer({ id, other_user, peer_last_read_seq, peer_last_delivered_seq }: wire.Conversation): void {
     if (!other_user || (peer_last_read_seq === null && peer_last_delivered_seq === null)) return
     this.put({

@@ -26,7 +26,7 @@ interface RecentPage {
   hasOlder: boolean
 }
 
-/** Returns what keeps the stored state. It is an action, because its code is loaded later. */
+/** Creates the `Recent`. This function is an action, because its code is loaded later. */
 export async function openRecent(engine: Engine, storage: ChatStorage): Promise<Result<Recent>> {
   return ok(new Recent(engine, storage))
 }

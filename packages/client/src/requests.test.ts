@@ -28,7 +28,7 @@ describe('what the user did is painted first', () => {
     return { requests, seen, paint: () => paint() }
   }
 
-  test('a write waits for the frame, a read and the last request of a page do not', async () => {
+  test('a write waits for the frame; a read and the last request of a page do not', async () => {
     const { requests, seen, paint } = waiting()
     void requests.send('POST', '/messages', { body: {} })
     void requests.send('GET', '/messages')
@@ -40,7 +40,7 @@ describe('what the user did is painted first', () => {
     expect(seen).toContain('POST /messages')
   })
 
-  test('signing out meanwhile cancels it', async () => {
+  test('signing out before the frame cancels a write', async () => {
     const { requests, seen, paint } = waiting()
     const sent = requests.send('POST', '/messages', { body: {} })
     requests.cancelAll()
@@ -147,7 +147,7 @@ describe('the user', () => {
     })
     for (const method of METHODS) expect((await requests.send(method, '/x')).error?.status).toBe(403)
     expect(reports).toEqual(METHODS.map(() => 'identity_mismatch'))
-    // The refreshed token would also be Ben's.
+    // The token is not refreshed, because a new one would also be Ben's.
     expect(refreshes).toBe(0)
   })
 
@@ -228,7 +228,7 @@ describe('every failure is a value', () => {
     expect(await failing(answer)).toMatchObject({ error: { code: 'unexpected_answer', status: 502, retryAfter: 3 } })
   })
 
-  test('an error of another service, whose text is elsewhere', async () => {
+  test('an error of another service, without the field `error`', async () => {
     const answer = async () =>
       Response.json({ code: 'PGRST301', message: 'JWT expired' }, { status: 400, statusText: 'Bad Request' })
     expect(await failing(answer)).toMatchObject({ error: { code: 'PGRST301', status: 400, message: 'Bad Request' } })
@@ -254,7 +254,7 @@ describe('every failure is a value', () => {
   })
 })
 
-test('addresses and bodies', async () => {
+test('requests have the addresses and bodies that the routes expect', async () => {
   const seen: string[] = []
   const api = new UserChatAPI({
     baseUrl: '',

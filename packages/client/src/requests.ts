@@ -31,8 +31,8 @@ export interface RequestSettings {
   token: Token
   fetch?: typeof fetch | undefined
   /**
-   * Writes wait for it. To begin a request takes milliseconds on a phone, in which what the user did
-   * could not be painted.
+   * Resolves when the page is painted. Writes wait for it, because starting a request takes
+   * milliseconds on a phone, during which the effect of the user's action could not be painted.
    */
   painted?: (() => Promise<void>) | undefined
   /**
@@ -64,7 +64,8 @@ export class Requests {
     const { signal } = this.#abort
     try {
       if (method !== 'GET' && !request.keepalive) await painted?.()
-      // A page that is being closed may be gone before the application returns a token.
+      // A page that is being closed may be gone before the application returns a token, so the last
+      // one is used.
       const first = (request.keepalive ? token.last : null) ?? (await token.get())
       signal.throwIfAborted()
       let response = await this.#attempt(method, path, request, first)

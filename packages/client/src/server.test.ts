@@ -14,7 +14,7 @@ test('loads the list and its cursor, but no page unless one is requested', async
   expect(routes.seen).not.toContain('GET /messages')
 })
 
-test('loads the end of a conversation, or the messages around a given or the first unread one', async () => {
+test('loads the end of a conversation, or the messages around a given message or the first unread one', async () => {
   const pageOf = async (messageId?: string, unread_count = 0) => {
     const api = apiOf(fakeRoutes(history(200), { unread_count }))
     const request = { conversationId: CONVERSATION, ...(messageId !== undefined && { messageId }) }

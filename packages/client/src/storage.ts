@@ -19,8 +19,7 @@ export interface SessionStorage extends ChatStorage {
 /**
  * Wraps a storage that is loaded when it is first used. After `wipe`, it reads and writes nothing
  * until `open`, so operations that are still pending when the user signs out store nothing. Without
- * a storage, or as long as it cannot be loaded, nothing is stored: the parts of the client keep
- * what they store in memory as well.
+ * a storage, or as long as it cannot be loaded, nothing is stored, and data exists only in memory.
  */
 export function sessionStorageOf(load: (() => Promise<ChatStorage>) | null): SessionStorage {
   let session: object | null = {}

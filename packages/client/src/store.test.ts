@@ -71,8 +71,8 @@ describe('merging', () => {
         store.apply(synced(fresh))
         takeIncomplete()
         order.slice(at).forEach(take)
-        // When a change was announced without its content, the engine requests a `/sync`. This is
-        // its page.
+        // When a change was announced without its content, the engine requests a `/sync`. Here,
+        // `fresh` is the response.
         if (takeIncomplete()) store.apply(synced(fresh))
         expect(messagesOf(store)).toEqual(messagesOf(expected))
         expect(store.getState().conversations).toEqual(expected.getState().conversations)
@@ -287,7 +287,7 @@ test('a row of the list does not restore an old status', () => {
   expect(store.getState().presence[PEER]?.status).toBe('online')
 })
 
-test("a row of the list does not tell the user's own status, which they may have chosen", () => {
+test("a row of the list does not change the user's own status, which the user may have chosen", () => {
   const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
   expect(Object.keys(store.getState().presence)).toEqual([PEER])
 })

@@ -1,7 +1,7 @@
 // The client's data, and the snapshots of it.
 //
-// `apply` takes the inputs from the server. Snapshots are rebuilt when they are read, at most once
-// per change. Parts that did not change remain the same objects.
+// `apply` processes the inputs from the server. Snapshots are rebuilt when they are read, at most
+// once per change. Parts that did not change remain the same objects.
 
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
 import { History, type LoadedPage } from './history'
@@ -513,5 +513,5 @@ export class Store {
   }
 }
 
-/** Compares rows as JSON. They are small. */
+/** Compares small values as JSON. */
 const isEqual = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b)

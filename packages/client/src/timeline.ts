@@ -109,11 +109,14 @@ export class TimelineBuilder {
   }
 }
 
-/** A message that was sent keeps the key that it had before. */
+/** Returns the key of a message. The user's own message keeps the key that it had while unsent. */
 const keyOf = ({ id, client_message_id, sender_id }: MessageRow, userId: string): string =>
   sender_id === userId ? (client_message_id ?? id) : id
 
-/** A stored message, also if no timeline displays it. `sender`: if the message does not name one. */
+/**
+ * Returns the view of a message, even if no timeline displays it. `sender` is used if the message
+ * contains none.
+ */
 export function storedView(message: wire.Message, sender: wire.Sender | null, userId: string): TimelineMessage {
   return {
     ...message,
@@ -143,7 +146,7 @@ function progress(seq: number, positions: readonly Position[]): MessageState {
   return positions.every(([, { delivered, read }]) => Math.max(delivered, read) >= seq) ? 'delivered' : 'sent'
 }
 
-/** A message that is not stored, also if no timeline displays it. */
+/** Returns the view of an unsent message, even if no timeline displays it. */
 export function unsentView(
   { key, file, error, ...entry }: Outgoing,
   sender: wire.Sender | null,

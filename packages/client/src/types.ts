@@ -73,7 +73,7 @@ export type Typing = Readonly<Record<string, readonly string[]>>
 export interface Conversation extends wire.Conversation {
   /**
    * An unsent text. While the conversation is displayed, it is the text that the server has saved,
-   * which is that of the last pause. The composer's text is in `getDraft`.
+   * which is that of the last pause. `getDraft` returns the text in the composer.
    */
   readonly draft: string | null
 }

@@ -24,7 +24,7 @@ export class TypingReporter {
     this.#report = report
   }
 
-  /** Takes the changed text. White space alone does not count as typing. */
+  /** Called with the changed text. White space alone does not count as typing. */
   input(text: string): void {
     if (text.trim() === '') return this.stop()
     const now = this.#clock.now()

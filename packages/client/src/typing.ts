@@ -35,7 +35,7 @@ export class TypingWatch {
     this.#onChange(this.#typing)
   }
 
-  /** Clears all typing when the connection is lost, because its end is then not received. */
+  /** Clears all typing when the connection is lost, because its end would not be received. */
   clear(): void {
     this.#expiries.forEach((cancel) => cancel())
     this.#expiries.clear()

@@ -39,7 +39,7 @@ export class Model {
     for (const step of steps) this.run(step)
   }
 
-  /** Returns the page for a client that loads everything now. */
+  /** Returns the page of `/sync` that a client receives if it loads everything now. */
   fresh(): wire.SyncPage {
     const last = this.messages.at(-1)
     const { id, content, created_at, file_name, is_deleted, message_type, sender_id } = last ?? message({ seq: 0 })

@@ -23,7 +23,7 @@ export interface ConversationItemProps {
   onClick?: (conversation: Conversation) => void
   /** Called by the menu instead of archiving. */
   onArchive?: ((conversationId: string) => void) | undefined
-  /** Called by the menu, after a question, instead of deleting. */
+  /** Called by the menu, after the user has confirmed, instead of deleting. */
   onDelete?: ((conversationId: string) => void) | undefined
   /** 0 if the item has the list's tab stop, otherwise -1. */
   tabIndex?: number
@@ -168,7 +168,7 @@ function Preview({
   const isRead = isOwn && (conversation.peer_last_read_seq ?? -1) >= conversation.last_seq
   return (
     <span className="rpt-item-preview" data-deleted={last.is_deleted || undefined} dir="auto">
-      {/* `bdi`, so that the word does not determine the direction of the text that follows. */}
+      {/* `bdi`, so that “You:” does not determine the direction of the text that follows. */}
       {isOwn && <bdi className="rpt-hidden">{strings.previewOwn('')}</bdi>}
       {isOwn && !last.is_deleted && (
         <span className="rpt-item-state" aria-hidden="true">

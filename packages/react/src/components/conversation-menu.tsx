@@ -23,7 +23,7 @@ import { IconButton } from '../parts/icon-button'
 import { Menu, type MenuItem } from '../parts/menu'
 import { ReportDialog } from './message/report-dialog'
 
-/** What a host does itself instead of the client. */
+/** Actions that the application performs itself instead of the client. */
 export interface ConversationHandlers {
   onArchive?: ((conversationId: string) => void) | undefined
   onDelete?: ((conversationId: string) => void) | undefined
@@ -41,7 +41,7 @@ type Asked = 'clear' | 'block' | { readonly report: TimelineMessage }
 
 const ICON = 18
 
-/** A button, and the menu of everything that can be done with a conversation. */
+/** A button that opens the menu with all actions on a conversation. */
 export function ConversationMenuButton(props: MenuButtonProps): ReactNode {
   const { conversation, name, label, size = 'medium', tabIndex } = props
   const [anchor, setAnchor] = useState<Element | null>(null)
@@ -89,7 +89,7 @@ function ConversationMenu(props: ConversationMenuProps): ReactNode {
   const isBlocked = useIsBlocked(person?.id, conversation.can_send)
   const isUnread = unread_count > 0 || marked_unread
   const one = client.conversation(id)
-  // Moderators judge a message, so there has to be one.
+  // A report is always about a message, so the conversation must contain one by another user.
   const theirs = one.getTimeline().messages.findLast((message) => !message.isOwn && isLive(message))
   const items: (MenuItem | 'separator' | false)[] = [
     {

@@ -30,7 +30,7 @@ export interface ConversationsListProps {
   onNewConversation?: () => void
   /** Called instead of archiving. */
   onArchiveConversation?: (conversationId: string) => void
-  /** Called, after a question, instead of deleting. */
+  /** Called, after the user has confirmed, instead of deleting. */
   onDeleteConversation?: (conversationId: string) => void
   filter?: ConversationFilter
   density?: 'comfortable' | 'compact'
@@ -148,7 +148,7 @@ function Items({
   density,
   onLeave,
 }: ConversationsListProps & {
-  /** The item that had the focus is gone, and there is no other. */
+  /** Called when the item with the focus was removed and no other item is left. */
   onLeave: () => void
 }): ReactNode {
   const { strings, client } = useChatContext()
@@ -170,7 +170,7 @@ function Items({
     : (conversations.find(({ id }) => id === activeConversationId)?.id ?? conversations[0]?.id)
   const isLate = useIsLate()
 
-  /** The item that contains the focus. The browser does not say when it is taken out of the page. */
+  /** The item that contains the focus. Browsers report no event when it is removed. */
   const inside = useRef<{ id: string; index: number } | null>(null)
   useBrowserLayoutEffect(() => {
     const before = inside.current

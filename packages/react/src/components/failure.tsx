@@ -4,7 +4,7 @@ import type { ChatError } from '@rapport-chat/client'
 import type { ReactNode } from 'react'
 import { useStrings } from '../context/chat-context'
 
-/** What could not be loaded, in the place where it would be: the reason, and another attempt. */
+/** Shown in place of content that could not be loaded: the reason, and a button to try again. */
 export function Failure({ error, onRetry }: { error: ChatError; onRetry: () => void }): ReactNode {
   const strings = useStrings()
   return (

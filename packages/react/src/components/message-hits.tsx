@@ -12,7 +12,7 @@ import { Time } from '../parts/time'
 import { Failure } from './failure'
 
 interface MessageHitsProps extends MessageSearchState {
-  /** Names the conversation of each hit. Otherwise all are in one, and the sender is named. */
+  /** Whether each hit names its conversation. If not, it names its sender. */
   showConversation?: boolean
   onOpen: (hit: MessageHit) => void
 }
@@ -55,7 +55,7 @@ function Hit({ hit, showConversation, onOpen }: HitProps): ReactNode {
   const other = conversation.other_user
   const isOwn = message.sender_id === me
   const senderName = isOwn ? strings.you : displayName(sender, strings)
-  // In a direct conversation, its name says who the other person is.
+  // The name of a direct conversation already names the other person.
   const isNamed = showConversation && message.sender_id !== other?.id
   const author = isOwn ? strings.previewOwn('') : strings.announceMessage(firstName(senderName), '')
   return (

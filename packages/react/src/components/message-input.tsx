@@ -52,7 +52,7 @@ const DEFAULT_MAX_LENGTH = 4000
 /** The counter appears once the text reaches this fraction of the maximum length. */
 const COUNTER_SHARE = 0.9
 
-/** Where a message is written: the field, what can be added to it, and the button that sends. */
+/** The field for a message, the buttons that add files and emoji, and the button that sends. */
 export function MessageInput({ draftKey, ...props }: MessageInputProps): ReactNode {
   const { client } = useChatContext()
   return draftKey && client ? <DraftInput draftKey={draftKey} {...props} /> : <Input {...props} />
@@ -128,8 +128,8 @@ function Input(props: Omit<MessageInputProps, 'draftKey'>): ReactNode {
   }
 
   const onKeyDown = (event: KeyboardEvent<HTMLTextAreaElement>): void => {
-    // Enter may confirm a word of an input method, and must not send then. In Safari, `isComposing`
-    // is already false for that key, but the key code is 229.
+    // If Enter confirms a word of an input method, it must not send. In Safari, `isComposing` is
+    // already false for that key, but the key code is 229.
     if (event.nativeEvent.isComposing || event.keyCode === 229) return
     isComposing.current = false
     if (event.key === 'Enter' && !event.shiftKey && !event.altKey) {

@@ -10,15 +10,15 @@ import { Progress } from '../parts/progress'
 import { MessageHits } from './message-hits'
 
 export interface MessageSearchProps {
-  /** Searches only this conversation. Otherwise each hit names its own. */
+  /** Searches only this conversation. If omitted, each hit names its conversation. */
   conversationId?: string
   onOpen: (hit: MessageHit) => void
-  /** Called by Escape and by the button that this adds. */
+  /** Called by Escape and by a close button, which is shown only if this is set. */
   onClose?: () => void
   autoFocus?: boolean
 }
 
-/** A field that searches messages, and what it finds. */
+/** A field that searches messages, and the messages that it finds. */
 export function MessageSearch({ conversationId, onOpen, onClose, autoFocus = false }: MessageSearchProps): ReactNode {
   const strings = useStrings()
   const [query, setQuery] = useState('')

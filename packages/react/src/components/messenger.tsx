@@ -63,7 +63,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
   )
   const select = useCallback(({ id }: { id: string }, message?: string) => open(id, message), [open])
   const find = useCallback(() => setFinding(true), [])
-  /** The search gets the focus as soon as the list is shown. */
+  /** Whether the search must receive the focus as soon as the list is shown. */
   const isWanted = useRef(false)
   useShortcuts(root, {
     current: place.conversationId,
@@ -73,7 +73,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
       const field = searchField(root.current)
       if (field && field.getClientRects().length > 0) field.focus()
       else {
-        // A narrow container shows the conversation alone.
+        // A narrow container shows either the open conversation or the list with the search.
         isWanted.current = true
         open(null)
       }
@@ -113,7 +113,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
       </div>
       <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (
-          // Until the list is known, nothing can be said about it.
+          // While the list is loading, it is not known which empty state applies.
           !(hasNone && isLoading) && (
             <EmptyState variant={hasNone ? 'no-conversations' : 'no-selection'} onNewConversation={find} />
           )

@@ -19,7 +19,10 @@ interface SearchResultsProps {
   onOpen: (conversationId: string, messageId?: string) => void
 }
 
-/** Conversations by name, other people, with whom one opens, and messages. */
+/**
+ * Conversations whose names match, other people, and messages. Choosing a person opens the
+ * conversation with them.
+ */
 export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode {
   const { strings, toast } = useChatContext()
   const client = useChatClient()
@@ -104,7 +107,10 @@ function Group({ title, children }: { title: string; children: readonly ReactNod
   )
 }
 
-/** Name, role, email address and, for admins, the team, with what was searched for marked. */
+/**
+ * A person's name, role, email address and, if the user is an admin, team. In the name and the
+ * address, the text of the query is marked.
+ */
 export function PersonText({ person, query }: { person: Person; query: string }): ReactNode {
   const { strings } = useChatContext()
   const name = displayName(person, strings)

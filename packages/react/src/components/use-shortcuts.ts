@@ -54,8 +54,9 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
       )
       const known = list.findIndex(({ id }) => id === current)
       const from = known >= 0 ? known : by === 1 ? -1 : list.length
-      // After the last unread conversation comes the first. A conversation can be marked as unread
-      // before its message has moved it to the top, so it may be on either side.
+      // The search for an unread conversation continues at the other end of the list. A
+      // conversation can become unread before its new message moves it to the top, so it may be on
+      // either side of the current one.
       const steps = onlyUnread ? list.length : 1
       for (let step = 1; step <= steps; step++) {
         const at = from + step * by
@@ -68,7 +69,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
   }, [client, root, latest])
 }
 
-/** Returns the conversations in the order of the displayed list, which is kept while it is in use. */
+/** Returns the conversations in the order of the displayed list (see `useSteadyOrder`). */
 function asShown(root: HTMLElement | null, conversations: readonly Conversation[]): readonly Conversation[] {
   const links = root?.querySelectorAll<HTMLElement>('[data-slot="conversations"] [data-conversation]') ?? []
   const places = new Map([...links].map((link, index) => [link.dataset['conversation'], index]))

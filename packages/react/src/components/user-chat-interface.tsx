@@ -100,7 +100,7 @@ function Interface({
       data-slot="chat-interface"
       aria-label={strings.conversationWith(name)}
       onKeyDown={(event) => {
-        // Strips, menus and rows have used it before.
+        // Strips, menus and rows handle Escape before this and prevent its default action.
         if (event.key !== 'Escape' || event.defaultPrevented || !isSearching) return
         event.preventDefault()
         leaveSearch()
@@ -199,7 +199,10 @@ function Beginning({ person, name }: { person: AvatarPerson | null; name: string
   )
 }
 
-/** Instead of the composer: why nothing can be written. One's own block can be taken back. */
+/**
+ * Shown instead of the composer: the reason why the user cannot write. If the user has blocked the
+ * person, a button ends the block.
+ */
 function Refusal({
   person,
   name,

@@ -29,7 +29,7 @@ export interface ChatComponents {
   TypingIndicator?: ComponentType<TypingIndicatorProps>
 }
 
-/** Pieces of a message that a host can replace. */
+/** Pieces of a message that the application can replace. */
 export interface ChatSlots {
   Attachment?: ComponentType<AttachmentProps>
   FailedRow?: ComponentType<FailedRowProps>
@@ -38,7 +38,7 @@ export interface ChatSlots {
   Reactions?: ComponentType<ReactionsProps>
 }
 
-/** Elements to which a host can add attributes, by their `data-slot`. */
+/** Elements to which the application can add attributes, by their `data-slot`. */
 export type SlotName =
   | 'message'
   | 'bubble'
@@ -77,10 +77,10 @@ export type Upload = (
   options: { signal: AbortSignal; onProgress: (share: number) => void },
 ) => Promise<UploadedFile>
 
-/** What is checked before a file is uploaded. */
+/** The limits that are checked before a file is uploaded. */
 export interface UploadLimits {
   readonly maxBytes?: number
-  /** As the attribute of a file input: `image/*,.pdf`. */
+  /** The accepted types, in the format of a file input's `accept`: `image/*,.pdf`. */
   readonly accept?: string
 }
 
@@ -116,7 +116,7 @@ export interface BaseContextValue {
 
 const nothing = (): void => undefined
 
-/** Without a provider, components that receive all data as props still work, in English. */
+/** The context without a provider. Components that receive all data as props work with it. */
 const defaultContext: BaseContextValue = {
   client: null,
   strings: null,
@@ -151,7 +151,7 @@ export function useChatClient(): ChatClient {
   return client
 }
 
-/** The class of an element, with the attributes that the host adds to it. */
+/** Returns the class of an element, and the attributes that the application adds to it. */
 export function useSlot(name: SlotName, className: string): HTMLAttributes<HTMLElement> {
   const added = useContext(ChatContext).slotProps[name]
   return added ? { ...added, className: [className, added.className].filter(Boolean).join(' ') } : { className }

@@ -28,10 +28,11 @@ export interface ChatProviderProps {
   theme?: 'light' | 'dark' | 'auto'
   /** The text direction. By default, that of `strings`. */
   dir?: 'ltr' | 'rtl'
+  /** Replacements for components. Create the object outside of rendering. */
   components?: ChatComponents
-  /** Replacements for pieces of a message. Create the object outside of rendering, as the next one. */
+  /** Replacements for pieces of a message. Create the object outside of rendering. */
   slots?: ChatSlots
-  /** Attributes for elements of ours, such as classes. */
+  /** Attributes, such as classes, to add to elements. Create the object outside of rendering. */
   slotProps?: SlotProps
   /** Returns the address of a conversation or of the list. Items are then rendered as links. */
   linkTo?: (target: ChatTarget) => string
@@ -46,13 +47,13 @@ export interface ChatProviderProps {
   renderText?: (text: string) => ReactNode
   /** Stores attachments. If omitted, there is no button for files. */
   upload?: Upload
-  /** Files that are refused before they are uploaded. */
+  /** Files outside of these limits are refused. Create the object outside of rendering. */
   uploadLimits?: UploadLimits
   /** The address of the application's copy of `@rapport-chat/react/emoji-data`. */
   emojiDataUrl?: string
   /** `false` disables the single-letter shortcuts. */
   letterShortcuts?: boolean
-  /** Adds this reaction by a double click or a double tap, such as "❤️". */
+  /** The reaction that a double click or a double tap adds, such as "❤️". */
   doubleClickReaction?: string
   children: ReactNode
 }

@@ -49,7 +49,7 @@ function Toast({
   const [isHeld, setHeld] = useState(false)
   const close = useLatest(onClose)
   const element = useRef<HTMLDivElement>(null)
-  /** Where the focus was before it entered the toast, and where it returns when the toast leaves. */
+  /** The element that had the focus before the toast. It receives the focus again afterwards. */
   const before = useRef<Element | null>(null)
   useLayoutEffect(() => {
     const toast = element.current

@@ -6,7 +6,8 @@ import { ChatContext, useChatClient } from './base-context'
 
 /**
  * Returns the selected part of the state, and renders again when that part changes. The selector
- * must return a primitive or an object of the state. An object stays the same until it changes.
+ * must return a primitive or an object of the state. Such an object stays the same until its
+ * content changes.
  */
 export function useChatState<T>(select: (state: ChatState) => T): T {
   const client = useChatClient()

@@ -5,8 +5,8 @@ const AWAY: ReadonlySet<ConnectionStatus> = new Set(['polling', 'reconnecting', 
 
 /**
  * Returns the signed-in user's own status, or undefined while it is not known. The server takes a
- * moment to notice that a page has opened. Until then, its `offline` is not shown, unless the user
- * chose it or does not share their presence.
+ * moment to notice that a page has opened. Until then, the server's `offline` is not shown, unless
+ * the user chose it or does not share their presence.
  */
 export function ownStatus({ presence, connection, preferences }: ChatState, userId: string): PresenceStatus | undefined {
   const own = presence[userId]

@@ -4,8 +4,8 @@ import { useEffect, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 
 /**
- * Whether the user has blocked this person. Asked for only where the user cannot write: the server
- * tells nobody why that is, but one's own blocks are in `GET /blocks`.
+ * Whether the user has blocked this person. The blocks are requested only if the user cannot write.
+ * The server does not report the reason for that, but `GET /blocks` returns the user's own blocks.
  */
 export function useIsBlocked(personId: string | undefined, canSend: boolean): boolean {
   const client = useChatClient()

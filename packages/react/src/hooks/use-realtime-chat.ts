@@ -74,7 +74,10 @@ export function useOpenConversation(conversationId: string, at?: string): Conver
 
 const NONE: readonly string[] = []
 
-/** Returns all state and functions for a view of one conversation. The functions never change. */
+/**
+ * Opens a conversation, and returns all state and functions for a view of it. The functions stay
+ * the same objects until `conversationId` or the client changes.
+ */
 export function useRealtimeChat(conversationId: string, _userId?: string): RealtimeChat {
   const client = useChatClient()
   const conversation = useOpenConversation(conversationId)

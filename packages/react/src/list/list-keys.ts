@@ -25,8 +25,8 @@ export function onListKey(event: KeyboardEvent<HTMLElement>, list: ListKeys): vo
 }
 
 /**
- * What can be reached inside a row, in the order of the arrow key: its actions, the way out of a
- * failure, then what is in the bubble, such as a quote, a link, the earlier versions or reactions.
+ * Returns the controls of a row in the order in which the arrow keys visit them: the toolbar, the
+ * buttons of a failed message, and all others, such as a quote, a link, "edited" or reactions.
  */
 function controlsOf(row: HTMLElement): HTMLElement[] {
   const all = [...row.querySelectorAll<HTMLElement>('button:not(:disabled), a[href]')]
@@ -40,7 +40,10 @@ function isForward(event: KeyboardEvent<HTMLElement>): boolean {
   return event.key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
 }
 
-/** Arrows go from one control of the row to the next. Escape goes back to the row. */
+/**
+ * The left and right arrows move between the controls of a row. Escape, and the backward arrow at
+ * the first control, return to the row.
+ */
 function onControl(event: KeyboardEvent<HTMLElement>, row: HTMLElement): boolean {
   const controls = controlsOf(row)
   const at = controls.indexOf(event.target as HTMLElement)

@@ -198,7 +198,7 @@ export function MessageList(props: MessageListProps): ReactNode {
           data-count={scroll.newCount}
           aria-label={scroll.newCount > 0 ? strings.newMessagesBelow(scroll.newCount) : strings.toNewest}
           onClick={(event) => {
-            // The pill leaves when it has led to the end, and must not take the focus with it.
+            // The pill disappears at the end of the list, so its focus moves to the list.
             if (document.activeElement === event.currentTarget) scroller.current?.focus({ preventScroll: true })
             scroll.followPill()
           }}

@@ -46,7 +46,8 @@ export const MessageRow = memo(function MessageRow({
   )
   const row = useRef<HTMLDivElement>(null)
   useBrowserLayoutEffect(() => {
-    // What had the focus left with the change, such as one's own reaction. The browser does not say so.
+    // If the change removed the element with the focus, such as a reaction, the row receives the
+    // focus. Browsers report no event for such a removal.
     if (state.isFocused(key) && document.activeElement === document.body) row.current?.focus({ preventScroll: true })
   }, [message, state, key])
   const longPress = useLongPress((anchor) => actions.openMenu(message, anchor))
@@ -110,7 +111,7 @@ function Toolbar({ message, position, actions }: Pick<MessageRowProps, 'message'
     const row = element?.parentElement
     const bubble = row?.firstElementChild
     if (!element || !row || !bubble) return
-    // Measured where it floats above the message: beside it, it has no width.
+    // The toolbar is measured while it floats above the bubble. Beside it, it has no width.
     element.removeAttribute('data-beside')
     element.toggleAttribute('data-beside', bubble.clientWidth + element.offsetWidth <= row.clientWidth)
   })

@@ -21,8 +21,8 @@ export interface Chunk {
 }
 
 /**
- * Consecutive messages of a sender form a group if they are of the same day and less than this time
- * is between them.
+ * Consecutive messages of a sender form a group if each was sent less than this time after the one
+ * before it, and on the same day.
  */
 const GROUP_MS = 5 * 60_000
 
@@ -46,7 +46,10 @@ export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq:
   })
 }
 
-/** Where the line "New messages" belongs; -1 for nowhere, or above everything that is loaded. */
+/**
+ * Returns the index of the message below the line "New messages". Returns -1 if there is no such
+ * message, or if the line belongs above all loaded messages.
+ */
 function firstUnreadAt(messages: readonly TimelineMessage[], seq: number | null): number {
   if (seq === null || (messages[0]?.seq ?? 0) > seq) return -1
   return messages.findIndex((message) => message.seq >= seq && !message.isOwn)

@@ -76,8 +76,8 @@ export class ScrollKeeper {
   }
 
   /**
-   * Goes to the bottom after rows were added there. A scroller at the bottom stays there by itself, and
-   * scrolling it would lay out the page once more than needed.
+   * Goes to the bottom after rows were added there. A scroller at the bottom stays there by itself,
+   * and scrolling it would lay out the page once more than needed.
    */
   followToBottom(): void {
     if (!this.anchor || this.anchor.scrollTop < -TOLERANCE_PX) this.toBottom()

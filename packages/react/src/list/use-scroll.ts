@@ -54,14 +54,14 @@ const HIGHLIGHT_MS = 1600
 const UNREAD_SHARE = 1 / 3
 
 /**
- * The position at which each conversation was left, until the page is closed or reloaded, and the
- * last jump before that; -1 if there was none.
+ * The position at which each conversation was left, and the number of the last jump before that (-1
+ * if there was none). Lost when the page is closed or reloaded.
  */
 const places = new WeakMap<ConversationClient, { key: string; offset: number; jump: number }>()
 
 /**
- * Returns the id of the oldest chunk that the list must show, or null: that of the row at which the
- * reader left the conversation, or that of the target of a jump.
+ * Returns the id of the oldest chunk that the list must show: the one with the row at which the
+ * reader left the conversation, or with the target of a jump. Returns null if there is neither.
  */
 export function neededChunk(conversation: ConversationClient, { jump, messages }: Timeline): number | null {
   const place = places.get(conversation)
@@ -90,7 +90,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (!keep) return
     const wantsOlder = status === 'ready' && hasOlder && !isLoadingOlder && !pageError
     if (messages.length === 0) {
-      // A part that is empty, but not the beginning.
+      // The displayed part is empty, but older messages exist.
       if (wantsOlder) void conversation.loadOlder()
       return
     }
@@ -155,7 +155,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (!didOpen.current) {
       didOpen.current = true
       const place = places.get(conversation)
-      // A jump since then leads elsewhere.
+      // If there was another jump since then, its target is displayed instead.
       const element = place && (!jump || place.jump === jump.number) ? rowOf(rows, place.key) : null
       if (place && element) {
         doneJump.current = jump?.number ?? null
@@ -179,7 +179,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
         const line = rows.current?.querySelector('[data-slot="unread-line"]')
         if (line && !keep.isInView(line)) {
           keep.place(line, UNREAD_SHARE)
-          // Otherwise, a message that arrives before the next update would lead to the end.
+          // Otherwise, a message that arrives before the next update would scroll to the end.
           atEnd.current = keep.isNearBottom()
         }
         return line != null
@@ -217,8 +217,8 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.followToBottom()
   }, [newestKey, isOwnNew, latest])
 
-  // The loaded messages determine what is new and whether more is needed, even without a scroll. In the
-  // next frame, because measuring at once would lay out the page twice.
+  // The loaded messages determine what is new and whether more is needed, even without a scroll.
+  // The update runs in the next frame, because measuring at once would lay out the page twice.
   useEffect(() => {
     const frame = requestAnimationFrame(() => update.current())
     return () => cancelAnimationFrame(frame)

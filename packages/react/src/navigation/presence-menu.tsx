@@ -10,7 +10,7 @@ import { lazyComponent } from '../parts/lazy-component'
 
 const choices = lazyComponent(() => import('./presence-choices').then(({ PresenceChoices }) => PresenceChoices))
 
-/** A button with the user's own picture and status, which opens the choice of status. */
+/** A button with the user's own picture and status. It opens the menu for choosing a status. */
 export function PresenceMenu(): ReactNode {
   const strings = useNavigationStrings()
   const client = useChatClient()

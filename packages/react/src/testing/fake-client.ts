@@ -155,7 +155,7 @@ export class FakeClient implements ChatClient {
   onLoadOlder: ((id: string) => Promise<void>) | null = null
   /** The people that searches find. */
   found: readonly Person[] = []
-  /** Whom the user has blocked. */
+  /** The ids of the users that the user has blocked. */
   blocked: readonly string[] = []
   /** Only the functions that the components call directly. */
   readonly api = {

@@ -11,7 +11,7 @@ import type { UploadsState } from './use-uploads'
 
 type PendingUploadsProps = Pick<UploadsState, 'pending' | 'retry' | 'cancel'>
 
-/** Below the messages: the files that are being stored, in bubbles like the messages they become. */
+/** The files that are being uploaded, below the messages and in bubbles like theirs. */
 export function PendingUploads({ pending, ...rest }: PendingUploadsProps): ReactNode {
   const strings = useStrings()
   if (pending.length === 0) return null

@@ -1,6 +1,6 @@
 import type { Upload } from '../context/base-context'
 
-/** What this uses of a client of `@supabase/supabase-js`. */
+/** The part of a client of `@supabase/supabase-js` that `supabaseStorageUpload` uses. */
 export interface SupabaseStorage {
   storage: {
     from(bucket: string): {
@@ -13,7 +13,7 @@ export interface SupabaseStorage {
 }
 
 export interface SupabaseStorageOptions {
-  /** Before the name of each file, such as the user's id, for policies that ask for it. */
+  /** The folder of the files, for example the user's id if policies require it. */
   folder?: string
 }
 
@@ -28,7 +28,7 @@ export function supabaseStorageUpload(
 ): Upload {
   return async (file, { signal, onProgress }) => {
     const store = supabase.storage.from(bucket)
-    // Names in a bucket allow few characters. The message keeps the real one.
+    // Names in a bucket allow few characters. The message keeps the original name.
     const path = [folder, randomName(), file.name.replaceAll(/[^\w.-]+/gu, '_')].filter(Boolean).join('/')
     const { data, error } = await store.createSignedUploadUrl(path)
     if (!data) throw new Error(error?.message)
@@ -37,7 +37,7 @@ export function supabaseStorageUpload(
   }
 }
 
-/** `fetch` does not report how much of a body is sent. */
+/** Uses `XMLHttpRequest`, because `fetch` does not report how much of a body was sent. */
 function put(address: string, file: File, signal: AbortSignal, onProgress: (share: number) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest()

@@ -5,16 +5,19 @@ import type { Upload, UploadedFile } from '../context/base-context'
 export interface PendingUpload {
   readonly id: number
   readonly file: File
-  /** The address of a picture on this device. */
+  /** The local address of an image; null for other files. */
   readonly preview: string | null
-  /** A share from 0 to 1. */
+  /** The uploaded fraction, from 0 to 1. */
   readonly progress: number
   readonly error: string | null
 }
 
 const queues = new WeakMap<ConversationClient, Uploads>()
 
-/** The uploads of a conversation. They go on when it is left, and end when the user signs out. */
+/**
+ * Returns the uploads of a conversation. They continue when the conversation is closed, and end
+ * when the user signs out.
+ */
 export function uploadsOf(client: ChatClient, conversation: ConversationClient): Uploads {
   const known = queues.get(conversation) ?? new Uploads(client, conversation)
   queues.set(conversation, known)
@@ -85,7 +88,7 @@ export class Uploads {
     this.conversation.send('', {
       messageType: isImage(file) ? 'image' : 'file',
       file: stored,
-      // With its size, a picture has its place before it is loaded.
+      // With the size, the list reserves the space of an image before it is loaded.
       ...(size && { metadata: { ...size } }),
     })
   }
@@ -119,7 +122,7 @@ function isImage(file: File): boolean {
   return file.type.startsWith('image/')
 }
 
-/** Of a picture; null if the browser cannot show it. */
+/** Returns the size of an image in pixels; null for other files, or if it cannot be decoded. */
 async function sizeOf(file: File): Promise<Size | null> {
   if (!isImage(file) || typeof createImageBitmap === 'undefined') return null
   try {
@@ -130,7 +133,7 @@ async function sizeOf(file: File): Promise<Size | null> {
   }
 }
 
-/** Whether the file matches a list as in the attribute `accept` of a file input. */
+/** Whether the file matches `accept`, which has the format of a file input's attribute. */
 export function isAccepted({ name, type }: File, accept: string | undefined): boolean {
   if (!accept) return true
   return accept

@@ -9,7 +9,7 @@ import { isAccepted, uploadsOf, type PendingUpload } from './uploads'
 
 export interface UploadsState {
   pending: readonly PendingUpload[]
-  /** Undefined where no files can be sent. */
+  /** Undefined if no files can be sent. */
   add: ((file: File) => void) | undefined
   retry(id: number): void
   cancel(id: number): void

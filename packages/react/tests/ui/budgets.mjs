@@ -1,6 +1,6 @@
 // node tests/ui/budgets.mjs [part of a name …]: measures the demonstration page in Chromium against
 // a real server, and prints each figure next to its budget as a row of a table. Without arguments,
-// it takes all `measures`. A missed budget is not a failure, because times depend on the machine.
+// it runs all `measures`. A missed budget is not a failure, because times depend on the machine.
 // RAPPORT_BIN should be a release build.
 import { launchChromium } from '../browser/browsers.mjs'
 import { isLive } from './checks-messages.mjs'
@@ -17,14 +17,17 @@ const report = (what, figure, budget, ok) => {
 const sorted = (values) => [...values].sort((a, b) => a - b)
 const quantile = (values, share) => sorted(values)[Math.min(values.length - 1, Math.floor(values.length * share))]
 const median = (values) => quantile(values, 0.5)
-/** What a long measurement is doing, beside the table. */
+/** Reports to stderr, outside of the table, what a long measurement is doing. */
 const progress = (text) => console.error(`  ${new Date().toISOString().slice(11, 19)} ${text}`)
 const ms = (value) => `${Math.round(value)} ms`
 
 /** One turn of the wheel scrolls about two screens: 10,000 messages take a minute or two. */
 const STEP_PX = 1200
 
-/** Steps whose trace is evaluated together. The trace of all of them would take more memory than the page. */
+/**
+ * The number of steps whose trace is evaluated together. The trace of all steps would take more
+ * memory than the page.
+ */
 const TRACED_STEPS = 50
 
 /**
@@ -36,14 +39,14 @@ const KEYS = { delay: 100 }
 /** More than the height of the browser's own bar. */
 const BAR_PX = 200
 
-/** Between two messages: the client sends four per second, and a fifth waits for its turn. */
+/** The pause between two messages. The client sends four per second; a fifth would have to wait. */
 const MESSAGE_PAUSE_MS = 300
 
 const session = (window) => window.context.newCDPSession(window.page)
 /**
- * The window is as large as the page, and headless Chromium draws nothing of the page's lower end, as
- * if its own bar were above it. A letter there is reported as displayed with the next change that is
- * drawn, perhaps seconds later.
+ * Makes the window larger than the page. Otherwise, headless Chromium does not draw the lower end
+ * of the page, as if the browser's own bar covered it. A letter there would be reported as
+ * displayed only with the next change that is drawn, perhaps seconds later.
  */
 const growWindow = async (window) => {
   const browser = await session(window)
@@ -62,8 +65,8 @@ const watchPaint = () => {
       const look = () => {
         if (!condition()) return
         observer.disconnect()
-        // A task after the frame begins once the frame was handed over for painting. The page's own
-        // timers come after it.
+        // A task that is posted in the frame runs once the frame was handed over for painting. With
+        // this priority, it runs before the page's own timers.
         requestAnimationFrame(() => {
           void scheduler.postTask(() => done(performance.now()), { priority: 'user-blocking' })
         })
@@ -72,7 +75,7 @@ const watchPaint = () => {
       observer.observe(document, { childList: true, subtree: true, characterData: true })
       look()
     })
-  /** Requests without an answer yet. */
+  /** The number of requests that are in flight. */
   window.requests = 0
   const { fetch } = window
   window.fetch = (...all) => {
@@ -81,7 +84,7 @@ const watchPaint = () => {
   }
   window.rowWith = (text) =>
     [...document.querySelectorAll('[data-slot="message-row"]')].findLast((row) => row.textContent.includes(text))
-  /** Event timing: how long until the handlers had run, and until the next frame was displayed. */
+  /** For each event: when its handlers had run, and when the next frame was shown, in ms. */
   window.interactions = []
   new PerformanceObserver((list) => {
     for (const { startTime, processingEnd, duration, interactionId } of list.getEntries())
@@ -436,7 +439,8 @@ const measures = {
       if (text) await page.locator(`${link} [data-slot="unread-badge"][data-text="60"]`).waitFor()
       await page.locator(link).click()
       if (!text) return isLive(shown)
-      // So many unread messages open at the first one. The end is read, too, or they would add up.
+      // With so many unread messages, the conversation opens at the first one. The end is displayed
+      // as well, because the unread messages would otherwise add up.
       await page.locator('[data-slot="unread-line"]').waitFor()
       await page.locator('[data-slot="pill"]').click()
       await page.locator('[data-slot="message-row"]', { hasText: text }).last().waitFor()
@@ -463,7 +467,7 @@ const measures = {
     const ROUNDS = 60
     for (let round = 0; round < ROUNDS; round++) {
       if (round % 10 === 0) progress(`${round} of ${ROUNDS} minutes, heap ${(await look()).heap.toFixed(1)} MB`)
-      // Never the one that is displayed.
+      // The messages never go to the displayed conversation.
       const at = (round + 1) % conversations.length
       const text = `hour-${round}`
       await seed(t.server, conversations[at], others[at], 60, text)
@@ -534,7 +538,7 @@ const measures = {
   },
 }
 
-// DEMO_DIST names another build of the page, for a comparison.
+// DEMO_DIST is the folder of another build of the page, for a comparison.
 const server = await startServer(process.env.DEMO_DIST ? { folder: process.env.DEMO_DIST } : {})
 const browser = await launchChromium()
 console.log('| what | measured | budget | holds |\n| --- | --- | --- | --- |')

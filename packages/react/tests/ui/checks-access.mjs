@@ -11,7 +11,8 @@ const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.
 
 /** Returns all violations that axe finds, as one line each. */
 export async function violations(page, except = []) {
-  // Not as a script element, because the page's content security policy forbids inline scripts.
+  // axe is not added as a script element, because the page's content security policy forbids
+  // inline scripts.
   await page.evaluate(axe)
   return page.evaluate(async (rules) => {
     const { violations: found } = await window.axe.run(document, {
@@ -148,7 +149,7 @@ export const checks = {
     await page.close()
   },
 
-  async '34 on a narrow screen, the actions stand beside a short message and cover no other'({ browser, server }) {
+  async '34 on a narrow screen, the actions of a short message cover no message'({ browser, server }) {
     const page = await browser.newPage({ viewport: { width: 480, height: 1400 } })
     await page.goto(`${server.url}/demo/gallery/?only=states`)
     await page.locator('[data-slot="message-row"]').last().waitFor()

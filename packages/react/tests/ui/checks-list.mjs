@@ -9,7 +9,7 @@ const seed = (server, conversation, sender, count, prefix) =>
   server.sql(`insert into public.user_messages (conversation_id, sender_id, content, client_message_id)
     select '${conversation}', '${server.user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
 
-/** The message is the lowest one, and in view. */
+/** Asserts that the message is the lowest one, and in view. */
 async function isAtEnd(window, text) {
   await settle(window.page)
   const last = await window.slot('message-row').last().textContent()
@@ -17,7 +17,7 @@ async function isAtEnd(window, text) {
   assert.equal(await window.position(), 0)
 }
 
-/** The unread line is a third of the way down the list. */
+/** Asserts that the unread line is a third of the way down the list. */
 async function isAtUnreadLine(window) {
   await window.slot('unread-line').waitFor()
   await settle(window.page)
@@ -29,8 +29,8 @@ async function isAtUnreadLine(window) {
 }
 
 /**
- * Sue's window with her conversation with Zoe, which she has opened before. `receive` stores
- * unread messages in it while the conversation with Ada is open.
+ * Opens Sue's window and her conversation with Zoe. After `leave`, which opens the conversation
+ * with Ada, `receive` stores unread messages from Zoe.
  */
 async function opened({ browser, server }, prefix) {
   const sue = server.user('sue')
@@ -56,7 +56,7 @@ async function opened({ browser, server }, prefix) {
       await seed(server, withZoe, 'zoe', count, `${prefix} ${text}`)
       await link(withZoe).locator(`[data-slot="unread-badge"][data-text="${count}"]`).waitFor()
     },
-    /** Leads to the end, so that everything is read. */
+    /** Goes to the end, and waits until all messages are read. */
     async readAll(text) {
       if ((await window.slot('pill').count()) > 0) await window.slot('pill').click()
       await window.row(`${prefix} ${text}`).last().waitFor()
@@ -234,10 +234,10 @@ export const checks = {
     await window.context.close()
   },
 
-  async '13 the line is shown even if the user had left elsewhere in the conversation'(t) {
+  async '13 the unread line is shown even if the user had left the conversation at another position'(t) {
     const { window, withZoe, go, leave, receive, readAll } = await opened(t, 'place 13')
     for (const count of [60, 5]) {
-      // Further than the rows that the list mounts first.
+      // Scrolls further than the rows that the list mounts first.
       for (let i = 0; i < 40 && (await window.position()) > -1500; i++) {
         await window.wheel(-400)
         await settle(window.page)
@@ -260,7 +260,7 @@ export const checks = {
       assert.ok(isInView, `the line above ${count} messages is not in view`)
       await readAll(`${count} new ${count}.`)
     }
-    // From an earlier part of the history, to which a link leads.
+    // The user leaves at an earlier part of the history, to which a link leads.
     const id = await t.server.sql(
       `select id from public.user_messages where conversation_id = '${withZoe}' and content like 'old place 13 1.%'`,
     )
@@ -281,7 +281,7 @@ export const checks = {
     await isAtUnreadLine(window)
     await readAll('far 60.')
 
-    // A notification leads to its message, and the line is above.
+    // A notification leads to its message. The unread line is above the first unread message.
     await leave()
     await receive(12, 'notified')
     const last = await t.server.sql(
@@ -296,7 +296,7 @@ export const checks = {
     await window.context.close()
   },
 
-  async '13 what one writes at the line of unread messages stands at the end, whatever was on the way'({
+  async '13 a message written at the unread line is shown at the end, even while newer pages are loading'({
     browser,
     server,
   }) {
@@ -320,7 +320,7 @@ export const checks = {
     await zoe.context.close()
   },
 
-  async '13 a message that fails there stays at the end, and can be sent again'({ browser, server }) {
+  async '13 a message that was written at the unread line and fails stays at the end, and can be sent again'({ browser, server }) {
     const conversation = await server.user('sue').conversationWith('zoe')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
     await seed(server, conversation, 'sue', 300, 'failing 13')
@@ -369,7 +369,7 @@ export const checks = {
     await zoe.context.close()
   },
 
-  async '14 from such a link a message of another device moves nothing, and a reply leads to the end'({
+  async '14 at an old message, a message from another device moves nothing, and a reply leads to the end'({
     browser,
     server,
   }) {
@@ -384,7 +384,7 @@ export const checks = {
     await isLive(zoe)
     const before = await zoe.topOf('reply 14 40.')
     await server.user('zoe').send(conversation, 'elsewhere 14')
-    // The list of conversations shows that it has arrived.
+    // The list of conversations shows that the message has arrived.
     await zoe.page.locator('[data-slot="conversation-link"]:has-text("elsewhere 14")').waitFor()
     await settle(zoe.page)
     assert.equal(await zoe.topOf('reply 14 40.'), before)

@@ -127,7 +127,7 @@ export const checks = {
     await ana.context.setOffline(true)
     for (const text of ['offline 1.', 'offline 2.', 'offline 3.']) await ana.send(text)
     await ana.row('offline 3.').waitFor()
-    // The outbox is written after the key press. No user could reload the page before that.
+    // The outbox is written shortly after the key press, before a user could reload the page.
     await ana.page.waitForFunction(async () => {
       const names = await indexedDB.databases()
       return names.length > 0

@@ -6,7 +6,7 @@ import { shortcuts } from './keyboard-runs.mjs'
 import { fakeAppBadge, readElsewhere } from './shared-runs.mjs'
 
 export const checks = {
-  async '17 read on one device drops list, top, title and badge of the other'({ browser, server }) {
+  async '17 when a message is read on one device, both devices clear the list, the top bar, the title and the badge'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
     await server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
     const devices = [await browser.newContext(), await browser.newContext()]
@@ -51,7 +51,7 @@ export const checks = {
     const conversation = await server.user('ana').conversationWith('ben')
     const context = await browser.newContext()
     const page = await context.newPage()
-    // Records every status that is painted beside the picture, with the name that is read aloud.
+    // Records every status that is shown on the picture in the button of the presence menu.
     await page.addInitScript(() => {
       window.statuses = new Set()
       const look = () => {
@@ -60,7 +60,7 @@ export const checks = {
       }
       new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true })
     })
-    // The server has not noticed the page yet when it is asked.
+    // Simulates a server that has not noticed the page yet when it responds.
     await page.route(/\/presence\?/, async (route) => {
       const response = await route.fetch()
       const rows = (await response.json()).map((row) => ({ ...row, status: 'offline' }))
@@ -188,7 +188,7 @@ export const checks = {
     await context.close()
   },
 
-  async '31 the shortcuts lead everywhere'({ browser, server }) {
+  async '31 the shortcuts open conversations, the search and the list of shortcuts'({ browser, server }) {
     const page = await browser.newPage()
     await shortcuts({ server }, { page, open: (query) => page.goto(`${server.url}/demo/${query}`) })
     await page.close()

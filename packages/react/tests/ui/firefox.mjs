@@ -1,15 +1,15 @@
-// node tests/ui/firefox.mjs [NUMBER or part of a title …]: runs the checks in Firefox. Each check can
-// be run alone. Only one window can have the focus. So either one window shows both people, or the
-// second person acts through the REST API. Firefox is controlled through WebDriver BiDi, so
+// node tests/ui/firefox.mjs [NUMBER or part of a title …]: runs the checks in Firefox. Each check
+// can be run alone. Only one window can have the focus. So either one window shows both people, or
+// the second person acts through the REST API. Firefox is controlled through WebDriver BiDi, so
 // Playwright's helpers for Chromium cannot be used.
 //
-// What BiDi does not allow in Firefox, and what that means here:
-// - Commands that are sent together overtake each other. In check 3, each text and each repetition of
-//   the held Enter is therefore awaited before the next one.
+// The limits of BiDi in Firefox, and their consequences here:
+// - Commands that are sent together overtake each other. In check 3, each text and each repetition
+//   of the held Enter is therefore awaited before the next one.
 // - Touches arrive as events, but do not scroll, and no touch screen can be emulated. The checks
-//   "10 under a finger" and 35 exist only for Chromium.
-// - Reduced motion, forced colours and the composition of words cannot be emulated. The checks 28 and
-//   34 exist only for Chromium.
+//   "10 while a finger scrolls" and 35 exist only for Chromium.
+// - Reduced motion, forced colours and the composition of words cannot be emulated. The checks 28
+//   and 34 exist only for Chromium.
 import { strict as assert } from 'node:assert'
 import { launchFirefox } from '../browser/browsers.mjs'
 import { drive } from './driver.mjs'
@@ -47,7 +47,10 @@ async function openAs(name, conversation, rest = '') {
       document.querySelector('[data-slot="connection-banner"], [data-slot="skeleton"]') === null,
   )
 }
-/** The conversation of Ana and Ben, read by both. It has a message, so it is in both lists. */
+/**
+ * Returns the conversation of Ana and Ben, after marking it as read for both. It contains a
+ * message, so it is in both lists.
+ */
 async function conversationOfBoth() {
   const conversation = await user('ana').conversationWith('ben')
   const { last_seq } = await user('ana').call('GET', `/conversations/${conversation}`)
@@ -55,7 +58,7 @@ async function conversationOfBoth() {
   for (const name of ['ana', 'ben']) await user(name).call('POST', `/conversations/${conversation}/read`, {})
   return conversation
 }
-/** Opens that conversation on both sides of the page, and waits until both are connected. */
+/** Opens the conversation of Ana and Ben for both, side by side. Waits until both are connected. */
 async function openBoth() {
   const conversation = await conversationOfBoth()
   await show(`?as=ana,ben&c=${conversation}`)
@@ -397,9 +400,9 @@ const checks = {
     })
     await eventually(async () => (await unread()) === 0, 'the conversation to be read')
   },
-  async '17 read on one device drops list, top, title and badge of the other'() {
+  async '17 when a message is read on one device, both devices clear the list, the top bar, the title and the badge'() {
     await user('ana').call('POST', `/conversations/${await user('ana').conversationWith('ben')}/read`, {})
-    // Two windows with nothing in common, as on two devices. The one that reads has the focus.
+    // Two windows that share no storage, like two devices. The one that reads has the focus.
     const contexts = [await browser.createBrowserContext(), await browser.createBrowserContext()]
     try {
       const [here, there] = await Promise.all(contexts.map((context) => context.newPage({ type: 'window' })))
@@ -548,7 +551,7 @@ const checks = {
   async '31 messages are written, found, changed and tidied without a mouse'() {
     await withoutMouse({ server }, { page, open: show })
   },
-  async '31 the shortcuts lead everywhere'() {
+  async '31 the shortcuts open conversations, the search and the list of shortcuts'() {
     await shortcuts({ server }, { page, open: show })
   },
 }

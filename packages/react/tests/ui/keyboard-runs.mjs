@@ -1,5 +1,5 @@
-// Check 31: checks 1, 10, 14, 15, 21 and 23 to 26 without a mouse, and the shortcuts, in Chromium and
-// Firefox alike. After each key the focus is somewhere in the page, in view, and shown.
+// Check 31: checks 1, 10, 14, 15, 21 and 23 to 26 without a mouse, and the shortcuts. Chromium and
+// Firefox run the same checks. After each key, an element in view must have the focus and show it.
 import { strict as assert } from 'node:assert'
 import { drive } from './driver.mjs'
 import { eventually } from './harness.mjs'
@@ -9,7 +9,7 @@ const MAX_TABS = 40
 
 const SENT = '[data-state="sent"], [data-state="delivered"], [data-state="read"]'
 
-/** A page with the keys of a person, whose focus is looked at after each of them. */
+/** Returns a driver that presses keys and, after each of them, checks that the focus is shown. */
 function keyboardOf(page) {
   const own = drive(page)
   const { keyboard } = page
@@ -46,7 +46,7 @@ function keyboardOf(page) {
       await isShown()
     },
     has: (selector) => own.until((one) => document.activeElement?.matches(one) === true, selector),
-    /** Tab, until what matches has the focus. */
+    /** Presses Tab until an element that matches has the focus. */
     async tabTo(selector, ...held) {
       for (let i = 0; i < MAX_TABS; i++) {
         await press(...held, 'Tab')
@@ -54,12 +54,12 @@ function keyboardOf(page) {
       }
       assert.fail(`Tab does not lead to ${selector}`)
     },
-    /** From the composer to the newest message. */
+    /** Moves the focus from the composer to the message with the tab stop. */
     async toRows() {
       await press('Shift', 'F6')
       await own.until(() => document.activeElement?.matches('[data-slot="message-row"]') === true)
     },
-    /** F6 to the list, and ↓ to this conversation. */
+    /** Presses F6 until the focus is in the list, and ↓ until it is on this conversation. */
     async toItem(selector) {
       const isAt = (one) => own.evaluate((wanted) => document.activeElement.matches(wanted), one)
       for (let i = 0; i < 3 && !(await isAt('[data-slot="conversation-link"]')); i++) await press('F6')
@@ -67,13 +67,13 @@ function keyboardOf(page) {
       for (let i = 0; i < MAX_TABS && !(await isAt(selector)); i++) await press('ArrowDown')
       assert.ok(await isAt(selector), `no key leads to ${selector}`)
     },
-    /** → inside of a row, until what matches has the focus. */
+    /** Presses → inside a row until an element that matches has the focus. */
     async toControl(selector) {
       const isThere = () => own.evaluate((one) => document.activeElement.matches(one), selector)
       for (let i = 0; i < MAX_TABS && !(await isThere()); i++) await press('ArrowRight')
       assert.ok(await isThere(), `→ does not lead to ${selector}`)
     },
-    /** ↑ or ↓, until the focused row contains the text. */
+    /** Presses ↑ or ↓ until the focused row contains the text. */
     async toRow(text, key = 'ArrowUp') {
       for (let i = 0; i < MAX_TABS; i++) {
         if (await own.evaluate((wanted) => document.activeElement.textContent.includes(wanted), text)) return
@@ -84,7 +84,7 @@ function keyboardOf(page) {
   }
 }
 
-/** The page is Ana's, at her list. */
+/** Runs checks 21, 1, 23, 25 and 24. Ana's page must show her list. */
 async function writes(t, me) {
   const ben = t.server.user('ben')
   const conversation = await ben.conversationWith('ana')
@@ -98,7 +98,7 @@ async function writes(t, me) {
   await me.press('Enter')
   await me.has('[data-slot="field"]')
 
-  // 1: a message is written, and answered.
+  // 1: a message is written, and a reply to it is begun and cancelled.
   await me.write('by keyboard 31')
   await me.press('Enter')
   await me.shows('by keyboard 31', SENT)
@@ -110,7 +110,7 @@ async function writes(t, me) {
   await me.press('Escape')
   await me.disappears('[data-slot="strip"]')
 
-  // 23: edited, with its history, and asked about a conflict.
+  // 23: the message is edited, its history is shown, and a conflict requires a choice.
   await me.press('ArrowUp')
   await me.appears('[data-slot="strip"][data-kind="edit"]')
   await me.write(' edited')
@@ -137,7 +137,7 @@ async function writes(t, me) {
   await me.press('Enter')
   await me.shows('by keyboard 31 edited here', '.rpt-edited')
 
-  // 25: a reaction, added and taken back.
+  // 25: a reaction is added and removed.
   await me.toRows()
   await me.write('+')
   await me.has('[data-slot="quick-reactions"] [role="menuitemcheckbox"]')
@@ -154,7 +154,7 @@ async function writes(t, me) {
     'by keyboard 31 edited here',
   )
 
-  // 24: deleted.
+  // 24: the message is deleted.
   await me.has('[data-slot="message-row"]')
   await me.press('Delete')
   await me.appears('[data-slot="dialog"]')
@@ -170,7 +170,7 @@ async function reads(t, me) {
   for (let i = 1; i <= 4; i++) await ben.send(conversation, `tall 31-${i} ${'word '.repeat(300)}`)
   await me.shows('tall 31-4')
 
-  // 10: a reader stays where they are, and the pill leads to what is new.
+  // 10: new messages do not move the reader, and the pill leads to the first of them.
   await me.press('End')
   await me.toRow('tall 31-2')
   await me.until(() => document.querySelector('[data-slot="scroller"]').scrollTop < -200)
@@ -187,7 +187,7 @@ async function reads(t, me) {
     return box !== undefined && box.top >= port.top && box.bottom <= port.bottom
   })
 
-  // 15: marked as unread from a message.
+  // 15: the conversation is marked as unread from a message on.
   await me.press('F6')
   await me.has('[data-slot="field"]')
   await me.toRows()
@@ -208,7 +208,7 @@ async function tidies(t, me) {
   await me.reads('.rpt-item-preview', 'for the list 31')
   const first = () => document.querySelector('[data-slot="conversation-link"]').dataset.conversation
 
-  // 26: archived, with undo, and pinned.
+  // 26: a conversation is archived, restored with "Undo", and pinned.
   const link = `[data-conversation="${withAda}"]`
   await me.toItem(link)
   await me.press('Delete')
@@ -231,7 +231,7 @@ async function tidies(t, me) {
   await ana.call('PATCH', `/conversations/${withAda}`, { is_pinned: false })
 }
 
-/** `open` shows `/demo/` with this query and waits for nothing. */
+/** Runs the checks without a mouse. `open` opens `/demo/` with a query. */
 export async function withoutMouse(t, { page, open }) {
   const me = keyboardOf(page)
   const conversation = await t.server.user('ana').conversationWith('ben')
@@ -243,7 +243,7 @@ export async function withoutMouse(t, { page, open }) {
   await reads(t, me)
   await tidies(t, me)
 
-  // 14: a link leads to a message, which has the focus; the newest one is a key away.
+  // 14: a link leads to a message, which receives the focus. One key leads to the newest message.
   const old = (await t.server.user('ana').call('GET', `/messages?conversation_id=${conversation}&limit=30`)).find(
     ({ content }) => content.startsWith('tall 31-1'),
   )
@@ -253,7 +253,7 @@ export async function withoutMouse(t, { page, open }) {
   await me.toRow('newer 31')
 }
 
-/** The shortcuts that work everywhere. The page is Sue's, who has three conversations. */
+/** Checks the shortcuts that work anywhere in the chat, on the page of Sue. */
 export async function shortcuts(t, { page, open }) {
   const me = keyboardOf(page)
   const sue = t.server.user('sue')
@@ -273,7 +273,7 @@ export async function shortcuts(t, { page, open }) {
   )
   const at = order.indexOf(ids.zoe)
   const [by, back] = at + 1 < order.length ? ['ArrowDown', 'ArrowUp'] : ['ArrowUp', 'ArrowDown']
-  // From the empty composer, where an arrow alone would edit the last message.
+  // The focus is in the empty composer, where ↑ alone would edit the last message.
   await me.has('[data-slot="field"]')
   await me.press('Alt', by)
   await opened(order[by === 'ArrowDown' ? at + 1 : at - 1])
@@ -281,7 +281,7 @@ export async function shortcuts(t, { page, open }) {
   await me.press('Alt', back)
   await opened(ids.zoe)
   assert.equal(await me.evaluate(() => document.querySelector('[data-slot="strip"]')), null)
-  // Only the conversation that is unread, wherever it is in the list.
+  // With Shift, the shortcut opens the unread conversation, wherever it is in the list.
   await t.server.user('ben').send(ids.ben, 'unread for the shortcuts')
   await me.appears(`[data-slot="conversation"][data-unread] [data-conversation="${ids.ben}"]`)
   await me.has('[data-slot="field"]')
@@ -297,7 +297,7 @@ export async function shortcuts(t, { page, open }) {
   await me.appears('[data-slot="conversation-link"]')
   await me.press('Control', '/')
   await me.reads('[data-slot="dialog"]', 'Search messages')
-  // What is behind the dialog stays as it is.
+  // While the dialog is open, the shortcuts have no effect.
   await me.press('Alt', 'ArrowDown')
   await me.press('Escape')
   await me.disappears('[data-slot="dialog"]')

@@ -13,8 +13,8 @@ const OUTAGE_MS = 1000 * Number(process.argv[3] ?? 30)
 const RHYTHM_MS = 1500
 
 /**
- * A banner must appear at least and at most this long after the kill. It is due after two seconds;
- * the margins allow for a busy machine.
+ * The minimum and the maximum time between the kill and the banner. The banner is due after two
+ * seconds; the margins allow for a busy machine.
  */
 const BANNER_MS = [1900, 5000]
 

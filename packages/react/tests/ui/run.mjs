@@ -1,5 +1,5 @@
 // node tests/ui/run.mjs [NUMBER or part of a title …]: runs the checks in Chromium against a real
-// server. Each title begins with a number. Checks of the same function have the same number.
+// server. Each title begins with a number. Checks of the same feature have the same number.
 import { launchChromium } from '../browser/browsers.mjs'
 import { startServer } from './harness.mjs'
 

@@ -1,6 +1,7 @@
-// node tests/ui/screenshots.mjs FOLDER [states …]: the main states of the demonstration page at three
-// widths in both themes, for a person to look at. Of each state there is also one sheet. The states
-// "chat-light" and "chat-dark" are the pictures of the README.
+// node tests/ui/screenshots.mjs FOLDER [states …]: takes pictures of the main states of the
+// demonstration page at three widths in both themes, for a person to look at. A sheet per state
+// shows its pictures together. The states "chat-light" and "chat-dark" have only one picture each,
+// which the README shows.
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { launchChromium } from '../browser/browsers.mjs'
@@ -64,7 +65,7 @@ const opened = async (page) => {
   await live(page)
 }
 
-/** Of the README's pictures. The heights cut the messages at the top between two lines. */
+/** The sizes of the README's pictures. Their heights cut the top message between two lines. */
 const README_LIGHT = { width: 1120, height: 656, theme: 'light' }
 const README_DARK = { width: 1120, height: 632, theme: 'dark' }
 
@@ -73,7 +74,10 @@ async function readAll() {
     await server.user(name).call('POST', `/conversations/${ids.withBen}/read`, {})
 }
 
-/** Each state: its address, what leads to it, and its size and theme if there is only one picture. */
+/**
+ * By name: the address of a state, the steps that lead to it, and the size and theme if there is
+ * only one picture.
+ */
 const states = {
   'chat-light': [
     '?as=ana,ben',

@@ -1,13 +1,13 @@
-// Checks that are the same in Chromium (Playwright) and in Firefox (Puppeteer). What differs between
-// the two is passed in.
+// Checks that are the same in Chromium (Playwright) and in Firefox (Puppeteer). The caller passes
+// what differs between the two.
 import { strict as assert } from 'node:assert'
 import { drive } from './driver.mjs'
 import { settle } from './harness.mjs'
 
 /**
- * Scrolls through the 10,000 messages of the gallery; `wheel` scrolls by that many pixels. The row
- * under the pointer is followed through the load of each page, and every chunk from the step at
- * which it was mounted: nothing below it may change its height.
+ * Scrolls through the 10,000 messages of the gallery. `wheel` scrolls by a number of pixels. While
+ * a page is loaded, the row under the pointer must not move. A chunk must keep its distance from
+ * the end of the list from the moment when it is mounted.
  */
 export async function throughHistory(page, wheel) {
   const pointer = await page.evaluate(() => {
@@ -23,7 +23,7 @@ export async function throughHistory(page, wheel) {
     const load = one.loadOlder.bind(one)
     one.loadOlder = async () => {
       const row = document.elementFromPoint(x, y)?.closest('[data-key]')
-      // In coordinates of the content, so that the scrolling itself does not count.
+      // The coordinates are those of the content, so that the scrolling itself does not count.
       const place = () => row.getBoundingClientRect().top + scroller.scrollTop
       const before = row && place()
       await load()
@@ -65,7 +65,10 @@ export async function throughHistory(page, wheel) {
   assert.ok(rows <= 400, `${rows} rows in the document`)
 }
 
-/** Runs before the page's scripts: neither browser has badges of applications without a desktop. */
+/**
+ * Runs before the page's scripts. Replaces the badge of an installed app, which neither browser has
+ * without a desktop.
+ */
 export const fakeAppBadge = () => {
   Object.assign(navigator, {
     setAppBadge: async (count) => void (window.appBadge = count),
@@ -73,12 +76,12 @@ export const fakeAppBadge = () => {
   })
 }
 
-/** Between the reading and what the other device shows of it. */
+/** The maximum time between the two devices. */
 const READ_ELSEWHERE_MS = 1000
 
 /**
- * Two devices of Ana show their lists, with `fakeAppBadge`. A message arrives and is read on one of
- * them; `read` opens the conversation there. List, top, title and badge of both follow.
+ * Two devices of Ana show her list, with `fakeAppBadge`. A message arrives, and `read` opens the
+ * conversation on one of them. Then list, top bar, title and badge of both must show no count.
  */
 export async function readElsewhere({ server, here, there, read }) {
   const devices = [drive(here), drive(there)]
@@ -113,7 +116,7 @@ export async function readElsewhere({ server, here, there, read }) {
   assert.ok(Math.abs(a - b) <= READ_ELSEWHERE_MS, `${Math.abs(a - b)} ms apart`)
 }
 
-/** How far name and preview of a conversation of the gallery begin from each other in a mirrored list. */
+/** Returns the pixels between the starts of an item's name and preview in a mirrored list. */
 export const startsApart = (page) =>
   page.evaluate(() => {
     const item = [...document.querySelectorAll('[data-slot="conversation-link"]')].find((link) =>
@@ -127,7 +130,7 @@ export const startsApart = (page) =>
     return Math.abs(endOf('.rpt-item-name') - endOf('.rpt-item-preview'))
   })
 
-/** The empty search and composer, whose placeholders stand where a text would begin. */
+/** Returns the directions of the empty search and composer, and thereby of their placeholders. */
 export const directionsOfFields = (page) =>
   page.evaluate(() =>
     ['search', 'field'].map((slot) => getComputedStyle(document.querySelector(`[data-slot="${slot}"]`)).direction),

@@ -14,8 +14,8 @@ const WORK = new Set([
 ])
 
 /**
- * Records until `stop`, which tells how long each task took, also in CPU time, and how much of each
- * frame was work, in ms. Other programs delay a task, but hardly change its CPU time.
+ * Starts recording a trace. `stop` ends the recording and returns its `summary`. The CPU time of a
+ * task is recorded because other programs delay a task, but hardly change its CPU time.
  */
 export async function mainThread({ context, page }) {
   const session = await context.newCDPSession(page)
@@ -40,8 +40,8 @@ export async function mainThread({ context, page }) {
 }
 
 /**
- * Returns the longest task, the number of tasks longer than 50 ms, the work of each frame that has
- * any, and all events of the main thread. Durations are in milliseconds.
+ * Returns the duration and CPU time of each task, the work of each frame that has any, and all
+ * events of the main thread. Times of tasks and frames are in milliseconds.
  */
 export function summary(events) {
   // The thread with the most layouts is the page's main thread. Other pages have their own threads.
@@ -58,7 +58,7 @@ export function summary(events) {
   let work = 0
   let end = 0
   for (const { name, ph, ts, dur = 0 } of own) {
-    // Follows the script, the styles and the layout of each frame.
+    // In each frame, this event follows the script, the styles and the layout.
     if (name === 'PrePaint') {
       frames.push(work)
       work = 0

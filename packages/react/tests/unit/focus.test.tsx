@@ -1,4 +1,4 @@
-// The focus is never lost: it stays where the user can go on.
+// The focus is never lost: it stays where the user can continue.
 import { act, screen, waitFor } from '@testing-library/react'
 import userEvent from '@testing-library/user-event'
 import { describe, expect, it, vi } from 'vitest'
@@ -31,7 +31,7 @@ describe('the focus', () => {
     expect(document.activeElement).toBe(screen.getByRole('searchbox'))
   })
 
-  it('goes there from the menu as well', async () => {
+  it('also goes to the next conversation when the menu archives one', async () => {
     listOf(ben, chloe)
     act(() => screen.getByRole('button', { name: 'Actions for Ben Olsen' }).focus())
     await userEvent.keyboard('{Enter}')
@@ -58,7 +58,7 @@ describe('the focus', () => {
 })
 
 describe('a row', () => {
-  it('leads by arrows through its actions to all that is in it', async () => {
+  it('lets the arrow keys visit its actions, and then all other controls in it', async () => {
     const quoted = { ...message(WITH_BEN, ana, 'question', { id: 'q' }) }
     const client = new FakeClient(
       initialState({
@@ -76,7 +76,7 @@ describe('a row', () => {
     )
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     const row = screen.getByRole('listitem')
-    // jsdom does not know when a focus is shown; the pointer brings the same toolbar.
+    // jsdom does not know whether the focus is visible. The pointer shows the same toolbar.
     await userEvent.hover(row)
     act(() => row.focus())
     const visited: string[] = []
@@ -88,7 +88,7 @@ describe('a row', () => {
     expect(visited.slice(0, 3)).toEqual(['Add reaction', 'Reply', 'More actions'])
     expect(visited[3]).toContain('question')
     expect(visited.slice(4, 6)).toEqual(['https://example.com', 'Edited. Show earlier versions'])
-    // The last one keeps it.
+    // At the last control, the focus stays.
     expect(visited.slice(6)).toEqual(['👍 by Ben Olsen, 1', '👍 by Ben Olsen, 1'])
     await userEvent.keyboard('{Escape}')
     expect(document.activeElement).toBe(row)
@@ -96,7 +96,7 @@ describe('a row', () => {
 })
 
 describe('a reaction', () => {
-  it('that is taken back leaves the focus to its row', async () => {
+  it('that is removed passes the focus to its row', async () => {
     const mine = { emoji: '👍', reaction: '👍', count: 1, me: true, user_ids: [ana.id] }
     const one = message(WITH_BEN, ben, 'hi', { id: 'm1', key: 'm1', reactions: [mine] })
     const client = new FakeClient(
@@ -106,7 +106,7 @@ describe('a reaction', () => {
       }),
     )
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
-    // jsdom knows no `:focus-visible`; the keyboard sets it.
+    // jsdom does not support `:focus-visible`, which applies to a focus set by keyboard.
     const matches = vi.spyOn(Element.prototype, 'matches')
     matches.mockImplementation(function (this: Element, selector: string) {
       return selector === ':focus-visible' || this.closest(selector) === this
@@ -119,7 +119,7 @@ describe('a reaction', () => {
 })
 
 describe('Ctrl+Shift+F', () => {
-  it('leads to the search, also where the conversation hides the list', async () => {
+  it('leads to the search, even if the conversation hides the list', async () => {
     const client = new FakeClient(
       initialState({
         conversations: [conversation(ben)],
@@ -128,7 +128,7 @@ describe('Ctrl+Shift+F', () => {
     )
     renderWith(client, <Messenger />)
     await userEvent.click(items()[0] as HTMLElement)
-    // Nothing has a place in jsdom, like the list of a phone while a conversation is open.
+    // In jsdom, elements have no boxes, like the hidden list on a phone with an open conversation.
     await userEvent.keyboard('{Control>}{Shift>}f{/Shift}{/Control}')
     await waitFor(() => expect(document.activeElement).toBe(document.querySelector('[data-slot="search"]')))
     expect(document.querySelector('[data-slot="chat-interface"]')).toBeNull()
@@ -136,7 +136,7 @@ describe('Ctrl+Shift+F', () => {
 })
 
 describe('Escape', () => {
-  it('closes the search of a conversation, wherever the focus is in it', async () => {
+  it('closes the search of a conversation, even while the focus is in the composer', async () => {
     const client = new FakeClient(
       initialState({
         conversations: [conversation(ben)],

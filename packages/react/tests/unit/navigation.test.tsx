@@ -70,7 +70,7 @@ describe('PresenceMenu', () => {
     ['joining', offline, shared, 'Online'],
     ['catching_up', offline, shared, 'Online'],
     ['live', offline, shared, 'Online'],
-    // Perhaps the user does not share their presence.
+    // It is not known whether the user shares their presence.
     ['live', offline, null, undefined],
     ['live', offline, hidden, 'Offline'],
     ['connecting', chosen, null, 'Offline'],

@@ -66,7 +66,7 @@ describe('slots', () => {
     expect(document.querySelector('[data-slot="bubble"]')?.textContent).toContain('yes')
   })
 
-  it('take attributes of the host, beside their own', () => {
+  it('receive attributes of the application in addition to their own', () => {
     renderWith(chatClient(), <UserChatInterface conversationId={WITH_BEN} />, {
       slotProps: { bubble: { className: 'mine', 'data-test': 'bubble' }, composer: { id: 'write' } },
     })
@@ -77,7 +77,7 @@ describe('slots', () => {
   })
 })
 
-describe('handlers of the host', () => {
+describe('handlers of the application', () => {
   it('archive and delete instead of the client', async () => {
     const client = chatClient()
     const [archive, remove] = [vi.fn(), vi.fn()]
@@ -117,7 +117,7 @@ describe('the menu of a conversation', () => {
     expect(client.conversation(WITH_BEN).called('report')).toEqual([['m1', 'spam']])
   })
 
-  it('takes one’s own block back, in the menu and in place of the composer', async () => {
+  it('ends a block by the user, in the menu and in place of the composer', async () => {
     const client = chatClient({ can_send: false })
     client.blocked = [ben.id]
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
@@ -127,7 +127,7 @@ describe('the menu of a conversation', () => {
     expect(client.called('unblock')).toEqual([[ben.id], [ben.id]])
   })
 
-  it('says nothing about the block of another person', async () => {
+  it('does not reveal a block by the other person', async () => {
     renderWith(chatClient({ can_send: false }), <UserChatInterface conversationId={WITH_BEN} />)
     await screen.findByText('You cannot message this person.')
     expect(screen.queryByRole('button', { name: 'Unblock' })).toBeNull()
@@ -159,7 +159,7 @@ describe('MessageInput with a draft key', () => {
     expect(client.conversation(WITH_BEN).getDraft()).toBe('')
   })
 
-  it('works without a provider as without the key', async () => {
+  it('ignores the key without a provider', async () => {
     const send = vi.fn()
     render(<MessageInput draftKey={WITH_BEN} onSendMessage={send} label="Message" />)
     await userEvent.type(screen.getByLabelText('Message'), 'now{Enter}')

@@ -37,7 +37,7 @@ const hits = async (): Promise<string[]> => {
 }
 
 describe('hits of all conversations', () => {
-  it('name the conversation, and the author who is not its name', async () => {
+  it('name the conversation, and the author unless the conversation is named after them', async () => {
     const client = finding(
       hit(ben, 'the plan of Ben'),
       hit(ana, 'the plan of Ana'),
@@ -52,14 +52,14 @@ describe('hits of all conversations', () => {
     ])
   })
 
-  it('stand below the conversations and the people who are found by name', async () => {
+  it('are found together with conversations and people whose names match', async () => {
     const client = finding(hit(ben, 'Ben was here'))
     client.found = [ben, { ...chloe, id: 'f', full_name: 'Benedikt' }]
     renderWith(client, <ConversationsList onConversationSelect={() => undefined} />)
     await search('ben')
     await hits()
     expect(screen.getByRole('region', { name: 'Conversations' }).textContent).toBe('ConversationsBOBen Olsen')
-    // Ben's conversation is above; twice would be one too many.
+    // Ben's conversation is already listed, so Ben is not listed again.
     expect(screen.getByRole('region', { name: 'People' }).textContent).toMatch(/^PeopleBBenedikt/)
   })
 })
@@ -75,7 +75,7 @@ describe('MessageSearch', () => {
     expect(open).toHaveBeenCalledWith(one)
   })
 
-  it('says what went wrong, and asks again', async () => {
+  it('shows an error, and can repeat the request', async () => {
     const client = finding(hit(ben, 'the plan'))
     const { searchResult } = client
     const error = { message: 'Too slow.', code: 'internal', status: 500, hint: null, retryAfter: null, requestId: null }

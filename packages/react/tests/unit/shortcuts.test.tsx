@@ -52,12 +52,12 @@ describe('Alt and an arrow', () => {
   it.each([
     ['chloe', 'previous unread', ['ben', 'mona'], 'ben'],
     ['chloe', 'next unread', ['ben', 'mona'], 'mona'],
-    // At the end of the list, the search goes on at the other one.
+    // At the end of the list, the search continues at the other end.
     ['ben', 'previous unread', ['mona'], 'mona'],
     ['ben', 'previous unread', ['chloe', 'mona'], 'mona'],
     ['mona', 'next unread', ['chloe'], 'chloe'],
     ['chloe', 'next unread', ['ben'], 'ben'],
-    // Nothing else is unread.
+    // No other conversation is unread.
     ['chloe', 'next unread', ['chloe'], 'chloe'],
     ['chloe', 'previous unread', [], 'chloe'],
   ] as const)('from %s, %s of %j: %s', async (from, keys, unread, to) => {
@@ -67,7 +67,7 @@ describe('Alt and an arrow', () => {
     expect(opened()).toBe(to)
   })
 
-  it('leads to the neighbour that is displayed while the list does not move', async () => {
+  it('leads to the displayed neighbour while the list keeps its order', async () => {
     const client = shown([])
     open('ben')
     act(() => links()[0]?.focus())

@@ -28,7 +28,7 @@ const CONTROLS = [...'\u061C\u200E\u200F\u202A\u202B\u202C\u202D\u202E\u2066\u20
 
 /** Displayed as "invoiceexe.pdf" if its control character is not removed. */
 const FORGED = 'invoice\u202Efdp.exe'
-/** Displayed in place of `FORGED`. */
+/** The text that is displayed for `FORGED`. */
 const READ = 'invoicefdp.exe'
 
 describe('the address of a picture', () => {

@@ -21,7 +21,7 @@ function chatClient(): FakeClient {
 
 const file = (name = 'a.pdf', type = 'application/pdf'): File => new File(['abc'], name, { type })
 
-/** An upload that the test ends. */
+/** Creates an `upload` whose progress and outcome the test controls. */
 function controlled(): {
   upload: Upload
   signal: () => AbortSignal
@@ -47,7 +47,7 @@ const attach = (...files: File[]): void => {
   fireEvent.change(document.querySelector('input[type="file"]') as Element, { target: { files } })
 }
 
-// jsdom has no addresses for blobs.
+// jsdom does not support `URL.createObjectURL`.
 beforeEach(() => {
   URL.createObjectURL = vi.fn(() => 'blob:picture')
   URL.revokeObjectURL = vi.fn()
@@ -82,7 +82,7 @@ describe('an upload', () => {
     expect(client.conversation(WITH_BEN).called('send')).toEqual([])
   })
 
-  it('that fails says why, and can be tried again', async () => {
+  it('that fails shows the reason, and can be tried again', async () => {
     const client = chatClient()
     const { upload, fail, succeed } = controlled()
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />, { upload })
@@ -104,7 +104,7 @@ describe('an upload', () => {
     await waitFor(() => expect(URL.revokeObjectURL).toHaveBeenCalledWith('blob:picture'))
   })
 
-  it('goes on when the conversation is left, and ends when the user signs out', async () => {
+  it('continues when the conversation is closed, and ends when the user signs out', async () => {
     const client = chatClient()
     const { upload, signal, succeed } = controlled()
     const { unmount } = renderWith(client, <UserChatInterface conversationId={WITH_BEN} />, { upload })
@@ -135,7 +135,7 @@ describe('an upload', () => {
     expect(upload).not.toHaveBeenCalled()
   })
 
-  it('is not offered where the server takes only texts', () => {
+  it('is not offered if the server accepts only texts', () => {
     const client = chatClient()
     const { config } = client.getState()
     client.set({ config: config && { ...config, message_types: ['text'] } })
@@ -154,7 +154,7 @@ describe('isAccepted', () => {
 })
 
 describe('supabaseStorageUpload', () => {
-  it('stores the file under a name of its own, and reports the refusal of the bucket', async () => {
+  it('chooses a unique path for the file, and reports the refusal of the bucket', async () => {
     const paths: string[] = []
     const storage = {
       from: () => ({
