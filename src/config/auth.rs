@@ -25,7 +25,8 @@ pub struct AuthConfig {
     pub issuers: Vec<IssuerConfig>,
     /// The required audience of a token of the first issuer.
     pub audience: Option<String>,
-    /// The name of the first issuer. If none is configured, this is any name that `issuers` lacks.
+    /// The name (`iss`) of the first issuer. If it is absent, the first issuer has every name that
+    /// is not in `issuers`.
     pub issuer: Option<String>,
     /// Names of session cookies. If empty, any cookie named like a Supabase session is used.
     pub cookie_names: Vec<String>,

@@ -248,7 +248,8 @@ async fn tables_that_appear_later_change_nothing() {
 #[tokio::test]
 async fn a_view_is_given_to_a_role_that_sees_all_of_its_tables() {
     let (database, client) = applications(&["profiles_team"]).await;
-    // As on Supabase, another role owns the accounts, and none of the two owners sees both tables.
+    // As on Supabase, another role owns the accounts, and row-level security applies there. So
+    // neither of the two owners sees all rows of both tables.
     let (auth, app) = (
         format!("auth_{}", database.name()),
         format!("app_{}", database.name()),

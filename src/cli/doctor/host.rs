@@ -120,7 +120,7 @@ pub(super) async fn no_team(inspection: &mut Inspection<'_>) -> Result<Verdict, 
     Ok(verdict.fact("has_teams", has_teams))
 }
 
-/// Whether the ids of users are ids of accounts, because the latter are what tokens contain.
+/// Whether the ids of users are ids of accounts, because a token contains the id of an account.
 pub(super) async fn ids(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     // A sample suffices, because a wrong column is wrong for almost all users.
     const SQL: &str = "
@@ -199,7 +199,8 @@ pub(super) async fn owner(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
         .fact("hidden", json!(hidden)))
 }
 
-/// Whether users are unable to change their own team or role. A user who can may message everyone.
+/// Whether users are unable to change their own team or role, because a user who succeeds could
+/// message everyone.
 pub(super) async fn self_promotion(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     attempts(
         inspection,

@@ -141,8 +141,8 @@ pub(super) async fn generated_columns(inspection: &mut Inspection<'_>) -> Result
     Ok(verdict.fact("tables", tables))
 }
 
-/// Whether the login may use the schemas of the functions that policies call. The server evaluates
-/// policies in statements that this login parses.
+/// Whether the login may use the schemas of the functions that policies call. The server copies the
+/// expressions of policies into its own statements, in which the login must resolve the names.
 pub(super) async fn functions(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select distinct pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(current_user)

@@ -302,7 +302,7 @@ async fn the_commands_for_troubleshooting_succeed() {
     project.end().await;
 }
 
-/// The test clusters check the passwords of all logins except their superuser.
+/// The error comes from PostgreSQL, so `every_heading_is_the_text_of_an_error` does not produce it.
 #[tokio::test]
 async fn a_wrong_password() {
     let cluster = own_cluster().await;
