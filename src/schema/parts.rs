@@ -50,7 +50,7 @@ impl Contained {
 /// A file of `sql/`.
 struct Piece {
     path: String,
-    /// The version of a migration.
+    /// The version, if the file is a migration.
     version: Option<i32>,
     /// The name in the ledger.
     name: String,

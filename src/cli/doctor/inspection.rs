@@ -17,6 +17,7 @@ pub(super) const CHECKED: &str = "db.reachable";
 pub(super) struct Check {
     /// The id of its finding.
     pub(super) id: &'static str,
+    /// Runs the check.
     pub(super) run: for<'a> fn(&'a mut Inspection<'_>) -> Answer<'a>,
 }
 
