@@ -27,9 +27,9 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /rapport/target/release/rapport /usr/local/bin/rapport
-# A number, so that Kubernetes can check that it is not root. The user owns no file.
+# The user is a number, so that Kubernetes can check that it is not root. It owns no file.
 USER 10001:10001
-# In a container, the surrounding network restricts access.
+# The server listens on all addresses, because the network of the container restricts access.
 ENV RAPPORT_SERVER_ADDRESS=0.0.0.0
 EXPOSE 4000
 # On SIGTERM, the server stops within server.shutdown_deadline_ms.

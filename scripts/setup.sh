@@ -17,7 +17,8 @@ need_postgres() {
     missing+=(postgresql)
 }
 
-# The tests of the page check its layout, so they also need fonts for Latin, Arabic and emoji.
+# The tests of the demonstration page check its layout, so they also need fonts for Latin, Arabic
+# and emoji.
 need_browsers() {
   need chromium chromium
   need firefox-esr firefox-esr

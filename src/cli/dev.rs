@@ -1,4 +1,4 @@
-//! `rapport dev`: runs the complete service on one machine, and ends every process on exit.
+//! `rapport dev`: runs the complete service on one machine, and ends its processes on exit.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::shutdown::Tasks;
 /// The only database of the cluster that is used, named as in a Supabase project.
 const DATABASE: &str = "postgres";
 
-/// Timeout of the start once PostgreSQL is running. A busy machine takes seconds. If the start
-/// takes longer, waiting does not help.
+/// Maximum wait until the started server is ready. Even on a busy machine, this takes only seconds,
+/// so a longer wait would not help.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -46,7 +46,8 @@ pub(super) struct DevArguments {
     env_file: Option<PathBuf>,
 }
 
-/// Runs until a stop signal arrives. The cluster starts before everything else and stops after it.
+/// Runs until a stop signal arrives. The PostgreSQL cluster is the first to start and the last to
+/// stop.
 pub(super) fn run<'a>(
     arguments: &DevArguments,
     inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
@@ -176,7 +177,7 @@ fn flags(
     flags
 }
 
-/// Prints the URLs, keys and tokens, and writes them to the file.
+/// Prints the URLs, keys and tokens, and writes them to `file` if it is given.
 fn announce(
     app: &App,
     keys: &Keys,

@@ -1,4 +1,5 @@
-//! `rapport host`: shows where the users and teams of the application can be found, or chooses it.
+//! `rapport host`: shows where the users and teams of the application can be found, or chooses one
+//! of these sources.
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;

@@ -18,7 +18,7 @@ pub(super) struct ListenArguments {
 }
 
 impl ListenArguments {
-    /// Returns the settings that were given.
+    /// Returns one setting for each flag that was given.
     pub(super) fn flags(&self) -> Vec<Flag> {
         let address = self.address.map(|address| Flag {
             name: "--address",

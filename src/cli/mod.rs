@@ -125,7 +125,7 @@ enum CliError {
     ForcedStop,
 }
 
-/// The exit code of a command that could not examine the database.
+/// The exit code of `rapport doctor` if it could not examine the database completely.
 const CANNOT_LOOK: u8 = 2;
 
 /// The exit code of a command that needs a decision by the operator and has changed nothing.
@@ -175,8 +175,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // An error here means that standard error is closed; there is nothing left to report
-            // to.
+            // If writing fails, standard error is closed, and the error cannot be reported.
             let _ = writeln!(io::stderr(), "rapport: {error}");
             error.exit_code()
         }

@@ -35,7 +35,7 @@ pub(super) fn started(address: SocketAddr, tasks: &Tasks) -> Tasks {
                 () = stop.cancelled() => return,
                 _ = interval.tick() => {}
             }
-            // The check takes the way of every client, so it fails if connections are no longer
+            // The check connects as a client does, so it fails if connections are no longer
             // accepted, if all threads are blocked, or if requests are not handled.
             match health::ask(address, "/health").await {
                 Ok(_) => notify(&[NotifyState::Watchdog]),

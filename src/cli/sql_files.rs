@@ -17,8 +17,8 @@ const TIME: &str = "%Y%m%d%H%M%S";
 /// Follows the time in the names of Rapport's files in `supabase/migrations`.
 const INFIX: &str = "_rapport_";
 
-/// Writes the whole schema to numbered files in `directory`. Replaces earlier ones. Returns the
-/// paths in the order in which the files must be run.
+/// Writes the whole schema to numbered files in `directory`, which replace the numbered files of
+/// an earlier run. Returns the paths in the order in which the files must be run.
 pub(super) fn write_parts(
     directory: &Path,
     options: &InstallOptions,

@@ -51,7 +51,7 @@ impl StopSignals {
     }
 }
 
-/// Shuts down the server. A second signal forces the stop.
+/// Shuts down the server. Another stop signal forces it to stop at once.
 pub(super) async fn stop(app: App, mut signals: StopSignals) -> Result<(), CliError> {
     let in_order = tokio::select! {
         in_order = app.stop() => in_order,

@@ -8,7 +8,7 @@ use super::key_source::KeySource;
 use super::reader::Reader;
 use super::secret::Secret;
 
-/// `[auth]`. At least one of the secret, the key set and a further issuer is present.
+/// `[auth]`. At least one of `jwt_secret`, `jwks` and `issuers` is present.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
     /// The secret that signs tokens with HMAC (HS256, HS384 or HS512).
@@ -21,11 +21,12 @@ pub struct AuthConfig {
     pub jwks_refresh: Duration,
     /// How long a key set is used if it cannot be fetched again.
     pub jwks_max_age: Duration,
-    /// Further issuers.
+    /// Further issuers, each with its own keys, audience and roles.
     pub issuers: Vec<IssuerConfig>,
-    /// The required audience of a token.
+    /// The required audience of a token of the first issuer.
     pub audience: Option<String>,
-    /// The required issuer of a token.
+    /// The name (`iss`) of the first issuer. If it is absent, the first issuer has every name that
+    /// is not in `issuers`.
     pub issuer: Option<String>,
     /// Names of session cookies. If empty, any cookie named like a Supabase session is used.
     pub cookie_names: Vec<String>,

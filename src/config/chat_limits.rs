@@ -1,5 +1,5 @@
 //! Rate limits of the chat routes, per user and process. Several processes behind one load balancer
-//! allow a multiple of them.
+//! together allow each user a multiple of these rates.
 
 use super::reader::Reader;
 

@@ -14,8 +14,8 @@ pub enum ConfigError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The file is not TOML. The error contains only the parser's short message, because its full
-    /// text quotes the line, which may contain a secret.
+    /// The file is not TOML. The error contains only the parser's short message, because the
+    /// parser's full text quotes the line, which may contain a secret.
     #[error("The configuration file {} is not valid TOML (line {line}): {message}", path.display())]
     Syntax {
         /// The file.

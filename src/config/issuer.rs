@@ -7,7 +7,7 @@ use super::reader::Reader;
 
 const KEY: &str = "auth.issuers";
 
-/// The role of signed-in users. An issuer may name further roles.
+/// The only accepted role if an issuer names none: that of signed-in users.
 const PEOPLE_ROLE: &str = "authenticated";
 
 /// The claim that contains the id of the account, unless an issuer names another.
@@ -30,8 +30,8 @@ pub struct IssuerConfig {
     pub person: String,
 }
 
-/// Reads the list. A name that occurs twice is a mistake, because the keys of its tokens would be
-/// undefined.
+/// Reads the list of further issuers. `first` is the name of the first issuer. A name that occurs
+/// twice is a mistake, because it would be undefined which keys verify the tokens with that name.
 pub(super) fn read(first: Option<&str>, reader: &mut Reader) -> Vec<IssuerConfig> {
     let tables = reader.tables(KEY);
     let issuers: Vec<_> = tables
@@ -100,7 +100,7 @@ impl Entry {
         })
     }
 
-    /// Takes a member that is a text or a list of texts.
+    /// Removes a member that is a text or a list of texts, and returns the texts.
     fn texts(&mut self, name: &str, reader: &mut Reader) -> Vec<String> {
         let parts = match self.table.remove(name) {
             None => return Vec::new(),

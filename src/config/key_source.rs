@@ -20,8 +20,8 @@ const SERVICE_URLS: [&str; 4] = [
 /// Where a key set comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// The set itself. A configured path has already been read. It is a secret because it may
-    /// contain symmetric keys.
+    /// The set itself. If a path is configured, its file has already been read. The set is a secret
+    /// because it may contain symmetric keys.
     Text(Secret),
     /// The URL of the set.
     Url(Uri),
@@ -40,8 +40,8 @@ impl KeySource {
         Self::Text(Secret::new(text(key, written, reader)))
     }
 
-    /// Returns the key set that the project publishes: that of Supabase Auth if it is reached
-    /// directly, and otherwise that below the project's URL.
+    /// Returns the address of the key set that the project publishes. It is below
+    /// `upstream.auth_url` if that is set, and otherwise below `supabase.url`.
     pub(super) fn of_project(reader: &mut Reader) -> Option<Self> {
         let auth = reader.text("upstream.auth_url");
         let (key, base) = match auth {
@@ -78,8 +78,8 @@ pub(super) fn key_set_below(base: &str) -> String {
 }
 
 /// Parses the URL of a key set. An attacker who changes the response can sign in as every user, so
-/// the connection must be protected. Exceptions are this machine, and the private network in which
-/// this server is the gateway.
+/// the connection must be protected. Exceptions are loopback addresses, and all addresses if this
+/// server is the gateway of a private network.
 pub(super) fn address(key: &str, written: &str, reader: &mut Reader) -> Uri {
     let url = written.parse::<Uri>().ok().filter(has_plain_host);
     let Some(url) = url else {

@@ -283,7 +283,8 @@ impl Raw {
                 continue;
             };
             let file = PathBuf::from(path.value.as_str().unwrap_or_default());
-            // A flag replaces what the environment says. `rapport dev` relies on this.
+            // A flag takes precedence over a file that another source names. `rapport dev` relies
+            // on this.
             if file.as_os_str().is_empty() || matches!(setting.origin, Origin::Flag(_)) {
                 continue;
             }
@@ -340,7 +341,7 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError
     }
 }
 
-/// Returns whether a variable starts like the variables of one of our sections. Such a variable
+/// Returns whether a variable starts like the variables of one of the sections. Such a variable
 /// must be a known setting, so that a misspelt key is an error. Other variables with the prefix,
 /// such as `RAPPORT_BIN` of a wrapper script, belong to other programs and are ignored.
 fn has_section_prefix<'a>(variable: &str, mut keys: impl Iterator<Item = &'a String>) -> bool {

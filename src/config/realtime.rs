@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 
-/// The presets of limits in [`super::raw`].
+/// The names of the presets of limits, which [`super::raw`] applies.
 const PRESETS: &[(&str, ())] = &[("rapport", ()), (super::raw::SUPABASE, ())];
 
 /// The highest configurable `no_channel_timeout`: one week.

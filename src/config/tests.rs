@@ -319,7 +319,7 @@ fn secrets_in_files_have_the_names_of_other_programs_too() {
     let keys: Vec<&str> = config.auth.secret_keys.iter().map(Secret::expose).collect();
     assert_eq!(keys, ["sb_secret_a", "sb_secret_b"]);
 
-    // A flag replaces a file, as `rapport dev` needs.
+    // A flag takes precedence over a file, which `rapport dev` relies on.
     let flag = Flag {
         name: "rapport dev",
         key: "database.url",
@@ -353,7 +353,7 @@ fn a_secret_in_a_file_that_cannot_be_used_is_an_error() {
         error.contains("DATABASE_URL_FILE and DATABASE_URL are both set; remove one"),
         "{error}"
     );
-    // Only secrets have this form.
+    // Only settings that hold secrets can be read from files.
     let error = load(&[("RAPPORT_SERVER_PORT_FILE", "/x")], "", vec![]).unwrap_err();
     assert!(error.contains("is not a setting"), "{error}");
 }
@@ -378,7 +378,8 @@ fn names_of_a_self_hosted_supabase_are_synonyms() {
     assert_eq!(auth.jwks, Some(KeySource::Text(Secret::new(keys))));
     assert_eq!(auth.publishable_keys[0].expose(), "sb_publishable_a");
     assert_eq!(auth.secret_keys[0].expose(), "sb_secret_a");
-    // The name that states whose secret it is takes precedence.
+    // `SUPABASE_JWT_SECRET` takes precedence over `JWT_SECRET`, which could belong to another
+    // program.
     let mut both = pairs;
     both[0].1 = "of-the-project-and-at-least-32-bytes";
     let auth = load(&both, "", vec![]).unwrap().auth;
@@ -496,7 +497,7 @@ fn a_key_set_may_have_a_url_or_be_that_of_the_project() {
             (found, expected) => assert_eq!(found, expected.map_err(str::to_owned), "{pairs:?}"),
         }
     }
-    // With a secret, the project's key set is used only if it is named.
+    // With a secret, the project's key set is used only if `auth.jwks` names it.
     let config = load(&[project("https://p.example")], "", vec![]).unwrap();
     assert_eq!(config.auth.jwks, None);
 }

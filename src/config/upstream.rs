@@ -32,7 +32,7 @@ pub struct UpstreamConfig {
     pub connect: Duration,
     /// How long a service may take from the end of a request to the head of its response.
     pub head: Duration,
-    /// The same for functions.
+    /// Like `head`, for functions.
     pub functions_head: Duration,
     /// How long a transfer may pause.
     pub stall: Duration,
@@ -84,7 +84,7 @@ impl UpstreamConfig {
         config
     }
 
-    /// Requests that are forwarded to this server itself would be forwarded again without end.
+    /// Reports URLs of this server itself, because requests to them would be forwarded without end.
     fn check_loop(&self, reader: &mut Reader) {
         let authority = |uri: &Option<Uri>| uri.as_ref().and_then(Uri::authority).cloned();
         let own = authority(&self.public_url);
@@ -104,8 +104,8 @@ impl UpstreamConfig {
         }
     }
 
-    /// A service that is reached directly cannot verify an opaque key, so a token must exist for
-    /// it.
+    /// Reports missing tokens. A service that is reached directly cannot verify an opaque key, so
+    /// it must receive a token in its place.
     fn check_exchange(&self, auth: &AuthConfig, reader: &mut Reader) {
         let urls = [
             &self.rest_url,

@@ -58,8 +58,9 @@ pub enum SchemaError {
     /// comes from the database and names the process.
     #[error("{0} If no other installation is running, end it with pg_terminate_backend().")]
     Locked(String),
-    /// With the host mapping `auto`, several presets fit, or no user would have a team. The text
-    /// comes from the database and lists the presets that fit.
+    /// With the host preset `auto`, there is no safe choice. For example, several presets fit, or
+    /// no user would have a team. The text comes from the database. It states the reason and lists
+    /// the presets whose tables exist.
     #[error("{0}")]
     HostUndecided(String),
     /// A statement failed.

@@ -7,12 +7,12 @@ use tokio_postgres::{Client, Error, Transaction};
 use super::error::{HOST_UNDECIDED, SchemaError};
 use super::install::{apply_pending, begin};
 
-/// The preset that `auto` stands for.
+/// What the host preset `auto` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostChoice {
     /// The only safe choice, or the preset in force.
     Preset(String),
-    /// The operator must choose. Contains the reason.
+    /// The operator must choose a preset. Contains the reason.
     Undecided(String),
 }
 
@@ -23,8 +23,8 @@ pub struct HostReport {
     pub in_force: Option<String>,
     /// The preset that `auto` stands for.
     pub auto: HostChoice,
-    /// The presets that fit the tables, as objects with counts, the texts of the two views, and the
-    /// command that chooses the preset.
+    /// The presets whose tables exist, as objects with counts, the queries of `chat.directory` and
+    /// `chat.memberships`, and the command that chooses the preset.
     pub candidates: Value,
     /// The same candidates as text.
     pub description: String,
@@ -57,7 +57,8 @@ pub async fn host_report(client: &mut Client) -> Result<HostReport, SchemaError>
     Ok(report)
 }
 
-/// Returns the preset that `auto` stands for. Afterwards the transaction may be aborted.
+/// Returns the preset that `auto` stands for. If the choice is undecided, the transaction is
+/// aborted afterwards.
 ///
 /// # Errors
 /// Any error of PostgreSQL except the one that means [`HostChoice::Undecided`].

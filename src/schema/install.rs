@@ -16,7 +16,8 @@ use super::statements::{
 pub struct InstallOptions {
     /// The source of users and teams: a preset of `chat.install_host_mapping`.
     pub host_preset: String,
-    /// The URL below which files in messages must be. Used if `chat.config` has none.
+    /// The URL below which the files in messages must be stored. Used if `chat.config` contains
+    /// none.
     pub storage_url: Option<String>,
 }
 
@@ -80,8 +81,8 @@ pub async fn plan(client: &mut Client) -> Result<Vec<String>, SchemaError> {
         .collect())
 }
 
-/// Returns the statements that [`install`] would execute, as plain SQL for an editor without `psql`
-/// commands. Changes nothing.
+/// Returns the statements that [`install`] would execute, without the commands of `psql`, which SQL
+/// editors do not support. Changes nothing.
 ///
 /// # Errors
 /// See [`SchemaError`].

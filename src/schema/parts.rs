@@ -50,7 +50,7 @@ impl Contained {
 /// A file of `sql/`.
 struct Piece {
     path: String,
-    /// The version of a migration.
+    /// The version, if the file is a migration.
     version: Option<i32>,
     /// The name in the ledger.
     name: String,
@@ -63,7 +63,8 @@ struct Piece {
 /// empty.
 ///
 /// # Errors
-/// Fails if the earlier files contain an unknown or a different migration.
+/// Fails if the earlier files contain a migration that this program does not have, or another text
+/// of one that it has.
 pub fn parts(
     options: &InstallOptions,
     earlier: &Contained,
@@ -162,8 +163,9 @@ const HEAD_BYTES: usize = 4 * 1024;
 /// Returns the statements that start every file. They create the table that holds the content of
 /// the files until the last one has run.
 ///
-/// The owner of the schema is checked once the schema exists, because another role could create it
-/// before, with a table of this name and a trigger that would run with the rights of the installer.
+/// The owner of the schema is checked after the schema is created, because another role could have
+/// created it earlier. Its table of this name could have a trigger that would run with the rights
+/// of the installer.
 fn begin() -> String {
     format!(
         "

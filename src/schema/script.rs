@@ -96,7 +96,8 @@ const END: &str = r"commit;
 \echo 'The schema is installed. Users and teams are found by' :host_preset
 ";
 
-/// Refuses the same cases as [`super::install()`]: a newer schema, a gap, an edited migration.
+/// Returns the statement that refuses the same cases as [`super::install()`]: a newer schema, a
+/// gap, and an edited migration.
 pub(super) fn check(migrations: &[Migration]) -> String {
     let known: Vec<String> = migrations
         .iter()

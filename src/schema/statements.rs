@@ -55,9 +55,9 @@ $lock$";
 
 /// Refuses to install into objects that another role owns. Their owner could later replace what the
 /// installation puts there, and the server and every user of the chat would execute it. Superusers,
-/// the owner of the database, and the login itself are trusted. So are the owner of the schema
-/// `chat`, for the functions in `public`, and Supabase's own roles, whose names it reserves, for
-/// everything except the schema `chat`.
+/// the owner of the database, and the login itself are trusted. The owner of the schema `chat` is
+/// also trusted for the functions in `public`. Supabase's own roles, whose names Supabase reserves,
+/// are trusted for everything except the schema `chat`.
 ///
 /// This runs before anything else and calls no function of `chat`, because those functions could
 /// already be another role's. It runs again at the end, because an object may have been created in

@@ -1,4 +1,5 @@
-//! `rapport doctor` finds faults by their ids, and the statements that it prints solve them.
+//! Each check of `rapport doctor` finds its fault, and the statements that it prints solve the
+//! fault.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use serde_json::Value;
 use crate::commands::findings;
 use crate::support::database::TestDatabase;
 
-/// A fault: the id that finds it, its level, and the statement that makes it. The printed remedy
-/// solves it.
+/// Faults that the printed remedy solves: the id of the check that finds the fault, the level of
+/// the finding, and the statement that causes the fault.
 const WITH_REMEDY: &[(&str, &str, &str)] = &[
     (
         "pub.changes",
@@ -48,7 +49,8 @@ const WITH_REMEDY: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// A fault that no statement solves, and the statement that undoes it.
+/// Faults for which no remedy is printed: the same three values, and the statement that undoes the
+/// fault.
 const WITHOUT_REMEDY: &[(&str, &str, &str, &str)] = &[
     (
         "schema.exposed",
@@ -157,7 +159,7 @@ async fn self_promotion_is_tried_and_changes_nothing() {
     assert_eq!(columns, ["team_id", "role"]);
     assert_eq!(users().await, before);
 
-    // A row that another transaction holds cannot be tried, and the attempt does not wait for it.
+    // If another transaction has locked the row, the attempt gives up instead of waiting for it.
     let holder = database.connect().await;
     holder
         .batch_execute("begin; select from public.users for update")
@@ -170,7 +172,7 @@ async fn self_promotion_is_tried_and_changes_nothing() {
     assert!(why.contains("lock timeout"), "{why}");
     holder.batch_execute("rollback").await.unwrap();
 
-    // A trigger that keeps users from it suffices.
+    // A trigger that restores the role and the team is sufficient protection.
     client
         .batch_execute(
             "create function public.keep() returns trigger language plpgsql as $$

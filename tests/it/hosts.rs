@@ -24,7 +24,7 @@ async fn applications(fixtures: &[&str]) -> (TestDatabase, Client) {
     let client = database.connect().await;
     client.batch_execute(&file("accounts")).await.unwrap();
     for fixture in fixtures {
-        // The last fixture states what is expected.
+        // Each fixture states what is expected, and only the last one counts.
         client
             .batch_execute("delete from expected.people")
             .await
@@ -71,7 +71,8 @@ const OPEN_TABLES: &str = "
 
 /// Installs into the application of a fixture, with `chosen` as the configured preset. Compares
 /// what the preset finds with what the fixture expects. Then checks that users cannot raise their
-/// own rights, and that the outcomes are `allowed` if users may write the tables.
+/// own rights, and that the attempts have the outcomes in `allowed` once users may write to the
+/// tables.
 async fn check(fixture: &str, chosen: &str, allowed: &[&str]) {
     let (database, client) = applications(&[fixture]).await;
     match install(&database, chosen).await {
@@ -124,7 +125,7 @@ presets!(
     makerkit_v1 from "auto" allows ALLOWED,
     claims from "auto" allows ["allowed"; 2],
     one_team from "one_team" allows ["allowed"; 2],
-    // An ordinary user has no row there that could be updated.
+    // An ordinary user has no row in `public.user_roles` that could be updated.
     rbac from "rbac" allows ["refused", "allowed"],
     own_views from "own_views" allows [],
 );
@@ -142,8 +143,8 @@ async fn the_program_and_the_database_know_the_same_presets() {
     assert_eq!(names, HostPreset::NAMES);
 }
 
-/// An installation that must not choose: the fixtures, statements that change them, and what the
-/// refusal contains.
+/// Installations that must not choose a preset: the fixtures, statements that change them, and what
+/// the refusal contains.
 const UNDECIDED: &[(&[&str], &str, &str)] = &[
     (
         &["users_table", "basejump"],
@@ -230,7 +231,7 @@ async fn tables_that_appear_later_change_nothing() {
         );
         client.batch_execute(&file("check")).await.unwrap();
     }
-    // Without the table in use, another one does not take its place.
+    // If the table in use disappears, no other one takes its place automatically.
     client
         .batch_execute("alter table public.organization_members rename to former_members")
         .await
@@ -247,7 +248,8 @@ async fn tables_that_appear_later_change_nothing() {
 #[tokio::test]
 async fn a_view_is_given_to_a_role_that_sees_all_of_its_tables() {
     let (database, client) = applications(&["profiles_team"]).await;
-    // As on Supabase, another role owns the accounts, and none of the two owners sees both tables.
+    // As on Supabase, another role owns the accounts, and row-level security applies there. So
+    // neither of the two owners sees all rows of both tables.
     let (auth, app) = (
         format!("auth_{}", database.name()),
         format!("app_{}", database.name()),

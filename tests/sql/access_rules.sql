@@ -5,7 +5,7 @@
 begin;
 \ir support.sql
 
--- ------------------------------------------------------------------------------------------------ the rules
+-- --------------------------------------------------------------------------------------- the rules
 
 -- Rows: which users may do what. "own" means the row's owner. That is the user who sent, reacted,
 -- hid, drafted or blocked, or whose preferences or presence the row contains.
@@ -46,7 +46,7 @@ insert into tests.column_rules values
   ('public.user_blocks', 'blocker_id blocked_id', ''),
   ('public.user_notification_preferences', '*', '*');
 
--- New rows: which users may insert a row that they own, in a conversation or about Ana.
+-- New rows: which users may insert them, as their own or as Ana's.
 create table tests.insert_rules (what text, statement text, allowed_to text);
 insert into tests.insert_rules values
   ('a message', 'insert into public.user_messages (conversation_id, sender_id, content) values ($conversation, $me, ''x'')', 'writers'),
@@ -61,9 +61,9 @@ insert into tests.insert_rules values
   ('preferences', 'insert into public.user_notification_preferences (user_id) values ($me) on conflict do nothing', 'people'),
   ('preferences of Ana''s', 'insert into public.user_notification_preferences (user_id) values ($ana)', 'nobody');
 
--- ------------------------------------------------------------------------------------------------ the scene
+-- --------------------------------------------------------------------------------------- the scene
 
--- Twelve kinds of users, and Ana. Six of them have or had a conversation with her.
+-- Twelve kinds of users, and Ana. Five of these kinds have or had a conversation with her.
 create table tests.kinds (kind text primary key, id uuid, team text, is_active boolean, talks_to_ana boolean, left_it boolean, blocks_ana boolean, is_blocked_by_ana boolean);
 select tests.add_person('ex-member'), tests.add_person('blocked'), tests.add_person('blocker'), tests.add_person('suspended');
 insert into tests.kinds
@@ -124,7 +124,7 @@ select k.id, a.id from tests.kinds a, tests.kinds k where a.kind = 'ana' and k.b
 update public.user_conversation_members m set left_at = now() from tests.kinds k where k.left_it and m.user_id = k.id;
 update public.users u set status = 'suspended' from tests.kinds k where k.id = u.id and not k.is_active;
 
--- ------------------------------------------------------------------------------------------------ the facts
+-- --------------------------------------------------------------------------------------- the facts
 
 create function tests.is_member(kind text, conversation uuid) returns boolean language sql stable as $$
   select exists (
@@ -198,7 +198,7 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------------------------- the comparison
+-- ---------------------------------------------------------------------------------- the comparison
 
 create table tests.differences (line text);
 

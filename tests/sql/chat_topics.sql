@@ -7,7 +7,7 @@ select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 -- An application with permissive policies on its own topics.
 create policy "everybody everywhere" on realtime.messages for all to authenticated, anon using (true) with check (true);
 
--- Checks permissions like the Realtime server, with a row that only this transaction sees.
+-- Checks permissions as the Realtime server does, with a row that only this transaction sees.
 create function tests.may(actor text, topic text, what text, extension text)
 returns boolean
 language plpgsql
@@ -182,7 +182,7 @@ insert into realtime.messages (topic, extension, inserted_at) select 'many', 'br
 select tests.equals(chat.maintain_message_partitions(42, 3), 1, 'made beside them');
 select tests.equals(count(*), 1001::bigint, 'still there') from only realtime.messages_default where topic = 'many';
 
--- Users choose no date for their rows.
+-- Users can date their rows at most about a minute before or after the present.
 select tests.act_as('owner');
 drop policy if exists "everybody everywhere" on realtime.messages;
 delete from public.user_blocks;

@@ -1,4 +1,5 @@
--- Whether users could change their own team or role is tried as one of them, and undone.
+-- chat.attempt_self_promotion() tries as an ordinary user to change the user's own team and role,
+-- and undoes it.
 
 begin;
 \ir support.sql
@@ -15,8 +16,8 @@ create table tests.users_before as select * from public.users;
 -- The demonstration grants only the columns of the profile.
 select tests.equals(tests.outcomes(), 'insert_account id refused, update role refused, update team_id refused', 'column grants');
 
--- A policy for the own row limits which rows a user may change, but not the columns. The policies
--- for SELECT would refuse the new team, but only if the update has a condition.
+-- A policy for users' own rows limits which rows a user may change, but not the columns. The
+-- policies for SELECT would refuse the new team, but only if the update has a condition.
 grant insert, update on public.users to authenticated;
 select tests.equals(tests.outcomes(), 'insert_account id refused, update role allowed, update team_id allowed', 'own row');
 savepoint attack;
@@ -39,7 +40,7 @@ create policy "people change their own profile" on public.users for update to au
 select tests.equals(tests.outcomes(), 'insert_account id refused, update role refused, update team_id refused', 'checked row');
 rollback to policies;
 
--- So does a trigger, whether it raises an error or restores the old values.
+-- A trigger also suffices, whether it raises an error or restores the old values.
 create function public.keep_rights() returns trigger language plpgsql as $$
 begin
   if new.role is distinct from old.role or new.team_id is distinct from old.team_id then
@@ -72,7 +73,8 @@ grant insert (id, email, full_name) on public.users to authenticated;
 select tests.equals(outcome, 'refused', 'new row without a team') from chat.attempt_self_promotion() where attempt = 'insert_account';
 rollback to columns;
 
--- Nor if a trigger replaces them. If the row also violates a constraint, that cannot be seen.
+-- A new row is also harmless if a trigger replaces its team and role. If the row also violates a
+-- constraint, the attempt cannot show this.
 savepoint replacing;
 create policy "people create their own row" on public.users for insert to authenticated with check (id = (select chat.my_id()));
 create function public.without_rights() returns trigger language plpgsql as $$
@@ -88,7 +90,7 @@ alter table public.users add constraint at_work check (email like '%@work.exampl
 select tests.equals(outcome, 'unknown', 'violated constraint') from chat.attempt_self_promotion() where attempt = 'insert_account';
 rollback to replacing;
 
--- Nothing was changed, and the session has its own role.
+-- Nothing was changed, and the session has its own role again.
 select tests.equals(count(*), 0::bigint, 'changed')
 from (table public.users except table tests.users_before) changed;
 select tests.equals(current_user, session_user, 'role');

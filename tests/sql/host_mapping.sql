@@ -35,7 +35,7 @@ from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
 
--- An installation before the presets were recorded in full is completed.
+-- A mapping that an earlier version recorded with fewer fields is completed.
 update chat.config set value = jsonb_build_object('preset', 'users_table', 'people', 'public.users', 'text', value -> 'text') where key = 'host_mapping';
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
 select tests.equals((value ->> 'team', value ->> 'people_key', value ->> 'is_provisional')::text, '(team_id,id,false)', 'recorded') from chat.config where key = 'host_mapping';
@@ -55,8 +55,8 @@ select tests.act_as('nobody');
 select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-0000000000ff", "full_name": null, "email": null, "avatar_url": null, "role": null, "teams": [], "can_write": false}', 'unknown');
 select tests.act_as('owner');
 
--- Relations of a role that users of the API can have are not used: their owner would decide who has
--- which team, and a view of theirs would run with the rights of the functions that read it.
+-- Relations are not used if users of the API can become their owner. The owner would decide who has
+-- which team, and a view of the owner would run with the rights of the functions that read it.
 savepoint before_owners;
 alter table public.teams owner to authenticated;
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');

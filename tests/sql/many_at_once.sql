@@ -1,5 +1,5 @@
--- An import is one statement with many messages. Its cost per message must equal the cost of
--- sending a few messages.
+-- An import is one statement with many messages. Its cost per message must be about the same as
+-- that of a statement with fewer messages.
 
 begin;
 \ir support.sql
@@ -19,7 +19,8 @@ begin
 end
 $$;
 
--- The limit is generous, because machines differ. Quadratic cost would be ten times as high.
+-- The limit of 30 times is generous, because machines differ. Linear cost would be 10 times as
+-- high, and quadratic cost 100 times.
 select tests.insert_messages(1000) as few \gset
 select tests.insert_messages(10000) as many \gset
 select tests.holds(:'many'::interval < :'few'::interval * 30, format('10,000 took %s, 1,000 took %s', :'many', :'few'));

@@ -22,7 +22,7 @@ from unnest(array[
 select tests.equals(current_setting('timezone'), :'zone', 'the zone of the session stays') from (select 1) one;
 
 -- PostgreSQL reads a file for each time zone that it lists, so a request must not read the list.
--- Only a superuser owns it.
+-- Only a superuser can forbid reading the list, so the test does this only as superuser.
 select tests.act_as('owner');
 select current_setting('is_superuser') = 'on' as is_superuser \gset
 \if :is_superuser

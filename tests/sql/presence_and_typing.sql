@@ -285,7 +285,7 @@ select tests.equals((status, device_count, is_typing_to, updated_at)::text, ('of
 select chat.set_presence('online', is_manual => true);
 select tests.equals((status, device_count)::text, '(online,2)', 'back') from public.user_presence where user_id = tests.id('ana');
 
--- A process dies.
+-- The lease of a killed process expires.
 select tests.act_as('owner');
 update chat.presence_processes set lease_until = now() - interval '1 second' where process_id = :'two';
 update chat.presence_reports set expires_at = null where user_id = tests.id('ana');

@@ -1,4 +1,5 @@
--- The index entries of messages. Making them takes time that grows with the length of the text.
+-- The index entries of messages. The time for making them is proportional to the length of the
+-- text.
 -- Refused texts get no entries. The entries equal those that the first version of the functions
 -- made.
 
@@ -44,7 +45,7 @@ from unnest(array[U&'\00AD', U&'\0640', U&'\200D', U&'\2060', U&'\FE0F', U&'\FEF
 where starter ~ ('[' || replace(:'starters', E'''\n    ''', '') || ']');
 
 -- Random texts. Some consist of characters of many scripts, in words and runs, with marks. Others
--- consist of any characters, but few enough that not all of them are marks in a row.
+-- consist of any characters, but only of 200, so that they contain no long run of marks alone.
 select setseed(0.27);
 create temporary table samples as
 select

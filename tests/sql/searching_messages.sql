@@ -62,8 +62,8 @@ select tests.message('ada', current_setting('tests.d')::uuid, 'Report this to no
 select tests.message('ben', current_setting('tests.c')::uuid, 'Чай и café 🎉 budget_2026.xlsx');
 select tests.message('ana', current_setting('tests.c')::uuid, 'Zażółć œuvre w Łodzi, Große Straße');
 
--- Returns the number of hits for these arguments, as found by the scan of the newest messages. The
--- index is tested below.
+-- Returns the number of hits for these arguments. Before tests.bury(), the scan of the newest
+-- messages finds them, and afterwards the index does.
 create function tests.hits(words text, variadic filters text[] default '{}')
 returns bigint
 language plpgsql
@@ -76,7 +76,7 @@ begin
 end
 $$;
 
--- From here on, so many messages follow that the scan no longer covers the older ones.
+-- Adds so many messages that the scan of the newest ones no longer covers the earlier ones.
 create function tests.bury()
 returns void
 language plpgsql

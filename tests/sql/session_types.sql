@@ -12,7 +12,7 @@ insert into public.message_drafts (conversation_id, user_id, content) values (:'
 create table tests.strikes (by_user name);
 grant insert on tests.strikes to public;
 
--- ---------------------------------------------------------------------------------------- one user's session
+-- ------------------------------------------------------------------------------ one user's session
 select tests.act_as('ana');
 create type pg_temp.uuid as enum ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-00000000000b');
 create function pg_temp.ran() returns boolean language sql as $$ insert into tests.strikes values (current_user) returning true $$;
@@ -43,7 +43,7 @@ from (values
   (format('update public.user_presence set status = %L where user_id = %L', 'busy', :'ben'), '0')
 ) attack (statement, outcome);
 
--- ------------------------------------------------------------------ the next user of the same connection
+-- ------------------------------------------------------------ the next user of the same connection
 select tests.act_as('owner');
 select tests.holds(count(*) > 0, 'control: the cast ran') from tests.strikes;
 delete from tests.strikes;

@@ -111,8 +111,7 @@ select tests.act_as('ada');
 select chat.set_presence('online'), chat.preferences();
 select tests.compare('ana'), tests.compare('ada');
 
--- If the id in a token is not a UUID, the response is the same for a message that exists and for one
--- that does not.
+-- If the id in a token is not a UUID, the response is the same whether or not a message exists.
 create table tests.about_messages (statement text);
 insert into tests.about_messages values
   ('select chat.react($message, ''x'')'),
@@ -160,8 +159,8 @@ select tests.equals(
 )
 from tests.about_conversations q;
 
--- The policies are evaluated only for rows that satisfy the conditions before them, so a policy that
--- failed for this token would show which rows exist.
+-- The policies are evaluated only for rows that satisfy the conditions before them. So a policy
+-- that failed for this token would show which rows exist.
 select tests.act_as('owner');
 insert into public.message_edits (message_id, conversation_id, version, previous_content) values (:'m', current_setting('tests.c')::uuid, 1, 'hallo');
 insert into public.message_reactions (message_id, conversation_id, user_id, reaction) values (:'m', current_setting('tests.c')::uuid, tests.id('ben'), 'x');
@@ -190,7 +189,7 @@ select tests.equals(array(select t.name from tests.read_tables t where t.rows = 
 select tests.holds(count(*) > 10, 'the tables are found') from tests.read_tables;
 select set_config('request.jwt.claims', '{"sub": "auth0|7", "role": "authenticated"}', true), set_config('role', 'authenticated', true);
 select tests.equals(tests.attempt(format('select from %s', t.name)), '0', t.name) from tests.read_tables t;
--- The control: the same id in each form that PostgreSQL accepts is that of Ben, who sees the rows.
+-- As a control, each form of Ben's id that PostgreSQL accepts identifies him, and he sees his rows.
 select
   set_config('request.jwt.claims', json_build_object('sub', f.sub)::text, true),
   tests.equals(chat.my_id(), tests.id('ben'), f.sub),

@@ -52,7 +52,7 @@ update chat.config set value = '"https://files.example"' where key = 'storage_ur
 -- owner, and would otherwise run the caller's code themselves.
 set local search_path = pg_catalog, public, pg_temp;
 
--- -------------------------------------------------------------------------------- what the caller prepares
+-- ------------------------------------------------------------------------ what the caller prepares
 select tests.act_as('ana');
 
 create temporary sequence strikes;
@@ -114,7 +114,7 @@ where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd'
   and t.typname in ('uuid', 'text', 'jsonb', 'json', 'bool', 'int4', 'int8', 'timestamptz', 'interval', 'xid8', 'pg_snapshot', 'regclass', '_uuid');
 select tests.holds(count(*) > 70, 'views were created') from pg_class c where c.relnamespace = pg_my_temp_schema() and c.relkind = 'v';
 
--- ------------------------------------------------------------------------------------------- what is called
+-- ---------------------------------------------------------------------------------- what is called
 -- realtime.send warns if a policy refuses the broadcast.
 set local client_min_messages = error;
 -- The conversation is created after the types, so that no function has been compiled before they

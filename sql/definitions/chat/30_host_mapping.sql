@@ -1,9 +1,10 @@
--- Maps the application around the chat: determines which of its tables contain users and teams. The
--- result is three views: chat.directory (users), chat.memberships (users in teams) and chat.teams.
+-- The host mapping determines which tables of the application contain users and teams. The result
+-- is three views: chat.directory (users), chat.memberships (users in teams) and chat.teams.
 
--- Maps an application's role names to ours; an unknown name becomes "user". Returns the text of an
--- expression instead of the role, because the views are queried for every message, and a function
--- call would cost more than the rest of the query.
+-- Returns the text of an SQL expression that translates an application's role name into a role of
+-- the chat; an unknown name becomes "user". "written" is the expression for the name. The views
+-- contain this expression instead of a function call, because they are queried for every message,
+-- and the call would cost more than the rest of the query.
 create or replace function chat.role_expression(written text)
 returns text
 language sql
@@ -23,8 +24,8 @@ $$;
 
 revoke all on function chat.role_expression(text) from public;
 
--- Returns the wanted columns that exist in the table, as text expressions on its alias, in order of
--- preference.
+-- Returns those of the wanted columns that exist in the table, in order of preference. Each is
+-- returned as an expression that qualifies it with the alias and casts it to text.
 create or replace function chat.host_columns(host_table regclass, wanted text[], alias text default 'u')
 returns text[]
 language sql
@@ -62,11 +63,11 @@ $$;
 
 revoke all on function chat.sees_all_rows(oid, regclass) from public;
 
--- Returns whether the chat may read users or teams from the relation. Its owner decides which user
--- has which team and role, and a view or a cast of that owner would be executed with the rights of
--- the chat's functions. Superusers, the owner of the database and the calling login are trusted.
--- Another owner is trusted if no role of API requests can become that owner, and if such roles
--- cannot create relations in the schema.
+-- Returns whether the chat may read users or teams from the relation. The owner of the relation
+-- decides which user has which team and role, and a view or a cast of that owner would be executed
+-- with the rights of the chat's functions. Superusers, the owner of the database and the calling
+-- login are trusted. Another owner is trusted if no role of API requests can become that owner, and
+-- if no such role can create relations in the relation's schema.
 create or replace function chat.is_trusted_host(relation regclass)
 returns boolean
 language sql
@@ -92,8 +93,9 @@ $$;
 
 revoke all on function chat.is_trusted_host(regclass) from public;
 
--- Returns the text of chat.teams over the application's table of teams. Without such a table, or if
--- it has no column with names, teams have no names.
+-- Returns the query of chat.teams over the application's table of teams. Teams have no names if
+-- there is no such table, if it lacks the key or a column with names, or if its owner is not
+-- trusted.
 create or replace function chat.teams_mapping(teams regclass, teams_key name, out teams_table regclass, out query text)
 language plpgsql
 stable
@@ -187,8 +189,9 @@ $$;
 
 revoke all on function chat.replace_host_view(text, text, regclass[]) from public;
 
--- Points the columns that contain user ids at the application's table of users, so that embedding
--- in queries and erasing users work. Without such a table, the columns refer to nothing.
+-- Adds foreign keys from the columns that contain user ids to the application's table of users.
+-- With them, PostgREST can embed users in results, and deleting a user deletes the user's rows or
+-- sets their user id to null. Without such a table, the columns have no foreign keys.
 create or replace function chat.point_people_at(people regclass, people_key name)
 returns void
 language plpgsql

@@ -1,7 +1,7 @@
--- Reads the catalogue for the presets: which columns of the application's tables contain the
--- account, the team and the role. The texts of the views are built from these columns.
+-- The following functions find the columns of the application's tables that contain the account,
+-- the team and the role. The presets build the queries of the views from these columns.
 --
--- All names in these texts come from the catalogue. Columns are inserted with %I. Relations are
+-- All names in these queries come from the catalogue. Columns are inserted with %I. Relations are
 -- inserted as text of a regclass, which is quoted, and qualified because the search_path of these
 -- functions contains no schema of the application.
 
@@ -18,8 +18,8 @@ $$;
 
 revoke all on function chat.is_table_with(regclass, text[]) from public;
 
--- Returns whether no two rows of the table have the same value in the column, so that foreign keys
--- can refer to it.
+-- Returns whether a unique index guarantees that no two rows of the table have the same value in
+-- the column. Only then can foreign keys refer to the column.
 create or replace function chat.is_unique_column(relation regclass, column_name name)
 returns boolean
 language sql
@@ -40,8 +40,8 @@ $$;
 
 revoke all on function chat.is_unique_column(regclass, name) from public;
 
--- Returns the column that a foreign key of one column refers to. If there are several such keys,
--- one that refers to auth.users comes first.
+-- Returns the column to which the foreign key of the given column refers. Foreign keys of several
+-- columns are ignored. If there are several keys, one that refers to auth.users takes precedence.
 create or replace function chat.referenced_column(relation regclass, column_name name, out target regclass, out target_column name)
 language sql
 stable
@@ -69,7 +69,7 @@ as $$
 declare
   reference record;
 begin
-  -- A chain of foreign keys can be a circle.
+  -- The number of hops is limited, because foreign keys can form a circle.
   for hop in 1..4 loop
     select r.target, r.target_column into reference from chat.referenced_column(relation, column_name) r;
     if reference.target is null then
@@ -87,7 +87,8 @@ $$;
 revoke all on function chat.refers_to_accounts(regclass, name) from public;
 
 -- Returns the column of a table of users that contains the id of the account, which is the "sub" of
--- its tokens. A foreign key to auth.users decides. Without one, it is the id.
+-- the account's tokens. It is a unique uuid. A column whose foreign keys lead to auth.users takes
+-- precedence. Without such a column, it is "id" or "user_id".
 create or replace function chat.account_column(people regclass)
 returns name
 language sql
@@ -108,8 +109,10 @@ $$;
 
 revoke all on function chat.account_column(regclass) from public;
 
--- Returns the column with the team of a table. A column that the installation has recorded stays in
--- use. If "team_id" is missing and there are several other columns, the operator must decide.
+-- Returns the column of the table that contains the team. A column that the installation has
+-- recorded stays in use, and "problem" is set if that column no longer exists. "problem" is also
+-- set if several columns could be the team and none is "team_id", because the operator must then
+-- decide.
 create or replace function chat.team_column(relation regclass, recorded text, out column_name name, out problem text)
 language plpgsql
 stable
@@ -138,7 +141,8 @@ $$;
 
 revoke all on function chat.team_column(regclass, text) from public;
 
--- Returns the column with the role of a table, if it contains words.
+-- Returns the column of the table that contains the role, and whether it contains words, which are
+-- texts or values of an enum.
 create or replace function chat.role_column(relation regclass, out column_name name, out are_words boolean)
 language sql
 stable
@@ -154,8 +158,9 @@ $$;
 
 revoke all on function chat.role_column(regclass) from public;
 
--- Returns the condition under which a row of a user or of a membership is in force, as a text
--- without null. Suspended users cannot write. An invitation gives no team until it is accepted.
+-- Returns the condition under which a row of a user or of a membership is in force. The result is
+-- the text of an SQL expression that never yields null. Suspended users cannot write. An invitation
+-- gives no team until it is accepted.
 create or replace function chat.activity_condition(relation regclass, alias text)
 returns text
 language sql
@@ -193,9 +198,10 @@ $$;
 
 revoke all on function chat.has_accounts_of_supabase() from public;
 
--- Returns the text of an expression for a role that a table of memberships gives to a user. Such a
--- role belongs to a team, whose owner may give it to others, so it never makes anyone a super admin
--- of all teams.
+-- Returns the text of an SQL expression for the role that a table of memberships gives to a user.
+-- "belongs" is the condition under which a row "m" of that table belongs to the user. Such a role
+-- applies to a team, and the owner of the team may give it to others, so it never makes anyone a
+-- super admin of all teams.
 create or replace function chat.team_role_expression(members regclass, role_column name, belongs text)
 returns text
 language sql
@@ -210,7 +216,8 @@ $$;
 
 revoke all on function chat.team_role_expression(regclass, name, text) from public;
 
--- Returns the text of chat.directory over a table with one row per user.
+-- Returns the query of chat.directory over a table with one row per user, and the tables that the
+-- query reads.
 create or replace function chat.people_query(people regclass, people_key name, role text, out query text, out tables regclass[])
 language plpgsql
 stable
@@ -223,8 +230,9 @@ declare
   accounts text := '';
 begin
   tables := array[people];
-  -- The planner removes the join from queries that do not need the address, because account ids are
-  -- unique. The view needs an owner who sees the rows of both tables.
+  -- If the table contains no email address, the address comes from auth.users, provided that a
+  -- possible owner of the view sees the rows of both tables. The planner removes this join from
+  -- queries that do not use the address, because account ids are unique.
   if emails = '{}' and chat.refers_to_accounts(people, people_key) and exists (
     select
     from pg_catalog.pg_roles r
@@ -253,9 +261,10 @@ $$;
 
 revoke all on function chat.people_query(regclass, name, text) from public;
 
--- Returns the text of chat.directory over the accounts themselves. The role comes from
+-- Returns the query of chat.directory over auth.users. Unless "role" is given, the role comes from
 -- raw_app_meta_data, which users cannot change. The metadata that users can change
--- (raw_user_meta_data) supplies only a name and a picture. Guests are not active.
+-- (raw_user_meta_data) supplies only a name and a picture. Anonymous, banned and deleted accounts
+-- are not active.
 create or replace function chat.accounts_query(role text default null, name_expression text default 'null::text', joined text default '')
 returns text
 language sql
@@ -288,8 +297,8 @@ $$;
 
 revoke all on function chat.accounts_query(text, text, text) from public;
 
--- Returns the text of chat.memberships over a table of memberships. A user whose membership is in
--- the table twice appears once.
+-- Returns the query of chat.memberships over a table of memberships. A membership that is in the
+-- table twice appears once.
 create or replace function chat.memberships_query(members regclass, person name, team name, account text, joined text default '')
 returns text
 language sql

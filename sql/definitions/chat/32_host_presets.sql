@@ -1,11 +1,11 @@
 -- The presets of the host mapping. Each preset is a function that returns what it reads from the
--- application, with the texts of chat.directory and chat.memberships.
+-- application, with the queries of chat.directory and chat.memberships.
 
 comment on type chat.host_source is
   'What a preset of chat.install_host_mapping() reads from the application.';
 
--- The presets, in the order in which they are listed. "auto" chooses only among those marked as
--- detected, and "claims" only if no other one fits.
+-- The presets, in the order in which they are listed. "auto" chooses only among those with
+-- "is_detected", and it chooses "claims" only if none of the others fits.
 create or replace function chat.host_presets()
 returns table (place int, preset text, is_detected boolean, needs text, team_source text)
 language sql
@@ -28,7 +28,8 @@ $$;
 
 revoke all on function chat.host_presets() from public;
 
--- A table of users or profiles that contains each user's team, and perhaps the role.
+-- Returns the source for a table of users or profiles that contains each user's team, and perhaps
+-- the role.
 create or replace function chat.team_column_source(people regclass, recorded jsonb)
 returns chat.host_source
 language plpgsql
@@ -71,7 +72,8 @@ $$;
 
 revoke all on function chat.team_column_source(regclass, jsonb) from public;
 
--- A table of users or profiles, and a table that contains who is a member of which team.
+-- Returns the source for a table of users or profiles and a table that contains which user is a
+-- member of which team.
 create or replace function chat.member_table_source(people regclass, recorded jsonb)
 returns chat.host_source
 language plpgsql
@@ -113,8 +115,8 @@ begin
     continue when (team.column_name is null and team.problem is null) or not coalesce(role.are_words, true);
     select r.target, r.target_column into reference from chat.referenced_column(candidate.members, candidate.person) r;
 
-    -- The person is an account, or a row of the table of users. Without a foreign key, it is the
-    -- id if that is the account.
+    -- The column contains either the id of an account, or a key of the table of users. A uuid
+    -- without a foreign key is the id of an account if the table of users has that id as "id".
     if chat.refers_to_accounts(candidate.members, candidate.person) or (reference.target = people and reference.target_column = source.people_key)
       or (reference.target is null and candidate.person_type = 'uuid'::regtype and source.people_key = 'id')
     then
@@ -235,7 +237,7 @@ begin
   then
     return null;
   end if;
-  -- The foreign keys refer to the accounts of Auth, because public.accounts also contains teams.
+  -- The chat's foreign keys refer to auth.users, because public.accounts also contains teams.
   source.people := to_regclass('auth.users');
   source.people_key := 'id';
   source.directory := format(
@@ -306,8 +308,9 @@ $$;
 
 revoke all on function chat.makerkit_v1_source() from public;
 
--- Returns the source of users for presets whose teams do not come from the application's tables. It
--- is the table in use, otherwise public.users, public.profiles or the accounts.
+-- Returns the source of users for presets whose teams do not come from the application's tables.
+-- The users come from the table in use, otherwise from the first that fits of public.users,
+-- public.profiles and auth.users.
 create or replace function chat.people_source(recorded jsonb, role text default null)
 returns chat.host_source
 language plpgsql
@@ -474,7 +477,7 @@ begin
     return source;
   end if;
 
-  -- A plain PostgreSQL has no accounts that ids could refer to.
+  -- Without Supabase Auth, there is no table of accounts for the chat's foreign keys.
   if chat.has_accounts_of_supabase() then
     source.people := to_regclass('auth.users');
     source.people_key := 'id';

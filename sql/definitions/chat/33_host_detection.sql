@@ -95,7 +95,7 @@ comment on function chat.host_candidates() is
 
 revoke all on function chat.host_candidates() from public;
 
--- Returns the candidates for a person to read.
+-- Returns the candidates as text for an operator to read.
 create or replace function chat.describe_host_candidates()
 returns text
 language sql
@@ -120,10 +120,11 @@ $$;
 
 revoke all on function chat.describe_host_candidates() from public;
 
--- Returns the preset that "auto" stands for. "is_provisional" is true if it was chosen from the
--- tables alone, because no user had an account yet. Such a choice is made again once there are
--- users. Every other choice stays in force, because a table that appears later must not move all
--- users to other teams. Without a safe choice, it fails with SQLSTATE RP001.
+-- Returns the preset that "auto" stands for. "is_provisional" is true if the preset was chosen from
+-- the tables alone, because there were no users yet. Once there are users, such a preset is kept if
+-- it gives teams to users, and otherwise the choice is made again. Every other choice stays in
+-- force, because a table that appears later must not move all users to other teams. If there is no
+-- safe choice, the function fails with SQLSTATE RP001.
 create or replace function chat.choose_host_preset(out preset text, out is_provisional boolean)
 language plpgsql
 stable
@@ -140,7 +141,7 @@ begin
   if recorded is not null then
     in_force := chat.host_source_of(recorded ->> 'preset', recorded);
     preset := recorded ->> 'preset';
-    -- Versions before this field chose from the tables alone in the same case.
+    -- Earlier versions did not record this field, and their choice may be provisional too.
     is_provisional := coalesce((recorded ->> 'is_provisional')::boolean, true);
     if in_force.directory is null then
       refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
@@ -268,7 +269,7 @@ begin
     perform chat.replace_host_view('memberships', source.memberships, source.memberships_tables);
     perform chat.replace_host_view('teams', naming.query, array_remove(array[naming.teams_table], null));
   end if;
-  -- The foreign keys are always set, because a later migration may have added tables.
+  -- The foreign keys are checked every time, because a later migration may have added tables.
   perform chat.point_people_at(source.people, source.people_key);
 
   if wanted is distinct from recorded then

@@ -1,16 +1,16 @@
--- Attempts of a user to change their own team or role. Such a user could message everyone. The
--- rights, policies and triggers of the application decide, so only an attempt shows whether they
--- suffice.
+-- Attempts of a user to change their own team or role. A user who succeeds could message everyone.
+-- The rights, policies and triggers of the application decide, so only an attempt shows whether
+-- they suffice.
 
--- Runs a statement with the rights and claims of a user, and undoes it. Returns whether it had the
--- effect. A violated constraint counts as an effect: constraints are checked after rights and
--- policies, and another value would not violate them. But if the table has triggers for the event,
--- they may have replaced the value. "event" is 4 for INSERT and 16 for UPDATE, as in
--- pg_trigger.tgtype.
+-- Runs a statement with the rights and claims of a user, and undoes it. Returns whether the
+-- statement had the effect for which the query "effect" asks. A violated constraint counts as the
+-- effect: constraints are checked after rights and policies, and another value would not violate
+-- them. But if the table has triggers for the event, these may have replaced the value, so the
+-- outcome is then "unknown". "event" is 4 for INSERT and 16 for UPDATE, as in pg_trigger.tgtype.
 --
 -- "own_row" is a query for the row that the statement changes with "where current of own_row". A
 -- condition on a column would require the right to select, and PostgreSQL would then also apply the
--- policies for SELECT. They do not stop a user who writes an update without a condition.
+-- policies for SELECT. These do not stop a user who writes an update without a condition.
 create or replace function chat.attempt_as_user(
   claims jsonb, relation regclass, event int, statement text, effect text, own_row text default null, out outcome text, out detail text
 )
@@ -60,7 +60,8 @@ begin
       detail := sqlerrm;
     when others then
       get stacked diagnostics state = returned_sqlstate;
-      -- States of the classes P to W are raised by triggers and functions. XX is an internal error.
+      -- SQLSTATEs that start with P to W are raised by triggers and functions. Those that start
+      -- with XX are internal errors.
       outcome := case when state = '42501' or state ~ '^[P-W]' then 'refused' else 'unknown' end;
       detail := sqlerrm;
   end;
@@ -69,8 +70,9 @@ $$;
 
 revoke all on function chat.attempt_as_user(jsonb, regclass, int, text, text, text) from public;
 
--- Returns a role that would raise the user above others, as the application writes it: one in use,
--- otherwise one that the type of the column contains.
+-- Returns a role that would raise the user above others, as the application writes it: a role in
+-- use, otherwise a value of the column's enum, otherwise "admin". For JSON and numbers, it is a
+-- fixed value.
 create or replace function chat.elevated_value(relation regclass, column_name name)
 returns text
 language plpgsql
@@ -104,9 +106,10 @@ $$;
 
 revoke all on function chat.elevated_value(regclass, name) from public;
 
--- Tries, as an ordinary user of the application, to change the own team and role, to join another
--- team, and to create a row for a new account. Everything is undone. "outcome" is "refused",
--- "allowed" or "unknown". Returns no rows without such a user, and with the preset own_views.
+-- Tries, as an ordinary user of the application, to change the user's own team and role, to join
+-- another team, and to create a row for a new account. Everything is undone. "outcome" is
+-- "refused", "allowed" or "unknown". Returns no rows if there is no such user, or with the preset
+-- own_views.
 create or replace function chat.attempt_self_promotion()
 returns table (attempt text, relation text, column_name text, outcome text, detail text)
 language plpgsql
@@ -136,7 +139,7 @@ begin
   if person is null or source.watched is null then
     return;
   end if;
-  -- If the login cannot act as a user, this fails. Otherwise every attempt would count as refused.
+  -- This fails if the login cannot act as a user. Without it, every attempt would count as refused.
   perform set_config('role', 'authenticated', true);
   perform set_config('role', own_role, true);
 
@@ -257,7 +260,7 @@ begin
       string_agg(format('%I', a.attname), ', ' order by a.attnum),
       string_agg(format('%L', case
         when assigned ? a.attname then assigned ->> a.attname
-        -- Another value than that of the existing row, because a violated constraint proves less.
+        -- The existing row's value would violate the constraint, and that proves less than success.
         when t.typcategory = 'S' and chat.is_unique_column(relation, a.attname)
           then gen_random_uuid() || coalesce('@' || nullif(split_part(sample ->> a.attname, '@', 2), ''), '')
         when a.atttypid = 'uuid'::regtype and chat.is_unique_column(relation, a.attname) then gen_random_uuid()::text
@@ -270,7 +273,8 @@ begin
       and a.attnum > 0 and not a.attisdropped
       and a.attgenerated = '' and a.attidentity = ''
       and (assigned ? a.attname or a.attnotnull and not a.atthasdef)
-      -- A table without a right to insert is refused as a whole.
+      -- Without the right to insert into any column, all columns are named, and the statement is
+      -- refused.
       and (has_column_privilege('authenticated', relation, a.attnum, 'INSERT') or not has_any_column_privilege('authenticated', relation, 'INSERT'))
   );
 end

@@ -308,7 +308,7 @@ begin
   if client_message_id is not null and request_hash is not null then
     insert into chat.message_requests (message_id, request_hash) values (send_message.message_id, send_message.request_hash);
   end if;
-  -- This comes last, because the insert may have waited, like the one in
+  -- This comes last, because the insert may have waited for locks; see
   -- chat.judge_written_messages().
   if not chat.can_send(conversation_id) then
     perform chat.refuse('not_allowed_recipient');

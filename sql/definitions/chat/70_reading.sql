@@ -91,7 +91,7 @@ begin
   order by m.seq
   for no key update;
 
-  -- This is checked only now, because the locks may have been waited for.
+  -- This is checked only now, because the transaction may have waited for the locks.
   if not chat.shows_receipts(conversation_id, reader) then
     return;
   end if;
@@ -370,8 +370,8 @@ comment on function chat.mark_delivered(uuid, bigint) is
 revoke all on function chat.mark_delivered(uuid, bigint) from public;
 grant execute on function chat.mark_delivered(uuid, bigint) to authenticated;
 
--- For clients that receive messages by means other than the socket. Marks messages up to a given
--- one, or all.
+-- For clients that receive messages by means other than the socket. Marks messages as delivered, up
+-- to a given one or all.
 create or replace function chat.mark_message_delivered(conversation_id uuid, message_id uuid default null)
 returns void
 language plpgsql
@@ -431,7 +431,7 @@ revoke all on function chat.unread_counts() from public;
 grant execute on function chat.unread_counts() to authenticated;
 
 -- Stores many delivered positions at once, for messages that the server wrote to users' sockets or
--- returned to their requests. Users can keep their own receipts locked, so locked receipts are
+-- returned in responses to them. Users can keep their own receipts locked, so locked receipts are
 -- skipped.
 create or replace function chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[])
 returns table (conversation_id uuid, user_id uuid)

@@ -47,7 +47,7 @@ comment on function chat.pin_message(uuid, boolean) is
 revoke all on function chat.pin_message(uuid, boolean) from public;
 grant execute on function chat.pin_message(uuid, boolean) to authenticated;
 
--- before_*: the time and the message of the last pin of the previous page.
+-- before_pinned_at and before_id are the time and the message of the last pin of the previous page.
 create or replace function chat.pin_page(
   conversation_id uuid,
   max_rows int default 50,

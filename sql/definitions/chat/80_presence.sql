@@ -15,8 +15,9 @@
 -- which refers to users, is inserted when the user hides.
 --
 -- Users can keep their own rows locked. So the functions for many users (report_devices,
--- expire_presence, keep_presence) never wait for such a row. They lock the rows that they write
--- with "skip locked", and postpone users whose rows are locked.
+-- expire_presence, keep_presence) do not wait for such a row, except briefly when they insert
+-- missing rows (chat.add_presence). They lock the rows that they write with "skip locked", and
+-- postpone users whose rows are locked.
 
 -- Locks users' rows of presence_reports, and inserts the missing ones. It waits for other
 -- transactions, so it is only for the caller's own row. No row is inserted for an erased user,
@@ -1214,7 +1215,7 @@ begin
     where p.is_typing_to is distinct from excluded.is_typing_to
       -- The user is still typing. Typing expires unless the row is written from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
-    -- The row may have been waited for.
+    -- The transaction may have waited for the row.
     if found then
       perform chat.check_rights(conversation_id, true);
     end if;

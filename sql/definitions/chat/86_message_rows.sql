@@ -173,8 +173,8 @@ declare
   cleared bigint;
   wanted constant int := least(greatest(coalesce(message_page.max_rows, 50), 1), 201);
   skipped constant int := greatest(coalesce(message_page.skip_rows, 0), 0);
-  -- Computed before the query: inside it, the policy is checked first and would prevent the use of
-  -- the index.
+  -- Computed before the query, because in the query the policy would be checked first and prevent
+  -- the use of the index.
   above bigint;
   below constant bigint := coalesce(before_seq, 9223372036854775807);
   page uuid[];

@@ -1,9 +1,9 @@
 -- Full-text search. The functions are definers, because row-level security would prevent the use of
 -- the index (@@ is not leakproof). So every query here is restricted to the caller's conversations.
 
--- Converts a word or phrase to a pattern for " " || chat.folded_text(…). Words match as prefixes,
--- in this order. Runs of scripts without spaces match anywhere. Returns null if nothing remains to
--- search for.
+-- Converts a word or phrase to a "like" pattern for " " || chat.folded_text(…). The words of a
+-- phrase must follow each other, and the last one matches as a prefix. Runs of scripts without
+-- spaces match anywhere. Returns null if nothing remains to search for.
 create or replace function chat.search_pattern(written text)
 returns text
 language plpgsql

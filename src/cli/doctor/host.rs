@@ -8,8 +8,8 @@ use super::inspection::Inspection;
 use super::report::Verdict;
 use crate::schema::{self, HostChoice};
 
-/// Time for all attempts of a user together. Longer attempts would hold locks on rows of the
-/// application.
+/// Time limits of the attempts: 2 s for all of them together, and 200 ms for each wait for a lock.
+/// Longer attempts would keep rows of the application locked.
 const ATTEMPTS: &str = "set local statement_timeout = '2s'; set local lock_timeout = '200ms'";
 
 /// The function whose presence shows that the schema has the presets of this program.
@@ -20,7 +20,8 @@ fn without_schema() -> Verdict {
     Verdict::skip("the schema is not installed, or older than this program")
 }
 
-/// Returns the expression that a query over the mapping in force reads.
+/// The subquery that returns what the preset in force reads from the application, as one row of
+/// type `chat.host_source`.
 const IN_FORCE: &str = "
     (select s.* from chat.recorded_host() as r, chat.host_source_of(r ->> 'preset', r) as s)";
 
@@ -81,7 +82,7 @@ pub(super) async fn ambiguous(inspection: &mut Inspection<'_>) -> Result<Verdict
     })
 }
 
-/// Whether there are users.
+/// Whether the application has users.
 pub(super) async fn nobody(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     if !inspection.has_function(PRESETS).await? {
         return Ok(without_schema());
@@ -119,7 +120,7 @@ pub(super) async fn no_team(inspection: &mut Inspection<'_>) -> Result<Verdict, 
     Ok(verdict.fact("has_teams", has_teams))
 }
 
-/// Whether the ids of users are those of accounts, which tokens contain.
+/// Whether the ids of users are ids of accounts, because a token contains the id of an account.
 pub(super) async fn ids(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     // A sample suffices, because a wrong column is wrong for almost all users.
     const SQL: &str = "
@@ -198,7 +199,8 @@ pub(super) async fn owner(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
         .fact("hidden", json!(hidden)))
 }
 
-/// Whether users cannot change their own team or role, because such a user could message everyone.
+/// Whether users are unable to change their own team or role, because a user who succeeds could
+/// message everyone.
 pub(super) async fn self_promotion(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     attempts(
         inspection,
@@ -211,7 +213,8 @@ pub(super) async fn self_promotion(inspection: &mut Inspection<'_>) -> Result<Ve
     .await
 }
 
-/// Whether a new account cannot insert itself as a user with a team.
+/// Whether new accounts are unable to insert themselves as users with a team or role of their
+/// choice.
 pub(super) async fn open_insert(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     attempts(
         inspection,
@@ -307,7 +310,7 @@ async fn attempts(
     Ok(verdict.fact("attempts", facts))
 }
 
-/// Whether guests (anonymous sign-ins) are users of the chat.
+/// Whether guests (anonymous sign-ins) are in teams, and can therefore write messages.
 pub(super) async fn anonymous(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const HAS_GUESTS: &str = "
         select exists (select from pg_catalog.pg_attribute

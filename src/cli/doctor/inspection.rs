@@ -17,13 +17,14 @@ pub(super) const CHECKED: &str = "db.reachable";
 pub(super) struct Check {
     /// The id of its finding.
     pub(super) id: &'static str,
+    /// Runs the check.
     pub(super) run: for<'a> fn(&'a mut Inspection<'_>) -> Answer<'a>,
 }
 
 /// The future of a check.
 pub(super) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Verdict, Error>> + Send + 'a>>;
 
-/// Makes a [`Check`] of an asynchronous function.
+/// Makes a [`Check`] from an asynchronous function.
 macro_rules! check {
     ($id:literal, $function:path) => {
         Check {
@@ -43,7 +44,8 @@ pub(super) struct Inspection<'a> {
 }
 
 impl<'a> Inspection<'a> {
-    /// Connects. The inner error is that the database is not reachable.
+    /// Connects with the login of `database.url`. The outer error means that the URL is invalid,
+    /// the inner one that the database is not reachable.
     pub(super) async fn start(
         config: &'a DoctorConfig,
     ) -> Result<Result<Self, ConnectError>, ConnectError> {
@@ -65,8 +67,8 @@ impl<'a> Inspection<'a> {
         requests.connect("rapport doctor", &self.tasks).await
     }
 
-    /// Returns whether the installed schema has this function, given with its argument types.
-    /// Checks that call a function are skipped on a schema that lacks it.
+    /// Returns whether a function exists and the login may execute it. `signature` contains the
+    /// argument types. Checks that call a function are skipped if this returns false.
     pub(super) async fn has_function(&self, signature: &str) -> Result<bool, Error> {
         const SQL: &str = "
             select coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure($1), 'EXECUTE'), false)";

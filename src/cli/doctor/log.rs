@@ -1,4 +1,5 @@
-//! `log.*`: the WAL, from which the server reads changes, and its replication slots.
+//! `log.*`: the WAL, from which the server reads changes, and the replication slots. Also
+//! `run.two_realtimes`, which reads the same slots.
 
 use tokio_postgres::Error;
 
@@ -22,7 +23,7 @@ pub(super) async fn level(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
     Ok(verdict.fact("wal_level", level))
 }
 
-/// Whether a slot is free, unless the server already has one.
+/// Whether a replication slot is free, or the server already has one.
 pub(super) async fn slots(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select current_setting('max_replication_slots')::bigint
@@ -46,7 +47,7 @@ pub(super) async fn slots(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
         .fact("own", ours))
 }
 
-/// Whether a replication connection is free, unless the server already has one.
+/// Whether a replication connection is free, or the server already has one.
 pub(super) async fn senders(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select current_setting('max_wal_senders')::bigint
@@ -65,7 +66,8 @@ pub(super) async fn senders(inspection: &mut Inspection<'_>) -> Result<Verdict, 
     Ok(verdict.fact("maximum", maximum).fact("in_use", used))
 }
 
-/// Whether the server's slot is readable, and how much WAL it makes the database keep.
+/// Whether the server's slot still has the WAL that it needs, and how much WAL it makes the
+/// database keep.
 pub(super) async fn held(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select slot_name::text

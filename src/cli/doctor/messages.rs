@@ -11,7 +11,9 @@ struct Table {
     is_partitioned: bool,
     /// Whether Rapport created the table, and therefore maintains its partitions.
     is_own: bool,
+    /// Whether the policies of the table apply to the login.
     is_limited: bool,
+    /// Whether the login may insert rows.
     may_insert: bool,
     owner: String,
 }
@@ -54,7 +56,7 @@ pub(super) async fn table(inspection: &mut Inspection<'_>) -> Result<Verdict, Er
     })
 }
 
-/// Whether the login reads and writes the table regardless of its policies.
+/// Whether the login may insert into the table, and reads and writes it regardless of its policies.
 pub(super) async fn rights(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     let Some(table) = read_table(inspection).await? else {
         return Ok(without_table());
@@ -75,8 +77,8 @@ pub(super) async fn rights(inspection: &mut Inspection<'_>) -> Result<Verdict, E
         .fact("may_insert", table.may_insert))
 }
 
-/// Whether the policies of the chat's private channels exist. On Supabase, only an extension lets
-/// the login create them.
+/// Whether the policies of the chat's private channels exist. On Supabase, the login can create
+/// them only because the extension supautils permits it.
 pub(super) async fn policies(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select exists (

@@ -1,8 +1,8 @@
 //! `rapport doctor`: checks that the configured database has what the server needs, and prints a
 //! remedy for each problem. It changes nothing.
 //!
-//! `CHECKS` lists all checks. Each has an id that never changes, and finds one thing. The report is
-//! a list of values, which are printed as text or as JSON.
+//! `CHECKS` lists the checks. Each has an id that never changes, and answers one question. The
+//! report is a list of the answers, which is printed as text or as JSON.
 
 mod database;
 mod host;
@@ -28,7 +28,8 @@ pub(super) struct DoctorArguments {
     json: bool,
 }
 
-/// All checks, in the order of the report. The first, `db.reachable`, is the connection itself.
+/// The checks, in the order of the report. `db.reachable` precedes them and is not in this list,
+/// because it is the connection itself.
 const CHECKS: &[Check] = &[
     check!("db.version", database::version),
     check!("db.standby", database::standby),

@@ -5,7 +5,7 @@ use tokio_postgres::Error;
 use super::inspection::Inspection;
 use super::report::Verdict;
 
-/// The publication through which broadcasts from the database are read (`replication`).
+/// The publication through which the module `replication` reads broadcasts from the database.
 const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 
 /// Whether the publication of row changes exists and publishes all kinds of changes.
@@ -141,8 +141,8 @@ pub(super) async fn generated_columns(inspection: &mut Inspection<'_>) -> Result
     Ok(verdict.fact("tables", tables))
 }
 
-/// Whether the login may use the schemas of the functions that policies call. It evaluates policies
-/// in its own statements.
+/// Whether the login may use the schemas of the functions that policies call. The server copies the
+/// expressions of policies into its own statements, in which the login must resolve the names.
 pub(super) async fn functions(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select distinct pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(current_user)

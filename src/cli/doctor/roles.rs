@@ -50,8 +50,8 @@ struct Refusal {
     message: String,
 }
 
-/// Switches to the role in a transaction that is rolled back. The catalogue is not sufficient: a
-/// membership may lack the SET option, and extensions may refuse their own roles.
+/// Switches to the role in a transaction that is rolled back. Reading the catalogue would not
+/// suffice: a membership may lack the SET option, and extensions may refuse their own roles.
 async fn attempt(client: &mut Client, role: &str) -> Result<Result<(), Refusal>, Error> {
     let transaction = client.transaction().await?;
     let row = transaction
@@ -78,8 +78,8 @@ async fn attempt(client: &mut Client, role: &str) -> Result<Result<(), Refusal>,
 
 /// Returns the statement that allows the client's login to switch to these roles.
 async fn grant(client: &Client, roles: &[&str]) -> Result<String, Error> {
-    // Since PostgreSQL 16 a membership may lack the SET option, as the membership of a role's
-    // creator does.
+    // Since PostgreSQL 16, a membership may lack the SET option. One example is the membership that
+    // the creator of a role receives.
     const SQL: &str = "
         select pg_catalog.quote_ident(current_user)
              , case when current_setting('server_version_num')::int >= 160000

@@ -56,7 +56,7 @@ pub(super) async fn foreign_tables(inspection: &mut Inspection<'_>) -> Result<Ve
     Ok(verdict.fact("tables", found))
 }
 
-/// Whether PostgREST does not serve the schema `chat`, whose functions are internal.
+/// Whether the schema `chat`, whose functions are internal, is hidden from clients of PostgREST.
 pub(super) async fn exposed(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         select split_part(setting, '=', 2)
@@ -78,8 +78,9 @@ pub(super) async fn exposed(inspection: &mut Inspection<'_>) -> Result<Verdict, 
     })
 }
 
-/// Whether the tables of the chat have exactly the policies of this program. PostgreSQL combines
-/// permissive policies with OR, so each additional one shows rows that the others hide.
+/// Whether the tables of the chat have all policies of this program, and no other permissive ones.
+/// PostgreSQL combines permissive policies with OR, so each additional one shows rows that the
+/// others hide.
 pub(super) async fn policies(inspection: &mut Inspection<'_>) -> Result<Verdict, Error> {
     const SQL: &str = "
         with expected as (

@@ -147,7 +147,7 @@ pub(super) async fn run_document(
     printed
 }
 
-/// Returns a port in place of that of the guides, which another process may use.
+/// Returns a free port. It replaces the port in the guides, which another process may be using.
 fn port() -> String {
     free_port().to_string()
 }

@@ -11,7 +11,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::support::token::JWT_SECRET;
 
-/// The directory in which the manifests and the unit expect secrets.
+/// The directories in which the manifests and the unit expect secrets.
 const SECRETS: &[&str] = &["/run/secrets/rapport/", "%d/"];
 
 const KUBERNETES: &[&str] = &["rapport", "migrate", "network-policy", "service-monitor"];
@@ -68,8 +68,9 @@ fn substituted(text: &str, values: &BTreeMap<&str, &str>) -> String {
     result + rest
 }
 
-/// What a command reads with these variables.
+/// What a command loads from its variables.
 struct Loaded {
+    /// The configuration, if the command is `serve`.
     serve: Option<Config>,
 }
 

@@ -29,7 +29,8 @@ async fn health_needs_no_setting_but_the_address() {
     let (proxy, through) = ChaosProxy::before(database.url()).await;
     let server = Process::start(&through, &[]).await;
     let port = server.address.port().to_string();
-    // The flag, and the variable that the container sets for both commands.
+    // Either the flag or the variables suffice. In a container, both commands have the variable
+    // with the address.
     let everywhere = ("RAPPORT_SERVER_ADDRESS", "0.0.0.0");
     for (arguments, variables) in [
         (&["--port", &port][..], &[][..]),

@@ -28,7 +28,8 @@ pub(super) const STORED_ROW_POLICY: &str = "
     create policy stored on realtime.messages for select to authenticated
     using (topic = 'stored' and public.is_stored(id));";
 
-/// Installs Rapport with the project's login and returns the connection string of the new login.
+/// Installs Rapport with the project's login, runs `more` as superuser, and creates the login of
+/// the server. Returns the connection string of the latter.
 pub(super) async fn prepared(project: &Project, more: &str) -> String {
     project.migrate().await;
     project.run_as_superuser(more).await;
@@ -43,13 +44,13 @@ pub(super) async fn prepared(project: &Project, more: &str) -> String {
     format!("postgresql://rapport_server:secret@{address}/postgres")
 }
 
-/// Stops the server. Everything must have worked, also what runs in the background.
+/// Stops the server. Its log must contain no warning or error, not even from background tasks.
 async fn stop(server: Process) {
     let (status, _, log) = server.stop().await;
     assert!(status.success(), "{status}\n{log}");
     let problems = log.lines().filter(|line| {
         let is_problem = line.contains(" WARN ") || line.contains(" ERROR ");
-        // The machine's limit, which has nothing to do with the database.
+        // This warning concerns a limit of the machine, not the rights of the login.
         is_problem && !line.contains("rapport::cli::open_files")
     });
     assert_eq!(problems.collect::<Vec<_>>(), Vec::<&str>::new());
@@ -121,8 +122,8 @@ async fn a_login_of_least_rights_serves_a_plain_cluster() {
     project.end().await;
 }
 
-/// The login owns nothing and changes nothing of the schema. It sees no row of a user before it
-/// switches to a role.
+/// The login owns nothing and cannot change the schema. It sees no row of a user before it switches
+/// to a role.
 #[tokio::test]
 async fn a_login_of_least_rights_cannot_change_the_schema() {
     let project = Project::plain().await;

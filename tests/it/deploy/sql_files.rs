@@ -72,12 +72,12 @@ async fn files_and_program_give_the_same_result_in_either_order() {
         let after = migrated(by_files.url()).await;
         assert_eq!((after.migrations, after.definitions), (vec![], vec![]));
 
-        // The other way round: the files find nothing to install.
+        // In the opposite order, the files find nothing to install.
         let migrated_first = TestDatabase::bare().await;
         migrated(migrated_first.url()).await;
         let before = applied_at(migrated_first.url()).await;
         form.apply(&files, migrated_first.url()).await.unwrap();
-        // And once more, as when a paste is repeated.
+        // The files can be run again, as when a paste into an editor is repeated.
         form.apply(&files, migrated_first.url()).await.unwrap();
         assert_eq!(applied_at(migrated_first.url()).await, before);
         assert_eq!(dump(migrated_first.url()).await, expected.1);
@@ -171,7 +171,8 @@ async fn the_last_file_refuses_a_missing_or_changed_text() {
     );
 }
 
-/// The owner of the schema could put a trigger on the table, which would run as the installer.
+/// The owner of the schema could create `chat.install_parts` with a trigger that would run as the
+/// installer.
 #[tokio::test]
 async fn every_file_refuses_a_schema_of_another_role() {
     let cluster = own_cluster().await;
@@ -289,7 +290,7 @@ async fn supabase_migrations_are_added_to_and_never_rewritten() {
         Vec::<PathBuf>::new()
     );
 
-    // As if the files were those of an earlier release with another text of one file.
+    // Makes the files those of an earlier release, in which one definition had another text.
     let path = "definitions/chat/10_refusals.sql";
     let holder = files
         .iter()

@@ -190,8 +190,8 @@ async fn errors_of_the_database(seen: &mut Vec<String>) {
     let (_, _, log) = first.stop().await;
     seen.push(log);
 
-    // Since PostgreSQL 16, only the superuser could create the other publication here. Without any,
-    // the text is another one.
+    // The other publication must exist, because without any, the server reports another error.
+    // Since PostgreSQL 16, only the superuser can create it here.
     admin
         .batch_execute(
             "drop publication if exists supabase_realtime_messages_publication;
@@ -205,7 +205,7 @@ async fn errors_of_the_database(seen: &mut Vec<String>) {
     project.end().await;
 }
 
-/// Every slot of a cluster is taken.
+/// The error of a server on a cluster whose slots are all taken.
 async fn errors_of_slots(seen: &mut Vec<String>) {
     let cluster = own_cluster_with(&[("max_replication_slots", "1")]).await;
     let url = cluster.url_for("postgres");
@@ -218,7 +218,7 @@ async fn errors_of_slots(seen: &mut Vec<String>) {
     tokio::task::spawn_blocking(|| drop(cluster)).await.unwrap();
 }
 
-/// What clients receive.
+/// Errors that clients receive.
 async fn errors_of_clients(server: &Process, seen: &mut Vec<String>) {
     let wrong = mint_with(
         &user_claims(Person::Ana.id()),
@@ -244,7 +244,7 @@ async fn errors_of_clients(server: &Process, seen: &mut Vec<String>) {
     seen.push(answer.text().await.unwrap());
 }
 
-/// Joins a private channel with this token and returns the reply.
+/// Joins a private channel with this token, which must fail, and returns the reason in the reply.
 async fn joined(server: &Process, token: &str, topic: &str) -> String {
     let mut socket = PhoenixSocket::connect(server.address, &anon_key(), Version::One).await;
     let payload = json!({"config": {"private": true}, "access_token": token});
@@ -302,7 +302,7 @@ async fn the_commands_for_troubleshooting_succeed() {
     project.end().await;
 }
 
-/// The test clusters accept every password from this machine only for their superuser.
+/// The error comes from PostgreSQL, so `every_heading_is_the_text_of_an_error` does not produce it.
 #[tokio::test]
 async fn a_wrong_password() {
     let cluster = own_cluster().await;

@@ -1,4 +1,4 @@
--- Basejump's accounts. Everybody also owns a personal account, which is no team.
+-- Basejump's accounts. Most users also own a personal account, which does not count as a team.
 
 create schema basejump;
 create type basejump.account_role as enum ('owner', 'member');

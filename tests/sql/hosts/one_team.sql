@@ -1,4 +1,4 @@
--- Profiles without a team: everybody is in one.
+-- Profiles without a column for teams. All users are in one team.
 
 create table public.profiles (id uuid primary key references auth.users (id), full_name text, role text);
 insert into public.profiles values

@@ -1,4 +1,4 @@
--- Profiles as in Supabase's examples, with a tenant. The address is in auth.users only.
+-- Profiles as in Supabase's examples, with a tenant. Email addresses are only in auth.users.
 
 create table public.profiles (
   id bigint generated always as identity primary key,

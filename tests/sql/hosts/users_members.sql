@@ -22,7 +22,7 @@ select i.id, initcap(i.name), i.name || '@work.example' from expected.ids i wher
 insert into public.team_members (user_id, team_id, role, accepted_at)
 select u.id, expected.id(m.team), m.role, m.accepted_at
 from (values
-  -- A team's own super admin is not one of all teams.
+  -- A super admin of one team is not a super admin of all teams.
   ('ana', 'red', 'member', now()), ('ben', 'red', 'super_admin', now()), ('cleo', 'blue', 'member', now()),
   ('dora', 'red', 'owner', null),
   ('eve', 'red', 'member', now()), ('eve', 'red', 'member', now()), ('eve', 'blue', 'member', now())
