@@ -449,61 +449,61 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '20a8f40a82c6a46237c48f47c0281fc5354219c29dbfa9a2866dc47fe11a2aa8'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'bc1e527a2a1a42fe869290d36885162036c8cbba840d098e1c139d906e5da89a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '20a8f40a82c6a46237c48f47c0281fc5354219c29dbfa9a2866dc47fe11a2aa8')
+  ('chat/30_host_mapping.sql', 'bc1e527a2a1a42fe869290d36885162036c8cbba840d098e1c139d906e5da89a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/31_host_tables.sql' and checksum = 'e7aa2a0ed88a45a40518854656dda06f22bcf981552ff3271b9acddf9aa68e4e'
+  where path = 'chat/31_host_tables.sql' and checksum = 'a95adb605d8007a25a1485f433327d9d7181ef5fe0bc75fbab49163dd05b3c73'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/31_host_tables.sql
 \ir definitions/chat/31_host_tables.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/31_host_tables.sql', 'e7aa2a0ed88a45a40518854656dda06f22bcf981552ff3271b9acddf9aa68e4e')
+  ('chat/31_host_tables.sql', 'a95adb605d8007a25a1485f433327d9d7181ef5fe0bc75fbab49163dd05b3c73')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/32_host_presets.sql' and checksum = '8935e098f7da8bd5828e1c0a15765c21b8e3af319f08c4aa024655ccd8ce6b07'
+  where path = 'chat/32_host_presets.sql' and checksum = '8252b35ab0e7cd3e82df5962ab304fdebe89784128755f6d8523954c54569df2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/32_host_presets.sql
 \ir definitions/chat/32_host_presets.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/32_host_presets.sql', '8935e098f7da8bd5828e1c0a15765c21b8e3af319f08c4aa024655ccd8ce6b07')
+  ('chat/32_host_presets.sql', '8252b35ab0e7cd3e82df5962ab304fdebe89784128755f6d8523954c54569df2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/33_host_detection.sql' and checksum = '9026af3dbf4f993e477c6f3cf97542e811c4f5d4b2b04481a1a23e6d43d04cf6'
+  where path = 'chat/33_host_detection.sql' and checksum = 'cb2f1eb312dd90f50c9eea56bbf2ad44603e4647ed717cac810b13ae621cb882'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/33_host_detection.sql
 \ir definitions/chat/33_host_detection.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/33_host_detection.sql', '9026af3dbf4f993e477c6f3cf97542e811c4f5d4b2b04481a1a23e6d43d04cf6')
+  ('chat/33_host_detection.sql', 'cb2f1eb312dd90f50c9eea56bbf2ad44603e4647ed717cac810b13ae621cb882')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/34_host_attempts.sql' and checksum = '15a40e1b784e8376db1a4f4ca5b7d05e3da56ea9b9c7ccf1d0020600283a2ebb'
+  where path = 'chat/34_host_attempts.sql' and checksum = '9c1c2923335810aeaaab95c5e9786fbf7c2e58eb56c002b3a3f0b9a641caeed2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/34_host_attempts.sql
 \ir definitions/chat/34_host_attempts.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/34_host_attempts.sql', '15a40e1b784e8376db1a4f4ca5b7d05e3da56ea9b9c7ccf1d0020600283a2ebb')
+  ('chat/34_host_attempts.sql', '9c1c2923335810aeaaab95c5e9786fbf7c2e58eb56c002b3a3f0b9a641caeed2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -569,13 +569,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '88e5b40124d1949c54630b3aae751fbc2585fe5a7c73e0b41b0200ca4a709491'
+  where path = 'chat/61_message_insert.sql' and checksum = '9ccd1d627c96c718c271a1da228b27f625be6e5e716cdd74ef745fc2ebfe81ac'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '88e5b40124d1949c54630b3aae751fbc2585fe5a7c73e0b41b0200ca4a709491')
+  ('chat/61_message_insert.sql', '9ccd1d627c96c718c271a1da228b27f625be6e5e716cdd74ef745fc2ebfe81ac')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -593,13 +593,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '1473e69bc5ea2f5dcaea7d233670efea7d97fca41d78b9376e3ec8697b8b9ed4'
+  where path = 'chat/70_reading.sql' and checksum = '8090d4d7bad9ac86c473fc93a3026f5bafc86e7897d499454002ea814968fbfa'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '1473e69bc5ea2f5dcaea7d233670efea7d97fca41d78b9376e3ec8697b8b9ed4')
+  ('chat/70_reading.sql', '8090d4d7bad9ac86c473fc93a3026f5bafc86e7897d499454002ea814968fbfa')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -617,13 +617,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = '7ff0696b31b681e9948bfaf5873b38078c2660fa728b8fe83425b93b53684d40'
+  where path = 'chat/76_pins.sql' and checksum = '4b86d04d350908448754f5addbdf2c5868cf46d3893cabb08339a52a0846a6cf'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', '7ff0696b31b681e9948bfaf5873b38078c2660fa728b8fe83425b93b53684d40')
+  ('chat/76_pins.sql', '4b86d04d350908448754f5addbdf2c5868cf46d3893cabb08339a52a0846a6cf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -641,13 +641,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '802a0c27561c0220604590cb0231cbd91e1daf08f61082bc1dbca47a8bec1701'
+  where path = 'chat/80_presence.sql' and checksum = '8026541a90bd4a0e430f541408a7670059958116220b6a0b9fc1c1662395ceca'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '802a0c27561c0220604590cb0231cbd91e1daf08f61082bc1dbca47a8bec1701')
+  ('chat/80_presence.sql', '8026541a90bd4a0e430f541408a7670059958116220b6a0b9fc1c1662395ceca')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -689,25 +689,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '766867827252cdbb53def278d684c45e8f85ebb9e703b437904da37f001d80ea'
+  where path = 'chat/86_message_rows.sql' and checksum = '470aa92d6da686f7dfa92892e2cbefa90a807c1dc226efe79fd9506e96139870'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '766867827252cdbb53def278d684c45e8f85ebb9e703b437904da37f001d80ea')
+  ('chat/86_message_rows.sql', '470aa92d6da686f7dfa92892e2cbefa90a807c1dc226efe79fd9506e96139870')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = 'cfc244fd88f2cdf0e70b339ad408e89bcc66dd7d4a0379757bc9517c5b5c3b58'
+  where path = 'chat/87_message_search.sql' and checksum = '3f73b28f1d191e70ef92c731e7ba11f180d6a81aa2ae007a0b8b5729b43bd259'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', 'cfc244fd88f2cdf0e70b339ad408e89bcc66dd7d4a0379757bc9517c5b5c3b58')
+  ('chat/87_message_search.sql', '3f73b28f1d191e70ef92c731e7ba11f180d6a81aa2ae007a0b8b5729b43bd259')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -482,7 +482,8 @@ begin
       detail := sqlerrm;
     when others then
       get stacked diagnostics state = returned_sqlstate;
-      -- States of the classes P to W are raised by triggers and functions. XX is an internal error.
+      -- SQLSTATEs that start with P to W are raised by triggers and functions. Those that start
+      -- with XX are internal errors.
       outcome := case when state = '42501' or state ~ '^[P-W]' then 'refused' else 'unknown' end;
       detail := sqlerrm;
   end;
@@ -519,7 +520,7 @@ begin
   if person is null or source.watched is null then
     return;
   end if;
-  -- If the login cannot act as a user, this fails. Otherwise every attempt would count as refused.
+  -- This fails if the login cannot act as a user. Without it, every attempt would count as refused.
   perform set_config('role', 'authenticated', true);
   perform set_config('role', own_role, true);
 
@@ -1104,7 +1105,7 @@ begin
   if recorded is not null then
     in_force := chat.host_source_of(recorded ->> 'preset', recorded);
     preset := recorded ->> 'preset';
-    -- Versions before this field chose from the tables alone in the same case.
+    -- Earlier versions did not record this field, and their choice may be provisional too.
     is_provisional := coalesce((recorded ->> 'is_provisional')::boolean, true);
     if in_force.directory is null then
       refusal := format('The preset in force, %s, no longer fits this database: %s.', preset, coalesce(
@@ -2173,7 +2174,7 @@ begin
   order by m.seq
   for no key update;
 
-  -- This is checked only now, because the locks may have been waited for.
+  -- This is checked only now, because the transaction may have waited for the locks.
   if not chat.shows_receipts(conversation_id, reader) then
     return;
   end if;
@@ -2654,7 +2655,7 @@ begin
       string_agg(format('%I', a.attname), ', ' order by a.attnum),
       string_agg(format('%L', case
         when assigned ? a.attname then assigned ->> a.attname
-        -- Another value than that of the existing row, because a violated constraint proves less.
+        -- The existing row's value would violate the constraint, and that proves less than success.
         when t.typcategory = 'S' and chat.is_unique_column(relation, a.attname)
           then gen_random_uuid() || coalesce('@' || nullif(split_part(sample ->> a.attname, '@', 2), ''), '')
         when a.atttypid = 'uuid'::regtype and chat.is_unique_column(relation, a.attname) then gen_random_uuid()::text
@@ -2667,7 +2668,8 @@ begin
       and a.attnum > 0 and not a.attisdropped
       and a.attgenerated = '' and a.attidentity = ''
       and (assigned ? a.attname or a.attnotnull and not a.atthasdef)
-      -- A table without a right to insert is refused as a whole.
+      -- Without the right to insert into any column, all columns are named, and the statement is
+      -- refused.
       and (has_column_privilege('authenticated', relation, a.attnum, 'INSERT') or not has_any_column_privilege('authenticated', relation, 'INSERT'))
   );
 end
@@ -2747,7 +2749,7 @@ begin
     perform chat.replace_host_view('memberships', source.memberships, source.memberships_tables);
     perform chat.replace_host_view('teams', naming.query, array_remove(array[naming.teams_table], null));
   end if;
-  -- The foreign keys are always set, because a later migration may have added tables.
+  -- The foreign keys are checked every time, because a later migration may have added tables.
   perform chat.point_people_at(source.people, source.people_key);
 
   if wanted is distinct from recorded then
@@ -3460,7 +3462,7 @@ begin
   then
     return null;
   end if;
-  -- The foreign keys refer to the accounts of Auth, because public.accounts also contains teams.
+  -- The chat's foreign keys refer to auth.users, because public.accounts also contains teams.
   source.people := to_regclass('auth.users');
   source.people_key := 'id';
   source.directory := format(
@@ -4059,8 +4061,8 @@ begin
     continue when (team.column_name is null and team.problem is null) or not coalesce(role.are_words, true);
     select r.target, r.target_column into reference from chat.referenced_column(candidate.members, candidate.person) r;
 
-    -- The person is an account, or a row of the table of users. Without a foreign key, it is the
-    -- id if that is the account.
+    -- The column contains either the id of an account, or a key of the table of users. A uuid
+    -- without a foreign key is the id of an account if the table of users has that id as "id".
     if chat.refers_to_accounts(candidate.members, candidate.person) or (reference.target = people and reference.target_column = source.people_key)
       or (reference.target is null and candidate.person_type = 'uuid'::regtype and source.people_key = 'id')
     then
@@ -4275,8 +4277,8 @@ declare
   cleared bigint;
   wanted constant int := least(greatest(coalesce(message_page.max_rows, 50), 1), 201);
   skipped constant int := greatest(coalesce(message_page.skip_rows, 0), 0);
-  -- Computed before the query: inside it, the policy is checked first and would prevent the use of
-  -- the index.
+  -- Computed before the query, because in the query the policy would be checked first and prevent
+  -- the use of the index.
   above bigint;
   below constant bigint := coalesce(before_seq, 9223372036854775807);
   page uuid[];
@@ -4864,7 +4866,7 @@ begin
     return source;
   end if;
 
-  -- A plain PostgreSQL has no accounts that ids could refer to.
+  -- Without Supabase Auth, there is no table of accounts for the chat's foreign keys.
   if chat.has_accounts_of_supabase() then
     source.people := to_regclass('auth.users');
     source.people_key := 'id';
@@ -4916,8 +4918,9 @@ declare
   accounts text := '';
 begin
   tables := array[people];
-  -- The planner removes the join from queries that do not need the address, because account ids are
-  -- unique. The view needs an owner who sees the rows of both tables.
+  -- If the table contains no email address, the address comes from auth.users, provided that a
+  -- possible owner of the view sees the rows of both tables. The planner removes this join from
+  -- queries that do not use the address, because account ids are unique.
   if emails = '{}' and chat.refers_to_accounts(people, people_key) and exists (
     select
     from pg_catalog.pg_roles r
@@ -5509,7 +5512,7 @@ CREATE FUNCTION chat.refers_to_accounts(relation regclass, column_name name) RET
 declare
   reference record;
 begin
-  -- A chain of foreign keys can be a circle.
+  -- The number of hops is limited, because foreign keys can form a circle.
   for hop in 1..4 loop
     select r.target, r.target_column into reference from chat.referenced_column(relation, column_name) r;
     if reference.target is null then
@@ -6434,7 +6437,7 @@ begin
   if client_message_id is not null and request_hash is not null then
     insert into chat.message_requests (message_id, request_hash) values (send_message.message_id, send_message.request_hash);
   end if;
-  -- This comes last, because the insert may have waited, like the one in
+  -- This comes last, because the insert may have waited for locks; see
   -- chat.judge_written_messages().
   if not chat.can_send(conversation_id) then
     perform chat.refuse('not_allowed_recipient');
@@ -6727,7 +6730,7 @@ begin
     where p.is_typing_to is distinct from excluded.is_typing_to
       -- The user is still typing. Typing expires unless the row is written from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
-    -- The row may have been waited for.
+    -- The transaction may have waited for the row.
     if found then
       perform chat.check_rights(conversation_id, true);
     end if;
