@@ -473,13 +473,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/32_host_presets.sql' and checksum = '8252b35ab0e7cd3e82df5962ab304fdebe89784128755f6d8523954c54569df2'
+  where path = 'chat/32_host_presets.sql' and checksum = '274c92179db2e913a05b1cc96d466acee3d6a81857f62ac8ee169a16d7014fe4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/32_host_presets.sql
 \ir definitions/chat/32_host_presets.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/32_host_presets.sql', '8252b35ab0e7cd3e82df5962ab304fdebe89784128755f6d8523954c54569df2')
+  ('chat/32_host_presets.sql', '274c92179db2e913a05b1cc96d466acee3d6a81857f62ac8ee169a16d7014fe4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -175,4 +175,10 @@ set constraints all immediate;
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'chosen from the data');
 select tests.equals((value ->> 'is_provisional')::boolean, false, 'final') from chat.config where key = 'host_mapping';
 
+-- The same applies to a preset that finds only users.
+select tests.equals(chat.install_host_mapping('one_team'), 'one_team', 'chosen by name');
+drop table public.users cascade;
+set constraints all immediate;
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+
 rollback;

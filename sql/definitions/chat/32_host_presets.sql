@@ -396,6 +396,9 @@ as $$
 declare
   source chat.host_source := chat.people_source(recorded);
 begin
+  if source.people is null then
+    return null;
+  end if;
   source.memberships := format(
     'select u.%I as user_id, %L::text as team_id from %s u',
     source.people_key,
@@ -429,6 +432,9 @@ begin
     return null;
   end if;
   source := chat.people_source(recorded);
+  if source.people is null then
+    return null;
+  end if;
   source := chat.people_source(recorded, format(
     'case (select max(case %s when ''super_admin'' then 2 when ''admin'' then 1 end) from %s m where m.user_id = u.%I) when 2 then ''super_admin'' when 1 then ''admin'' else ''user'' end',
     written, roles, source.people_key
