@@ -91,7 +91,8 @@ fn peer(extensions: &Extensions) -> Option<IpAddr> {
     Some(peer.ip().to_canonical())
 }
 
-/// Parses an address with or without a port. Other entries of the same header may contain any bytes.
+/// Parses an address with or without a port. Other entries of the same header may contain any
+/// bytes.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?.trim();
     let address: Option<IpAddr> = text.parse().ok();
